@@ -1,0 +1,80 @@
+"""Numbers with limits, written once in a signature and read by every check.
+
+`factor: Positive` means the same to a type checker (a float), to the config check (which reads the
+name of the annotation without importing the module) and to `validate`, which a rule calls on itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from aptlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An interval of allowed numbers; `low_open` and `high_open` exclude the ends."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with `value`, or None. A value that is no number is not judged here."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        low_ok = value > self.low if self.low_open else value >= self.low
+        high_ok = value < self.high if self.high_open else value <= self.high
+        if math.isfinite(value) and low_ok and high_ok:
+            return None
+        return f"must be {self}, got {value}"
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"a finite number {'>' if self.low_open else '>='} {self.low:g}"
+        return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+Positive = Annotated[float, Limit(low=0, low_open=True)]
+NonNegative = Annotated[float, Limit(low=0)]
+AtLeastOne = Annotated[float, Limit(low=1)]
+Fraction = Annotated[float, Limit(low=0, high=1)]
+OpenFraction = Annotated[float, Limit(low=0, high=1, high_open=True)]
+PositiveInt = Annotated[int, Limit(low=1)]
+NonNegativeInt = Annotated[int, Limit(low=0)]
+
+LIMITS: Mapping[str, tuple[type, Limit]] = {
+    name: (kind.__origin__, kind.__metadata__[0])
+    for name, kind in {
+        "Positive": Positive,
+        "NonNegative": NonNegative,
+        "AtLeastOne": AtLeastOne,
+        "Fraction": Fraction,
+        "OpenFraction": OpenFraction,
+        "PositiveInt": PositiveInt,
+        "NonNegativeInt": NonNegativeInt,
+    }.items()
+}
+
+
+def limit_of(annotation: Any) -> Limit | None:
+    """The limit inside an annotation, given as a type or as its source text (`"Positive | None"`)."""
+    if isinstance(annotation, str):
+        words = annotation.replace("|", " ").split()
+        return next((LIMITS[word][1] for word in words if word in LIMITS), None)
+    metadata = getattr(annotation, "__metadata__", ())
+    return next((item for item in metadata if isinstance(item, Limit)), None)
+
+
+def validate(rule: Any) -> None:
+    """Check every limited field of a dataclass; raises ConfigError naming class, field and value."""
+    for field in dataclasses.fields(rule):
+        limit = limit_of(field.type)
+        problem = limit.problem(getattr(rule, field.name)) if limit else None
+        if problem:
+            raise ConfigError(f"{type(rule).__name__}.{field.name} {problem}")
