@@ -1,0 +1,55 @@
+"""The one place where the sizes of a model stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aptlab.errors import ConfigError
+from aptlab.limits import PositiveInt, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a transformer, handed down by parents to every layer.
+
+    dim       width of the residual stream
+    depth     number of blocks
+    heads     query heads
+    hidden    inner width of the feed-forward layer
+    kv_heads  key and value heads, null = heads (Ainslie et al. 2023, arXiv:2305.13245)
+    head_dim  width of one head, null = dim / heads
+    """
+
+    dim: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    hidden: PositiveInt
+    kv_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.head_dim is None:
+            if self.dim % self.heads:
+                raise ConfigError(
+                    f"size.dim={self.dim} is not divisible by size.heads={self.heads}; "
+                    f"nearest dims: {_neighbours(self.dim, self.heads)}, or set size.head_dim"
+                )
+            object.__setattr__(self, "head_dim", self.dim // self.heads)
+        if self.kv_heads is None:
+            object.__setattr__(self, "kv_heads", self.heads)
+        if self.heads % self.kv_heads:  # type: ignore[operator]
+            divisors = [n for n in range(1, self.heads + 1) if self.heads % n == 0]
+            raise ConfigError(
+                f"size.kv_heads={self.kv_heads} does not divide size.heads={self.heads}; allowed: {divisors}"
+            )
+        if self.head_dim % 2:  # type: ignore[operator]
+            raise ConfigError(
+                f"size.head_dim={self.head_dim} is odd, and rotary pairs need an even one; "
+                f"with size.heads={self.heads} use size.dim={self.heads * (self.head_dim + 1)}"  # type: ignore[operator]
+            )
+
+
+def _neighbours(dim: int, heads: int) -> str:
+    low = dim // heads * heads
+    return ", ".join(str(value) for value in (low, low + heads) if value > 0)
