@@ -1,0 +1,6 @@
+"""Where a run computes: rules that say which accelerator, how many, and which strategy Lightning takes."""
+
+from aptlab.device.precision import PRECISIONS, resolve_precision
+from aptlab.device.rules import DDP, Auto, Cpu, Cuda, Device
+
+__all__ = ["DDP", "PRECISIONS", "Auto", "Cpu", "Cuda", "Device", "resolve_precision"]

@@ -1,0 +1,83 @@
+"""AdamW as a rule: which numbers, which parameters decay, which kernel. torch is imported on use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aptlab.errors import ConfigError
+from aptlab.limits import NonNegative, OpenFraction, Positive, validate
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
+
+
+def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms, biases and embeddings do not (Radford et al. 2019; Brown et al. 2020).
+
+    A head tied to the embedding is the embedding.
+    """
+    named = [(name, weight) for name, weight in net.named_parameters() if weight.requires_grad]
+    decays = {name for name, weight in named if weight.ndim >= 2 and "embed" not in name}
+    return [
+        {"params": [weight for name, weight in named if name in decays], "weight_decay": weight_decay},
+        {"params": [weight for name, weight in named if name not in decays], "weight_decay": 0.0},
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2)."""
+
+    lr: Positive = 3e-3
+    weight_decay: NonNegative = 0.1
+    beta1: OpenFraction = 0.9
+    beta2: OpenFraction = 0.95
+    eps: Positive = 1e-8
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def make(self, net: nn.Module, *, unscaled: bool = True) -> Optimizer:
+        """The optimizer of all trainable parameters.
+
+        One fused kernel runs where every parameter's device has it. With a loss scaler (`unscaled=False`, precision
+        16-mixed) the fused kernel would unscale by itself, before gradients can be clipped, so it stays off.
+        """
+        import torch
+
+        fused = unscaled and all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in net.parameters())
+        groups = parameter_groups(net, self.weight_decay)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=fused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW8bit:
+    """AdamW whose two moments take one byte each, in blocks of 256 (Dettmers et al. 2022, arXiv:2110.02861).
+
+    Tensors below 4096 elements keep 32-bit moments.
+    """
+
+    lr: Positive = 3e-3
+    weight_decay: NonNegative = 0.1
+    beta1: OpenFraction = 0.9
+    beta2: OpenFraction = 0.95
+    eps: Positive = 1e-8
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def make(self, net: nn.Module, *, unscaled: bool = True) -> Optimizer:
+        """The optimizer of all trainable parameters; an error where bitsandbytes is not installed."""
+        del unscaled
+        try:
+            import bitsandbytes
+        except ImportError as error:
+            raise ConfigError(
+                "optim=adamw8bit needs bitsandbytes, which has no build for this platform; use optim=adamw"
+            ) from error
+        groups = parameter_groups(net, self.weight_decay)
+        return bitsandbytes.optim.AdamW8bit(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)

@@ -1,0 +1,5 @@
+"""What is learned: LightningModules that know the net, the objective and the optimizer."""
+
+from aptlab.tasks.language import LanguageTask
+
+__all__ = ["LanguageTask"]

@@ -1,0 +1,91 @@
+"""Next-token prediction. Legend: B batch, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from aptlab.errors import ConfigError
+from aptlab.models import Decoder, Output
+
+Batch = dict[str, Tensor]
+IGNORE = -100
+
+
+class Optim(Protocol):
+    def make(self, net: torch.nn.Module, *, unscaled: bool = True) -> torch.optim.Optimizer: ...
+
+
+class Schedule(Protocol):
+    def factor(self, step: int, total: int) -> float: ...
+
+
+def token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross entropy in nats over the targets that are not -100, in float32."""
+    return F.cross_entropy(
+        logits_BTV.float().flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE, reduction=reduction
+    )
+
+
+class LanguageTask(LightningModule):
+    """Minimise the cross entropy of the next token.
+
+    Callbacks may set `tracing` to have smoothing statistics in the step's outputs; the command sets
+    `bytes_per_token` (of the validation text) so that losses can be told in bits per byte.
+    """
+
+    def __init__(self, net: Decoder, *, optim: Optim, schedule: Schedule, compile: bool = False) -> None:
+        super().__init__()
+        self.net = net
+        self.optim, self.schedule = optim, schedule
+        self.compile_net = compile
+        self.tracing = False
+        self.skipped = False
+        self.bytes_per_token = 1.0
+        self._nats: Tensor | None = None
+
+    def setup(self, stage: str) -> None:
+        # Only the inner network: a compiled LightningModule cannot log.
+        if self.compile_net:
+            self.net.compile()
+
+    def forward(self, batch: Batch, *, trace: bool = False) -> Output:
+        return self.net(batch["tokens"], positions=batch.get("positions"), segments=batch.get("segments"), trace=trace)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        out = self(batch, trace=self.tracing)
+        return {"loss": token_loss(out.logits, batch["targets"]), "traces": out.traces}
+
+    def on_validation_epoch_start(self) -> None:
+        self._nats = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss = token_loss(self(batch).logits, batch["targets"], reduction="sum")
+        count = (batch["targets"] != IGNORE).sum()
+        self._nats += torch.stack((loss.double(), count.double()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Token-weighted over all ranks: a short batch does not count like a full one."""
+        total, count = self.all_gather(self._nats).view(-1, 2).sum(0).tolist()
+        loss = total / count if count else math.nan
+        values = {"val/loss": loss, "val/ppl": perplexity(loss), "val/bpb": loss / math.log(2) / self.bytes_per_token}
+        self.log_dict({name: torch.tensor(value) for name, value in values.items()}, logger=False)
+
+    def configure_optimizers(self) -> Any:
+        total = self.trainer.max_steps
+        if total < 1:
+            raise ConfigError(f"trainer.max_steps={total}: a schedule needs the number of steps; set it to 1 or more")
+        optimizer = self.optim.make(self.net, unscaled=self.trainer.precision != "16-mixed")
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def perplexity(loss: float) -> float:
+    """exp(nats per token); infinite instead of an overflow."""
+    return math.exp(loss) if loss < 700 else math.inf

@@ -1,0 +1,27 @@
+"""Shared by all tests: one thread, no network, no W&B, and a place for files that is not the user's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", MPLBACKEND="Agg")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty folder: nothing of the user's is read, nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("APTLAB_RUN_DIR", "APTLAB_CKPT", "APTLAB_FAULT", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Token caches are shared by the tests of one session, and never the user's own."""
+    os.environ.setdefault("APTLAB_CACHE", str(tmp_path_factory.getbasetemp().parent / "aptlab-test-cache"))

@@ -1,0 +1,72 @@
+"""The language task: its loss, its validation numbers, its optimizer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from aptlab.errors import ConfigError
+from aptlab.tasks.language import perplexity, token_loss
+from tests.helpers import VOCAB, FewRows, Given, Rows, task, trainer
+
+
+def test_the_loss_is_the_mean_over_targets_that_count():
+    logits = torch.randn(2, 3, 5, dtype=torch.float64)
+    targets = torch.tensor([[1, -100, 4], [0, 2, -100]])
+    total, count = 0.0, 0
+    for b in range(2):
+        for t in range(3):
+            if targets[b, t] != -100:
+                row = logits[b, t].tolist()
+                total += math.log(sum(map(math.exp, row))) - row[targets[b, t]]
+                count += 1
+    assert token_loss(logits, targets).item() == pytest.approx(total / count, abs=1e-6)
+    assert token_loss(logits, targets, reduction="sum").item() == pytest.approx(total, abs=1e-5)
+
+
+def test_validation_weighs_tokens_and_not_batches():
+    module, run = task(), trainer(max_steps=1, val_check_interval=1)
+    rows = FewRows(2)
+    short = rows.row(10_001)
+    short["targets"] = short["targets"].clone()
+    short["targets"][:, 1:] = -100
+    batches = [rows.row(10_000), short]
+    module.bytes_per_token = 2.0
+    run.validate(module, Given(batches), verbose=False)
+    with torch.no_grad():
+        sums = [token_loss(module(b).logits, b["targets"], "sum").item() for b in batches]
+    expected = sum(sums) / (4 * 16 + 4)
+    assert run.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-6)
+    assert run.callback_metrics["val/ppl"].item() == pytest.approx(math.exp(expected), rel=1e-5)
+    assert run.callback_metrics["val/bpb"].item() == pytest.approx(expected / math.log(2) / 2, rel=1e-6)
+
+
+def test_an_untrained_model_is_about_as_good_as_guessing_and_training_improves_it():
+    module, run = task(), trainer(max_steps=30, val_check_interval=1000)
+    row = Rows().row(0)
+    with torch.no_grad():
+        before = token_loss(module(row).logits, row["targets"]).item()
+    run.fit(module, Given([row] * 30))
+    with torch.no_grad():
+        after = token_loss(module(row).logits, row["targets"]).item()
+    assert before == pytest.approx(math.log(VOCAB), abs=0.15)
+    assert after < before - 0.5
+
+
+def test_the_learning_rate_follows_the_schedule():
+    module, run = task(), trainer(max_steps=6)
+    run.fit(module, Rows(), FewRows())
+    optimizer = run.optimizers[0]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * module.schedule.factor(6, 6))
+
+
+def test_a_run_without_a_number_of_steps_is_refused():
+    with pytest.raises(ConfigError, match=r"trainer.max_steps=-1: a schedule needs the number of steps"):
+        trainer(max_steps=-1, max_epochs=1).fit(task(), Given([Rows().row(0)]))
+
+
+def test_perplexity_does_not_overflow():
+    assert perplexity(0.0) == 1.0
+    assert perplexity(1e6) == math.inf
