@@ -1,0 +1,27 @@
+"""How a branch joins the residual stream: plainly, or shrunk where its step is large or turns sharply.
+
+Every layer here is called `smooth(u, delta, carry, trace=...)` and returns the new stream, what the same site
+of the next block gets as `carry`, and statistics (None where nobody asked).
+"""
+
+from aptlab.nn.smooth.carry import Carry, Trace
+from aptlab.nn.smooth.left_spin import LeftSpin
+from aptlab.nn.smooth.memory import MemorySmooth
+from aptlab.nn.smooth.plain import Plain
+from aptlab.nn.smooth.rule import Gate, SketchRule, SpinRule, Strength
+from aptlab.nn.smooth.seed import LeftSpinSeed
+from aptlab.nn.smooth.sketch import SpikeSketch
+
+__all__ = [
+    "Carry",
+    "Gate",
+    "LeftSpin",
+    "LeftSpinSeed",
+    "MemorySmooth",
+    "Plain",
+    "SketchRule",
+    "SpikeSketch",
+    "SpinRule",
+    "Strength",
+    "Trace",
+]

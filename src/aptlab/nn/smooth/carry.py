@@ -1,0 +1,42 @@
+"""What one smoothing site hands on, and what it measures. Legend: B batch, T tokens, C dim."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Trace = dict[str, Tensor]
+
+
+class Carry(NamedTuple):
+    """Depth history of one chain of sites (all attention sites, or all ffn sites), always detached.
+
+    step  the step that the previous block applied, [B, T, C]
+    phi   its angle, [B, T, 1]
+    """
+
+    step: Tensor
+    phi: Tensor
+
+
+class Joined(NamedTuple):
+    """One join with what it measured per token, each [B, T, 1]: strength s, angle phi, gate g, finite step or not."""
+
+    u: Tensor
+    carry: Carry | None
+    strength: Tensor
+    angle: Tensor
+    gate: Tensor
+    finite: Tensor
+
+
+def trace_of(joined: Joined, danger_BT1: Tensor | None = None) -> Trace:
+    """Scalars of one site, detached: token means of strength, angle, gate and danger; peak = max |u'|; nonfinite =
+    number of tokens whose step was not finite."""
+    values = {name: getattr(joined, name).detach().mean() for name in ("strength", "angle", "gate")}
+    values["danger"] = torch.zeros_like(values["gate"]) if danger_BT1 is None else danger_BT1.mean()
+    values["peak"] = joined.u.detach().abs().amax().to(values["gate"].dtype)
+    values["nonfinite"] = (~joined.finite).sum().to(values["gate"].dtype)
+    return values

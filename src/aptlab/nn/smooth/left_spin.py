@@ -1,0 +1,107 @@
+"""Residual that shrinks steps which are large for their stream or turn sharply. Legend: B batch, T tokens, C dim."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aptlab.limits import Fraction, NonNegative
+from aptlab.nn.smooth.carry import Carry, Joined, Trace, trace_of
+from aptlab.nn.smooth.measure import TINY, rms, turn, wide
+from aptlab.nn.smooth.rule import Gate, SpinRule, Strength
+
+
+class LeftSpin(nn.Module):
+    """u' = u + g·delta, with a gate g in [0, 1] per token that falls as the step grows or turns.
+
+        d   = rms(delta) / (rms(u) + reference/1000)          rms(x) = sqrt(mean(x²) + 1e-12)
+        a   = rms(delta - step) / (rms(delta) + rms(step) + 1e-6)   step = what the previous block applied here
+        s   = w1·d + w2·a
+        phi = (1 - beta)·phi' + beta·alpha·[sp(s - tau) - sp(-tau)]+     sp(x) = log(1 + exp(kappa·x)) / kappa
+        g   = 1 / sqrt(1 + phi²)
+
+    phi' is the angle of the same token at the same site of the previous block. The first block has no history:
+    a = 0 and phi' = its own angle. So phi(0) = 0, small steps pass whole, and one step moves the stream by at most
+    `rule.reach()` times its size (1.51 with the defaults; 1.43 for very large steps). alpha = 0 is `Plain`.
+
+    Differs from the published left-spin (see `LeftSpinSeed`): rms per token, the angle of nothing is zero, history
+    runs over depth and not over calls (nothing is kept between calls; evaluation, recomputation and every rank see
+    the same function), and the gate takes no gradient by default. `carry` never takes any: `gate.grad=through`
+    differentiates this site's gate with respect to this site's u and delta only.
+
+    Float32 inside (float64 stays), u's dtype comes out. A step counts as non-finite when its mean square overflows
+    float32 (|delta| above about 1e19). `gate.nonfinite=zero_token` cleans the forward pass only: a branch that made
+    Inf can still make NaN gradients. Source: aptlab; the gate's shape is that of the published g(phi).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        layer: int,
+        site: str,
+        alpha: NonNegative = 1.0,
+        tau: NonNegative = 0.5,
+        beta: Fraction = 0.7,
+        strength: Strength | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.layer, self.site = dim, layer, site
+        self.rule = SpinRule(alpha=alpha, tau=tau, beta=beta, strength=strength or Strength(), gate=gate or Gate())
+
+    def forward(
+        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
+    ) -> tuple[Tensor, Carry | None, Trace | None]:
+        joined = self.join(u_BTC, delta_BTC, carry)
+        return joined.u, joined.carry, trace_of(joined) if trace else None
+
+    def join(self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None, lift_BT1: Tensor | None = None) -> Joined:
+        """One join with its measurements; `lift` [B, T, 1] is added to the strength (the size, for softclip)."""
+        u, delta, finite = wide(u_BTC), wide(delta_BTC), None
+        if self.rule.gate.nonfinite == "zero_token":
+            finite = rms(delta.detach()).isfinite()
+            delta = torch.where(finite, delta, torch.zeros_like(delta))
+        seen = (u, delta) if self.rule.gate.grad == "through" else (u.detach(), delta.detach())
+        before = carry if self.rule.deep else None
+        size = rms(seen[1])
+        d, s = self._strength(*seen, size, before)
+        phi, g = self._gate(*((d, s) if lift_BT1 is None else (d + lift_BT1, s + lift_BT1)), before)
+        step = g * delta
+        after = Carry(step.detach().to(delta_BTC.dtype), phi.detach()) if self.rule.deep else None
+        finite = size.detach().isfinite() if finite is None else finite
+        return Joined((u + step).to(u_BTC.dtype), after, s, phi, g, finite)
+
+    def _strength(self, u: Tensor, delta: Tensor, size: Tensor, carry: Carry | None) -> tuple[Tensor, Tensor]:
+        """d and s, each [B, T, 1]."""
+        rule = self.rule.strength
+        d = size / (rms(u) + 1e-3 * rule.reference)
+        s = rule.w1 * d
+        if carry is not None and rule.w2:
+            s = s + rule.w2 * turn(delta, wide(carry.step), size)
+        return d, s
+
+    def _gate(self, d: Tensor, s: Tensor, carry: Carry | None) -> tuple[Tensor, Tensor]:
+        """phi and g, each [B, T, 1]; for softclip phi = arccos(g)."""
+        if self.rule.gate.kind == "softclip":
+            g = self._softclip(d)
+            return g.acos(), g
+        phi = self.rule.alpha * (
+            F.softplus(s - self.rule.tau, beta=self.rule.gate.kappa) - self.rule.baseline
+        ).clamp_min(0)
+        if carry is not None:
+            phi = (1 - self.rule.beta) * carry.phi + self.rule.beta * phi
+        if self.rule.gate.kind == "cosine":
+            return phi, phi.clamp_max(math.pi / 2).cos()
+        return phi, (1 + phi.square()).rsqrt()
+
+    def _softclip(self, d: Tensor) -> Tensor:
+        tau, c = self.rule.tau, self.rule.gate.limit - self.rule.tau
+        most = tau + c * ((d - tau).clamp_min(0) / c).tanh()
+        return torch.where(d > tau, most / d.clamp_min(TINY), torch.ones_like(d))
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, layer={self.layer}, site={self.site}, {self.rule}"

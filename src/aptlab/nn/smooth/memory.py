@@ -1,0 +1,69 @@
+"""Left-spin smoothing that remembers in which directions it spiked. Legend: B batch, T tokens, C dim, k candidates."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from aptlab.limits import Fraction, NonNegative
+from aptlab.nn.smooth.carry import Carry, Trace, trace_of
+from aptlab.nn.smooth.left_spin import LeftSpin
+from aptlab.nn.smooth.rule import Gate, SketchRule, Strength
+from aptlab.nn.smooth.sketch import SpikeSketch
+
+LIFT = 0.5
+
+
+class MemorySmooth(nn.Module):
+    """LeftSpin whose strength rises near remembered spikes: s <- s + 0.5·danger(delta), danger in [0, 1].
+
+        danger(delta) = max_j s_j · relu(cos(delta, n_j) - 0.7) / 0.3 · 2^(-age_j / H_j)
+
+    The memory of a site is one `SpikeSketch`. A spike is a token with s > 0.5, s measured without the memory's lift,
+    so that a memory does not keep itself alive. It is remembered by its direction n (a position means nothing from
+    one batch to the next), in three tiers that differ in half-life H, counted in optimizer steps:
+
+        short  H = 8    a new spike, in a ring of 32
+        mid    H = 64   the same entry after the spike came back (cosine >= 0.9)
+        long   H = inf  one of 16 centroids after it came back again: the running mean of the direction
+
+    Coming back counts once per optimizer step, however many of its tokens point the same way. After every optimizer
+    step `update` ages the memory and adds the strongest spikes of all micro-batches and ranks, so that neither
+    accumulation nor the number of ranks changes what is remembered; the callback `SmoothMemory` calls it.
+    forward only reads, and its buffers stand still for the whole step: recomputation and evaluation see what
+    training sees. In training the trace always holds the candidates: "spike_directions" [k, C] and
+    "spike_strengths" [k], 0 for none; the size is fixed.
+    With gate.kind=softclip the lift is added to d, which keeps the bound. Source: aptlab, after the published short-,
+    mid- and long-term spike lists, which define neither danger nor direction.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        layer: int,
+        site: str,
+        alpha: NonNegative = 1.0,
+        tau: NonNegative = 0.5,
+        beta: Fraction = 0.7,
+        strength: Strength | None = None,
+        gate: Gate | None = None,
+        sketch: SketchRule | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.layer, self.site = dim, layer, site
+        self.spin = LeftSpin(dim, layer=layer, site=site, alpha=alpha, tau=tau, beta=beta, strength=strength, gate=gate)
+        self.sketch = SpikeSketch(dim, sketch or SketchRule())
+
+    def forward(
+        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
+    ) -> tuple[Tensor, Carry | None, Trace | None]:
+        danger = self.sketch.danger(delta_BTC)
+        joined = self.spin.join(u_BTC, delta_BTC, carry, LIFT * danger)
+        seen: Trace = trace_of(joined, danger) if trace else {}
+        if self.training:
+            seen["spike_directions"], seen["spike_strengths"] = self.sketch.propose(delta_BTC, joined.strength)
+        return joined.u, joined.carry, seen or None
+
+    def update(self, directions_kC: Tensor, strengths_k: Tensor) -> None:
+        """Age the memory by one optimizer step and remember the strongest of these spikes; see `SpikeSketch.update`."""
+        self.sketch.update(directions_kC, strengths_k)

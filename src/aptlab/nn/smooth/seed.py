@@ -1,0 +1,73 @@
+"""The left-spin formula as it was published. Legend: B batch, T tokens, C dim."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aptlab.limits import Fraction, NonNegative
+from aptlab.nn.smooth.carry import Carry, Joined, Trace, trace_of
+from aptlab.nn.smooth.measure import wide
+
+EPSILON = 1e-8
+W1, W2 = 1.0, 0.5
+
+
+class LeftSpinSeed(nn.Module):
+    """u' = u + g·delta with the published gate, for comparison with `LeftSpin`.
+
+        d   = |delta| / (1e-8 + |u|)      a = |delta - step| / (1e-8 + |delta| + |step|)      |x| = Euclidean norm
+        phi = (1 - beta)·phi' + beta·alpha·softplus(d + a/2 - tau)                           g = 1 / sqrt(1 + phi²)
+
+    How it differs from LeftSpin: no baseline is subtracted and the knee is soft (kappa = 1), so that even a vanishing
+    step is shrunk (to 0.96 of itself); norms instead of rms, with a guard of 1e-8; alpha 0.5 and tau 0.3.
+    What the publication leaves open is settled as in LeftSpin: norms per token; step and phi' are those of the
+    previous block's same site (the released code kept one scalar per module from the previous *call*, so that one Inf
+    spoilt all later calls and two equal calls differed); a = 0 and phi' = own angle in the first block; the gate
+    takes no gradient. The released code switched the gate off in evaluation, which makes a different network of it;
+    here evaluation computes what training does.
+    Float32 inside (float64 stays), u's dtype comes out. Source: the left-spin formula of the APT-Transformer project.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        layer: int,
+        site: str,
+        alpha: NonNegative = 0.5,
+        tau: NonNegative = 0.3,
+        beta: Fraction = 0.7,
+    ) -> None:
+        super().__init__()
+        self.dim, self.layer, self.site = dim, layer, site
+        self.alpha, self.tau, self.beta = alpha, tau, beta
+
+    def forward(
+        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
+    ) -> tuple[Tensor, Carry | None, Trace | None]:
+        u, delta = wide(u_BTC), wide(delta_BTC)
+        s = self._strength(u.detach(), delta.detach(), carry)
+        phi = self.alpha * F.softplus(s - self.tau)
+        if carry is not None:
+            phi = (1 - self.beta) * carry.phi + self.beta * phi
+        g = (1 + phi.square()).rsqrt()
+        step = g * delta
+        joined = Joined((u + step).to(u_BTC.dtype), None, s, phi, g, s.isfinite())
+        return joined.u, Carry(step.detach().to(delta_BTC.dtype), phi), trace_of(joined) if trace else None
+
+    def _strength(self, u: Tensor, delta: Tensor, carry: Carry | None) -> Tensor:
+        size = _norm(delta)
+        s = W1 * size / (EPSILON + _norm(u))
+        if carry is None:
+            return s
+        before = wide(carry.step)
+        return s + W2 * _norm(delta - before) / (EPSILON + size + _norm(before))
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, layer={self.layer}, site={self.site}, alpha={self.alpha}, tau={self.tau}, beta={self.beta}"
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -1,0 +1,59 @@
+"""The key/value cache."""
+
+import pytest
+import torch
+
+from aptlab.errors import AptlabError
+from aptlab.nn.cache import KVCache
+
+SIZE = {"depth": 2, "batch": 3, "kv_heads": 2, "head_dim": 4, "length": 5}
+
+
+def new(tokens, seed=0):
+    return torch.randn(2, 3, 2, tokens, 4, generator=torch.Generator().manual_seed(seed)).unbind()
+
+
+def test_layers_get_back_what_they_stored_in_order():
+    cache, (k1, v1), (k2, v2) = KVCache.empty(**SIZE), new(3, 1), new(2, 2)
+    for layer in range(2):
+        k, v = cache.append(layer, k1 + layer, v1)
+        assert torch.equal(k, k1 + layer)
+    cache.advance(3)
+    for layer in range(2):
+        k, v = cache.append(layer, k2, v2)
+        assert torch.equal(k, torch.cat((k1 + layer, k2), dim=2))
+        assert torch.equal(v, torch.cat((v1, v2), dim=2))
+    cache.advance(2)
+    assert cache.length == cache.capacity == 5
+
+
+def test_length_counts_only_when_every_layer_has_stored():
+    cache, (k, v) = KVCache.empty(**SIZE), new(2)
+    cache.append(0, k, v)
+    assert cache.length == 0
+
+
+def test_segments_are_one_where_none_are_given():
+    cache = KVCache.empty(**SIZE)
+    assert torch.equal(cache.mark(None, 2), torch.ones(3, 2, dtype=torch.long))
+    assert not cache.padded
+    cache.advance(2)
+    pads = torch.tensor([[0], [1], [2]])
+    assert torch.equal(cache.mark(pads, 1), torch.cat((torch.ones(3, 2, dtype=torch.long), pads), dim=1))
+    assert cache.padded
+
+
+def test_it_takes_the_dtype_asked_for():
+    cache = KVCache.empty(**SIZE, dtype=torch.bfloat16)
+    k, v = cache.append(0, *new(1))
+    assert k.dtype == v.dtype == torch.bfloat16
+    size = 2 * 2 * 3 * 2 * 5 * 4
+    assert cache.keys_LBKSD.numel() + cache.values_LBKSD.numel() == size
+
+
+def test_too_many_tokens_are_refused():
+    cache = KVCache.empty(**SIZE)
+    cache.append(0, *new(3))
+    cache.advance(3)
+    with pytest.raises(AptlabError, match="the cache holds 5 tokens and 6 are needed; make it longer"):
+        cache.append(0, *new(3))

@@ -1,0 +1,23 @@
+"""Feed-forward layers in float64, one token at a time. Nothing of aptlab is imported."""
+
+import math
+
+import numpy as np
+
+
+def linear(x, weight, bias=None):
+    """W x + b."""
+    out = np.asarray(weight, dtype=np.float64) @ np.asarray(x, dtype=np.float64)
+    return out if bias is None else out + np.asarray(bias, dtype=np.float64)
+
+
+def swiglu(x, gate, up, down, gate_bias=None, up_bias=None, down_bias=None):
+    """W2 (swish(W x) ⊗ V x), swish(z) = z sigmoid(z) (Shazeer 2020, arXiv:2002.05202, eq. 6)."""
+    gates = np.array([z / (1 + math.exp(-z)) for z in linear(x, gate, gate_bias)])
+    return linear(gates * linear(x, up, up_bias), down, down_bias)
+
+
+def gelu(x, up, down, up_bias=None, down_bias=None):
+    """W2 gelu(W1 x), gelu(z) = z Phi(z) (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
+    inner = np.array([z * 0.5 * (1 + math.erf(z / math.sqrt(2))) for z in linear(x, up, up_bias)])
+    return linear(inner, down, down_bias)
