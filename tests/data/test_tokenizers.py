@@ -1,0 +1,144 @@
+"""Tokenizers lose nothing, know nothing of the validation text, and come back from a checkpoint."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from aptlab.data.tokenizers import BPE, Bytes, File, from_state
+from aptlab.errors import CheckpointError, ConfigError, DataError
+
+FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7"
+HARD = [
+    *("", "a", " leading", "tabs\t\n\r\n", "日本語のテキスト", FAMILY, "e\u0301 ﷺ \u202e"),
+    *("\x00\x1f", "<eos> </s>", "\u2028\ufffd"),
+]
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory, make_texts):
+    texts = [text for _, text in make_texts().documents()]
+    return BPE(vocab=320).prepare(lambda: iter(texts), key="k", folder=tmp_path_factory.mktemp("tokenizers"))
+
+
+@pytest.fixture(params=["bytes", "bpe"])
+def tokenizer(request, bpe):
+    return Bytes() if request.param == "bytes" else bpe
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_every_text_round_trips(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= i < tokenizer.vocab_size and i != tokenizer.eos for i in ids)
+
+
+def test_a_batch_equals_its_texts_alone(tokenizer):
+    assert [list(ids) for ids in tokenizer.encode_batch(HARD)] == [tokenizer.encode(text) for text in HARD]
+
+
+def test_eos_vanishes_in_text_and_is_a_valid_id(tokenizer):
+    assert 0 <= tokenizer.eos < tokenizer.vocab_size
+    assert tokenizer.decode([*tokenizer.encode("ab"), tokenizer.eos]) == "ab"
+
+
+def test_state_brings_back_an_equal_tokenizer(tokenizer):
+    again = from_state(tokenizer.state())
+    assert again.state() == tokenizer.state()
+    assert (again.key(), again.vocab_size, again.eos) == (tokenizer.key(), tokenizer.vocab_size, tokenizer.eos)
+    assert [again.encode(text) for text in HARD] == [tokenizer.encode(text) for text in HARD]
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_a_stream_shows_the_same_text_in_whole_characters(tokenizer, text):
+    stream = tokenizer.stream()
+    pieces = [stream.push(token) for token in [*tokenizer.encode(text), tokenizer.eos]]
+    assert "".join(pieces) + stream.finish() == text
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_stream_holds_a_character_until_it_is_complete():
+    stream = Bytes().stream()
+    assert [stream.push(byte) for byte in "é€".encode()] == ["", "é", "", "", "€"]
+    assert stream.push(0xF0) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_a_stream_of_random_ids_ends_and_equals_decode_for_bytes():
+    ids = random.Random(0).choices(range(257), k=2000)
+    stream = Bytes().stream()
+    assert "".join(map(stream.push, ids)) + stream.finish() == Bytes().decode(ids)
+
+
+def test_a_bpe_stream_of_broken_characters_does_not_wait_for_ever(bpe):
+    broken = bpe.encode("é")[:1]
+    stream = bpe.stream()
+    shown = [stream.push(token) for token in broken * 10]
+    assert sum(bool(piece) for piece in shown) >= 2
+
+
+def test_bpe_is_deterministic_cached_and_smaller_than_bytes(tmp_path, bpe, make_texts):
+    calls = []
+    texts = [text for _, text in make_texts().documents()]
+
+    def read():
+        calls.append(1)
+        return iter(texts)
+
+    first = BPE(vocab=320).prepare(read, key="k", folder=tmp_path)
+    second = BPE(vocab=320).prepare(read, key="k", folder=tmp_path)
+    assert len(calls) == 1
+    assert first.state() == second.state() == bpe.state()
+    assert first.vocab_size <= 320
+    assert len(first.encode(texts[3])) < len(Bytes().encode(texts[3])) / 1.5
+    BPE(vocab=320).prepare(read, key="other corpus", folder=tmp_path)
+    BPE(vocab=330).prepare(read, key="k", folder=tmp_path)
+    assert len(calls) == 3
+
+
+def test_a_corpus_too_small_for_the_vocabulary_gives_fewer_tokens(tmp_path):
+    tokenizer = BPE(vocab=4096).prepare(lambda: iter(["abab"]), key="k", folder=tmp_path)
+    assert 257 <= tokenizer.vocab_size < 300
+    assert tokenizer.decode(tokenizer.encode("日本")) == "日本"
+
+
+def test_bpe_refuses_a_vocabulary_without_room_for_the_bytes():
+    with pytest.raises(ConfigError, match=r"tokenizer\.vocab=100 cannot hold the 256 bytes and <eos>; smallest: 257"):
+        BPE(vocab=100)
+
+
+def test_a_file_equals_the_tokenizer_it_was_saved_from(tmp_path, bpe):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(bpe.state()["json"])
+    again = File(str(path)).prepare(lambda: iter([]), key="", folder=tmp_path)
+    assert again.encode("word1 日本") == bpe.encode("word1 日本")
+    assert again.eos == bpe.eos
+
+
+def test_a_bad_file_is_refused(tmp_path, bpe):
+    def prepare(path, eos=None):
+        return File(str(path), eos=eos).prepare(lambda: iter([]), key="", folder=tmp_path)
+
+    with pytest.raises(DataError, match=r"tokenizer\.path=.*none\.json cannot be read: No such file.*give a tokenizer"):
+        prepare(tmp_path / "none.json")
+    path = tmp_path / "bad.json"
+    path.write_text('{"a": 1}')
+    with pytest.raises(DataError, match=r"tokenizer\.path=.*bad\.json is no tokenizer\.json"):
+        prepare(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"cannot be read: it is not UTF-8"):
+        prepare(path)
+    path.write_text(bpe.state()["json"])
+    with pytest.raises(ConfigError, match=r"has no token <end>; name one with tokenizer\.eos="):
+        prepare(path, eos="<end>")
+    path.write_text(bpe.state()["json"].replace("<eos>", "<stop>"))
+    with pytest.raises(ConfigError, match=r"has no token that ends a document; name one with tokenizer\.eos="):
+        prepare(path)
+    assert prepare(path, eos="<stop>").eos == 0
+
+
+def test_an_unknown_state_is_refused():
+    with pytest.raises(CheckpointError, match="holds a tokenizer of kind 'words'; this aptlab knows bytes and json"):
+        from_state({"kind": "words"})
