@@ -1,0 +1,73 @@
+"""The rule that says where a run is tracked; imports neither torch nor wandb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptlab.errors import ConfigError, suggest
+from aptlab.limits import Positive, validate
+from aptlab.runs import ranks
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+MODES = ("none", "auto", "online", "offline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """metrics.csv always; W&B beside it as `mode` says.
+
+    none: never. auto: for who is logged in. online: online if logged in and the server answers within
+    `timeout` seconds, else offline with one line that says why. offline: no network at all. Training is
+    never held up for more than ten seconds and never stopped. `base_url` null means W&B's own choice
+    (WANDB_BASE_URL, its settings, its default); `project` and `entity` null mean WANDB_PROJECT and
+    WANDB_ENTITY, else `aptlab` and the user's own; `stats` also records the load of the machine.
+    """
+
+    mode: str = "auto"
+    project: str | None = None
+    entity: str | None = None
+    tags: Sequence[str] = ()
+    group: str | None = None
+    base_url: str | None = None
+    timeout: Positive = 5.0
+    stats: bool = False
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.mode not in MODES:
+            raise ConfigError(f"logger.mode={self.mode} is not a way of tracking{suggest(self.mode, MODES)}")
+        if self.timeout > 6:
+            raise ConfigError(f"logger.timeout={self.timeout:g} would hold up training; at most 6 seconds")
+        if isinstance(self.tags, str):
+            raise ConfigError(f"logger.tags={self.tags} is one word; write logger.tags=[{self.tags}]")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"logger.base_url={self.base_url} is no address; write https://{self.base_url}")
+
+    def make(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        resume_id: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> list[Logger]:
+        """The loggers of one run, metrics.csv first; on ranks other than zero that is the only one.
+
+        `resume_id` is the W&B id of the run that is continued, from its checkpoint; `config` is logged
+        redacted; `name` is the run's title, by default the folder's name.
+        """
+        from aptlab.loggers.metrics import CSVMetrics
+
+        loggers: list[Logger] = [CSVMetrics(folder)]
+        if self.mode != "none" and ranks.rank() == 0:
+            from aptlab.loggers.wandb_run import WandbRun
+
+            run = WandbRun.start(self, Path(folder), resume_id=resume_id, config=config, name=name)
+            loggers += [run] if run is not None else []
+        return loggers

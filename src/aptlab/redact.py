@@ -1,0 +1,149 @@
+"""Secrets taken out of anything that is written down: configs, overrides, logs, command lines.
+
+A value is hidden for its name (`api_key`, `password`, ...), for its shape (a key of a well-known
+service) or because it is the value of a secret that was seen before: in the environment under such a
+name, or in a config that went through `redact`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+HIDDEN = "***"
+
+_WORDS = {"apikey", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
+_WORDS |= {"authorization"}
+_PLAIN_TOKENS = {"per", "pad", "bos", "eos", "unk", "mask", "sep", "cls", "special", "stop", "start", "end"}
+_PLAIN_TOKENS |= {"new", "next", "last", "first", "image", "each"}
+_PLAIN_KEYS = {"text", "sort", "group", "primary", "foreign", "public", "metric", "column", "input", "target"}
+_SHAPES = (
+    r"\bsk-[A-Za-z0-9_\-]{16,}",
+    r"\bhf_[A-Za-z0-9]{16,}",
+    r"\bgh[pousr]_[A-Za-z0-9]{16,}",
+    r"\bgithub_pat_\w{16,}",
+    r"\bglpat-[\w\-]{16,}",
+    r"\bwandb_v\d+_\w{16,}",
+    r"\blocal-[0-9a-f]{40}\b",
+    r"\bAKIA[0-9A-Z]{16}\b",
+    r"\bAIza[\w\-]{30,}",
+    r"\bxox[abprs]-[\w\-]{10,}",
+    r"\beyJ[\w\-]{8,}\.[\w\-]{8,}\.[\w\-]*",
+    r"(?<=[Bb]earer )[\w\-.~+/]{8,}=*",
+    r"(?<=[Bb]asic )[\w+/]{12,}=*",
+    r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)",
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+)
+_SHAPE = re.compile("|".join(_SHAPES))
+_NAME = r"[\w.\-/@+]+"
+_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s,;&{}\[\]()\"']+"
+_ASSIGNED = re.compile(
+    rf"(?P<name>{_NAME})(?P<sign>[\"']\s*:\s*|\s*=\s*|:(?=[^\s/]))(?P<value>{_VALUE})"
+    rf"|^(?P<indent>[ \t-]*)(?P<yaml_name>{_NAME})(?P<yaml_sign>:[ \t]+)(?P<yaml_value>\S+)[ \t]*$"
+    rf"|(?P<said>{_NAME})(?P<colon>:[ \t]+)(?P<said_value>(?=\S*\d|\S{{20}})(?:{_VALUE}))"
+    rf"|--(?P<flag>{_NAME})(?P<space>[ \t]+)(?P<flag_value>{_VALUE})",
+    re.MULTILINE,
+)
+_SHORTEST = 8  # a shorter value (a `1`, a `true`) would hide parts of ordinary words
+_seen: set[str] = set()
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value under this key, option or environment variable must not be written down.
+
+    >>> [is_secret_name(n) for n in ("logger.api_key", "HF_TOKEN", "tokens", "eos_token", "tokenizer")]
+    [True, True, False, False, False]
+    """
+    last = re.split(r"[./@]", str(name).strip("+~ "))[-1]
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", last)
+    words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    if not words:
+        return False
+    before = words[-2] if len(words) > 1 else ""
+    if words[-1] == "token":
+        return before not in _PLAIN_TOKENS
+    if words[-1] == "key":
+        return bool(before) and before not in _PLAIN_KEYS
+    return not _WORDS.isdisjoint(words) or any(word.endswith("apikey") for word in words)
+
+
+def remember(value: object) -> None:
+    """Hide this text from now on wherever it turns up in this process."""
+    if isinstance(value, str) and len(value) >= _SHORTEST:
+        _seen.add(value)
+
+
+def redact(value: Any) -> Any:
+    """A copy with secrets hidden, of plain containers; numbers, booleans and None stay as they are.
+
+    What stands under a secret-looking name is replaced by `***` and remembered.
+    """
+    if isinstance(value, Mapping):
+        return {_text(key): (_hide if is_secret_name(key) else redact)(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [redact(item) for item in value]
+    return redact_text(value) if isinstance(value, str) else value
+
+
+def redact_text(text: str) -> str:
+    """The text with known secrets, keys of well-known shapes and `password=...` pairs hidden."""
+    for secret in sorted(_seen | _from_environment(), key=len, reverse=True):
+        if secret in text:
+            text = text.replace(secret, HIDDEN)
+    return _ASSIGNED.sub(_pair, _SHAPE.sub(HIDDEN, text))
+
+
+def redact_overrides(overrides: Iterable[str]) -> list[str]:
+    """Command line overrides `key=value` with secret values hidden and remembered."""
+    shown = []
+    for override in overrides:
+        name, sign, value = str(override).partition("=")
+        if sign and is_secret_name(name) and value not in ("null", ""):
+            remember(value.strip("'\""))
+            shown.append(f"{name}={HIDDEN}")
+        else:
+            shown.append(redact_text(str(override)))
+    return shown
+
+
+def _hide(value: Any) -> Any:
+    """`***` for anything but null, true, false and empty; remembers the strings inside."""
+    if value is None or isinstance(value, bool) or value in ("", [], {}):
+        return value
+    _remember_all(value)
+    return HIDDEN
+
+
+def _remember_all(value: Any) -> None:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _remember_all(item)
+    else:
+        remember(value)
+
+
+def _from_environment() -> set[str]:
+    """Values of environment variables whose name looks secret."""
+    return {value for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret_name(name)}
+
+
+def _text(key: Any) -> Any:
+    return redact_text(key) if isinstance(key, str) else key
+
+
+def _pair(match: re.Match[str]) -> str:
+    """One `name=value` found in running text, hidden if its name asks for it."""
+    name = next(match[group] for group in ("name", "yaml_name", "said", "flag") if match[group])
+    value = next(match[f"{group}value"] for group in ("", "yaml_", "said_", "flag_") if match[f"{group}value"])
+    bare = value.strip("'\"")
+    if not is_secret_name(name) or bare in ("null", "None", "", HIDDEN) or _is_number(bare):
+        return match[0]
+    return match[0][: -len(value)] + HIDDEN if match[0].endswith(value) else match[0].replace(value, HIDDEN)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d*\.?\d*(?:[eE][+-]?\d+)?", text) is not None

@@ -1,0 +1,129 @@
+"""Runs on disk, found again: finished and unfinished ones."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aptlab.errors import AptlabError
+from aptlab.runs.atomic import read_yaml
+from aptlab.runs.result import Result
+from aptlab.runs.table import Table
+
+log = logging.getLogger("aptlab.runs")
+
+_NOT_RUNS = {"wandb", "checkpoints", "__pycache__", ".git"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder read back; `result` is None while the run is not finished."""
+
+    path: Path
+    result: Result | None
+    config: dict[str, Any]
+    overrides: list[str]
+    choices: dict[str, Any]
+    environment: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Run:
+        """Read a run folder; raises AptlabError naming the file that is damaged."""
+        path = Path(path)
+        return cls(
+            path=path,
+            result=Result.read(path) if (path / "result.json").exists() else None,
+            config=_plain(path / "config.yaml", dict),
+            overrides=_plain(path / "overrides.yaml", list),
+            choices=_plain(path / "choices.yaml", dict),
+            environment=_plain(path / "environment.json", dict),
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end and wrote result.json."""
+        return self.result is not None
+
+    @property
+    def name(self) -> str:
+        """The folder's last part."""
+        return self.path.name
+
+    def metrics(self) -> dict[str, list[float | None]]:
+        """metrics.csv as columns (None: not measured at that step); empty if there is no file.
+
+        Damaged rows are left out with one warning that names the file.
+        """
+        path = self.path / "metrics.csv"
+        try:
+            table = Table.read(path)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            log.warning("%s cannot be read: %s", path, error.strerror or error)
+            return {}
+        if table.problems:
+            log.warning("%s: %s", path, "; ".join(table.problems[:3]))
+        return table.numbers()
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """The steps at which a quantity was measured, and its values there."""
+        columns = self.metrics()
+        pairs = [
+            (step, value)
+            for step, value in zip(columns.get("step", []), columns.get(name, []))
+            if step is not None and value is not None
+        ]
+        return [int(step) for step, _ in pairs], [value for _, value in pairs]
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """All runs in or under the given folders or patterns, each once, in order of start, then path.
+
+    A folder with a damaged file is skipped with a warning that names the file. Raises AptlabError for
+    a path that is not there at all.
+    """
+    runs: dict[Path, Run] = {}
+    for given in paths:
+        for folder in _folders(given):
+            key = folder.resolve()
+            if key in runs:
+                continue
+            try:
+                runs[key] = Run.read(folder)
+            except AptlabError as error:
+                log.warning("skipped %s: %s", folder, error)
+    return sorted(runs.values(), key=lambda run: (str(run.environment.get("started") or ""), str(run.path)))
+
+
+def _folders(given: str | Path) -> Iterator[Path]:
+    """Run folders at, or anywhere under, a path or pattern."""
+    text = os.path.expanduser(str(given))
+    matches = [text] if os.path.exists(text) else sorted(glob.glob(text, recursive=True))
+    if not matches:
+        raise AptlabError(f"{given}: no such folder; give a run folder, or one that holds run folders")
+    for match in map(Path, matches):
+        start = match.parent if match.is_file() else match
+        for place, inner, files in os.walk(start):
+            inner[:] = sorted(name for name in inner if name not in _NOT_RUNS)
+            if "config.yaml" in files or "result.json" in files:
+                yield Path(place)
+
+
+def _plain(path: Path, kind: type) -> Any:
+    """A YAML or JSON file of the wanted kind; an empty one if the file is missing."""
+    try:
+        value = json.loads(path.read_text("utf-8")) if path.suffix == ".json" else read_yaml(path)
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError) as error:
+        raise AptlabError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(value, kind):
+        raise AptlabError(f"{path} should hold a {kind.__name__}, it holds a {type(value).__name__}")
+    return value

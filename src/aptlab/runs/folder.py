@@ -1,0 +1,178 @@
+"""The folder of one run: made once, written by one process, readable without torch."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from aptlab.errors import AptlabError
+from aptlab.redact import redact, redact_overrides
+from aptlab.runs import ranks
+from aptlab.runs.atomic import write_json, write_text, write_yaml
+from aptlab.runs.environment import environment
+from aptlab.runs.lock import FolderLock
+from aptlab.runs.result import Result
+
+
+class RunFolder:
+    """Where one run keeps everything; all writes are atomic, redacted, and done by rank zero only.
+
+    `config.yaml overrides.yaml choices.yaml environment.json log.txt metrics.csv result.json
+    figure.png sample.txt tokenizer.json checkpoints/ wandb/`; result.json comes last, so a folder
+    with one is a finished run.
+    """
+
+    def __init__(self, path: str | Path, *, writer: bool = True) -> None:
+        self.path = Path(path).absolute()
+        self.writer = writer
+        self._lock: FolderLock | None = None
+
+    @classmethod
+    def create(
+        cls, root: str | Path = "outputs", *, job: str = "train", run_dir: str | Path | None = None
+    ) -> RunFolder:
+        """Make (or, with `run_dir`, make or reopen) a run folder and lock it.
+
+        Every rank of a distributed run gets the same folder; only rank zero locks and writes it.
+        Raises AptlabError if the place cannot be written, is a file, or is in use by another process.
+        """
+        writer = ranks.rank() == 0
+        path = _chosen(Path(root).expanduser(), job, run_dir, writer)
+        folder = cls(path, writer=writer)
+        _make(folder.path, exclusive=False)
+        if writer:
+            folder._lock = FolderLock.take(folder.path)
+            os.environ[ranks.FOLDER_VARIABLE] = str(folder.path)
+        return folder
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder free for another process."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        if os.environ.get(ranks.FOLDER_VARIABLE) == str(self.path) and self.writer:
+            del os.environ[ranks.FOLDER_VARIABLE]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, for titles."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints (made by whoever writes the first one)."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.csv"""
+        return self.path / "metrics.csv"
+
+    @property
+    def finished(self) -> bool:
+        """Whether result.json is there."""
+        return (self.path / "result.json").is_file()
+
+    def write_start(
+        self,
+        *,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        choices: Mapping[str, Any],
+        seed: int | None = None,
+    ) -> None:
+        """Write the four files that say what this run is, before anything is trained."""
+        if not self.writer:
+            return
+        write_yaml(self.path / "config.yaml", redact(dict(config)))
+        write_yaml(self.path / "overrides.yaml", redact_overrides(overrides))
+        write_yaml(self.path / "choices.yaml", redact(dict(choices)))
+        self.write_environment(seed=seed)
+
+    def write_environment(self, *, seed: int | None = None, hostname: bool = False) -> None:
+        """Write environment.json: versions, machine, commit, command line; see `environment`."""
+        if self.writer:
+            write_json(self.path / "environment.json", environment(seed=seed, hostname=hostname))
+
+    def write_result(self, result: Result | Mapping[str, Any]) -> None:
+        """Write result.json, which marks the run as finished; write it last."""
+        if self.writer:
+            plain = result.plain() if isinstance(result, Result) else dict(result)
+            write_json(self.path / "result.json", redact(plain))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file of the run, such as sample.txt, as it is (not redacted)."""
+        if self.writer:
+            write_text(self.path / name, text)
+
+    def reopen(self) -> None:
+        """Take away result.json of an earlier end, before a finished run is trained further."""
+        if self.writer:
+            (self.path / "result.json").unlink(missing_ok=True)
+
+
+def _chosen(root: Path, job: str, run_dir: str | Path | None, writer: bool) -> Path:
+    """The folder to use, made already if its name has to be new."""
+    if run_dir is not None:
+        return Path(run_dir).expanduser()
+    inherited = os.environ.get(ranks.FOLDER_VARIABLE)
+    if not writer and inherited:
+        return Path(inherited)
+    shared = ranks.shared_name(job)
+    if shared is not None:
+        return root / job / shared
+    if not writer:
+        raise AptlabError(
+            f"rank {ranks.rank()} cannot know the run folder of rank 0; set run_dir=<folder> for all ranks"
+        )
+    return _new(root / job)
+
+
+def _new(parent: Path) -> Path:
+    """A folder that did not exist, named for this second; the clock may be wrong or jump."""
+    for _ in range(1000):
+        now = datetime.now()
+        path = parent / f"{now:%Y-%m-%d}" / f"{now:%H%M%S}-{secrets.token_hex(2)}"
+        if _make(path, exclusive=True):
+            return path
+    raise AptlabError(f"no free folder name under {parent}; choose another paths.root")
+
+
+def _make(path: Path, *, exclusive: bool) -> bool:
+    """Make a folder and its parents; False if `exclusive` and it was there already."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=not exclusive)
+        return True
+    except FileExistsError:
+        if exclusive and path.is_dir():
+            return False
+        problem = f"{_file_in_the_way(path)} is a file, not a folder"
+    except NotADirectoryError:
+        problem = f"{_file_in_the_way(path)} is a file, not a folder"
+    except OSError as error:
+        problem = str(error.strerror or error)
+    raise AptlabError(f"cannot make the run folder {path}: {problem}; choose another run_dir or paths.root")
+
+
+def _file_in_the_way(path: Path) -> Path:
+    return next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), path)

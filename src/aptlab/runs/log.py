@@ -1,0 +1,132 @@
+"""log.txt and the console: everything goes to the file, short lines to the screen, secrets to neither."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from aptlab.errors import AptlabError
+from aptlab.redact import redact_text
+
+_SOURCES = ("aptlab", "py.warnings", "lightning", "lightning.pytorch", "lightning.fabric")
+_RANK_ZERO = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning_utilities.core.rank_zero",
+)
+_BANNER = ("GPU available:", "TPU available:", "HPU available:", "IPU available:")
+_ADVERTISEMENT = ("Tip:", "litlogger", "litmodels")
+
+
+class RunLog:
+    """Handlers of one run, attached until `close`; a second one in the process replaces the first."""
+
+    _current: RunLog | None = None
+
+    def __init__(self, handlers: dict[logging.Handler, tuple[str, ...]]) -> None:
+        self._handlers = handlers
+        for handler, sources in handlers.items():
+            for name in sources:
+                logging.getLogger(name).addHandler(handler)
+
+    @classmethod
+    def start(cls, folder: str | Path | None, *, console: bool = True, verbose: bool = False) -> RunLog:
+        """Log to `folder`/log.txt (no file if None) and to stderr; quietens Lightning's banner.
+
+        The file is appended to, so a resumed run keeps its history. Raises AptlabError if the file
+        cannot be opened.
+        """
+        if cls._current is not None:
+            cls._current.close()
+        handlers: dict[logging.Handler, tuple[str, ...]] = {}
+        if folder is not None:
+            handlers[_file(Path(folder) / "log.txt")] = _SOURCES
+        if console:
+            handlers[_console(verbose)] = ("aptlab", "py.warnings")
+        quiet_lightning()
+        logging.captureWarnings(True)
+        logging.getLogger("aptlab").setLevel(logging.DEBUG)
+        cls._current = cls(handlers)
+        return cls._current
+
+    def close(self) -> None:
+        """Detach and close the handlers; harmless when repeated."""
+        for handler, sources in self._handlers.items():
+            for name in sources:
+                logging.getLogger(name).removeHandler(handler)
+            handler.close()
+        self._handlers = {}
+        if RunLog._current is self:
+            RunLog._current = None
+            logging.captureWarnings(False)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+
+class _Redacting(logging.Formatter):
+    """Hides secrets in the finished line, traceback included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact_text(super().format(record))
+
+
+class _Short(logging.Formatter):
+    """`message` or `warning: message`, one line, no traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().strip()
+        if record.name == "py.warnings":
+            message = message.splitlines()[0] if message else message
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return redact_text(prefix + message)
+
+
+class _Once(logging.Filter):
+    """Lets a record through once, though it passes by at a logger and again at its parent."""
+
+    last: logging.LogRecord | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record is not self.last
+        self.last = record
+        return new
+
+
+class _NoAdvertisement(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not (message.startswith(_BANNER) or any(word in message for word in _ADVERTISEMENT))
+
+
+_filter = _NoAdvertisement()
+
+
+def quiet_lightning() -> None:
+    """Drop Lightning's advertisements, its list of devices and a warning about its own code."""
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    for name in _RANK_ZERO:
+        logging.getLogger(name).addFilter(_filter)
+
+
+def _file(path: Path) -> logging.Handler:
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise AptlabError(f"cannot write {path}: {error.strerror}; choose another run_dir") from error
+    handler.setLevel(logging.DEBUG)
+    handler.addFilter(_Once())
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+def _console(verbose: bool) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.DEBUG if verbose else logging.INFO)
+    handler.setFormatter(_Short())
+    return handler

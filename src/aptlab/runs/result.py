@@ -1,0 +1,77 @@
+"""What a finished run reports: result.json as an object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aptlab.errors import AptlabError
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of one finished run. Losses in nats per token, bpb in bits per byte, time in seconds.
+
+    `lengths` holds one entry per multiple of the training context:
+    `{"multiple", "length", "loss", "ppl", "bpb", "tokens"}`.
+    """
+
+    job: str
+    seed: int
+    choices: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    config_hash: str = ""
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    parameters: int = 0
+    flops_per_token: float = 0
+    context: int = 0
+    skipped_steps: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    lengths: list[dict[str, Any]] = field(default_factory=list)
+    status: str = "finished"
+
+    def plain(self) -> dict[str, Any]:
+        """The dictionary that result.json holds, `status` first."""
+        return {"status": self.status, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Result:
+        """Read a dictionary; keys of a later version are ignored, missing ones take their default.
+
+        Raises AptlabError if job or seed is missing or a value has the wrong kind.
+        """
+        if not isinstance(values, Mapping):
+            raise AptlabError(f"a result must be a JSON object, got {type(values).__name__}")
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        missing = [name for name in ("job", "seed") if name not in values]
+        if missing:
+            raise AptlabError(f"a result without {' and '.join(missing)}")
+        for name, kind in _KINDS.items():
+            if name in values and not isinstance(values[name], kind):
+                raise AptlabError(f"{name} has the wrong kind: {type(values[name]).__name__}")
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @classmethod
+    def read(cls, path: str | Path) -> Result:
+        """Read result.json (or the folder that holds it); raises AptlabError naming the file."""
+        path = Path(path)
+        path = path / "result.json" if path.is_dir() else path
+        try:
+            return cls.from_plain(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise AptlabError(f"{path.parent} is not a finished run: it has no result.json") from None
+        except (OSError, ValueError) as error:
+            raise AptlabError(f"{path} cannot be read: {error}; the run has to be repeated") from error
+
+
+_NUMBERS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "flops_per_token", "context")
+_KINDS: dict[str, Any] = {"choices": dict, "data": dict, "metrics": dict, "overrides": list, "lengths": list}
+_KINDS |= {"job": str, **dict.fromkeys(_NUMBERS, int | float)}
