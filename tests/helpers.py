@@ -24,7 +24,13 @@ VOCAB = 61
 
 
 def decoder(
-    *, shape: Shape = SHAPE, rope: Rope | None = None, seed: int = 0, smooth: Any = Plain, dropout: float = 0.0, **rest: Any
+    *,
+    shape: Shape = SHAPE,
+    rope: Rope | None = None,
+    seed: int = 0,
+    smooth: Any = Plain,
+    dropout: float = 0.0,
+    **rest: Any,
 ) -> Decoder:
     torch.manual_seed(seed)
     parts = {"attention": FullAttention, "ffn": partial(SwiGLU, dropout=dropout), "norm": RMSNorm, "tied": True, **rest}

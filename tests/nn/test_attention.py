@@ -79,7 +79,7 @@ def test_shared_keys_equal_repeated_ones():
 
 
 def test_temperature_multiplies_the_logits():
-    sharp, x = made(YaRN(factor=16.0, original_len=4))
+    sharp, _ = made(YaRN(factor=16.0, original_len=4))
     assert sharp.scale == pytest.approx((0.1 * math.log(16.0) + 1) ** 2 / math.sqrt(8), rel=1e-14)
     plain, _ = made(Standard())
     assert plain.scale == pytest.approx(1 / math.sqrt(8), rel=1e-14)

@@ -109,7 +109,7 @@ HF = [
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
-@pytest.mark.parametrize(("rule", "parameters"), HF, ids=lambda value: getattr(value, "__class__", type(value)).__name__)
+@pytest.mark.parametrize(("rule", "parameters"), HF, ids=repr)
 def test_frequencies_and_temperature_are_those_of_transformers(rule, parameters, head_dim):
     pytest.importorskip("transformers")
     from transformers import LlamaConfig

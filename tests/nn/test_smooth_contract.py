@@ -32,6 +32,10 @@ class TestMemory(SmoothContract):
     plain_limit = partial(MemorySmooth, alpha=0.0)
 
 
+class TestLeftSpinSeed(SmoothContract):
+    factory = LeftSpinSeed
+
+
 class Stateful(torch.nn.Module):
     """Breaks the contract: shrinks by the mean of the batch and counts its calls."""
 
@@ -55,11 +59,3 @@ def test_a_layer_that_breaks_the_contract_is_caught():
     ):
         with pytest.raises(AssertionError, match=message):
             law()
-
-
-def test_the_published_left_spin_is_not_a_function_of_its_tokens():
-    """Why it is offered for comparison only: it keeps state between calls, so decoding differs from the forward."""
-    contract = SmoothContract()
-    contract.factory = LeftSpinSeed
-    with pytest.raises(AssertionError, match="values differ"):
-        contract.test_cached_decoding_is_the_full_forward()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +10,7 @@ from torch.nn import functional as F
 
 from aptlab.errors import ConfigError
 from aptlab.nn.smooth import LeftSpin, MemorySmooth, SketchRule, SpikeSketch
-
-spec = importlib.util.spec_from_file_location("reference_smooth", Path(__file__).parents[1] / "reference/smooth.py")
-reference = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-spec.loader.exec_module(reference)  # type: ignore[union-attr]
+from tests.reference import smooth as reference
 
 DIM = 12
 
@@ -227,6 +222,16 @@ def test_half_precision_models_keep_a_float32_memory():
     assert same(before, state(memory))
     assert all(value.dtype == torch.float32 for value in memory.state_dict().values())
     assert memory.to("meta").sketch.directions.device.type == "meta"
+
+
+def test_autocast_does_not_lower_the_precision_of_danger():
+    memory, rng = make(), torch.Generator().manual_seed(4)
+    memory.update(torch.randn(1, DIM, generator=rng), torch.tensor([0.9]))
+    delta = memory.sketch.directions[0] + 0.1 * torch.randn(2, 3, DIM, generator=rng)
+    expected = memory.sketch.danger(delta)
+    assert (expected > 0.3).all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(memory.sketch.danger(delta), expected)
 
 
 def test_a_mid_half_life_below_the_short_one_is_refused():

@@ -69,7 +69,7 @@ def yarn(base, factor, original_len, slow, fast, head_dim, truncate=True):
 
 
 def llama3(base, factor, low, high, original_len, head_dim):
-    """Wavelengths under L/high are kept, over L/low divided, between them mixed (Llama 3.1 release, arXiv:2407.21783)."""
+    """Wavelengths under L/high are kept, over L/low divided, between them mixed (Llama 3.1, arXiv:2407.21783)."""
     out = []
     for theta in standard(base, head_dim):
         wavelength = 2 * math.pi / theta

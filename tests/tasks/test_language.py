@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from tests.helpers import VOCAB, FewRows, Given, Rows, task, trainer
 
 from aptlab.errors import ConfigError
 from aptlab.tasks.language import perplexity, token_loss
-from tests.helpers import VOCAB, FewRows, Given, Rows, task, trainer
 
 
 def test_the_loss_is_the_mean_over_targets_that_count():

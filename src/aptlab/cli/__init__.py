@@ -1,1 +1,84 @@
-"""Command line."""
+"""The command line: argv -> one command. Nothing but the chosen command is imported.
+
+A command is a module with `run(args) -> int | None`; the table holds its name as a string. What the user
+caused is told in one message without a traceback; the environment variable APTLAB_DEBUG=1 shows it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from aptlab.cli.table import COMMANDS, SWEEP, Command
+from aptlab.errors import AptlabError, ConfigError, suggest
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line (sys.argv when None, which stays as it is) and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = dispatch(args)
+        sys.stdout.flush()
+        return code or 0
+    except AptlabError as error:
+        if os.environ.get("APTLAB_DEBUG") == "1":
+            raise
+        return _tell(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader went away, as in `aptlab ls | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def dispatch(args: list[str]) -> int | None:
+    """Choose what to run; errors pass."""
+    name, rest = (args[0], args[1:]) if args else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        from aptlab.cli.help import overview
+
+        print(overview())
+        return 0
+    if name in ("-V", "--version", "version"):
+        from aptlab import __version__
+
+        print(f"aptlab {__version__}")
+        return 0
+    if name == "__complete":
+        from aptlab.cli.complete import candidates
+
+        print("\n".join(candidates(rest)))
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(f"{name}: no such command{suggest(name, COMMANDS)}")
+    return _run(COMMANDS[name], rest)
+
+
+def _run(command: Command, args: list[str]) -> int | None:
+    if any(arg in ("-h", "--help") for arg in args):
+        from aptlab.cli.help import command_help
+
+        print(command_help(command))
+        return 0
+    if command.config and "--cfg" in args:
+        from aptlab.cli.help import resolved_yaml
+
+        print(resolved_yaml(command.name, [arg for arg in args if arg != "--cfg"]), end="")
+        return 0
+    target = command.target
+    if command.name == "train" and any(arg in ("-m", "--multirun") for arg in args):
+        target, args = SWEEP, [arg for arg in args if arg not in ("-m", "--multirun")]
+    elif command.config and (flags := [arg for arg in args if arg.startswith("-")]):
+        raise ConfigError(f"aptlab {command.name}: there is no flag {flags[0]}; allowed: --help, --cfg, -m, key=value")
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)(args)
+
+
+def _tell(error: AptlabError) -> int:
+    from aptlab.redact import redact_text
+
+    print(redact_text(str(error)), file=sys.stderr)
+    return error.exit_code

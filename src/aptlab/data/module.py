@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.loops.progress import _ProcessedTracker as ProcessedTracker
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -66,7 +66,7 @@ class TextData(LightningDataModule):
         """The tokenizer; trains or reads it when first asked."""
         if self._tokenizer is None:
             assert isinstance(self._rule, Rule)
-            key = f"{self.source.fingerprint()}:{self.split.key()}"
+            key = f"{self._source_key}:{self.split.key()}"
             folder = cache_root(self.cache) / "tokenizers"
             self._tokenizer = self._rule.prepare(self._train_texts, key=key, folder=folder)
         return self._tokenizer
@@ -80,7 +80,7 @@ class TextData(LightningDataModule):
     def fingerprint(self) -> str:
         """64 hex digits: documents, tokenizer and split; the same on every machine that has the same text."""
         if self._key is None:
-            self._key = cache_key(self.source.fingerprint(), self.tokenizer, self.split)
+            self._key = cache_key(self._source_key, self.tokenizer, self.split)
         return self._key
 
     @property
@@ -173,7 +173,7 @@ class TextData(LightningDataModule):
                 raise CheckpointError(
                     f"the checkpoint was trained on other data: {name} {_short(before)}, now {_short(now)}; resume "
                     "with the data, tokenizer, split and context it had, or start a new run from its weights "
-                    "with load=…"
+                    "with load=weights"
                 )
         if state_dict.get("seed", self.seed) != self.seed:
             log.warning("resuming with seed=%s in place of %s: rows may repeat", self.seed, state_dict["seed"])
@@ -196,7 +196,7 @@ class TextData(LightningDataModule):
         """Micro-batches that Lightning has counted, over all resumes."""
         if self.trainer is None:
             return 0
-        return cast(ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
+        return cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
 
     def _share(self) -> tuple[int, int]:
         """Rank and number of ranks that get different rows (tensor-parallel ranks share theirs)."""
@@ -209,15 +209,18 @@ class TextData(LightningDataModule):
         tokens = self.store.train if side == "train" else self.store.val
         return Packed(tokens.tokens, tokens.offsets, self.context, self.document_mask, side)
 
+    @cached_property
+    def _source_key(self) -> str:
+        return self.source.fingerprint()
+
     def _train_texts(self) -> Iterator[str]:
         return (text for _, text in self.source.documents() if not self.split.is_val(text))
 
 
 def _check_positive(name: str, value: int | None) -> None:
     limit = limit_of(PositiveInt)
-    problem = limit.problem(value) if limit and value is not None else None
-    if problem:
-        raise ConfigError(f"{name}={value} {problem}; try {name}=16")
+    if limit and value is not None and limit.problem(value):
+        raise ConfigError(f"{name}={value} must be {limit}; try {name}=16")
 
 
 def _short(value: Any) -> str:

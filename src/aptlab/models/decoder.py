@@ -49,7 +49,10 @@ class Decoder(nn.Module):
         self.shape, self.vocab, self.rope, self.tied = shape, vocab, rope, tied
         rules = [rope.at(layer) for layer in range(shape.depth)]
         distinct = [rule for rule in dict.fromkeys(rules) if rule is not None]
-        self.rotaries = nn.ModuleList(RotaryEmbedding(rule, head_dim=shape.head_dim) for rule in distinct)
+        self.rotaries = nn.ModuleList(
+            RotaryEmbedding(rule, head_dim=shape.head_dim)  # type: ignore[arg-type]
+            for rule in distinct
+        )
         self.rotary_of = [None if rule is None else distinct.index(rule) for rule in rules]
         self.embed = nn.Embedding(vocab, shape.dim)
         self.blocks = nn.ModuleList(
@@ -107,6 +110,13 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.advance(tokens_BT.shape[1])
         return Output(self.head(self.norm(x)), traces)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
+        """Keep the head tied: torch copies a shared weight twice on the way from or to the meta device."""
+        super()._apply(fn, recurse)
+        if self.tied:
+            self.head.weight = self.embed.weight
+        return self
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache that fits this model's layers, dtype and device."""

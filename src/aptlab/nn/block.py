@@ -15,7 +15,7 @@ Factory = Callable[..., nn.Module]
 
 
 class Block(nn.Module):
-    """x = smooth(x, attention(norm(x))), then x = smooth(x, ffn(norm(x))) (pre-norm: Xiong et al. 2020, arXiv:2002.04745).
+    """x = smooth(x, attention(norm(x))), then x = smooth(x, ffn(norm(x))) (Xiong et al. 2020, arXiv:2002.04745).
 
     `carries` holds what each smoothing site hands to the same site of the next block; `traces` collects statistics.
     """

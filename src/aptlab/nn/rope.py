@@ -48,7 +48,7 @@ def standard_frequencies(base: float, head_dim: int) -> Frequencies:
     if head_dim < 2 or head_dim % 2:
         raise ConfigError(f"size.head_dim={head_dim} is not a positive even number, rotary pairs need one")
     if base <= 1:
-        raise ConfigError(f"rope.base={base} must be larger than 1, or later pairs do not turn slower; published: 10000")
+        raise ConfigError(f"rope.base={base} must be larger than 1, so that later pairs turn slower; published: 10000")
     return tuple(base ** (-2 * i / head_dim) for i in range(head_dim // 2))
 
 
@@ -63,7 +63,7 @@ def clamp01(value: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class NoRope(Rope):
-    """No rotary positions (NoPE): a causal model must find order by itself (Kazemnejad et al. 2023, arXiv:2305.19466)."""
+    """No rotary positions (NoPE): a causal model finds order by itself (Kazemnejad et al. 2023, arXiv:2305.19466)."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         raise ConfigError("rope=none has no frequencies; choose a rope option such as rope=standard")
@@ -114,7 +114,7 @@ class NTK(Rope):
 
 @dataclass(frozen=True, kw_only=True)
 class YaRN(Rope):
-    """Keep fast pairs, divide slow ones by `factor`, ramp between, sharpen attention (Peng et al. 2023, arXiv:2309.00071).
+    """Keep fast pairs, divide slow ones by `factor`, ramp between, sharpen logits (Peng et al. 2023, arXiv:2309.00071).
 
     A pair that turns `beta_fast` times or more within `original_len` tokens is kept, one that turns
     `beta_slow` times or fewer is divided by `factor`.

@@ -48,6 +48,7 @@ class LanguageTask(LightningModule):
         self.tracing = False
         self.skipped = False
         self.bytes_per_token = 1.0
+        self.grad_norm: Tensor | None = None
         self._nats: Tensor | None = None
 
     def setup(self, stage: str) -> None:
@@ -59,8 +60,29 @@ class LanguageTask(LightningModule):
         return self.net(batch["tokens"], positions=batch.get("positions"), segments=batch.get("segments"), trace=trace)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        self.grad_norm = None
         out = self(batch, trace=self.tracing)
         return {"loss": token_loss(out.logits, batch["targets"]), "traces": out.traces}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the global norm, also for fused optimizers, which Lightning refuses to clip under bf16-mixed.
+
+        A callback may have measured `grad_norm` already; it is not computed twice.
+        """
+        if not gradient_clip_val:
+            return
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        if str(gradient_clip_algorithm) == "value":
+            torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
+            return
+        if self.grad_norm is None:
+            self.grad_norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])  # type: ignore[misc]
+        torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, self.grad_norm)
 
     def on_validation_epoch_start(self) -> None:
         self._nats = torch.zeros(2, dtype=torch.float64, device=self.device)

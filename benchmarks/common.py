@@ -1,0 +1,69 @@
+"""What every benchmark shares: who measured (machine, versions, command), and the table it leaves behind."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def versions(*names: str) -> str:
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} absent")
+    return ", ".join(found)
+
+
+def machine() -> str:
+    """Processor, cores and accelerator, as the results name them."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    text = f"{os.cpu_count()} cores of {cpu}"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        text += f", {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return text
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An aligned Markdown table."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def write(name: str, title: str, body: str, *packages: str) -> Path:
+    """benchmarks/results/<name>.md with its provenance; also printed."""
+    command = "python " + " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    text = (
+        f"# {title}\n\n{body}\n\n- machine: {machine()}\n- versions: Python {platform.python_version()}, "
+        f"{versions(*packages)}\n- command: `{command}`\n- date: {datetime.date.today()}\n"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.md"
+    path.write_text(text)
+    print(text)
+    return path
+
+
+def spread(values: Sequence[float]) -> str:
+    """median (min to max)"""
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"

@@ -1,0 +1,1 @@
+"""Everything with a clock: numbers, progress, checkpoints, stopping, guarding."""

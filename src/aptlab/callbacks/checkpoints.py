@@ -1,0 +1,215 @@
+"""When checkpoints are written, which are kept, and how a run goes on from one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from aptlab.callbacks import loops
+from aptlab.checkpoint import clean, is_valid
+from aptlab.checkpoint.manifest import checkpoint_name, step_of
+from aptlab.checkpoint.search import FOLDER, best_of, remove, steps_in
+from aptlab.errors import CheckpointError, ConfigError
+from aptlab.faults import fault
+from aptlab.limits import NonNegativeInt, PositiveInt, limit_of
+
+log = logging.getLogger("aptlab")
+
+
+class Checkpoints(Checkpoint):
+    """Save every `every` optimizer steps, after a validation that was the best so far, and at the end.
+
+    A step is saved once, after its validation, at the beginning of the next one; never between micro-batches. Kept are
+    the `keep` newest and the `keep_best` best by `monitor`; a metric that is no finite number, or weights that hold one
+    such, is never best. A save that fails (disk full) is a warning, tried again after the next step of the interval,
+    and an error at the end if the run then has no checkpoint at all; with `on_full=stop` it is an error at once.
+
+    The command calls `attach` with the run's folder and a function that describes the run; the description becomes the
+    "aptlab" entry of the file. Raises ConfigError and CheckpointError.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: PositiveInt = 100,
+        keep: PositiveInt = 2,
+        keep_best: NonNegativeInt = 1,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        on_full: Literal["warn", "stop"] = "warn",
+    ) -> None:
+        _check("every", every, PositiveInt)
+        _check("keep", keep, PositiveInt)
+        _check("keep_best", keep_best, NonNegativeInt)
+        self.every, self.keep, self.keep_best = every, keep, keep_best
+        self.monitor, self.mode, self.on_full = monitor, mode, on_full
+        self.folder: Path | None = None
+        self.describe: Callable[[], dict[str, Any]] = dict
+        self.last: Path | None = None  # newest file that this process saved or continued from
+        self._data: Any = None
+        self._saved: tuple[int, bool] | None = None  # step, and whether its validation was done
+        self._tried = -1
+        self._foreign: set[Path] = set()  # files of another start or continuation, removed after the first save
+        self._validated: int | None = None
+        self._metric: float | None = None
+        self._best: float | None = None
+        self._improved = False
+        self._unfinished: int | None = None  # step whose validation did not end
+        self._max_steps: int | None = None
+
+    def attach(self, *, folder: Path, describe: Callable[[], dict[str, Any]], data: Any, config_hash: str) -> None:
+        """Called by the command before training: where the run is, and what to write about it."""
+        self.folder, self.describe, self._data = Path(folder), describe, data
+        del config_hash
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        if self.folder is None:
+            raise CheckpointError("Checkpoints has no folder; call attach(folder=…) before Trainer.fit")
+        return self.folder / FOLDER
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero and (removed := clean(self.directory)):
+            log.info("removed the remains of an interrupted save: %s", ", ".join(removed))
+
+    # What is saved and what comes back
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        step = trainer.global_step
+        metric = self._metric if self._validated == step else None
+        facts = {"version": 1, "step": step, "metric": metric, "monitor": self.monitor, "mode": self.mode}
+        checkpoint["aptlab"] = self.describe() | facts
+        data = checkpoint.get(type(trainer.datamodule).__qualname__)  # type: ignore[attr-defined]
+        if isinstance(data, dict) and "micro_batches" in data:
+            data["micro_batches"] -= loops.partial_batches(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validated": self._validated, "metric": self._metric, "best": self._best}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or "aptlab" not in checkpoint:
+            return
+        mine = checkpoint.get("callbacks", {}).get(self.state_key, {})
+        step = checkpoint["aptlab"]["step"]
+        self._validated, self._metric, self._best = mine.get("validated"), mine.get("metric"), mine.get("best")
+        validated = self._validated == step
+        loops.rewrite(checkpoint["loops"]["fit_loop"], trainer, step=step, validated=validated)
+        self._unfinished = None if validated or not loops.validation_due(trainer, step) else step
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that was stopped in its very last validation has no step left, but the validation."""
+        loop = trainer.fit_loop.epoch_loop
+        if self._unfinished is not None and 0 < loop.max_steps <= self._unfinished:
+            self._max_steps, loop.max_steps = loop.max_steps, self._unfinished + 1
+
+    # The clock
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        start = Path(trainer.ckpt_path) if trainer.ckpt_path is not None else None
+        self._foreign = set(steps_in(self.directory))
+        if start is not None and start.parent.absolute() == self.directory.absolute():
+            self._saved, self.last = self._state(trainer), start
+            self._foreign = {path for path in self._foreign if (step_of(path) or 0) > trainer.global_step}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        wanted = step % self.every == 0 or (self._improved and self._validated == step)
+        if wanted and step not in (self._tried, 0):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if self._max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+        value = trainer.callback_metrics.get(self.monitor)
+        self._validated, self._metric = trainer.global_step, None if value is None else float(value)
+        if self._better(self._metric) and finite(pl_module):
+            self._best, self._improved = self._metric, self.keep_best > 0
+        elif self._better(self._metric):
+            log.warning("step %d: the weights hold a number that is not finite; it is not the best", self._validated)
+            self._metric = None
+
+    def _better(self, value: float | None) -> bool:
+        if value is None or not math.isfinite(value):
+            return False
+        return self._best is None or (value < self._best if self.mode == "min" else value > self._best)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step > 0:
+            self.save(trainer)
+        if trainer.strategy.broadcast(not steps_in(self.directory) and trainer.global_step > 0):
+            raise CheckpointError(f"training ended, but no checkpoint could be written to {self.directory}")
+
+    # The files
+
+    def save(self, trainer: Trainer) -> bool:
+        """Save the state after the last optimizer step, on all ranks together; whether that worked.
+
+        Nothing is written twice, except that a checkpoint made before a validation ended is replaced after it.
+        """
+        step, state = trainer.global_step, self._state(trainer)
+        if state == self._saved:
+            return True
+        self._tried = step
+        path = self.directory / checkpoint_name(step)
+        problem = None
+        try:
+            trainer.save_checkpoint(path, weights_only=False)
+        except CheckpointError as error:
+            problem = str(error)
+            trainer.strategy.barrier("save")  # the others wait for us in save_checkpoint
+        problem = trainer.strategy.broadcast(problem)
+        if problem:
+            if self.on_full == "stop":
+                raise CheckpointError(problem)
+            if trainer.is_global_zero:
+                log.warning("step %d was not saved: %s", step, problem)
+            return False
+        self._saved, self._improved, self.last = state, False, path
+        if trainer.is_global_zero:
+            self._prune()
+        return True
+
+    def _state(self, trainer: Trainer) -> tuple[int, bool]:
+        step = trainer.global_step
+        return step, self._validated == step or not loops.validation_due(trainer, step)
+
+    def _prune(self) -> None:
+        """Remove what is neither new nor best, and what another start or continuation of the run left here."""
+        files = steps_in(self.directory)
+        foreign = [path for path in files if path in self._foreign and path != self.last]
+        if foreign:
+            log.info("removed checkpoints of an earlier way of this run: %s", ", ".join(path.name for path in foreign))
+        self._foreign = set()
+        valid = [path for path in files if path not in foreign and is_valid(path, deep=False)]
+        kept = {*valid[-self.keep :], *best_of(valid)[: self.keep_best]}
+        for path in files:
+            if path not in kept:
+                remove(path)
+                fault("save.after_prune")
+
+
+def finite(module: torch.nn.Module) -> bool:
+    """Whether all weights are finite numbers; one wait for the device."""
+    weights = [weight.detach() for weight in module.parameters() if weight.is_floating_point() and weight.numel()]
+    ends = [end.float() for weight in weights for end in torch.aminmax(weight)]
+    return not ends or bool(torch.isfinite(torch.stack(ends)).all())
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    limit = limit_of(kind)
+    problem = limit.problem(value) if limit else None
+    if problem:
+        raise ConfigError(f"callbacks.checkpoints.{name} {problem}")

@@ -1,0 +1,112 @@
+"""Numbers of the run: what the loggers get, at which step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from aptlab.limits import PositiveInt
+
+Numbers = dict[str, float]
+
+
+def log(trainer: Trainer, numbers: Numbers, step: int) -> None:
+    """Hand numbers to every logger of rank zero."""
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=step)
+
+
+class Monitor(Callback):
+    """Log loss, learning rate, gradient norm, speed and position every `every` optimizer steps.
+
+    The loss is the mean since the last line, kept on the device in between, so that no step waits for a number.
+    Time spent in validation and in saving does not count as training time.
+    """
+
+    def __init__(self, *, every: PositiveInt = 10) -> None:
+        self.every = every
+        self.tokens = 0  # of this rank's samples since the run began, for the speed over the whole run
+        self.seconds = 0.0
+        self.latest: Numbers = {}
+        self._step = -1
+        self._reset()
+
+    def _reset(self) -> None:
+        self._loss: torch.Tensor | None = None
+        self._batches = 0
+        self._tokens = 0
+        self._elapsed = 0.0
+        self._since: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning divides it for the backward pass
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._batches += 1
+        self._tokens += batch["tokens"].numel()
+        step = trainer.global_step
+        if step == self._step:
+            return
+        self._step = step
+        if step % self.every == 0 or step == trainer.max_steps:
+            self._log(trainer, pl_module, step)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        train_loss = float(self._loss) / self._batches  # type: ignore[arg-type]
+        self._pause()
+        self.tokens += self._tokens
+        self.seconds += self._elapsed
+        numbers = {
+            "epoch": epoch_of(trainer),
+            "train/loss": train_loss,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "tokens_per_second": self._tokens * trainer.world_size / max(self._elapsed, 1e-9),
+        }
+        norm = getattr(pl_module, "grad_norm", None)
+        if norm is not None:
+            numbers["grad_norm"] = float(norm)
+        self.latest = self.latest | numbers
+        log(trainer, numbers, step)
+        self._reset()
+
+    def _pause(self) -> None:
+        if self._since is not None:
+            self._elapsed += time.perf_counter() - self._since
+            self._since = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pause()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        self.latest = self.latest | numbers
+        log(trainer, numbers, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pause()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokens": self.tokens + self._tokens, "seconds": self.seconds + self._elapsed, "latest": self.latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.tokens, self.seconds, self.latest = state_dict["tokens"], state_dict["seconds"], state_dict["latest"]
+
+
+def epoch_of(trainer: Trainer) -> float:
+    """Passes over the training data so far, of a data module that can tell."""
+    tell = getattr(trainer.datamodule, "epoch_of", None)  # type: ignore[attr-defined]
+    return tell(trainer.fit_loop.epoch_loop.batch_progress.total.processed) if tell else 0.0

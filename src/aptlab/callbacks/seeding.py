@@ -1,0 +1,51 @@
+"""Random numbers that need no state: every batch has a seed of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+WORD = (1 << 64) - 1
+TRAIN, VALIDATE = 1, 2
+
+
+def splitmix64(x: int) -> int:
+    """Finalizer of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA):
+
+    z = x + 0x9E3779B97F4A7C15,  z = (z ^ z >> 30) 0xBF58476D1CE4E5B9,  z = (z ^ z >> 27) 0x94D049BB133111EB,
+    z ^ z >> 31, all modulo 2^64; a bijection in which every input bit moves about half of the output bits.
+    """
+    z = (x + 0x9E3779B97F4A7C15) & WORD
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & WORD
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & WORD
+    return z ^ z >> 31
+
+
+def fold(seed: int, *words: int) -> int:
+    """A seed in [0, 2^63) from numbers whose order matters: h = splitmix64(h ^ word), started at splitmix64(seed)."""
+    state = splitmix64(seed & WORD)
+    for word in words:
+        state = splitmix64(state ^ word & WORD)
+    return state >> 1
+
+
+class StatelessSeed(Callback):
+    """Seed torch before every batch from (seed, step, micro-batch, rank), so that dropout is the same after a resume.
+
+    The micro-batch counts from 0 within its optimizer step. Validation batches have seeds of their own.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        micro = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed(fold(self.seed, TRAIN, trainer.global_step, micro, trainer.global_rank))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        words = (VALIDATE, trainer.global_step, batch_idx, dataloader_idx, trainer.global_rank)
+        torch.manual_seed(fold(self.seed, *words))

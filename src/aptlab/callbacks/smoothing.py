@@ -1,0 +1,104 @@
+"""The clock of the smoothing sites: their memory is written, and their numbers are logged, once per optimizer step.
+
+Legend: S sites, m candidates of a site (all micro-batches), W ranks, C dim.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from aptlab.callbacks.monitor import log
+from aptlab.errors import TrainingError
+from aptlab.limits import PositiveInt
+from aptlab.nn.smooth import LeftSpin, LeftSpinSeed, MemorySmooth, Trace
+
+SPIKES = ("spike_directions", "spike_strengths")
+JOIN = {"peak": torch.amax, "nonfinite": torch.sum}
+
+
+class SmoothMemory(Callback):
+    """Teach every `MemorySmooth` its spikes, and log what the smoothing sites measure every `every` optimizer steps.
+
+    After an optimizer step the candidates of all its micro-batches and ranks reach every site's `update`, so that
+    the memories are equal on all ranks; they are in the state_dict, hence in checkpoints. A step that the guard skipped
+    (`skipped` of the task) teaches nothing and ages nothing. Evaluation never writes. With smooth=memory the candidates
+    are copied to the host, so every step waits for the device.
+
+    Numbers are smooth/<layer>/<site>/<name>, of rank zero's batches: strength, angle, gate and danger are token means,
+    peak is max |u'|, nonfinite a count of tokens. `every=null` logs none. Only left-spin sites are asked for them;
+    `plain` asks plain ones too (their peak), which with compile=true costs a second compilation.
+    Raises TrainingError where a MemorySmooth gets no candidates.
+    """
+
+    def __init__(self, *, every: PositiveInt | None = 10, plain: bool = False) -> None:
+        self.every, self.plain = every, plain
+        self._memories: dict[str, MemorySmooth] = {}
+        self._traced = False
+        self._step = 0
+        self._pending: list[dict[str, Trace]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        modules = list(pl_module.net.modules())  # type: ignore[union-attr]
+        self._memories = {f"{m.layer}/{m.site}": m for m in modules if isinstance(m, MemorySmooth)}
+        self._traced = self.plain or any(isinstance(m, LeftSpin | LeftSpinSeed) for m in modules)
+        self._step, self._pending = trainer.global_step, []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        pl_module.tracing = self._logs(trainer.global_step + 1)  # type: ignore[assignment]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._memories and not self._traced:
+            return
+        self._pending.append((outputs or {}).get("traces") or {})
+        if trainer.global_step == self._step:
+            return
+        traces, self._pending, self._step = self._pending, [], trainer.global_step
+        if self._memories and not getattr(pl_module, "skipped", False):
+            self._learn(trainer, traces)
+        if self._logs(self._step):
+            log(trainer, summary(traces), self._step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.tracing = False  # type: ignore[assignment]
+
+    def _logs(self, step: int) -> bool:
+        return self._traced and self.every is not None and step % self.every == 0
+
+    def _learn(self, trainer: Trainer, traces: list[dict[str, Trace]]) -> None:
+        spikes_SmC = torch.stack([candidates(site, traces) for site in self._memories])
+        if trainer.world_size > 1:
+            spikes_WSmC = trainer.strategy.all_gather(spikes_SmC)
+            spikes_SmC = spikes_WSmC.transpose(0, 1).flatten(1, 2)
+        for memory, spikes_mC in zip(self._memories.values(), spikes_SmC.cpu(), strict=True):
+            memory.update(spikes_mC[:, :-1], spikes_mC[:, -1])
+
+
+def candidates(site: str, traces: list[dict[str, Trace]]) -> Tensor:
+    """Spikes of one site from all micro-batches, [m, C + 1]: direction, then strength."""
+    found = [trace[site] for trace in traces if SPIKES[0] in trace.get(site, {})]
+    if len(found) != len(traces):
+        raise TrainingError(
+            f"smooth=memory: the step gave no spikes for site {site}, so its memory cannot learn; the task's "
+            "training_step must return {'loss': ..., 'traces': output.traces} of the net in training mode"
+        )
+    return torch.cat([torch.cat((t[SPIKES[0]], t[SPIKES[1]].unsqueeze(-1)), -1) for t in found]).float()
+
+
+def summary(traces: list[dict[str, Trace]]) -> dict[str, float]:
+    """smooth/<layer>/<site>/<name> over the micro-batches of a step; one copy from the device."""
+    values: dict[str, list[Tensor]] = {}
+    for trace in traces:
+        for site, seen in trace.items():
+            for name, value in seen.items():
+                if name not in SPIKES:
+                    values.setdefault(f"smooth/{site}/{name}", []).append(value.float())
+    if not values:
+        return {}
+    joined = [JOIN.get(key.rsplit("/", 1)[1], torch.mean)(torch.stack(found), 0) for key, found in values.items()]
+    return dict(zip(values, torch.stack(joined).tolist(), strict=True))

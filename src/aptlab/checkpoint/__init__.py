@@ -1,0 +1,32 @@
+"""Checkpoints: atomic files with a manifest, found and verified without torch, read and written with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aptlab.checkpoint.manifest import Manifest, is_valid, problem_of, read_manifest
+from aptlab.checkpoint.search import clean, find
+
+if TYPE_CHECKING:
+    from aptlab.checkpoint.io import AtomicIO, load_checkpoint, save_checkpoint
+
+__all__ = [
+    "AtomicIO",
+    "Manifest",
+    "clean",
+    "find",
+    "is_valid",
+    "load_checkpoint",
+    "problem_of",
+    "read_manifest",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Reading and writing need torch, which is imported when they are asked for."""
+    if name in ("AtomicIO", "load_checkpoint", "save_checkpoint"):
+        from aptlab.checkpoint import io
+
+        return getattr(io, name)
+    raise AttributeError(f"module 'aptlab.checkpoint' has no attribute {name!r}")

@@ -1,0 +1,168 @@
+"""Writing and reading checkpoint files: whole or not at all, verified to the bit, never executed."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+
+import aptlab
+from aptlab.checkpoint.manifest import Manifest, manifest_path, problem_of, write_manifest
+from aptlab.checkpoint.plain import check_plain, size_of
+from aptlab.checkpoint.search import remove
+from aptlab.checkpoint.stream import HashingFile
+from aptlab.errors import AptlabError, CheckpointError
+from aptlab.faults import fault
+
+FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
+
+
+class AtomicIO(CheckpointIO):
+    """Lightning's door to checkpoint files: `Trainer(plugins=[AtomicIO()])`.
+
+    See `save_checkpoint` and `load_checkpoint`. Without an "aptlab" entry the manifest holds fewer facts.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if storage_options is not None:
+            raise CheckpointError("storage_options is for remote storage; checkpoints are local files here")
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if weights_only is False:
+            raise CheckpointError(f"{path}: weights_only=False would run code out of the file; leave it out")
+        return load_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        remove(path)
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Manifest:
+    """Write a checkpoint and its manifest: temporary file in the same folder, fsync, rename, fsync, manifest.
+
+    Whenever process or machine die, the place holds the old checkpoint, the new one, or none, never half of one.
+    The hash is taken while writing. Raises CheckpointError, with all earlier files intact, if the disk has less than
+    twice the needed space, if writing fails, or if the checkpoint holds more than plain containers and tensors.
+    """
+    path = _local(path)
+    check_plain(checkpoint)
+    fault("save.begin")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(path, size_of(checkpoint))
+        digest, size = _write(checkpoint, path)
+        manifest = _manifest(checkpoint, digest, size)
+        write_manifest(path, manifest)
+    except OSError as error:
+        raise _cannot(path, error.strerror or str(error)) from error
+    except CheckpointError:
+        raise
+    except AptlabError as error:
+        raise _cannot(path, str(error)) from error
+    fault("save.after_manifest")
+    return manifest
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint into memory of the CPU, after its sha256 was compared; no code in the file can run.
+
+    Raises CheckpointError that names the file when it is missing, damaged, has no manifest, or is a URL.
+    """
+    path = _local(path)
+    problem = problem_of(path)
+    if problem:
+        raise CheckpointError(f"{problem}; use another checkpoint of the run")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read with weights_only=True: {reason}") from None
+
+
+def _local(path: str | Path) -> Path:
+    if "://" in str(path):
+        raise CheckpointError(f"{path} is a URL; download it together with its manifest and give the file's name")
+    return Path(path)
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < 2 * size:
+        raise CheckpointError(
+            f"not enough space for {path}: about {_mb(size)} MB to write, twice that is wanted, {_mb(free)} MB are "
+            "free; free some space or choose another run_dir"
+        )
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
+
+
+def _cannot(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"cannot write {path}: {reason}; earlier checkpoints are intact; free some space or choose another run_dir"
+    )
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> tuple[str, int]:
+    """The file alone: (sha256, bytes). An older manifest of the same name goes first, it would not fit."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb", buffering=0) as raw:
+            file = HashingFile(raw)  # type: ignore[arg-type]
+            try:
+                _serialize(checkpoint, file)
+                fault("save.after_write")
+                digest = file.finish()
+            finally:
+                file.close()
+        fault("save.after_fsync")
+        manifest_path(path).unlink(missing_ok=True)
+        os.replace(temporary, path)
+        fault("save.after_rename")
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest, file.bytes
+
+
+def _serialize(checkpoint: dict[str, Any], file: HashingFile) -> None:
+    """torch.save reports a full disk as a RuntimeError of its zip writer; give the OSError behind it."""
+    try:
+        torch.save(checkpoint, file)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        raise (cause or OSError(0, str(error).splitlines()[0])) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can open folders."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:
+    entry = checkpoint.get("aptlab") or {}
+    facts = {name: entry[name] for name in FROM_MANIFEST if name in entry}
+    metric = facts.get("metric")
+    facts["metric"] = float(metric) if metric is not None and math.isfinite(metric) else None
+    step = int(entry.get("step", checkpoint.get("global_step", 0)))
+    return Manifest(sha256=digest, bytes=size, step=step, time=time.time(), version=aptlab.__version__, **facts)

@@ -1,0 +1,72 @@
+"""Help texts, made from the command table, configuration files and docstrings; nothing is imported for them."""
+
+from __future__ import annotations
+
+from aptlab.cli.table import COMMANDS, Command
+
+
+def overview() -> str:
+    """`aptlab --help`."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "aptlab <command> [key=value …]",
+            "",
+            *(f"  {command.name:<{width}}  {command.about}" for command in COMMANDS.values()),
+            "",
+            "Example: aptlab train size=tiny rope=yarn rope.factor=8 trainer.max_steps=200",
+            "More: aptlab <command> --help",
+        ]
+    )
+
+
+def command_help(command: Command) -> str:
+    """`aptlab <command> --help`: groups and values of its configuration, or its module's docstring."""
+    if command.config:
+        return config_help(command.name)
+    import ast
+
+    from aptlab.config.source import load
+
+    module = load(command.target.partition(":")[0])
+    doc = ast.get_docstring(module.tree, clean=False) if module else None
+    return f"aptlab {command.name}: {command.about}" + (f"\n\n{doc.rstrip()}" if doc else "")
+
+
+def config_help(name: str) -> str:
+    """The groups of a primary file with their default option, and its values with their comments."""
+    from aptlab.config.files import default_slots, entries
+    from aptlab.config.places import library
+
+    found = library()
+    primary = found.primaries[name]
+    rows = []
+    for group, chosen in default_slots(primary.path).items():
+        option = found.groups.get(group, {}).get(chosen or "")
+        rows.append((f"{group}={chosen or 'null'}", option.comment() if option else ""))
+    values = [(f"{entry.key}={entry.value or 'null'}", entry.comment) for entry in entries(primary.path)]
+    sweeps = "; -m sweeps over key=a,b" if name == "train" else ""
+    width = max(len(left) for left, _ in rows + values)
+    return "\n".join(
+        [
+            f"aptlab {name} [group=option …] [key=value …]",
+            primary.comment(),
+            "",
+            "Groups and their default (aptlab ls <group>: its options; aptlab show <group>=<option>: one explained):",
+            *(f"  {left:<{width}}  {right}".rstrip() for left, right in rows),
+            "",
+            "Values:",
+            *(f"  {left:<{width}}  {right}".rstrip() for left, right in values),
+            "",
+            f"aptlab {name} --cfg prints the configuration and stops{sweeps}.",
+        ]
+    )
+
+
+def resolved_yaml(name: str, overrides: list[str]) -> str:
+    """The composed configuration as YAML, interpolations filled in and secrets hidden."""
+    import yaml
+
+    from aptlab.config import compose, redact
+
+    return yaml.safe_dump(redact(compose(name, overrides).resolved()), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,24 @@
+"""Check a configuration without running anything: names, options, types, limits, and what rules demand.
+
+aptlab check rope=yarn size.heads=8        checks what `aptlab train` would run
+aptlab check eval ckpt=last                checks another command's configuration
+"""
+
+from __future__ import annotations
+
+from aptlab.commands.printing import columns
+from aptlab.config import check, compose
+from aptlab.config.places import library
+
+
+def run(args: list[str]) -> int:
+    """Print `ok` and the choices; a ConfigError lists every problem."""
+    named = bool(args) and args[0] in library().primaries
+    command, overrides = (args[0], args[1:]) if named else ("train", args)
+    config = compose(command, overrides)
+    check(config)
+    print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
+    rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
+    print(columns(rows, indent="  "))
+    print(f"  config {config.hash()}")
+    return 0

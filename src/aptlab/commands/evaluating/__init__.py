@@ -1,0 +1,1 @@
+"""The parts of `aptlab eval`: request (no torch), session, figure."""

@@ -1,0 +1,67 @@
+"""What an `eval` request asks for, checked without torch as far as the checkpoint's own values allow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aptlab.config import Config, check, compose
+from aptlab.errors import ConfigError
+
+OWN = {
+    "context": "choose lengths with multiples=[1,2,4,8]",
+    "seed": "the measured text is chosen without chance",
+    "tokenizer": "the weights know no other",
+}
+GROUPS = {"rope": "rope=yarn", "data": "data=text"}
+# Stand-ins for the check before the checkpoint is open; `Request.filled` puts the real values in.
+STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.Bytes"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A checked request; `config` still lacks what only the checkpoint knows."""
+
+    config: Config
+    multiples: tuple[int, ...]
+    tokens: int
+
+    def filled(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole request as plain values, where `${context}` and its like mean what the model was trained with."""
+        return with_values(self.config, {name: stored.get(name) for name in OWN}).resolved()
+
+
+def read(args: list[str]) -> Request:
+    """The request of a command line; ConfigError lists every problem."""
+    refuse(args)
+    config = compose("eval", args)
+    check(with_values(config, STAND_IN))
+    cfg = config.resolved()
+    if not cfg["multiples"]:
+        raise ConfigError("multiples=[] measures nothing; choose lengths such as multiples=[1,2,4,8]")
+    return Request(config=config, multiples=tuple(cfg["multiples"]), tokens=cfg["tokens"])
+
+
+def refuse(args: list[str]) -> None:
+    """Keys that are the checkpoint's, and values of groups that are not chosen."""
+    given = {arg.partition("=")[0].lstrip("+~") for arg in args}
+    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in OWN.items() if belongs(key, given)]
+    for group, example in GROUPS.items():
+        inner = sorted(key for key in given if key.startswith(f"{group}."))
+        if inner and group not in given:
+            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def belongs(key: str, given: set[str]) -> bool:
+    return any(name == key or name.startswith(f"{key}.") for name in given)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    cfg = config.cfg.copy()
+    for name, value in values.items():
+        cfg[name] = value
+    return dataclasses.replace(config, cfg=cfg)

@@ -1,0 +1,139 @@
+"""`aptlab export ckpt=… [out=folder] [dtype=bfloat16] [force=true]`: a checkpoint as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptlab.config import check, compose, redact_overrides
+from aptlab.errors import AptlabError, ConfigError, suggest
+
+if TYPE_CHECKING:
+    from aptlab.commands.loading import Loaded
+
+FORMATS = ("hf",)
+DTYPES = ("float32", "bfloat16", "float16")
+PRIVATE = ("run_dir", "ckpt", "load", "job", "paths", "logger", "device", "tokenizer.path", "data.cache", "data.source")
+MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def run(args: list[str]) -> int:
+    """Write the folder and print where it is, with a note on everything that is written differently there."""
+    config = compose("export", args)
+    check(config)
+    wanted = config.resolved()
+    if wanted["ckpt"] is None:
+        raise ConfigError("export needs a checkpoint; add ckpt=last, ckpt=<run folder> or ckpt=<file>.ckpt")
+    for key, options in (("format", FORMATS), ("dtype", DTYPES)):
+        if wanted[key] not in options:
+            raise ConfigError(f"{key}={wanted[key]}: export cannot write that{suggest(str(wanted[key]), options)}")
+    from aptlab.commands.loading import load, locate
+
+    path = locate(wanted["ckpt"])
+    out = Path(wanted["out"] or run_folder(path) / "hf").expanduser()
+    free(out, force=wanted["force"], files=MODEL_FILES)
+    for line in export(load(path), out, dtype=wanted["dtype"], force=wanted["force"]):
+        print(line)
+    return 0
+
+
+def run_folder(path: Path) -> Path:
+    """The run folder that a checkpoint lies in, else its own folder."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def export(loaded: Loaded, out: str | Path, *, dtype: str = "float32", force: bool = False) -> list[str]:
+    """Write a loaded network to the folder `out`, whole or not at all; returns lines for the user.
+
+    Raises ConfigError for what the layout cannot express, and for a folder that is already there.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from aptlab.models.hf import describe, model_card, to_hf, tokenizer_files
+
+    out = Path(out)
+    free(out, force=force, files=MODEL_FILES)
+    net, eos = loaded.net, eos_of(loaded)
+    described = describe(net, context=int(loaded.config["context"]), eos=eos, dtype=dtype)
+    weights = to_hf(net.state_dict(), net.shape, tied=net.tied, dtype=getattr(torch, dtype))
+    card = model_card(
+        described.config,
+        {**loaded.meta, "overrides": public(loaded.meta.get("overrides", []))},
+        parameters=sum(weight.numel() for weight in net.parameters()),
+        notes=described.notes,
+        result=result_of(loaded.path),
+    )
+    generation = {"eos_token_id": eos, "pad_token_id": eos, "max_length": described.config["max_position_embeddings"]}
+    texts = {
+        "config.json": json.dumps(described.config, indent=2) + "\n",
+        "generation_config.json": json.dumps(generation, indent=2) + "\n",
+        "README.md": card,
+        **tokenizer_files(loaded.tokenizer, longest=described.config["max_position_embeddings"]),
+    }
+
+    def fill(folder: Path) -> None:
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    replace_folder(out, fill)
+    return [*described.notes, f"written {out}: {described.config['architectures'][0]}, {dtype}"]
+
+
+def public(overrides: list[str]) -> list[str]:
+    """Overrides fit to publish: no secrets, and nothing about the machine that trained."""
+    kept = [text for text in overrides if not text.lstrip("+~").startswith(PRIVATE)]
+    return redact_overrides(kept)
+
+
+def eos_of(loaded: Loaded) -> int:
+    from aptlab.data.tokenizers import from_state
+
+    return from_state(loaded.tokenizer).eos
+
+
+def result_of(path: Path) -> dict[str, Any] | None:
+    """result.json of the run that wrote the checkpoint, or None where there is none."""
+    from aptlab.runs import Result
+
+    folder = run_folder(path)
+    return Result.read(folder).plain() if (folder / "result.json").is_file() else None
+
+
+def free(out: Path, *, force: bool, files: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `out` is new or empty, or holds `files` and may be replaced."""
+    if out.is_file():
+        raise ConfigError(f"out={out} is a file; give a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not all((out / name).is_file() for name in files):
+        raise ConfigError(f"out={out} holds other files; give a new or empty folder")
+    if not force:
+        raise ConfigError(f"out={out} already holds a model; give another folder, or force=true to replace it")
+
+
+def replace_folder(out: Path, fill: Any) -> None:
+    """Fill a temporary folder beside `out` and rename it into place; an old folder goes only after that."""
+    tag = secrets.token_hex(4)
+    new, old = out.with_name(f".{out.name}.{tag}.tmp"), out.with_name(f".{out.name}.{tag}.old")
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        if out.exists():
+            os.replace(out, old)
+        try:
+            os.replace(new, out)
+        except OSError:
+            if old.exists():
+                os.replace(old, out)
+            raise
+    except OSError as error:
+        raise AptlabError(f"cannot write {out}: {error.strerror or error}; choose another out") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The parts of `aptlab generate`: request (no torch), session."""

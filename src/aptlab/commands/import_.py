@@ -1,0 +1,147 @@
+"""`aptlab import path=… out=…`: a Hugging Face folder as a checkpoint that eval, generate and train take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptlab.config import Config, build, check, compose
+from aptlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from aptlab.models.hf import Source
+
+NAME = "step-00000000.ckpt"
+
+
+def run(args: list[str]) -> int:
+    """Write the checkpoint, with its manifest, and print where it is."""
+    request = compose("import", args)
+    check(request)
+    wanted = request.resolved()
+    for key, example in (("path", "the folder of a model"), ("out", "a folder, or a file that ends in .ckpt")):
+        if wanted[key] is None:
+            raise ConfigError(f"import needs {key}=…, {example}")
+    target = Path(wanted["out"]).expanduser()
+    file = target if target.suffix == ".ckpt" else target / "checkpoints" / NAME
+    if file.exists() and not wanted["force"]:
+        raise ConfigError(f"{file} is already there; give another out, or force=true to replace it")
+    state = read(Path(wanted["path"]).expanduser())
+    write(state, file)
+    if file != target:
+        write_run(state["aptlab"], target)
+    print(f"written {file}: {state['aptlab']['vocab']} tokens; try aptlab generate ckpt={target}")
+    return 0
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The checkpoint of a Hugging Face folder: our weights in float32, and a configuration that rebuilds the model.
+
+    Raises ConfigError for what our decoder does not compute, CheckpointError for files that are damaged or do not
+    fit, DataError for a missing tokenizer.
+    """
+    from aptlab.models.hf import from_hf, read_folder
+
+    source = read_folder(folder)
+    tokenizer, choice = tokenizer_of(source, folder)
+    config = compose("train", [*overrides(source), *choice])
+    check(config)
+    net = build(config.resolved()["model"])
+    weights = from_hf(source.weights, net.state_dict(), source.shape, tied=source.tied)
+    net.load_state_dict(weights)
+    return checkpoint(config, net.state_dict(), tokenizer, source)
+
+
+def overrides(source: Source) -> list[str]:
+    """The command line that describes the model to `aptlab train`."""
+    shape, rope = source.shape, source.rope
+    sizes = {name: getattr(shape, name) for name in ("dim", "depth", "heads", "kv_heads", "head_dim", "hidden")}
+    names = {"Standard": "standard", "Linear": "linear", "YaRN": "yarn", "Llama3": "llama3"}
+    lines = [f"size.{name}={value}" for name, value in sizes.items()]
+    lines += [f"rope={names[type(rope).__name__]}"]
+    lines += [f"rope.{name}={str(value).lower()}" for name, value in vars(rope).items()]
+    values = {
+        "context": source.context,
+        "vocab": source.vocab,
+        "model.tied": source.tied,
+        "norm.eps": source.eps,
+        "attention.bias": source.attention_bias,
+        "attention.qk_norm": source.qk_norm,
+        "attention.qk_norm_eps": source.eps,
+        "ffn.bias": source.ffn_bias,
+    }
+    return lines + [f"{key}={str(value).lower()}" for key, value in values.items()]
+
+
+def tokenizer_of(source: Source, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The tokenizer's state for the checkpoint, and the overrides that choose it."""
+    from aptlab.data.tokenizers import Bytes, Json
+    from aptlab.models.hf import bytes_tokenizer
+
+    path = folder / "tokenizer.json"
+    if source.tokenizer is None:
+        raise DataError(
+            f"{path} is missing; aptlab reads fast tokenizers only, write one with transformers' "
+            "AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+        )
+    if source.tokenizer == bytes_tokenizer():
+        return Bytes().state(), ["tokenizer=bytes"]
+    from tokenizers import Tokenizer as Fast
+
+    name = Fast.from_str(source.tokenizer).id_to_token(source.eos) if source.eos is not None else None
+    tokenizer = Json(source.tokenizer, str(path), eos=name)
+    if tokenizer.vocab_size > source.vocab:
+        raise ConfigError(
+            f"{path} has {tokenizer.vocab_size} tokens and config.json has vocab_size={source.vocab}; "
+            "they belong to different models"
+        )
+    chosen = ["tokenizer=file", f"tokenizer.path='{path.resolve()}'"]
+    return tokenizer.state(), [*chosen, *([f"tokenizer.eos='{name}'"] if name else [])]
+
+
+def checkpoint(config: Config, weights: dict[str, Any], tokenizer: dict[str, str], source: Source) -> dict[str, Any]:
+    """The dict that `aptlab train` would have saved before its first step, without an optimizer's state."""
+    from importlib.metadata import version
+
+    from aptlab import __version__
+    from aptlab.commands.loading import PREFIX
+
+    return {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": version("lightning"),
+        "state_dict": {f"{PREFIX}{name}": weight for name, weight in weights.items()},
+        "loops": {},
+        "callbacks": {},
+        "optimizer_states": [],
+        "lr_schedulers": [],
+        "aptlab": {
+            "version": __version__,
+            "config": config.resolved(),
+            "overrides": config.overrides,
+            "choices": config.choices,
+            "config_hash": config.hash(),
+            "vocab": source.vocab,
+            "tokenizer": tokenizer,
+            "fingerprint": "",
+            "step": 0,
+            "run_dir": "",
+            "wandb_id": None,
+        },
+    }
+
+
+def write(state: dict[str, Any], file: Path) -> None:
+    """Save the checkpoint and its manifest, atomically."""
+    from aptlab.checkpoint import AtomicIO
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    AtomicIO().save_checkpoint(state, file)
+
+
+def write_run(meta: dict[str, Any], folder: Path) -> None:
+    """The files by which other commands know a run folder."""
+    from aptlab.runs.atomic import write_yaml
+
+    for name in ("config", "overrides", "choices"):
+        write_yaml(folder / f"{name}.yaml", meta[name])

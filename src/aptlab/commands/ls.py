@@ -1,0 +1,31 @@
+"""List configuration groups, or the options of one group.
+
+aptlab ls          every group with its options
+aptlab ls rope     the options of rope, what each is, and where it comes from if it is not shipped
+"""
+
+from __future__ import annotations
+
+from aptlab.commands.printing import columns
+from aptlab.config.places import SHIPPED, Option, library
+from aptlab.errors import ConfigError, suggest
+
+
+def run(args: list[str]) -> int:
+    """Print the table; ConfigError for a group that is not there."""
+    found = library()
+    if len(args) > 1:
+        raise ConfigError(f"aptlab ls takes one group, got {' '.join(args)}")
+    if not args:
+        print(columns([(group, " ".join(found.groups[group])) for group in sorted(found.groups)]))
+        return 0
+    group = args[0].rstrip("=/")
+    if group not in found.groups:
+        raise ConfigError(f"there is no config group {group}{suggest(group, found.groups)}")
+    options = sorted(found.groups[group].values(), key=lambda option: option.name)
+    print(columns([(option.name, option.comment(), _origin(option)) for option in options]))
+    return 0
+
+
+def _origin(option: Option) -> str:
+    return "" if option.place.name == SHIPPED else option.place.name

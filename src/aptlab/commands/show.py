@@ -1,0 +1,61 @@
+"""Explain one option: its file, what its class says of itself, and the parameters with their allowed values.
+
+aptlab show rope=yarn
+"""
+
+from __future__ import annotations
+
+from aptlab.commands.printing import columns
+from aptlab.config.files import content
+from aptlab.config.places import SHIPPED, library
+from aptlab.config.signatures import Parameter, Signature, signature
+from aptlab.errors import ConfigError
+from aptlab.limits import LIMITS
+
+
+def run(args: list[str]) -> int:
+    """Print the explanation; nothing of the option is imported."""
+    group, sign, name = (args[0] if args else "").replace("/", "=").rpartition("=")
+    if len(args) != 1 or not sign or not name:
+        raise ConfigError("aptlab show takes one option, for example: aptlab show rope=yarn")
+    option = library().option(group.replace("=", "/"), name)
+    where = "" if option.place.name == SHIPPED else f" ({option.place.name}, {option.path})"
+    print(f"{option.group}={option.name}{where}\n")
+    print(option.path.read_text(encoding="utf-8").rstrip())
+    target = content(option.path).get("_target_")
+    known = signature(target) if isinstance(target, str) else None
+    if known:
+        print(f"\n{target}")
+        if known.doc:
+            print(f"{known.doc.split(chr(10) * 2)[0].strip()}")
+        rows = [(item.name, described(item)) for item in known.parameters.values()]
+        print(columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
+        _others(known)
+    return 0
+
+
+def described(parameter: Parameter) -> str:
+    """Type, limits and default of a parameter, in one line: "float > 0 or null, default 4.0"."""
+    kind = " or ".join(_kind(word) for word in parameter.type_text.split(" | "))
+    default = "needed, or given by its parent" if parameter.required else f"default {_yaml(parameter.default)}"
+    return ", ".join(part for part in (kind, default) if part)
+
+
+def _kind(word: str) -> str:
+    """One alternative of a type: "float > 0", "null", "index | ratio"."""
+    if word in LIMITS:
+        kind, limit = LIMITS[word]
+        return f"{kind.__name__} {str(limit).removeprefix('a finite number ')}"
+    if word.startswith("Literal["):
+        return word[len("Literal[") : -1].replace("'", "").replace(", ", " | ")
+    return "null" if word == "None" else word
+
+
+def _yaml(default: str | None) -> str:
+    """A Python default as it would stand in YAML."""
+    return {"None": "null", "True": "true", "False": "false"}.get(default or "", (default or "").strip("'"))
+
+
+def _others(known: Signature) -> None:
+    if known.open:
+        print("  … and others that its source does not list")

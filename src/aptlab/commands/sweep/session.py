@@ -1,0 +1,219 @@
+"""One invocation of a sweep: run what is left of it, write the journal, say what happened."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from aptlab.commands.sweep.folder import SweepFolder, starts_run, tail
+from aptlab.commands.sweep.interrupts import Interrupts
+from aptlab.commands.sweep.job import Event, Job, Task
+from aptlab.commands.sweep.request import Request
+from aptlab.errors import AptlabError
+from aptlab.report.table import number
+from aptlab.runs import Result
+
+COMMAND = (sys.executable, "-m", "aptlab", "train")
+
+
+def start(request: Request, *, command: Sequence[str] | None = None) -> int:
+    """Run a checked sweep; returns its exit code."""
+    folder = SweepFolder.open(request.root, request.work.name, kind=request.work.kind, fresh=request.sweep.fresh)
+    try:
+        with Interrupts(folder.stop) as interrupts:
+            session = Session(request, folder, interrupts, tuple(command or COMMAND))
+            session.run()
+            return session.finish()
+    finally:
+        folder.close()
+
+
+class Session:
+    """The jobs of one invocation and what became of them, by index."""
+
+    def __init__(self, request: Request, folder: SweepFolder, interrupts: Interrupts, command: tuple[str, ...]) -> None:
+        self.request, self.folder = request, folder
+        self._interrupts, self._command = interrupts, command
+        self.jobs: dict[int, Job] = {}
+        self.todo: list[Job] = []
+        self.results: dict[int, Result] = {}
+        self.failed: dict[int, str] = {}
+        self.total = 0
+        self._seconds: list[float] = []
+        self._begun = time.monotonic()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user wants the sweep to stop."""
+        return self._interrupts.signal is not None
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        """Write numbered jobs down and sort them: finished before, failed before and left alone, to do."""
+        self.write(jobs)
+        last = self.folder.last_events()
+        patience = getattr(self.request.launcher, "grace", 60.0)
+        for job in jobs:
+            self.jobs[job.index] = job
+            if last.get(job.index) == "started":
+                self.folder.wait_until_free(job, patience)
+            result = self.folder.result(job)
+            if result is not None:
+                self.results[job.index] = result
+            elif last.get(job.index) == "failed" and not self.request.sweep.retry_failed:
+                self.failed[job.index] = "failed before; sweep.retry_failed=true runs it again"
+            else:
+                self.todo.append(job)
+
+    def add(self, job: Job) -> None:
+        """Write down a job that has just been thought of."""
+        self.jobs[job.index] = job
+        self.write([job])
+
+    def write(self, jobs: Sequence[Job]) -> None:
+        """Bring sweep.yaml up to date."""
+        self.folder.write(jobs, kind=self.request.work.kind, command=list(self.request.command))
+
+    def task(self, job: Job) -> Task:
+        """The command for a job: the rest of it if it holds a checkpoint, else all of it."""
+        from aptlab.config.sweeps import assign
+
+        folder = self.folder.run_dir(job)
+        resumed = has_checkpoint(folder)
+        overrides = [o for o in job.overrides if not (resumed and starts_run(o))]
+        if resumed:
+            overrides.append(assign("ckpt", str(folder)))
+        else:
+            (folder / "metrics.csv").unlink(missing_ok=True)  # of an attempt that saved nothing
+        return Task(
+            index=job.index,
+            name=job.name,
+            command=(*self._command, *overrides, assign("run_dir", str(folder))),
+            log=str(self.folder.console(job)),
+            stop=str(self.folder.stop),
+            cwd=str(Path.cwd()),
+            env={"APTLAB_SWEEP": self.folder.path.name},
+        )
+
+    def run(self) -> None:
+        """Run all that is left."""
+        self.request.work.open(self)
+        before = f", {len(self.results)} finished before" if self.results else ""
+        print(f"sweep    {show(self.folder.path)}")
+        print(f"jobs     {self.total}{before}, {self.request.launcher.workers} at a time", flush=True)
+        self.request.launcher.run(self.request.work.tasks(self), self.on_event)
+
+    def on_event(self, event: Event) -> None:
+        """Note and print the start or the end of a job."""
+        job = self.jobs[event.task.index]
+        if event.kind == "started":
+            resumed = any(word.startswith("ckpt=") for word in event.task.command)
+            self.folder.journal("started", job, resumed=resumed)
+            self._say(job, "resume" if resumed else "start")
+            return
+        result = self.folder.result(job) if event.code == 0 else None
+        facts = {"code": event.code, "seconds": round(event.seconds, 3)}
+        if result is not None:
+            self.results[job.index] = result
+            self._seconds.append(event.seconds)
+            self.folder.journal("finished", job, **facts)
+            loss = f"val/loss {number(result.metrics.get('val/loss'))}"
+            self._say(job, "done", loss, clock(event.seconds), self._eta())
+        elif self.interrupted:
+            self.folder.journal("interrupted", job, **facts)
+            self._say(job, "stopped", clock(event.seconds))
+        else:
+            self.failed[job.index] = reason(event.code)
+            self.folder.journal("failed", job, **facts)
+            self._say(job, "FAILED", reason(event.code), clock(event.seconds))
+        self.request.work.told(self, job, result)
+
+    def finish(self) -> int:
+        """Table and figure of what is finished, then what is not; returns the exit code."""
+        if self.results:
+            self._table()
+        for line in self.request.work.closing(self):
+            print(line)
+        for index in sorted(self.failed):
+            self._show_failure(self.jobs[index])
+        again = f"aptlab train -m {shlex.join(self.request.command)}"
+        if self.interrupted:
+            print(f"interrupted: {len(self.results)} of {self.total} jobs are finished; continue with: {again}")
+            return 128 + int(self._interrupts.signal or 0)
+        if self.failed:
+            print(f"{len(self.failed)} of {self.total} jobs failed; run them again with: {again}")
+            return 1
+        print(f"finished {len(self.results)} jobs in {clock(time.monotonic() - self._begun)}: {show(self.folder.path)}")
+        return 0
+
+    def _table(self) -> None:
+        from aptlab.commands.compare import Request as Comparison
+        from aptlab.commands.compare import report
+
+        jobs = (str(self.folder.path / "jobs"),)
+        try:
+            for line in report(Comparison(jobs, metric=self.request.work.metric), self.folder.path):
+                print(line)
+        except AptlabError as error:
+            print(f"no table: {error}")
+
+    def _show_failure(self, job: Job) -> None:
+        log = self.folder.console(job)
+        print(f"failed   {job.name}: {self.failed[job.index]}")
+        for line in tail(log):
+            print(f"  | {line}")
+        print(f"  log {show(log)}")
+
+    def _say(self, job: Job, what: str, *facts: str) -> None:
+        place = f"[{job.index + 1}/{max(self.total, job.index + 1)}]"
+        print("  ".join([f"{place} {what:<7} {job.name}", *(fact for fact in facts if fact)]), flush=True)
+
+    def _eta(self) -> str:
+        left = self.total - len(self.results) - len(self.failed)
+        if left <= 0:
+            return ""
+        mean = sum(self._seconds) / len(self._seconds)
+        return f"ETA {clock(mean * left / min(self.request.launcher.workers, left))}"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint that is whole."""
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        return False
+    from aptlab.checkpoint import find
+
+    try:
+        find(folder)
+    except AptlabError:
+        return False
+    return True
+
+
+def reason(code: int | None) -> str:
+    """An exit code in words."""
+    if code == 0:
+        return "ended without a result.json"
+    if code is not None and code < 0:
+        hint = " (out of memory?)" if code == -9 else ""
+        return f"killed by signal {-code}{hint}"
+    return f"exit code {code}"
+
+
+def clock(seconds: float) -> str:
+    """A time for people.
+
+    >>> [clock(s) for s in (3.21, 75, 3725)]
+    ['3.2 s', '1:15', '1:02:05']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show(path: Path) -> str:
+    """A path relative to the current folder where that is shorter."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,13 @@
+"""`aptlab train`: plan without torch, then train."""
+
+from __future__ import annotations
+
+from aptlab.commands.training.plan import plan
+
+
+def run(args: list[str]) -> int:
+    """Check the whole request first; nothing is written and torch is not imported until it holds."""
+    request = plan(args)
+    from aptlab.commands.training.session import train
+
+    return train(request)

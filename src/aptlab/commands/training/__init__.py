@@ -1,0 +1,1 @@
+"""The parts of `aptlab train`: plan, session, report."""

@@ -1,0 +1,167 @@
+"""Every problem of a composed configuration at once, before torch is imported and anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from aptlab.config import types
+from aptlab.config.composing import Config, describe
+from aptlab.config.dials import dial_problem
+from aptlab.config.places import Library
+from aptlab.config.signatures import Signature, is_rule, signature
+from aptlab.config.trust import locate, nodes, target_problem, trusted_prefixes
+from aptlab.errors import AptlabError, ConfigError, suggest
+
+OWN = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+
+
+def check(config: Config) -> None:
+    """Raise one ConfigError that lists all problems, one `key: problem` a line.
+
+    Names and values are compared with signatures read from source. When these agree, rules (frozen
+    dataclasses whose module loads no torch) are built, so that what they demand of several values at
+    once (heads that divide the width) is also known here.
+    """
+    found = list(problems(config)) or list(_rule_problems(config))
+    if found:
+        raise ConfigError("\n".join(["the config has problems:", *dict.fromkeys(found)]))
+
+
+def problems(config: Config) -> Iterator[str]:
+    """`key: problem` for everything that names, types, limits and the trust list tell."""
+    from omegaconf import OmegaConf
+
+    raw = OmegaConf.to_container(config.cfg, resolve=False)
+    unresolved, values = _resolve(config.cfg, raw, "")
+    found = [
+        (f"{key}: {text}", "") for key, value in values.items() if (text := dial_problem(config.command, key, value))
+    ]
+    prefixes = trusted_prefixes()
+    for path, node in nodes(values):
+        found += _node_problems(path, node, prefixes, config.library)
+    yield from unresolved
+    keys = {text.partition(":")[0] for text, taken_from in found if not taken_from}
+    yield from (text for text, taken_from in found if taken_from not in keys)
+
+
+class _Taken:
+    """A value taken from elsewhere, as in `rope: ${rope}`: what is wrong with it is told there, once."""
+
+    def __init__(self, value: Any, origin: str) -> None:
+        self.value, self.origin = value, origin
+
+
+class _Unknown:
+    """A value that could not be resolved, or is missing; reported once already."""
+
+
+def _resolve(cfg: Any, raw: Any, path: str) -> tuple[list[str], Any]:
+    """The values with interpolations filled in, and a problem for each that cannot be."""
+    if isinstance(raw, dict | list):
+        found: list[str] = []
+        items = raw.items() if isinstance(raw, dict) else enumerate(raw)
+        values = {}
+        for key, value in items:
+            inner, values[key] = _resolve(cfg, value, f"{path}.{key}" if path else str(key))
+            found += inner
+        return found, values if isinstance(raw, dict) else list(values.values())
+    if raw == "???":
+        return [f"{path}: a value is needed; set {path}=<value>"], _Unknown()
+    if not (isinstance(raw, str) and "${" in raw):
+        return [], raw
+    return _resolve_one(cfg, raw, path)
+
+
+def _resolve_one(cfg: Any, raw: str, path: str) -> tuple[list[str], Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        value = OmegaConf.select(cfg, path, throw_on_missing=True)
+        plain = value if not OmegaConf.is_config(value) else OmegaConf.to_container(value, resolve=False)
+        return [], _Taken(plain, raw.strip("${}"))
+    except OmegaConfBaseException as error:
+        if type(error).__name__ in ("MissingMandatoryValue", "InterpolationToMissingValueError"):
+            return [], _Unknown()  # reported where it is missing
+        return [f"{path}: {describe(error).removeprefix(f'{path}: ')}"], _Unknown()
+
+
+Problem = tuple[str, str]  # the line, and the key the value was taken from (or "")
+
+
+def _node_problems(path: str, node: dict[str, Any], prefixes: tuple[str, ...], library: Library) -> Iterator[Problem]:
+    target = node["_target_"]
+    if isinstance(target, _Unknown):
+        return
+    if refused := target_problem(target, prefixes):
+        yield f"{path}: {refused}", ""
+        return
+    try:
+        known = signature(target)
+    except ConfigError as error:
+        yield f"{path}._target_: {error}", ""
+        return
+    if known is None:
+        return
+    for name, value in node.items():
+        if name in OWN or isinstance(value, _Unknown):
+            continue
+        if name in known.parameters:
+            if problem := _value_problem(value, name, known):
+                yield f"{path}.{name}: {problem}", value.origin if isinstance(value, _Taken) else ""
+        elif not known.open:
+            yield f"{path}.{name}: {_no_such_parameter(name, known, path, library)}", ""
+    if not node.get("_partial_") and "_args_" not in node:
+        needed = [item.name for item in known.parameters.values() if item.required and item.name not in node]
+        yield from ((f"{path}.{name}: {target} needs a value; set {path}.{name}=<value>", "") for name in needed)
+
+
+def _value_problem(value: Any, name: str, known: Signature) -> str | None:
+    if isinstance(value, _Taken):
+        if value.value is None:  # null here means "filled in by the command", as in vocab: ${vocab}
+            return None
+        value = value.value
+    return types.problem(value, known.parameters[name])
+
+
+def _no_such_parameter(name: str, known: Signature, path: str, library: Library) -> str:
+    """The message, with the nearest parameter, else the options of this group that have one of that name."""
+    text = f"{known.target} has no such parameter"
+    near = suggest(name, known.parameters)
+    if "did you mean" in near:
+        return text + near
+    listed = ", ".join(known.parameters) or "no parameters"
+    others = [option.name for option in library.groups.get(path, {}).values() if _has_key(option.path, name)]
+    return f"{text}; it takes {listed}" + (f"; {path} options with it: {', '.join(others)}" if others else "")
+
+
+def _has_key(path: Any, key: str) -> bool:
+    return any(line.startswith(f"{key}:") for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _rule_problems(config: Config) -> Iterator[str]:
+    """What rules say when they are built; a rule may hold other rules."""
+    plain = config.resolved()
+    done: list[dict[str, Any]] = []
+    for path, node in sorted(nodes(plain), key=lambda item: item[0].count(".")):
+        inner = [part for _, part in nodes(node)]
+        if node in done or node.get("_partial_") or not all(is_rule(part["_target_"]) for part in inner):
+            continue
+        done += inner
+        try:
+            _make(node)
+        except AptlabError as error:
+            yield str(error) if str(error).startswith(path) else f"{path}: {error}"
+        except (TypeError, ValueError, ArithmeticError) as error:
+            yield f"{path}: {type(error).__name__}: {error}"
+
+
+def _make(value: Any) -> Any:
+    """The rule of a node, made without Hydra, whose `instantiate` takes a tenth of a second to import."""
+    if isinstance(value, list):
+        return [_make(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    arguments = {key: _make(item) for key, item in value.items() if key not in OWN}
+    return locate(value["_target_"], trusted_prefixes())(**arguments) if "_target_" in value else arguments

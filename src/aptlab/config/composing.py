@@ -1,0 +1,194 @@
+"""A command's configuration from its primary file, group options and overrides, without any torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptlab.config import overrides as over
+from aptlab.config.files import content, default_slots
+from aptlab.config.places import SHIPPED, Library, conf_dir, library, places
+from aptlab.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RUN_ONLY = ("run_dir", "ckpt", "load", "job", "paths", "logger")
+SWEEP = ("sweep", "launcher")
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Config:
+    """A composed configuration: the values, how they were asked for, and which options were chosen."""
+
+    command: str
+    cfg: DictConfig
+    overrides: list[str]
+    choices: dict[str, Any]
+    library: Library = field(repr=False, compare=False)
+
+    def resolved(self) -> dict[str, Any]:
+        """A plain copy with all interpolations filled in; ConfigError where a value is missing."""
+        return to_plain(self.cfg)
+
+    def hash(self) -> str:
+        """16 hex digits that name the experiment: equal for runs that differ only in where they write."""
+        plain = {key: value for key, value in self.resolved().items() if key not in RUN_ONLY}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def compose(command: str, overrides: list[str]) -> Config:
+    """Load `conf/<command>.yaml`, choose options, set values. ConfigError names every bad override at once."""
+    found = library()
+    if command not in found.primaries:
+        raise ConfigError(f"there is no config {command}.yaml{suggest(command, found.primaries)}")
+    primary = found.primaries[command].path
+    parsed, problems = over.parse(overrides)
+    groups = [item for item in parsed if item.is_group(found)]
+    problems += [problem for item in groups if (problem := over.group_problem(item, found))]
+    slots = default_slots(primary)
+    problems += [text for item in groups if (text := _foreign(command, item, found, slots))]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    plain, choices = _choose(command, _as_hydra(groups, slots), found)
+    roots = _roots(primary, slots, choices)
+    problems = _apply_values(command, plain, [item for item in parsed if not item.is_group(found)], roots)
+    problems += _root_problems(plain, roots, choices)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Config(command, _dict_config(plain), list(overrides), choices, found)
+
+
+def to_plain(cfg: Any) -> dict[str, Any]:
+    """Resolve an OmegaConf node into plain containers; ConfigError names the key that cannot be."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(describe(error)) from None
+
+
+def describe(error: Any) -> str:
+    """One line for an OmegaConf error: full key, then what is wrong."""
+    key, text = getattr(error, "full_key", None) or "", str(error).strip().split("\n")[0]
+    if type(error).__name__ == "MissingMandatoryValue":
+        return f"{key or text}: a value is needed; set {key}=<value>"
+    if type(error).__name__ == "InterpolationKeyError":
+        return f"{key}: needs {text.split(chr(39))[1]}, which is not in the configuration"
+    return f"{key}: {text}" if key else text
+
+
+def _as_hydra(items: list[over.Override], slots: dict[str, Any]) -> list[str]:
+    """The choices as Hydra wants them: the last of each group, with a plus if it is not in the defaults list."""
+    chosen: dict[str, str] = {}
+    for item in items:
+        name = item.key if item.package is None else f"{item.key}@{item.package}"
+        chosen.pop(name, None)
+        if item.kind != "delete" and item.value is not None:
+            chosen[name] = f"{'' if name in slots else '+'}{name}={item.text.partition('=')[2]}"
+        elif slots.get(name) is not None:
+            chosen[name] = f"~{name}"
+    return list(chosen.values())
+
+
+def _choose(command: str, choices: list[str], found: Library) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let Hydra merge the primary file and the chosen options; values stay unresolved."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    extra = [_quoted(f"file://{place.path}") for place in places() if place.name != SHIPPED]
+    search = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
+    with _LOCK:
+        before = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                cfg = hydra.compose(command, search + choices, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+            raise ConfigError(_hydra_problem(error, found)) from None
+        finally:
+            GlobalHydra.instance().hydra = before
+    chosen = {key: value for key, value in cfg.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    plain.pop("hydra")  # type: ignore[union-attr, call-arg]
+    return plain, chosen  # type: ignore[return-value]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _hydra_problem(error: Exception, found: Library) -> str:
+    """One line, with a suggestion where an option named inside a file does not exist."""
+    missing = getattr(error, "missing_cfg_file", None)
+    if missing:
+        group, _, name = str(missing).rpartition("/")
+        if group not in found.groups:
+            return f"{missing}: there is no config group {group}{suggest(group, found.groups)}"
+        return f"{group}={name}: no such option{suggest(name, found.groups[group])}"
+    noise = ("See https://", "Set the environment", "set env var")
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(noise))
+
+
+def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override], roots: set[str]) -> list[str]:
+    problems = []
+    for item in items:
+        root = item.key.partition(".")[0]
+        problem = over.apply(plain, item) if root in roots else f"{root}: unknown top-level key{suggest(root, roots)}"
+        if problem and command == "train" and root in SWEEP:
+            problem = f"{item.text}: this belongs to a sweep; add -m"
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def _foreign(command: str, item: over.Override, found: Library, slots: dict[str, Any]) -> str | None:
+    """A group that the command does not have is an error, so that nothing asked for is ignored."""
+    name = item.key if item.package is None else f"{item.key}@{item.package}"
+    if item.key not in found.groups or item.kind == "add" or name in slots:
+        return None
+    if command == "train" and item.key in SWEEP:
+        return f"{item.text}: this belongs to a sweep; add -m"
+    return (
+        f"{item.text}: aptlab {command} has no group {name}{suggest(name, slots)}"
+        f"{'' if item.kind == 'delete' else f' (or +{item.text} if another part reads it)'}"
+    )
+
+
+def _roots(primary: Path, slots: dict[str, Any], choices: dict[str, Any]) -> set[str]:
+    """Top-level keys of a command: its own, its groups, and groups that an override or a recipe added."""
+    own = set(content(primary)) - {"defaults"}
+    added = [name.rpartition("@")[2].partition(".")[0] for name in choices]
+    return own | {slot.rpartition("@")[2].partition(".")[0] for slot in slots} | set(added)
+
+
+def _root_problems(plain: dict[str, Any], roots: set[str], choices: dict[str, Any]) -> list[str]:
+    """Top-level keys that a recipe or an option brought and nobody reads."""
+    if "recipe" in plain:
+        name = choices.get("recipe")
+        return [f"recipe={name}: the file must begin with the line `# @package _global_`, or its values reach nothing"]
+    return [f"{key}: unknown top-level key{suggest(str(key), roots)}" for key in plain if key not in roots]
+
+
+def _dict_config(plain: dict[str, Any]) -> DictConfig:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        cfg = OmegaConf.create(plain)
+    except OmegaConfBaseException as error:  # for example a broken ${...} in a value
+        raise ConfigError(describe(error)) from None
+    OmegaConf.set_struct(cfg, True)
+    return cfg

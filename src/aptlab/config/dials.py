@@ -1,0 +1,60 @@
+"""Types and limits of the root keys, which no signature tells."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aptlab.config.types import text_problem
+
+PRECISION = "Literal['auto', '32-true', 'bf16-mixed', 'bf16-true', '16-mixed']"
+DIALS = {
+    "train": {
+        "seed": "NonNegativeInt",
+        "context": "PositiveInt",
+        "vocab": "PositiveInt | None",
+        "precision": PRECISION,
+        "compile": "bool",
+        "job": "str",
+        "run_dir": "str | None",
+        "ckpt": "str | None",
+        "load": "Literal['auto', 'resume', 'weights']",
+    },
+    "eval": {
+        "ckpt": "str",
+        "multiples": "list[PositiveInt]",
+        "tokens": "PositiveInt",
+        "precision": PRECISION,
+        "out": "str | None",
+        "context": "PositiveInt | None",
+        "seed": "NonNegativeInt | None",
+    },
+    "generate": {
+        "ckpt": "str",
+        "prompt": "str | None",
+        "prompts_file": "str | None",
+        "max_new_tokens": "PositiveInt",
+        "temperature": "NonNegative",
+        "top_k": "NonNegativeInt",
+        "top_p": "Fraction",
+        "min_p": "Fraction",
+        "repetition_penalty": "Positive",
+        "seed": "NonNegativeInt",
+        "samples": "PositiveInt",
+        "stop": "list[str]",
+        "batch": "PositiveInt",
+        "out": "str | None",
+        "stream": "bool",
+    },
+}
+
+
+def dial_problem(command: str, key: str, value: Any) -> str | None:
+    """What is wrong with the value of a command's root key, or None."""
+    annotation = DIALS.get(command, {}).get(key)
+    if annotation is None:
+        return None
+    problem = text_problem(value, annotation)
+    if problem is None and key == "job" and not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", value):
+        return f"must be the name of a folder, of letters, digits and . _ -, got {value!r}"
+    return problem

@@ -1,0 +1,53 @@
+"""Configuration files read for help and completion: fast, without Hydra, nothing resolved."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aptlab.errors import ConfigError
+
+_ENTRY = re.compile(r"(?P<key>[A-Za-z_][\w-]*):(?:\s+(?P<value>[^#]*?))?\s*(?:#\s*(?P<comment>.*))?$")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One top-level line of a file, as written: `seed: 0  # of weights`."""
+
+    key: str
+    value: str
+    comment: str
+
+
+def entries(path: Path) -> list[Entry]:
+    """The top-level keys of a file with their comments, `defaults` left out."""
+    matches = (_ENTRY.match(line) for line in path.read_text(encoding="utf-8").splitlines())
+    found = [Entry(m["key"], m["value"] or "", m["comment"] or "") for m in matches if m]
+    return [entry for entry in found if entry.key != "defaults"]
+
+
+def content(path: Path) -> dict[str, Any]:
+    """The whole file as plain containers, interpolations as written; ConfigError names a broken line."""
+    import yaml
+
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: this is no YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(loaded, dict | None):
+        raise ConfigError(f"{path}: a configuration file holds `key: value` lines, this one a {type(loaded).__name__}")
+    return loaded or {}
+
+
+def default_slots(primary: Path) -> dict[str, str | None]:
+    """The defaults list of a primary file: "group" or "group@package" -> option."""
+    slots: dict[str, str | None] = {}
+    for item in content(primary).get("defaults") or []:
+        if isinstance(item, dict):
+            for key, value in item.items():
+                slots[str(key).split()[-1].lstrip("/")] = None if value is None else str(value)
+    return slots

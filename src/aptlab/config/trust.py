@@ -1,0 +1,106 @@
+"""Which `_target_` may be built. A configuration from a checkpoint or a web page is code otherwise.
+
+A target must resolve to a class whose own module is trusted, so that no alias such as
+`aptlab.x.subprocess.Popen` passes; functions are no targets.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aptlab.config.places import extensions
+from aptlab.errors import ConfigError
+
+TRUSTED = ("aptlab", "torch.nn", "torch.optim", "lightning", "torchmetrics")
+# Corners of trusted packages that are no components, run what their arguments say, or load models by name.
+REFUSED = (
+    "aptlab.cli",
+    "aptlab.config",
+    "aptlab.runs",
+    "lightning.app",
+    "lightning.fabric.cli",
+    "lightning.pytorch.cli",
+    "torchmetrics.multimodal",
+    "torchmetrics.text.bert",
+    "torchmetrics.text.infolm",
+)
+ENV = "APTLAB_TRUST"
+
+
+def trusted_prefixes() -> tuple[str, ...]:
+    """Packages whose classes may be targets: ours, installed extensions, and names in $APTLAB_TRUST."""
+    installed = [entry.module.partition(".")[0] for entry in extensions()]
+    named = [name.strip().rstrip(".") for name in os.environ.get(ENV, "").split(",")]
+    return tuple(dict.fromkeys([*TRUSTED, *installed, *(name for name in named if name)]))
+
+
+def _under(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def target_problem(target: Any, prefixes: tuple[str, ...]) -> str | None:
+    """What is wrong with a target's name, or None; imports nothing."""
+    if not isinstance(target, str):
+        return f"_target_ must be a dotted name, got {target!r}"
+    parts = target.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        return f"_target_ {target!r} is not a dotted name such as aptlab.nn.rope.YaRN"
+    if not _under(target, prefixes):
+        return (
+            f"_target_ {target} is not trusted; allowed: {', '.join(prefixes)}, "
+            f"and packages named in the environment variable {ENV}"
+        )
+    if _under(target, REFUSED) or any(part.startswith("_") for part in parts):
+        return f"_target_ {target} is no component and may not be built from a configuration"
+    return None
+
+
+def nodes(plain: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, node) of every dict with a `_target_`, parents first."""
+    if isinstance(plain, dict):
+        if "_target_" in plain:
+            yield path, plain
+        for key, value in plain.items():
+            yield from nodes(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(plain, list | tuple):
+        for index, value in enumerate(plain):
+            yield from nodes(value, f"{path}.{index}" if path else str(index))
+
+
+def locate(target: str, prefixes: tuple[str, ...]) -> Callable[..., Any]:
+    """Import a target and return it, if it and its own module are trusted; else ConfigError."""
+    problem = target_problem(target, prefixes)
+    if problem:
+        raise ConfigError(problem)
+    found = _import(target)
+    home = getattr(found, "__module__", "") or ""
+    if not inspect.isclass(found):
+        raise ConfigError(f"_target_ {target} is not a class")
+    if target_problem(f"{home}.{found.__name__}".replace("._", "."), prefixes) is not None:
+        raise ConfigError(f"_target_ {target} is really {home}.{found.__qualname__}, which is not trusted")
+    return found
+
+
+def _import(target: str) -> Any:
+    """The object behind a dotted name: its longest importable module, then attributes."""
+    parts = target.split(".")
+    module, rest = importlib.import_module(parts[0]), parts[1:]
+    while rest:
+        name = f"{module.__name__}.{rest[0]}"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in (name, module.__name__):
+                raise
+            break
+        rest = rest[1:]
+    found: Any = module
+    for part in rest:
+        if not hasattr(found, part):
+            raise ConfigError(f"_target_ {target}: {module.__name__} has no {'.'.join(rest)}")
+        found = getattr(found, part)
+    return found

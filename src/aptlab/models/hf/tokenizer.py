@@ -1,0 +1,63 @@
+"""Tokenizers as Hugging Face files. No tokenizer library is needed to write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aptlab.errors import ConfigError
+
+BYTES = 256
+EOS = "<eos>"
+
+
+def tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]:
+    """The texts of tokenizer.json and tokenizer_config.json for the tokenizer of a checkpoint.
+
+    `longest` is the length that the model is made for. A special token typed in a text is split like any other text
+    (`split_special_tokens`), as in training.
+    """
+    kind = state.get("kind")
+    if kind not in ("bytes", "json"):
+        raise ConfigError(f"a tokenizer of kind {kind!r} cannot be exported to format=hf; allowed: bytes, json")
+    text = bytes_tokenizer() if kind == "bytes" else state["json"]
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": EOS if kind == "bytes" else state.get("eos"),
+        "model_max_length": longest,
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    return {"tokenizer.json": text, "tokenizer_config.json": json.dumps(settings, indent=2) + "\n"}
+
+
+def bytes_tokenizer() -> str:
+    """A tokenizer.json with one token per byte of UTF-8, id = byte, <eos> = 256: byte-level BPE without merges."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    eos = {"id": BYTES, "content": EOS, "special": True, "normalized": False}
+    eos |= {"single_word": False, "lstrip": False, "rstrip": False}
+    vocab = {character: byte for byte, character in enumerate(byte_characters())}
+    settings = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [eos],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": {**vocab, EOS: BYTES}, "merges": []},
+    }
+    return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+
+
+def byte_characters() -> list[str]:
+    """The printable character that stands for each byte in byte-level vocabularies (Radford et al. 2019, GPT-2).
+
+    Printable bytes of Latin-1 stand for themselves; the others take the characters from U+0100 on, in order.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x100 + BYTES))
+    return [chr(byte if byte in printable else next(others)) for byte in range(BYTES)]

@@ -1,0 +1,162 @@
+"""The figure of a comparison: loss curves with a band over seeds, and perplexity against length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aptlab.report.comparison import Comparison
+from aptlab.report.figure import Pairs, length_axis, loss_range, ppl_axis
+from aptlab.report.groups import Group
+from aptlab.report.statistics import Interval, interval
+from aptlab.report.style import DPI, INK, SIZE, empty, heading, look, save, two_panels
+from aptlab.runs import Run
+
+LEGEND_LINE = 0.036  # share of the figure's height
+MOST = 16  # curves that one figure can show and a reader can follow
+
+
+def compare_figure(comparison: Comparison, path: str | Path) -> Path:
+    """Draw a PNG of 1600 x 700 pixels; one legend below both panels, so that it hides no curve."""
+    groups, left_out = shown(comparison)
+    names = [group.name for group in groups]
+    columns = _legend_columns(names)
+    runs = sum(len(group.runs) for group in groups)
+    many = f"{len(names)} settings, {runs} runs" if len(names) > 1 else f"{runs} runs"
+    title = f"{many}, the best of {len(names) + left_out} settings" if left_out else many
+    figure, left, right = two_panels(title, bottom=0.165 + LEGEND_LINE * math.ceil(len(names) / columns))
+    _losses(left, groups)
+    _lengths(right, groups)
+    handles, labels = _handles(left, right)
+    figure.legend(
+        handles,
+        [_cut(label, 150 // columns) for label in labels],
+        loc="lower center",
+        bbox_to_anchor=(0.52, 0.005),
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        handlelength=2.4,
+        columnspacing=1.8,
+        labelspacing=0.35,
+    )
+    return save(figure, path)
+
+
+def shown(comparison: Comparison) -> tuple[list[Group], int]:
+    """The groups to draw, in the order of the table, and how many of the worst are left out."""
+    main = comparison.columns.index(comparison.metric)
+    found = [(row[main], i) for i, row in enumerate(comparison.cells)]
+    sign = 1 if comparison.metric.lower else -1
+    order = sorted(found, key=lambda pair: math.inf if pair[0] is None else sign * pair[0].mean)
+    kept = sorted(i for _, i in order[:MOST])
+    return [comparison.groups[i] for i in kept], len(found) - len(kept)
+
+
+def curve(runs: Sequence[Run], per_step: float) -> list[tuple[float, Interval]]:
+    """Mean validation loss with its interval at each step that every run of the group measured.
+
+    x is the step times `per_step` (tokens), or the step itself if that is 1.
+    """
+    series: list[dict[int, float]] = [dict(zip(*run.series("val/loss"))) for run in runs]
+    series = [values for values in series if values]
+    if not series:
+        return []
+    steps = sorted(set.intersection(*(set(values) for values in series)))
+    points = [(step * per_step, interval([values[step] for values in series])) for step in steps]
+    return [(x, found) for x, found in points if found is not None]
+
+
+def _losses(axes: Any, groups: Sequence[Group]) -> None:
+    heading(axes, "validation loss (nats per token)" + _band(groups))
+    tokens = all(result.steps and result.tokens for group in groups for result in group.results)
+    drawn: list[Pairs] = []
+    for i, group in enumerate(groups):
+        per_step = group.results[0].tokens / group.results[0].steps if tokens else 1.0
+        points = curve(list(group.runs.values()), per_step)
+        if not points:
+            continue
+        style = look(i)
+        x = [point for point, _ in points]
+        means = [y.mean for _, y in points]
+        axes.plot(x, means, label=group.name, markersize=3, linewidth=1.3, **_thin(style, points))
+        if any(y.half for _, y in points):
+            low, high = [y.low for _, y in points], [y.high for _, y in points]
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        drawn.append([(int(point), y.mean) for point, y in points])
+    if not drawn:
+        empty(axes, "no validation loss was recorded during training")
+        return
+    axes.set_ylim(*loss_range(drawn, skip=0.25))
+    axes.set_xlim(0, max(x for points in drawn for x, _ in points) * 1.02 or 1)
+    axes.set_xlabel("tokens" if tokens else "step")
+    if tokens:
+        from matplotlib.ticker import EngFormatter
+
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _lengths(axes: Any, groups: Sequence[Group]) -> None:
+    heading(axes, "perplexity at longer lengths" + _band(groups))
+    drawn, contexts = [], {result.context for group in groups for result in group.results}
+    for i, group in enumerate(groups):
+        points = length_points(group)
+        if not points:
+            continue
+        shift = 2 ** (0.03 * (i - (len(groups) - 1) / 2) * min(1, 8 / len(groups)))
+        x, y = [multiple * shift for multiple, _ in points], [found.mean for _, found in points]
+        # An interval wider than its mean would reach below zero, where a logarithm has no place.
+        below = [min(found.half or 0.0, 0.95 * found.mean) for _, found in points]
+        bars = [below, [found.half or 0.0 for _, found in points]] if any(below) else None
+        axes.errorbar(x, y, yerr=bars, label=group.name, markersize=4.5, linewidth=1.5, capsize=2.5, **look(i))
+        drawn += points
+    if not drawn:
+        empty(axes, "no length was measured")
+        return
+    multiples = sorted({multiple for multiple, _ in drawn})
+    context = contexts.pop() if len(contexts) == 1 else 0
+    length_axis(axes, multiples, [f"{m:g}x\n{m * context:,.0f}" if context else f"{m:g}x" for m in multiples])
+    axes.set_xlabel("multiple of the trained context" + (", tokens" if context else ""))
+    # Bars may leave the panel, so that one wide interval does not flatten everything else.
+    top = max(min(y.high, 1.6 * y.mean) for _, y in drawn)
+    ppl_axis(axes, min(y.mean for _, y in drawn), top)
+
+
+def length_points(group: Group) -> list[tuple[float, Interval]]:
+    """(multiple of the context, perplexity over seeds) of a group."""
+    found: dict[float, list[float | None]] = {}
+    for result in group.results:
+        for row in result.lengths:
+            found.setdefault(row["multiple"], []).append(row.get("ppl"))
+    points = [(multiple, interval(values)) for multiple, values in sorted(found.items())]
+    return [(multiple, value) for multiple, value in points if value is not None]
+
+
+def _band(groups: Sequence[Group]) -> str:
+    return ", mean and 95 % interval over seeds" if any(len(group.runs) > 1 for group in groups) else ""
+
+
+def _thin(style: dict[str, Any], points: Sequence[Any]) -> dict[str, Any]:
+    """At most 15 markers on a curve."""
+    return {**style, "markevery": max(1, len(points) // 15)}
+
+
+def _handles(*panels: Any) -> tuple[list[Any], list[str]]:
+    """One entry per group, from the first panel that shows it."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    longest = max(len(name) for name in names)
+    return max(1, min(len(names), 4, int(SIZE[0] / DPI * 15 / (longest + 8))))
+
+
+def _cut(label: str, limit: int) -> str:
+    return label if len(label) <= limit else label[: limit - 1] + "…"

@@ -1,0 +1,113 @@
+"""Tables as text: aligned columns for files and pipes, coloured ones for a terminal."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def length_table(lengths: Sequence[Mapping[str, Any]], context: int, *, terminal: bool | None = None) -> str:
+    """Loss at multiples of the trained context: one row per entry of result.json's `lengths`.
+
+    Loss in nats per token, bpb in bits per byte; `vs 1x` is the perplexity divided by that at the trained
+    context, so 1.00 means that longer text costs nothing. `terminal` None asks stdout.
+    """
+    if not lengths:
+        return f"lengths: not measured (trained at {context:,} tokens)"
+    rows = sorted(lengths, key=lambda row: row["length"])
+    base = next((row.get("ppl") for row in rows if row["length"] == context), None)
+    head = ["length", "tokens", "loss", "ppl", "bpb", "vs 1x"]
+    body = [
+        [
+            _multiple(row, context),
+            f"{row['length']:,}",
+            number(row.get("loss"), 4),
+            number(row.get("ppl"), 3),
+            number(row.get("bpb"), 4),
+            number(_ratio(row.get("ppl"), base), 2),
+        ]
+        for row in rows
+    ]
+    return render(head, body, title=f"loss by length (trained at {context:,} tokens)", terminal=terminal)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for a table; `-` if it is not known, `inf` or `nan` if it is not finite.
+
+    >>> [number(x, 2) for x in (None, 1.234, 123456.0, float("nan"))]
+    ['-', '1.23', '123,456', 'nan']
+    """
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 1e9:
+        return f"{value:.2e}"
+    return f"{value:,.{digits if abs(value) < 1000 else 0}f}"
+
+
+def render(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    title: str = "",
+    terminal: bool | None = None,
+    bold: Sequence[int] = (),
+) -> str:
+    """A table as text. The first `left` columns are flush left, the others right; rows in `bold` stand out.
+
+    In a terminal it is drawn by rich; everywhere else it is plain text with aligned columns.
+    """
+    if terminal is None:
+        terminal = sys.stdout.isatty()
+    if terminal:
+        return _rich(head, rows, left, title, bold)
+    widths = [max(len(str(line[i])) for line in [head, *rows]) for i in range(len(head))]
+    lines = [title] if title else []
+    lines.append(_line(head, widths, left))
+    lines.append("  ".join("-" * width for width in widths))
+    lines += [_line(row, widths, left) for row in rows]
+    return "\n".join(lines)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """A GitHub table; a `|` inside a cell is escaped."""
+    lines = [list(head), [":--" if i < left else "--:" for i in range(len(head))], *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
+    padded = [cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths))]
+    return "  ".join(padded).rstrip()
+
+
+def _rich(head: Sequence[str], rows: Sequence[Sequence[str]], left: int, title: str, bold: Sequence[int]) -> str:
+    from io import StringIO
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False)
+    for i, name in enumerate(head):
+        table.add_column(Text(name), justify="left" if i < left else "right", no_wrap=i >= left, overflow="fold")
+    for i, row in enumerate(rows):
+        table.add_row(*(Text(cell) for cell in row), style="bold green" if i in bold else None)
+    out = StringIO()
+    width = max(shutil.get_terminal_size().columns, 40)
+    Console(file=out, force_terminal=True, width=width, highlight=False).print(table)
+    return out.getvalue().rstrip("\n")
+
+
+def _multiple(row: Mapping[str, Any], context: int) -> str:
+    multiple = row.get("multiple") or row["length"] / max(context, 1)
+    return f"{multiple:g}x"
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return None if value is None or not base else value / base

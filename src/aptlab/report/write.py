@@ -1,0 +1,126 @@
+"""A comparison as text for people, Markdown for a page, and CSV with every digit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aptlab.report.comparison import Comparison
+from aptlab.report.curves import compare_figure
+from aptlab.report.statistics import Interval
+from aptlab.report.table import markdown, number, render
+from aptlab.runs.atomic import write_text
+
+
+def text(comparison: Comparison, *, terminal: bool | None = None) -> str:
+    """The table and its lines of explanation."""
+    head, rows, left = cells(comparison)
+    bold = [] if comparison.best is None else [comparison.best]
+    terminal = sys.stdout.isatty() if terminal is None else terminal
+    tables = [
+        render(
+            [head[i] for i in part], [[row[i] for i in part] for row in rows], left=left, terminal=terminal, bold=bold
+        )
+        for part in _parts(head, rows, left, shutil.get_terminal_size().columns if terminal else 10**6)
+    ]
+    return "\n".join([*tables, "", *remarks(comparison)])
+
+
+def _parts(head: list[str], rows: list[list[str]], left: int, width: int) -> list[list[int]]:
+    """Columns of each table: as many as fit into a terminal, the text columns and n in all of them."""
+    widths = [max(len(line[i]) for line in [head, *rows]) + 2 for i in range(len(head))]
+    fixed = list(range(left + 1))
+    parts, used = [list(fixed)], sum(widths[i] for i in fixed)
+    for i in range(left + 1, len(head)):
+        if used + widths[i] > width - 2 and len(parts[-1]) > len(fixed):
+            parts.append(list(fixed))
+            used = sum(widths[j] for j in fixed)
+        parts[-1].append(i)
+        used += widths[i]
+    return parts
+
+
+def write_all(comparison: Comparison, folder: str | Path) -> list[Path]:
+    """Write table.txt, table.md, table.csv and figure.png; returns their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    head, rows, left = cells(comparison)
+    page = markdown(head, rows, left=left) + "\n" + "\n".join(f"- {line}" for line in remarks(comparison)) + "\n"
+    for name, content in (
+        ("table.txt", text(comparison, terminal=False) + "\n"),
+        ("table.md", page),
+        ("table.csv", csv_text(comparison)),
+    ):
+        write_text(folder / name, content)
+    figure = compare_figure(comparison, folder / "figure.png")
+    return [folder / "table.txt", folder / "table.md", folder / "table.csv", figure]
+
+
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], int]:
+    """Head, rows and the number of text columns of the table that people read."""
+    labels = list(comparison.groups[0].labels) or ["runs"]
+    base = comparison.groups[comparison.baseline].name if len(comparison.groups) > 1 else ""
+    delta = [f"d {comparison.metric.name}"] if base else []
+    head = [*labels, "n", *(metric.name for metric in comparison.columns), *delta]
+    rows = []
+    for i, group in enumerate(comparison.groups):
+        names = list(group.shown.values()) or [group.name]
+        if i == comparison.best:
+            names[0] += " *"
+        values = [show(cell, m.digits) for cell, m in zip(comparison.cells[i], comparison.columns)]
+        rows.append([*names, f"n={len(group.runs)}", *values])
+        if delta:
+            rows[-1].append("baseline" if i == comparison.baseline else show(comparison.differences[i], 4, sign=True))
+    return head, rows, len(labels)
+
+
+def show(found: Interval | None, digits: int = 4, *, sign: bool = False) -> str:
+    """`1.5321 ± 0.0040`, `1.5321` for one seed, `… (2 of 3)` where runs diverged."""
+    if found is None:
+        return "-"
+    count = digits <= 1 and not found.half and found.mean == int(found.mean)
+    mean = number(found.mean, 0 if count else digits)
+    if sign and found.mean > 0:
+        mean = f"+{mean}"
+    total = found.n + found.missing
+    tail = f" ({found.n} of {total})" if found.missing else ""
+    if found.half is None:
+        return f"{mean}{tail}"
+    return f"{mean}{tail}" if count else f"{mean} ± {number(found.half, digits)}{tail}"
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """The lines under the table: verdict, meaning of the columns, warnings, notes."""
+    base = comparison.groups[comparison.baseline].name
+    lines = [comparison.verdict]
+    lines.append("mean ± 95 % interval over seeds (Student t); n=1: one seed, no interval")
+    if len(comparison.groups) > 1:
+        name = comparison.metric.name
+        lines.append(f"d {name}: mean difference from {base} over the seeds both have, ± 95 % (paired t)")
+    lines += [f"warning: {line}" for line in comparison.warnings]
+    return lines + [f"note: {line}" for line in comparison.notes]
+
+
+def csv_text(comparison: Comparison) -> str:
+    """One row per group; per metric its mean, half width and count in full precision, empty where unknown."""
+    labels = list(comparison.groups[0].labels)
+    names = [*(metric.name for metric in comparison.columns), f"d {comparison.metric.name}"]
+    head = [*labels, "seeds", *(f"{name}{part}" for name in names for part in ("", " ±95%", " n"))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    for i, group in enumerate(comparison.groups):
+        found = [*comparison.cells[i], comparison.differences[i]]
+        seeds = " ".join(str(seed) for seed in sorted(group.runs))
+        writer.writerow([*group.labels.values(), seeds, *(part for cell in found for part in _full(cell))])
+    return out.getvalue()
+
+
+def _full(found: Interval | None) -> Sequence[str]:
+    if found is None:
+        return ("", "", "0")
+    return (repr(found.mean), "" if found.half is None else repr(found.half), str(found.n))

@@ -1,0 +1,194 @@
+"""Continue token rows with a decoder. Legend: B rows, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from aptlab.errors import AptlabError
+from aptlab.models import Decoder
+from aptlab.nn.rotary import LONGEST
+from aptlab.sample.logits import BAD, apply, draw
+from aptlab.sample.rules import Rules
+from aptlab.sample.seeds import uniform
+
+OnToken = Callable[[int, int], bool | None]
+
+
+@dataclass
+class Row:
+    """New tokens of one prompt, and why they end: "eos", "stop" (`on_token` said so), "length" or "interrupted"."""
+
+    tokens: list[int] = field(default_factory=list)
+    reason: str | None = None
+
+
+def generate(
+    net: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    rules: Rules,
+    max_new_tokens: int,
+    eos: int | None,
+    seed: int | Sequence[int] = 0,
+    on_token: OnToken | None = None,
+    vocab: int | None = None,
+) -> list[list[int]]:
+    """The new tokens of each prompt, without the prompt and without `eos`; see `generate_rows`."""
+    rows = generate_rows(
+        net,
+        prompts,
+        rules=rules,
+        max_new_tokens=max_new_tokens,
+        eos=eos,
+        seed=seed,
+        on_token=on_token,
+        vocab=vocab,
+    )
+    return [row.tokens for row in rows]
+
+
+@torch.inference_mode()
+def generate_rows(
+    net: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    rules: Rules,
+    max_new_tokens: int,
+    eos: int | None,
+    seed: int | Sequence[int] = 0,
+    on_token: OnToken | None = None,
+    vocab: int | None = None,
+) -> list[Row]:
+    """Read all prompts at once, then write one token per row and step, with keys and values kept.
+
+    seed      one for all rows, or one per row. Row and step decide the random number together with it, so a row's
+              text is the same in any batch; equal prompts need different seeds to differ
+    on_token  called with (row, token) for every new token but eos; true ends the row
+    vocab     ids from here on are never chosen: rows that only pad the embedding
+
+    Prompts of different lengths are padded on the left; pads are in segment 0, and positions begin at the first
+    real token. A keyboard interrupt ends all rows where they are. Dropout is off.
+    Raises AptlabError for prompts that cannot be continued and for logits that are not numbers.
+    """
+    check(prompts, net.vocab, max_new_tokens)
+    rows = [Row() for _ in prompts]
+    seeds = [seed] * len(rows) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(rows):
+        raise AptlabError(f"{len(seeds)} seeds for {len(rows)} prompts; give one seed, or one per prompt")
+    mode = net.training
+    net.eval()
+    try:
+        if rows and max_new_tokens:
+            write(Decoding(net, prompts, rules, max_new_tokens, vocab), rows, seeds, eos, on_token)
+    except KeyboardInterrupt:
+        for row in rows:
+            row.reason = row.reason or "interrupted"
+    finally:
+        net.train(mode)
+    for row in rows:
+        row.reason = row.reason or "length"
+    return rows
+
+
+def write(decoding: Decoding, rows: list[Row], seeds: list[int], eos: int | None, on_token: OnToken | None) -> None:
+    """Fill `rows` until each has ended; ended rows go on in the batch, unread, so that shapes stay as they are."""
+    for step in range(decoding.steps):
+        tokens = decoding.choose([uniform(seed, step) for seed in seeds])
+        for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            if row.reason is not None:
+                continue
+            if token == BAD:
+                raise AptlabError(
+                    f"the model's logits are not finite after {step} new tokens; was its training broken off by "
+                    "non-finite losses? Use an earlier checkpoint"
+                )
+            if token == eos:
+                row.reason = "eos"
+                continue
+            row.tokens.append(token)
+            if on_token is not None and on_token(index, token):
+                row.reason = "stop"
+        if step + 1 == decoding.steps or all(row.reason for row in rows):
+            return
+        decoding.feed()
+
+
+class Decoding:
+    """Cache, positions and last logits of a batch that is being continued."""
+
+    def __init__(
+        self, net: Decoder, prompts: Sequence[Sequence[int]], rules: Rules, steps: int, vocab: int | None
+    ) -> None:
+        self.net, self.rules, self.steps = net, rules, steps
+        self.vocab = min(vocab or net.vocab, net.vocab)
+        device = net.embed.weight.device
+        longest = max(map(len, prompts))
+        tokens_BT, pads_B1 = pad_left(prompts, longest, device)
+        places_T = torch.arange(longest, device=device)
+        self.padded = any(len(prompt) != longest for prompt in prompts)
+        self.pads_B1, self.chosen_B = pads_B1, tokens_BT[:, -1]
+        self.cache = net.new_cache(len(prompts), longest + steps)
+        self.seen_BV: Tensor | None = None
+        if rules.repetition_penalty != 1:
+            self.seen_BV = seen(prompts, self.vocab, device)
+        self.logits_BV = self._forward(
+            tokens_BT,
+            positions=(places_T - pads_B1).clamp_min(0) if self.padded else None,
+            segments=(places_T >= pads_B1).long() if self.padded else None,
+        )
+
+    def _forward(self, tokens_BT: Tensor, *, positions: Tensor | None, segments: Tensor | None = None) -> Tensor:
+        out = self.net(tokens_BT, positions=positions, segments=segments, cache=self.cache)
+        return out.logits[:, -1, : self.vocab]
+
+    def choose(self, numbers: list[float]) -> list[int]:
+        """The next token of each row from its number in [0, 1)."""
+        uniform_B = torch.tensor(numbers, dtype=torch.float64, device=self.logits_BV.device)
+        self.chosen_B = draw(self.rules, apply(self.rules, self.logits_BV, self.seen_BV), uniform_B)
+        return self.chosen_B.tolist()
+
+    def feed(self) -> None:
+        """Read the chosen tokens."""
+        tokens_B1 = self.chosen_B.clamp_min(0).unsqueeze(1)  # an ended row may hold BAD
+        if self.seen_BV is not None:
+            self.seen_BV.scatter_(1, tokens_B1, True)
+        self.logits_BV = self._forward(tokens_B1, positions=self.cache.length - self.pads_B1 if self.padded else None)
+
+
+def pad_left(prompts: Sequence[Sequence[int]], longest: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens int64 [B, T] with zeros in front, and the number of these, [B, 1]."""
+    padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    pads = [[longest - len(prompt)] for prompt in prompts]
+    return torch.tensor(padded, device=device), torch.tensor(pads, device=device)
+
+
+def seen(prompts: Sequence[Sequence[int]], vocab: int, device: torch.device) -> Tensor:
+    """Which tokens each prompt contains, bool [B, V]; pads count for nothing."""
+    seen_BV = torch.zeros(len(prompts), vocab, dtype=torch.bool)
+    for row, prompt in zip(seen_BV, prompts, strict=True):
+        row[[token for token in prompt if token < vocab]] = True
+    return seen_BV.to(device)
+
+
+def check(prompts: Sequence[Sequence[int]], vocab: int, max_new_tokens: int) -> None:
+    """AptlabError for what cannot be continued."""
+    if max_new_tokens < 0:
+        raise AptlabError(f"max_new_tokens={max_new_tokens} must be 0 or more")
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise AptlabError(f"prompt {number} has no token; begin a new text with the end-of-text token")
+        wrong = [token for token in prompt if not 0 <= token < vocab]
+        if wrong:
+            raise AptlabError(
+                f"prompt {number} holds token {wrong[0]} and the model knows 0 to {vocab - 1}; "
+                "encode it with the tokenizer of the model"
+            )
+        if len(prompt) + max_new_tokens > LONGEST:
+            raise AptlabError(
+                f"prompt {number} has {len(prompt)} tokens, with max_new_tokens={max_new_tokens} more than the "
+                f"{LONGEST} positions that the rotary tables cover; shorten one of them"
+            )

@@ -1,0 +1,32 @@
+"""How the next token is chosen, as numbers. No torch; `aptlab.sample.logits` holds the mathematics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Applied in this order, the one of transformers: repetition, temperature, top-k, top-p, min-p, then the draw.
+
+    temperature         logits are divided by it; 0 takes the likeliest token (greedy), and the cuts below do nothing
+    top_k               keep the k likeliest tokens; 0 keeps all
+    top_p               keep the fewest tokens with this much probability; 1 keeps all
+    min_p               keep tokens with at least this share of the largest probability; 0 keeps all
+    repetition_penalty  logits of tokens already in the row are divided by it (multiplied below zero); 1 is off
+    """
+
+    temperature: NonNegative = 1.0
+    top_k: NonNegativeInt = 0
+    top_p: Fraction = 1.0
+    min_p: Fraction = 0.0
+    repetition_penalty: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0

@@ -1,0 +1,16 @@
+"""Laws that every component keeps, as base classes of tests for yours.
+
+    from aptlab.testing import RopeContract
+
+    class TestMine(RopeContract):
+        rule = Mine(base=10_000.0)
+
+pytest finds `TestMine` and runs every law on it. The checks are plain asserts with messages; pytest is not imported.
+"""
+
+from aptlab.testing.contract import Contract
+from aptlab.testing.rope import RopeContract
+from aptlab.testing.smooth import SmoothContract
+from aptlab.testing.tiny import decode, random_tokens, tiny_decoder
+
+__all__ = ["Contract", "RopeContract", "SmoothContract", "decode", "random_tokens", "tiny_decoder"]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aptlab.cli import main
+from aptlab.cli.complete import candidates
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["tr"], ["train"]),
+        (["comp"], ["compare", "completion"]),
+        (["--v"], ["--version"]),
+        (["completion", ""], ["bash", "fish", "zsh"]),
+        (["train", "--"], ["--cfg", "--help", "--multirun"]),
+        (["train", "ro"], ["rope="]),
+        (["train", "rope"], ["rope.", "rope="]),
+        (["train", "rope=ya"], ["rope=yarn"]),
+        (["train", "+rope=ya"], ["+rope=yarn"]),
+        (["train", "rope=yarn,nt"], ["rope=yarn,ntk"]),
+        (["train", "rope=yarn", "rope.fac"], ["rope.factor="]),
+        (["train", "rope.fac"], []),
+        (["train", "rope.b"], ["rope.base="]),
+        (["train", "rope=yarn", "rope.ramp="], ["rope.ramp=index", "rope.ramp=ratio"]),
+        (["train", "trainer.max_t"], ["trainer.max_time="]),
+        (["train", "data.sou"], ["data.source."]),
+        (["train", "data.source.p"], ["data.source.parts="]),
+        (["train", "compile="], ["compile=false", "compile=true"]),
+        (["train", "precision=bf"], ["precision=bf16-mixed", "precision=bf16-true"]),
+        (["train", "job="], []),
+        (["check", "ev"], ["eval"]),
+        (["check", "rope=ya"], ["rope=yarn"]),
+        (["check", "eval", "mult"], ["multiples="]),
+        (["ls", "ro"], ["rope"]),
+        (["show", "rope=ya"], ["rope=yarn"]),
+        (["cp", "rope/ya"], ["rope/yarn"]),
+        (["nope", ""], []),
+        (["train", "nope.x="], []),
+        (["train", "rope=yarn", "rope._target_.x"], []),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_candidates(words, found):
+    assert candidates(words) == found
+
+
+def test_options_of_the_current_folder_are_among_them():
+    Path("conf/rope").mkdir(parents=True)
+    Path("conf/rope/mine.yaml").write_text("_target_: aptlab.nn.rope.YaRN\nbase: 1.0\n")
+    assert candidates(["train", "rope=mi"]) == ["rope=mine"]
+    assert "rope.factor=" in candidates(["train", "rope=mine", "rope."])
+
+
+def test_files_follow_a_checkpoint_key():
+    Path("runs/one").mkdir(parents=True)
+    Path("runs/x.ckpt").touch()
+    assert candidates(["train", "ckpt=ru"]) == ["ckpt=runs/"]
+    assert candidates(["train", "ckpt=runs/"]) == ["ckpt=runs/one/", "ckpt=runs/x.ckpt"]
+    assert candidates(["train", "ckpt=la"]) == ["ckpt=last"]
+    assert candidates(["compare", "ru"]) == ["runs/"]
+
+
+def test_a_broken_folder_gives_nothing_and_no_error(capsys):
+    Path("conf/rope").mkdir(parents=True)
+    Path("conf/rope/yarn.yaml").write_text("base: [\n")
+    assert main(["__complete", "train", "rope="]) == 0
+    assert capsys.readouterr().out.strip() == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_calls_the_hidden_command(shell, capsys):
+    assert main(["completion", shell]) == 0
+    assert "aptlab __complete" in capsys.readouterr().out
+
+
+def test_an_unknown_shell_is_refused(capsys):
+    assert main(["completion", "tcsh"]) == 2
+    assert "aptlab completion tcsh: name a shell" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "replies"),
+    [
+        ("aptlab tr", "train"),
+        ("aptlab train rope=ya", "yarn"),
+        ("aptlab train rope=yarn rope.fac", "rope.factor="),
+        ("aptlab train rope=yarn rope.ramp=", "index ratio"),
+        ("aptlab ls siz", "size"),
+    ],
+)
+def test_bash_completes_with_the_script(line, replies, tmp_path, capsys):
+    main(["completion", "bash"])
+    script = tmp_path / "completion.bash"
+    command = f'aptlab() {{ "{sys.executable}" -m aptlab "$@"; }}\n'
+    words = 'COMP_LINE="$1" COMP_POINT=${#1}; _aptlab; echo "${COMPREPLY[*]}"\n'
+    script.write_text(command + capsys.readouterr().out + words)
+    done = subprocess.run(["bash", str(script), line], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == replies
