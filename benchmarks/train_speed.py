@@ -125,7 +125,8 @@ def aptlab(case: Case) -> float:
         session = prepare(Plan(case.config), folder)
         clock = Clock()
         session.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
-        session.trainer.fit(session.task, train_dataloaders=case.loader())
+        session.trainer.limit_val_batches = 0
+        session.trainer.fit(session.task, datamodule=session.data)
     return clock.seconds
 
 
@@ -225,7 +226,8 @@ def main() -> None:
     for round_ in range(args.rounds):
         for name in names if round_ % 2 == 0 else reversed(names):
             times[name].append(ARMS[name](case))
-            torch.compiler.reset()
+            if args.device == "cuda":
+                torch.cuda.empty_cache()
     report(args, case, times)
 
 

@@ -45,7 +45,7 @@ def test_numbers_come_every_second_step_and_after_validation():
 
 
 def test_the_logged_loss_is_the_mean_since_the_last_line():
-    kept, _, module = fitted(max_steps=2, val_check_interval=10)
+    kept, *_ = fitted(max_steps=2, val_check_interval=10)
     fresh, losses = task(), []
     optimizer = fresh.optim.make(fresh.net)
     for number in range(2):

@@ -74,6 +74,19 @@ def test_after_kill_9_no_trainer_lives_on_and_only_what_is_missing_is_run(capsys
     assert "[2/3] resume  seed=1" in out
 
 
+def test_jobs_of_a_cluster_outlive_their_parent_until_the_next_one_asks_them_to_end(capsys):
+    args = ("seed=0", "sweep.name=x", "launcher=submitit", "launcher.cluster=local", "launcher.grace=20")
+    parent = start(*args, FAKE_SLEEP="30")
+    wait_for(lambda: started(1))
+    time.sleep(0.3)  # until the trainer listens
+    parent.kill()
+    parent.communicate()
+    assert sweep(*args) == 0
+    assert "waiting  1 jobs of an earlier, killed sweep save their state and end" in capsys.readouterr().out
+    assert attempts() == {"000-seed=0": 2}
+    assert not Path("outputs/train/sweeps/x/.stop").exists()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_lets_its_jobs_save_and_says_how_to_go_on(number, code):
     parent = start("seed=0,1", "sweep.name=x", FAKE_SLEEP="30")

@@ -7,7 +7,7 @@ import pytest
 
 from aptlab.config import check, compose, conf_dir
 from aptlab.config.files import content
-from aptlab.config.places import extensions, library
+from aptlab.config.places import extensions, library, places
 from aptlab.errors import ConfigError
 
 
@@ -99,6 +99,30 @@ def test_threads_compose_at_the_same_time():
     with ThreadPoolExecutor(4) as pool:
         configs = list(pool.map(lambda name: compose("train", [f"rope={name}"]), names))
     assert [config.choices["rope"] for config in configs] == names
+
+
+def test_the_shipped_conf_is_beside_the_package_or_at_the_root_of_the_checkout(tmp_path, monkeypatch):
+    import aptlab.config.places as places_module
+
+    package = tmp_path / "site" / "src" / "aptlab"
+    monkeypatch.setattr(places_module, "__file__", str(write(package / "config/places.py", "")))
+    with pytest.raises(ConfigError, match=r"the conf folder of aptlab is missing beside .*; install aptlab again"):
+        conf_dir()
+    (tmp_path / "site/conf").mkdir()
+    assert conf_dir() == tmp_path / "site/conf"
+    (package / "conf").mkdir()
+    assert conf_dir() == package / "conf"
+
+
+def test_in_a_checkout_the_local_conf_is_the_shipped_one(monkeypatch):
+    monkeypatch.chdir(conf_dir().parent)
+    assert [place.name for place in places()] == ["shipped"]
+
+
+def test_a_folder_that_links_to_itself_is_read_once():
+    write(Path("conf/rope/mine.yaml"), "base: 1.0\n")
+    Path("conf/rope/again").symlink_to(Path("conf").resolve())
+    assert [option.name for option in library().groups["rope"].values() if option.place.name == "./conf"] == ["mine"]
 
 
 def test_an_unknown_command_has_no_config():

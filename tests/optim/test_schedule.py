@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -41,7 +42,7 @@ def test_steps_beyond_the_end_stay_at_the_last_rate(schedule):
 def test_wsd_is_constant_between_warm_up_and_decay_and_linear_after():
     factors = [WSD(warmup=0.1, decay=0.2, final=0.0).factor(step, 101) for step in range(101)]
     assert set(factors[10:81]) == {1.0}
-    steps = [b - a for a, b in zip(factors[80:], factors[81:])]
+    steps = [b - a for a, b in itertools.pairwise(factors[80:])]
     assert steps == pytest.approx([-1 / 20] * 20)
 
 

@@ -109,4 +109,5 @@ class Monitor(Callback):
 def epoch_of(trainer: Trainer) -> float:
     """Passes over the training data so far, of a data module that can tell."""
     tell = getattr(trainer.datamodule, "epoch_of", None)  # type: ignore[attr-defined]
-    return tell(trainer.fit_loop.epoch_loop.batch_progress.total.processed) if tell else 0.0
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return tell(progress.total.processed) if tell else 0.0

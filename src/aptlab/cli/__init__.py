@@ -72,7 +72,10 @@ def _run(command: Command, args: list[str]) -> int | None:
     if command.name == "train" and any(arg in ("-m", "--multirun") for arg in args):
         target, args = SWEEP, [arg for arg in args if arg not in ("-m", "--multirun")]
     elif command.config and (flags := [arg for arg in args if arg.startswith("-")]):
-        raise ConfigError(f"aptlab {command.name}: there is no flag {flags[0]}; allowed: --help, --cfg, -m, key=value")
+        sweep = ", -m" if command.name == "train" else ""
+        raise ConfigError(
+            f"aptlab {command.name}: there is no flag {flags[0]}; allowed: --help, --cfg{sweep}, key=value"
+        )
     module, _, function = target.partition(":")
     return getattr(importlib.import_module(module), function)(args)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from aptlab.cli.table import COMMANDS, Command
 
+GROUPS = "Groups and their default (aptlab ls <group>: its options; aptlab show <group>=<option>: one explained):"
+
 
 def overview() -> str:
     """`aptlab --help`."""
@@ -49,10 +51,9 @@ def config_help(name: str) -> str:
     width = max(len(left) for left, _ in rows + values)
     return "\n".join(
         [
-            f"aptlab {name} [group=option …] [key=value …]",
+            f"aptlab {name} {'[group=option …] ' if rows else ''}[key=value …]",
             primary.comment(),
-            "",
-            "Groups and their default (aptlab ls <group>: its options; aptlab show <group>=<option>: one explained):",
+            *(["", GROUPS] if rows else []),
             *(f"  {left:<{width}}  {right}".rstrip() for left, right in rows),
             "",
             "Values:",

@@ -29,6 +29,13 @@ DIALS = {
         "context": "PositiveInt | None",
         "seed": "NonNegativeInt | None",
     },
+    "export": {
+        "ckpt": "str | None",
+        "out": "str | None",
+        "dtype": "Literal['float32', 'bfloat16', 'float16']",
+        "force": "bool",
+    },
+    "import": {"path": "str | None", "out": "str | None", "force": "bool"},
     "generate": {
         "ckpt": "str",
         "prompt": "str | None",

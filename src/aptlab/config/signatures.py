@@ -209,7 +209,7 @@ _IMPORT = re.compile(r"^(?:from\s+(\S+)\s+import\s+(\([^)]*\)|.*)|import\s+(.*))
 
 
 def _imports(path: Path, name: str) -> Iterator[str]:
-    """Modules that importing this file imports, from lines that begin with an import (parsing takes ten times as long)."""
+    """Modules that a file imports, from lines that begin with an import: parsing takes ten times as long."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for origin, names, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
         base = importlib.util.resolve_name(origin, package) if origin else ""

@@ -36,8 +36,8 @@ def need_cuda(option: str, wanted: int) -> None:
     found = cuda_count()
     if found < wanted:
         raise ConfigError(
-            f"{option} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, or device=auto "
-            "for whatever there is"
+            f"{option} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, "
+            "or device=auto for whatever there is"
         )
 
 

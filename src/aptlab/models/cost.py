@@ -32,8 +32,8 @@ def cost(net: Decoder, context: int) -> Cost:
     """
     parameters = sum(weight.numel() for weight in net.parameters())
     matmul = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Linear))
-    shape = net.shape
-    attention = 4 * shape.heads * shape.head_dim * shape.depth * (context + 1) // 2  # type: ignore[operator]
+    heads, _, head_dim = net.shape.head_sizes()
+    attention = 4 * heads * head_dim * net.shape.depth * (context + 1) // 2
     forward = 2 * matmul + attention
     return Cost(parameters=parameters, matmul=matmul, forward=forward, training=3 * forward)
 

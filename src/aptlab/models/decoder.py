@@ -120,12 +120,13 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> KVCache:
         """An empty cache that fits this model's layers, dtype and device."""
-        weight, shape = self.embed.weight, self.shape
+        weight = self.embed.weight
+        _, kv_heads, head_dim = self.shape.head_sizes()
         return KVCache.empty(
-            depth=shape.depth,
+            depth=self.shape.depth,
             batch=batch,
-            kv_heads=shape.kv_heads,  # type: ignore[arg-type]
-            head_dim=shape.head_dim,  # type: ignore[arg-type]
+            kv_heads=kv_heads,
+            head_dim=head_dim,
             length=length,
             dtype=weight.dtype,
             device=weight.device,

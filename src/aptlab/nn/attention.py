@@ -39,13 +39,13 @@ class FullAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.layer, self.rope, self.dropout = layer, rope, dropout
-        self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
+        self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
         self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bias)
-        self.out = nn.Linear(shape.heads * shape.head_dim, shape.dim, bias=bias)
+        self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=bias)
         self.qk_norm = qk_norm
-        self.q_norm = RMSNorm(shape.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(shape.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
-        self.scale = (rope.rule.temperature if rope else 1.0) / math.sqrt(shape.head_dim)
+        self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        self.scale = (rope.rule.temperature if rope else 1.0) / math.sqrt(self.head_dim)
 
     def forward(
         self, x_BTC: Tensor, *, angles: Angles | None = None, mask: Tensor | None = None, cache: KVCache | None = None

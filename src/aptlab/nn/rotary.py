@@ -35,6 +35,11 @@ class RotaryEmbedding(nn.Module):
     same rotation after a permutation of the projection's rows.
     """
 
+    hi_cos: Tensor
+    hi_sin: Tensor
+    lo_cos: Tensor
+    lo_sin: Tensor
+
     def __init__(self, rule: Rope, *, head_dim: int) -> None:
         super().__init__()
         self.rule = rule

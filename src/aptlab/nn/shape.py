@@ -38,16 +38,21 @@ class Shape:
             object.__setattr__(self, "head_dim", self.dim // self.heads)
         if self.kv_heads is None:
             object.__setattr__(self, "kv_heads", self.heads)
-        if self.heads % self.kv_heads:  # type: ignore[operator]
-            divisors = [n for n in range(1, self.heads + 1) if self.heads % n == 0]
+        heads, kv_heads, head_dim = self.head_sizes()
+        if heads % kv_heads:
+            divisors = [n for n in range(1, heads + 1) if heads % n == 0]
+            raise ConfigError(f"size.kv_heads={kv_heads} does not divide size.heads={heads}; allowed: {divisors}")
+        if head_dim % 2:
             raise ConfigError(
-                f"size.kv_heads={self.kv_heads} does not divide size.heads={self.heads}; allowed: {divisors}"
+                f"size.head_dim={head_dim} is odd, and rotary pairs need an even one; "
+                f"with size.heads={heads} use size.dim={heads * (head_dim + 1)}"
             )
-        if self.head_dim % 2:  # type: ignore[operator]
-            raise ConfigError(
-                f"size.head_dim={self.head_dim} is odd, and rotary pairs need an even one; "
-                f"with size.heads={self.heads} use size.dim={self.heads * (self.head_dim + 1)}"  # type: ignore[operator]
-            )
+
+    def head_sizes(self) -> tuple[int, int, int]:
+        """(heads, kv_heads, head_dim), with what was null filled in."""
+        assert self.kv_heads is not None
+        assert self.head_dim is not None
+        return self.heads, self.kv_heads, self.head_dim
 
 
 def _neighbours(dim: int, heads: int) -> str:

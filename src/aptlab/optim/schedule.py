@@ -54,7 +54,8 @@ class WSD:
         validate(self)
         if self.warmup + self.decay > 1:
             raise ConfigError(
-                f"schedule.warmup={self.warmup} and schedule.decay={self.decay} are shares of one run; make them add up to at most 1"
+                f"schedule.warmup={self.warmup} and schedule.decay={self.decay} are shares of one run; "
+                "make them add up to at most 1"
             )
 
     def factor(self, step: int, total: int) -> float:

@@ -85,8 +85,8 @@ def _losses(axes: Any, groups: Sequence[Group]) -> None:
         axes.plot(x, means, label=group.name, markersize=3, linewidth=1.3, **_thin(style, points))
         if any(y.half for _, y in points):
             low, high = [y.low for _, y in points], [y.high for _, y in points]
-            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        drawn.append([(int(point), y.mean) for point, y in points])
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.16 if len(groups) < 4 else 0.08, linewidth=0)
+        drawn += [[(int(point), reach(y)[side]) for point, y in points] for side in (0, 1)]
     if not drawn:
         empty(axes, "no validation loss was recorded during training")
         return
@@ -120,9 +120,13 @@ def _lengths(axes: Any, groups: Sequence[Group]) -> None:
     context = contexts.pop() if len(contexts) == 1 else 0
     length_axis(axes, multiples, [f"{m:g}x\n{m * context:,.0f}" if context else f"{m:g}x" for m in multiples])
     axes.set_xlabel("multiple of the trained context" + (", tokens" if context else ""))
-    # Bars may leave the panel, so that one wide interval does not flatten everything else.
-    top = max(min(y.high, 1.6 * y.mean) for _, y in drawn)
-    ppl_axis(axes, min(y.mean for _, y in drawn), top)
+    ends = [reach(y) for _, y in drawn]
+    ppl_axis(axes, min(low for low, _ in ends), max(high for _, high in ends))
+
+
+def reach(found: Interval, most: float = 1.5) -> tuple[float, float]:
+    """The part of an interval that counts for the scale: a very wide one may leave the panel, not flatten the rest."""
+    return max(found.low, found.mean / most), min(found.high, found.mean * most)
 
 
 def length_points(group: Group) -> list[tuple[float, Interval]]:

@@ -80,15 +80,18 @@ def length_panel(axes: Any, lengths: Sequence[Mapping[str, Any]], context: int) 
     axes.set_xlabel("tokens of context")
     low, high = ppl_axis(axes, min(y), max(y))
     for i, (length, value) in enumerate(zip(x, y)):
-        _value(axes, length, value, rising=y[min(i + 1, len(y) - 1)] >= y[max(i - 1, 0)])
+        _value(axes, length, value, slope=y[min(i + 1, len(y) - 1)] / y[max(i - 1, 0)])
     at = 0.94 if y[0] < math.sqrt(low * high) else 0.06
     axes.text(context, at, "  trained length", transform=axes.get_xaxis_transform(), color=FAINT, fontsize=8)
 
 
-def _value(axes: Any, x: float, y: float, *, rising: bool) -> None:
-    """A number beside a point, on the side where the line is not."""
-    place = {"xytext": (-6, 5), "ha": "right"} if rising else {"xytext": (6, 5), "ha": "left"}
-    axes.annotate(ppl(y), (x, y), textcoords="offset points", fontsize=8, color=INK, **place)
+def _value(axes: Any, x: float, y: float, *, slope: float) -> None:
+    """A number beside a point, on the side where the line is not; `slope` is the ratio of its neighbours."""
+    place: dict[str, Any] = {"xytext": (0, 7), "ha": "center"}
+    if abs(slope - 1) > 0.03:
+        place = {"xytext": (-6, 5), "ha": "right"} if slope > 1 else {"xytext": (6, 5), "ha": "left"}
+    box = {"facecolor": "white", "linewidth": 0, "pad": 0.5}  # the line of the trained length passes behind
+    axes.annotate(ppl(y), (x, y), textcoords="offset points", fontsize=8, color=INK, bbox=box, **place)
 
 
 def length_axis(axes: Any, x: Sequence[float], names: Sequence[str]) -> None:
@@ -110,7 +113,7 @@ def ppl_axis(axes: Any, low: float, high: float) -> tuple[float, float]:
         plain_numbers(axes.yaxis)
         limits = (low / 1.3, high * 1.45)
     else:
-        room = max(high - low, 0.02 * high)
+        room = max(high - low, 0.1 * high)  # a flat line shall look flat
         axes.yaxis.set_major_locator(MaxNLocator(6))
         limits = (max(low - 0.3 * room, 0), high + 0.35 * room)
     axes.set_ylim(*limits)

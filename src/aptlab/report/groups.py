@@ -68,13 +68,13 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[Group]
 
 
 def settings(run: Run) -> list[str]:
-    """Keys that this run chose or overrode: group names, then dotted keys."""
-    keys = list(run.choices or (run.result.choices if run.result else {}))
+    """Keys that this run overrode, in the order of its command line, then the groups it chose without a word."""
+    keys = []
     for override in run.overrides or (run.result.overrides if run.result else []):
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key and key not in keys:
+        if key:
             keys.append(key)
-    return keys
+    return list(dict.fromkeys([*keys, *(run.choices or (run.result.choices if run.result else {}))]))
 
 
 def value_of(run: Run, key: str) -> str:

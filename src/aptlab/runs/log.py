@@ -16,7 +16,7 @@ _RANK_ZERO = (
     "lightning.fabric.utilities.rank_zero",
     "lightning_utilities.core.rank_zero",
 )
-_BANNER = ("GPU available:", "TPU available:", "HPU available:", "IPU available:")
+_BANNER = ("GPU available:", "TPU available:", "HPU available:", "IPU available:", "`Trainer.fit` stopped:")
 _ADVERTISEMENT = ("Tip:", "litlogger", "litmodels")
 
 

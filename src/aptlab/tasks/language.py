@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -49,7 +49,7 @@ class LanguageTask(LightningModule):
         self.skipped = False
         self.bytes_per_token = 1.0
         self.grad_norm: Tensor | None = None
-        self._nats: Tensor | None = None
+        self._nats = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of targets
 
     def setup(self, stage: str) -> None:
         # Only the inner network: a compiled LightningModule cannot log.
@@ -77,7 +77,7 @@ class LanguageTask(LightningModule):
         if not gradient_clip_val:
             return
         weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-        if str(gradient_clip_algorithm) == "value":
+        if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
             return
         if self.grad_norm is None:
@@ -94,7 +94,8 @@ class LanguageTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Token-weighted over all ranks: a short batch does not count like a full one."""
-        total, count = self.all_gather(self._nats).view(-1, 2).sum(0).tolist()
+        sums = cast(Tensor, self.all_gather(self._nats))
+        total, count = sums.view(-1, 2).sum(0).tolist()
         loss = total / count if count else math.nan
         values = {"val/loss": loss, "val/ppl": perplexity(loss), "val/bpb": loss / math.log(2) / self.bytes_per_token}
         self.log_dict({name: torch.tensor(value) for name, value in values.items()}, logger=False)

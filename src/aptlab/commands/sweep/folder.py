@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -145,17 +144,15 @@ class SweepFolder:
             raise AptlabError(f"{folder} holds the result of another job (without {missing}); move it away")
         return result
 
-    def wait_until_free(self, job: Job, patience: float) -> None:
-        """Wait while a trainer of an earlier, killed sweep still saves its state in the job's folder."""
-        folder, end = self.run_dir(job), time.monotonic() + patience
-        while folder.is_dir():
-            try:
+    def busy(self, job: Job) -> bool:
+        """Whether a process of an earlier sweep that was killed still writes to the job's folder."""
+        folder = self.run_dir(job)
+        try:
+            if folder.is_dir():
                 FolderLock.take(folder).release()
-                return
-            except AptlabError:
-                if time.monotonic() > end:
-                    return  # the new process will name the owner
-                time.sleep(0.2)
+        except AptlabError:
+            return True
+        return False
 
     def _read_jobs(self, kind: str) -> list[dict[str, Any]]:
         path = self.path / "sweep.yaml"

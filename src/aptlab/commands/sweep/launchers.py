@@ -29,6 +29,11 @@ class Launcher(Protocol):
         """Jobs at a time."""
         ...
 
+    @property
+    def grace(self) -> float:
+        """Seconds that a job may take to save its state."""
+        ...
+
     def run(self, tasks: Iterator[Task], on_event: OnEvent) -> None:
         """Run every task, tell when each starts and ends; returns when all have ended."""
         ...
@@ -84,7 +89,7 @@ class Joblib:
         """See Launcher."""
         from joblib.externals.loky import ProcessPoolExecutor
 
-        pool = ProcessPoolExecutor(max_workers=self.workers)
+        pool = ProcessPoolExecutor(max_workers=self.workers, timeout=60)  # idle workers of a killed sweep end
 
         def start(task: Task, slot: int) -> Handle:
             env = {**thread_share(self.workers), **task.env}

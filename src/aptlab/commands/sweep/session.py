@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -54,11 +55,9 @@ class Session:
         """Write numbered jobs down and sort them: finished before, failed before and left alone, to do."""
         self.write(jobs)
         last = self.folder.last_events()
-        patience = getattr(self.request.launcher, "grace", 60.0)
+        self._end_orphans([job for job in jobs if last.get(job.index) == "started"])
         for job in jobs:
             self.jobs[job.index] = job
-            if last.get(job.index) == "started":
-                self.folder.wait_until_free(job, patience)
             result = self.folder.result(job)
             if result is not None:
                 self.results[job.index] = result
@@ -66,6 +65,19 @@ class Session:
                 self.failed[job.index] = "failed before; sweep.retry_failed=true runs it again"
             else:
                 self.todo.append(job)
+
+    def _end_orphans(self, jobs: Sequence[Job]) -> None:
+        """Ask jobs that outlived an earlier, killed parent (as those of a cluster do) to save and end, and wait."""
+        busy = [job for job in jobs if self.folder.busy(job)]
+        if not busy:
+            return
+        print(f"waiting  {len(busy)} jobs of an earlier, killed sweep save their state and end", flush=True)
+        self.folder.stop.write_text(str(int(signal.SIGTERM)), encoding="ascii")
+        end = time.monotonic() + self.request.launcher.grace
+        while any(map(self.folder.busy, busy)) and time.monotonic() < end and not self.interrupted:
+            time.sleep(0.2)
+        if not self.interrupted:
+            self.folder.stop.unlink(missing_ok=True)
 
     def add(self, job: Job) -> None:
         """Write down a job that has just been thought of."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aptlab.callbacks.progress import clock, monitor_of
-from aptlab.evals import evaluate_lengths
+from aptlab.evals import evaluate_lengths, fitting_windows
+from aptlab.loggers import WandbRun
 from aptlab.models.cost import Cost, by_part, cost
 from aptlab.report import length_table, run_figure
 from aptlab.runs import Result
@@ -31,9 +32,10 @@ def announce(session: Session, notes: tuple[str, ...]) -> None:
         print(note)
     print(f"run      {session.folder}")
     print(f"parts    {'  '.join(f'{group}={option}' for group, option in shown_choices(config.choices).items())}")
+    documents = data["train_documents"] + data["val_documents"]
     print(
-        f"data     {data['name']}: {data['train_documents'] + data['val_documents']:,} documents, {data['train_tokens']:,} tokens to "
-        f"train on, {data['val_tokens']:,} to validate"
+        f"data     {data['name']}: {documents:,} documents, {data['train_tokens']:,} tokens to train on, "
+        f"{data['val_tokens']:,} to validate"
     )
     print(model_lines(session, cost(session.task.net, config.cfg.context)), flush=True)
 
@@ -76,7 +78,7 @@ def finish(session: Session, wall: float) -> None:
     result = make_result(session, monitor.latest, lengths)
     figure = draw(session, lengths)
     for logger in session.loggers:
-        if hasattr(logger, "log_result"):
+        if isinstance(logger, WandbRun):
             logger.log_result(result.plain())
             logger.log_figure(figure)
     session.folder.write_result(result)
@@ -85,7 +87,7 @@ def finish(session: Session, wall: float) -> None:
 
 def measure(session: Session, net: Any) -> list[dict[str, Any]]:
     config = session.config.cfg
-    windows = session.data.windows(context=config.context, multiples=MULTIPLES)
+    windows = fitting_windows(session.data, context=config.context, multiples=MULTIPLES)
     return evaluate_lengths(
         net,
         windows,

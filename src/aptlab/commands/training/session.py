@@ -22,6 +22,7 @@ from aptlab.commands.training.report import announce, finish
 from aptlab.config import Config, build, redact, redact_overrides
 from aptlab.device import Device, resolve_precision
 from aptlab.errors import CheckpointError, ConfigError
+from aptlab.loggers import CSVMetrics, WandbRun
 from aptlab.runs import RunFolder, RunLog
 from aptlab.tasks import LanguageTask
 
@@ -71,10 +72,10 @@ def closing(loggers: list[Logger]) -> Iterator[None]:
         raise
     finally:
         for logger in loggers:
-            if code == SIGTERM_CODE and hasattr(logger, "mark_preempting"):
-                logger.mark_preempting()  # type: ignore[attr-defined]
-            if hasattr(logger, "close"):
-                logger.close(code)  # type: ignore[attr-defined]
+            if isinstance(logger, WandbRun):
+                if code == SIGTERM_CODE:
+                    logger.mark_preempting()
+                logger.close(code)
 
 
 def prepare(plan: Plan, folder: RunFolder) -> Session:
@@ -154,7 +155,9 @@ def make_loggers(config: Config, folder: RunFolder, plan: Plan) -> list[Logger]:
     resume_id = load_checkpoint(plan.ckpt)["aptlab"].get("wandb_id") if plan.resume and plan.ckpt else None
     loggers = build(config.cfg.logger).make(folder, resume_id=resume_id, config=config.resolved(), name=folder.name)
     if plan.resume and plan.ckpt and folder.writer:
-        loggers[0].resume(read_manifest(plan.ckpt).step)
+        for logger in loggers:
+            if isinstance(logger, CSVMetrics):
+                logger.resume(read_manifest(plan.ckpt).step)
     return loggers
 
 
@@ -165,7 +168,7 @@ def make_callbacks(
     callbacks = [build(node) for node in config.cfg.callbacks.values() if node is not None]
 
     def describe() -> dict[str, Any]:
-        ids = [logger.version for logger in loggers if type(logger).__name__ == "WandbRun"]
+        ids = [logger.version for logger in loggers if isinstance(logger, WandbRun)]
         return {
             "config": redact(config.resolved()),
             "overrides": redact_overrides(config.overrides),
