@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
@@ -20,7 +21,8 @@ def versions(*names: str) -> str:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            found.append(f"{name} absent")
+            module = importlib.import_module(name) if importlib.util.find_spec(name) else None
+            found.append(f"{name} {getattr(module, '__version__', 'absent')}")
     return ", ".join(found)
 
 

@@ -24,6 +24,7 @@ import torch
 from aptlab.config import build, compose
 from aptlab.data.loader import TokenLoader
 from aptlab.models.cost import cost
+from aptlab.runs import quiet_lightning
 from common import table, write
 
 WARM = 5
@@ -220,6 +221,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    quiet_lightning()
     case = Case(args)
     names = list(ARMS) if args.arms is None else [list(ARMS)[int(i)] for i in args.arms.split(",")]
     times: dict[str, list[float]] = {name: [] for name in names}
