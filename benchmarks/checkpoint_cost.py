@@ -125,6 +125,7 @@ def main() -> None:
 
 def report(seen: dict[str, list[dict[str, float]]], asked: argparse.Namespace) -> None:
     import torch  # noqa: F401
+
     from common import spread, table, write
 
     base = [run["seconds"] for run in seen["torch.save"]]
@@ -139,8 +140,8 @@ def report(seen: dict[str, list[dict[str, float]]], asked: argparse.Namespace) -
     size = seen["aptlab"][0]["bytes"] / 1e6
     promise = (
         "`aptlab` writes a temporary file in the same folder, hashes it (sha256) on the way, syncs file and folder to "
-        "the disk, and writes a manifest; the others do none of this but what their name says. Lightning writes through "
-        "a copy in memory."
+        "the disk, and writes a manifest; the others do none of this but what their name says. Only the second and the "
+        "last are safe on the disk when they return. Lightning writes through a copy in memory."
     )
     body = f"A state of {size:,.0f} MB, {asked.rounds} interleaved rounds.\n\n{table(head, rows)}\n\n{promise}"
     write("checkpoint_cost", "Cost of a checkpoint", body, "torch", "lightning", "aptlab")

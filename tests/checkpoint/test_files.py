@@ -71,7 +71,7 @@ def test_the_hash_is_that_of_the_bytes_written(tmp_path, size):
     import hashlib
 
     data = random.Random(size).randbytes(size)
-    with open(tmp_path / "x", "xb", buffering=0) as raw:
+    with open(tmp_path / "x", "x+b", buffering=0) as raw:
         file = HashingFile(raw)
         file.write(b"head")
         assert file.write(data) == size

@@ -80,9 +80,9 @@ def test_jobs_of_a_cluster_outlive_their_parent_until_the_next_one_asks_them_to_
     wait_for(lambda: started(1))
     time.sleep(0.3)  # until the trainer listens
     parent.kill()
-    parent.communicate()
+    parent.wait()  # its pipes live on in the job
     assert sweep(*args) == 0
-    assert "waiting  1 jobs of an earlier, killed sweep save their state and end" in capsys.readouterr().out
+    assert "waiting  for 1 job(s) of an earlier, killed sweep to save and end" in capsys.readouterr().out
     assert attempts() == {"000-seed=0": 2}
     assert not Path("outputs/train/sweeps/x/.stop").exists()
 

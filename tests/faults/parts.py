@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 from aptlab import faults
 from aptlab.callbacks.checkpoints import Checkpoints
@@ -114,6 +115,23 @@ class Run:
         self, break_at: str | None = None, ckpt: Path | None = None, do: Callable[[], None] | None = None
     ) -> int:
         """Train in a forked child with a fault; its exit code as a shell tells it (137 for SIGKILL)."""
+        return codes_of([self.start(break_at, ckpt, do)])[0]
+
+    def in_ranks(self, breaks: dict[int, str], ckpt: Path | None = None, **settings: Any) -> list[int]:
+        """Train on two CPU ranks (DDP, gloo) started as torchrun starts them; `breaks` are the faults by rank."""
+        self.settings = {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo"), **settings}
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+        common |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+        pids = []
+        for rank in range(2):
+            env = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            pids.append(self.start(breaks.get(rank), ckpt, partial(os.environ.update, env), name=f"error-{rank}.txt"))
+        return codes_of(pids)
+
+    def start(
+        self, break_at: str | None, ckpt: Path | None, do: Callable[[], None] | None, name: str = "error.txt"
+    ) -> int:
+        """Fork; the child trains, writes its error to a file, and leaves."""
         pid = os.fork()
         if pid == 0:
             code = 70
@@ -127,11 +145,22 @@ class Run:
                 code = 0
             except BaseException as error:
                 code = getattr(error, "exit_code", 71)
-                (self.folder.parent / "error.txt").write_text(f"{type(error).__name__}: {error}")
+                (self.folder.parent / name).write_text(f"{type(error).__name__}: {error}")
             finally:
                 os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        return pid
+
+
+def codes_of(pids: list[int]) -> list[int]:
+    """Wait for children; exit codes as a shell tells them."""
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    return [128 + os.WTERMSIG(s) if os.WIFSIGNALED(s) else os.WEXITSTATUS(s) for s in statuses]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 class Seen(Callback):
@@ -194,10 +223,3 @@ def assert_same(resumed: Outcome, whole: Outcome) -> None:
         assert mine == {key: theirs[key] for key in mine}
     last = max(whole.seen.losses)
     assert last in resumed.seen.losses or not resumed.seen.losses
-
-
-def send(number: int) -> None:
-    os.kill(os.getpid(), number)
-
-
-TERM = signal.SIGTERM

@@ -76,5 +76,5 @@ def test_damaged_files_are_passed_over_when_resuming(whole, tmp_path):
     newest = find(run.folder)
     newest.write_bytes(newest.read_bytes()[:-7])
     before = find(run.folder)
-    assert before.name == "step-00000006.ckpt"
+    assert before.name == "step-00000007.ckpt"
     assert differences(run.train(before).state(), whole) == []

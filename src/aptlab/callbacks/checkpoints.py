@@ -164,6 +164,8 @@ class Checkpoints(Checkpoint):
             return True
         self._tried = step
         path = self.directory / checkpoint_name(step)
+        for logger in trainer.loggers:
+            logger.save()  # a kill after this save loses no number of the steps before it
         problem = None
         try:
             trainer.save_checkpoint(path, weights_only=False)

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.callbacks.checkpoints import Checkpoints
@@ -34,12 +35,13 @@ class Stopped(AptlabError):
         self.exit_code = exit_code
 
 
-class GracefulStop(Callback):
+class GracefulStop(Checkpoint):
     """On SIGTERM, SIGINT or SIGUSR1, to any rank: finish the optimizer step, save, and raise `Stopped`.
 
     A validation in progress is given up; the resumed run begins it again. A second signal kills the process at once.
     With several ranks each step and each validation batch costs one all-reduce of one number on the host. Lightning's
     own SIGTERM handler, which exits with code 0 and saves nothing, is out of force from the first batch to the end.
+    It is a `Checkpoint` so that Lightning calls it last: a signal during a regular save is answered right after it.
     """
 
     def __init__(self) -> None:

@@ -118,7 +118,7 @@ def _write(checkpoint: dict[str, Any], path: Path) -> tuple[str, int]:
     """The file alone: (sha256, bytes). An older manifest of the same name goes first, it would not fit."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb", buffering=0) as raw:
+        with open(temporary, "x+b", buffering=0) as raw:
             file = HashingFile(raw)  # type: ignore[arg-type]
             try:
                 _serialize(checkpoint, file)

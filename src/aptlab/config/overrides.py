@@ -95,9 +95,11 @@ def apply(config: dict[str, Any], override: Override) -> str | None:
     """Set, add or delete one value of a plain config in place; returns what is wrong, or None.
 
     A parameter that a node with a `_target_` does not list yet is taken as it is: the check compares
-    it with the signature.
+    it with the signature. A key that only one part inside the node lists is that part's:
+    `data.files` sets `data.source.files`.
     """
     *parents, last = override.key.split(".")
+    parents += _inside(config, parents, last)
     node: Any = config
     for depth, part in enumerate(parents, start=1):
         path = ".".join(parents[:depth])
@@ -112,6 +114,17 @@ def apply(config: dict[str, Any], override: Override) -> str | None:
             return f"{override.key}: {path} is the value {child!r} and has no keys"
         node = child
     return _change(node, last, override)
+
+
+def _inside(config: dict[str, Any], parents: list[str], last: str) -> list[str]:
+    """The name of the one part of the node at `parents` that lists `last`, when the node itself does not."""
+    node: Any = config
+    for part in parents:
+        node = _child(node, part) if isinstance(node, dict | list) else None
+    if not parents or not isinstance(node, dict) or "_target_" not in node or last in node:
+        return []
+    having = [name for name, part in node.items() if isinstance(part, dict) and "_target_" in part and last in part]
+    return having if len(having) == 1 else []
 
 
 def _change(node: Any, last: str, override: Override) -> str | None:

@@ -129,7 +129,7 @@ class Files(Source):
         if self.on_bad not in ("error", "skip"):
             raise ConfigError(f"data.source.on_bad={self.on_bad}{suggest(self.on_bad, ['error', 'skip'])}")
         if not self.files:
-            raise ConfigError("data.source.files is empty; give a glob, such as data.source.files='texts/*.txt'")
+            raise ConfigError("data.files is empty; give a glob, such as data.files='texts/*.txt'")
 
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         bad: list[str] = []
@@ -166,7 +166,7 @@ class Files(Source):
             paths = [Path(p) for p in glob.glob(os.path.expanduser(pattern), recursive=True)]
             paths = [path for path in paths if path.is_file()]
             if not paths:
-                raise DataError(f"data.source.files={pattern} matches no file (looked in {Path.cwd()}); check the path")
+                raise DataError(f"data.files={pattern} matches no file (looked in {Path.cwd()}); check the path")
             for path in paths:
                 if kind_of(path) is None:
                     raise DataError(f"{path} is no text file aptlab can read; allowed: {', '.join(SUFFIXES)}")
@@ -196,7 +196,7 @@ class Hub(Source):
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         empty = 0
         for number, row in enumerate(self._rows(), start=1):
-            where = f"data.source.repo={self.repo}, row {number}"
+            where = f"data.repo={self.repo}, row {number}"
             if self.field not in row:
                 raise DataError(f"{where} has no field {self.field!r}{suggest(self.field, row)}")
             problem = text_problem(row[self.field], self.field)
@@ -222,7 +222,7 @@ class Hub(Source):
             yield from load_dataset(self.repo, self.config, split=self.split, revision=self.revision, streaming=True)
         except Exception as error:
             raise DataError(
-                f"data.source.repo={self.repo} (config {self.config}, split {self.split}) cannot be streamed: "
+                f"data.repo={self.repo} (config {self.config}, split {self.split}) cannot be streamed: "
                 f"{type(error).__name__}: {error}; offline, use data=stdlib or data=text with your own files"
             ) from error
 

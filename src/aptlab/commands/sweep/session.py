@@ -71,7 +71,7 @@ class Session:
         busy = [job for job in jobs if self.folder.busy(job)]
         if not busy:
             return
-        print(f"waiting  {len(busy)} jobs of an earlier, killed sweep save their state and end", flush=True)
+        print(f"waiting  for {len(busy)} job(s) of an earlier, killed sweep to save and end", flush=True)
         self.folder.stop.write_text(str(int(signal.SIGTERM)), encoding="ascii")
         end = time.monotonic() + self.request.launcher.grace
         while any(map(self.folder.busy, busy)) and time.monotonic() < end and not self.interrupted:

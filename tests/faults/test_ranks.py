@@ -1,0 +1,107 @@
+"""Two ranks: a signal to one stops both, a bad gradient on one skips on both, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from aptlab.callbacks.ranks import SameConfig
+from aptlab.checkpoint import load_checkpoint, read_manifest
+from tests.faults.parts import Run, differences, file_state
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("whole") / "run", steps=8)
+    assert run.in_ranks({}) == [0, 0]
+    return file_state(run.last())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("where", ["train.batch:6:TERM", "val.batch:1:TERM"])
+def test_a_signal_to_any_rank_stops_all_and_the_rest_is_the_same(tmp_path, whole, rank, where):
+    run = Run(tmp_path / "run", steps=8)
+    assert run.in_ranks({rank: where}) == [143, 0]
+    assert read_manifest(run.last()).step == (5 if "train" in where else 4)
+    assert "stopped by SIGTERM at step" in (tmp_path / "error-0.txt").read_text()
+    assert (tmp_path / "error-1.txt").read_text() == "Stopped: "
+    assert run.in_ranks({}, run.last()) == [0, 0]
+    assert differences(file_state(run.last()), whole) == []
+
+
+def test_accumulation_on_two_ranks_resumes_to_the_bit(tmp_path):
+    whole, run = Run(tmp_path / "whole", steps=6, accumulate=3), Run(tmp_path / "run", steps=6, accumulate=3)
+    assert whole.in_ranks({}) == [0, 0]
+    assert run.in_ranks({1: "train.batch:11:TERM"}) == [143, 0]
+    assert read_manifest(run.last()).step == 4
+    assert run.in_ranks({}, run.last()) == [0, 0]
+    assert differences(file_state(run.last()), file_state(whole.last())) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_kill_9_of_a_rank_ends_the_other_and_the_rest_is_the_same(tmp_path, whole, rank):
+    run, begun = Run(tmp_path / "run", steps=8), time.monotonic()
+    codes = run.in_ranks({rank: "train.batch:6"})
+    assert time.monotonic() - begun < 60
+    assert codes[rank] == 137
+    assert codes[1 - rank] not in (0, 143)
+    assert run.in_ranks({}, run.last()) == [0, 0]
+    assert differences(file_state(run.last()), whole) == []
+
+
+class PoisonRank(Callback):
+    """A loss that is NaN on one rank only."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_rank == self.rank and trainer.global_step == 2:
+            loss.data.fill_(float("nan"))
+
+
+def test_a_bad_loss_on_one_rank_skips_the_step_on_both(tmp_path):
+    run = Run(tmp_path / "run", steps=5, every=1, callbacks=[PoisonRank(1)], checkpoints={"keep": 9})
+    assert run.in_ranks({}) == [0, 0]
+    files = {step: run.folder / "checkpoints" / f"step-{step:08d}.ckpt" for step in range(2, 6)}
+    assert differences(file_state(files[2]), file_state(files[3])) == []
+    assert differences(file_state(files[3]), file_state(files[4])) != []
+    assert all(torch.isfinite(value).all() for value in file_state(files[5]).values())
+    assert load_checkpoint(files[5])["callbacks"]["NonFiniteGuard"]["skipped_steps"] == 1
+
+
+class FullDisk(Callback):
+    """Rank zero's disk is full from step 2 on."""
+
+    def setup(self, trainer, pl_module, stage):
+        import shutil
+
+        usage = shutil.disk_usage("/")
+        shutil.disk_usage = lambda path: usage._replace(free=10)
+
+
+def test_a_full_disk_on_rank_zero_leaves_no_rank_waiting(tmp_path):
+    run, begun = Run(tmp_path / "run", steps=4, callbacks=[FullDisk()]), time.monotonic()
+    assert run.in_ranks({}) == [2, 2]
+    assert time.monotonic() - begun < 60
+    for rank in range(2):
+        assert "training ended, but no checkpoint could be written" in (tmp_path / f"error-{rank}.txt").read_text()
+
+
+class OwnHash(SameConfig):
+    def setup(self, trainer, pl_module, stage):
+        self.config_hash = f"hash-{trainer.global_rank}"
+        super().setup(trainer, pl_module, stage)
+
+
+def test_ranks_with_other_configurations_refuse_on_both(tmp_path):
+    run = Run(tmp_path / "run", callbacks=[OwnHash()])
+    assert run.in_ranks({}) == [2, 2]
+    for rank in range(2):
+        text = (tmp_path / f"error-{rank}.txt").read_text()
+        assert text.startswith("ConfigError: rank 1 has another configuration than rank 0 (hash-1 and hash-0)")
