@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 COMMON = ["size=debug", "trainer=debug", "logger=csv", "context=32", "data.batch=4", "callbacks.checkpoints.every=3"]
 STEPS = 10
-WRITES = 200  # more than one save of the debug model has, fewer than two
+WRITES = 400  # more than one save of the debug model has (314), fewer than two
 KINDS = {
     "one process": [],
     "accumulation 3": ["trainer.accumulate_grad_batches=3"],

@@ -27,3 +27,17 @@ def test_the_nodes_own_key_comes_first():
 def test_a_short_name_that_nothing_has_is_still_an_error():
     with pytest.raises(ConfigError, match=r"data.fils: .*no such parameter"):
         check(compose("train", ["data=text", "data.fils='x'", "data.files='y'"]))
+
+
+def test_an_equal_copy_of_the_shipped_files_is_no_second_definition(tmp_path):
+    import shutil
+
+    from aptlab.config import conf_dir
+    from aptlab.config.places import library
+
+    shutil.copytree(conf_dir(), tmp_path / "conf", ignore=shutil.ignore_patterns("recipe"))
+    assert library().groups["rope"]["yarn"].place.name == "shipped"
+    compose("train", ["rope=yarn"])
+    (tmp_path / "conf" / "rope" / "yarn.yaml").write_text("# Mine.\n_target_: aptlab.nn.rope.Standard\n")
+    with pytest.raises(ConfigError, match=r"rope=yarn is defined twice.*in a checkout of aptlab: pip install -e"):
+        compose("train", [])

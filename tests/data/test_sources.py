@@ -161,9 +161,9 @@ def test_skip_leaves_bad_rows_out_and_counts_them(tmp_path):
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.source\.on_bad=skipp; did you mean skip\?"):
         Files("x", on_bad="skipp")
-    with pytest.raises(ConfigError, match=r"data\.source\.files is empty"):
+    with pytest.raises(ConfigError, match=r"data\.files is empty"):
         Files([])
-    with pytest.raises(DataError, match=r"data\.source\.files=.*nothing\*\.txt matches no file"):
+    with pytest.raises(DataError, match=r"data\.files=.*nothing\*\.txt matches no file"):
         texts_of(tmp_path / "nothing*.txt")
     with pytest.raises(DataError, match=r"a\.pdf is no text file aptlab can read; allowed: \.txt"):
         texts_of(write(tmp_path / "a.pdf", "x"))
@@ -199,13 +199,13 @@ def test_hub_errors_are_clear(monkeypatch):
         raise ConnectionError("no route")
 
     hub_with(monkeypatch, offline)
-    with pytest.raises(DataError, match=r"data\.source\.repo=a/b .* cannot be streamed: ConnectionError: no route;"):
+    with pytest.raises(DataError, match=r"data\.repo=a/b .* cannot be streamed: ConnectionError: no route;"):
         list(Hub("a/b").documents())
     hub_with(monkeypatch, lambda *args, **options: iter([{"txt": "x"}]))
-    with pytest.raises(DataError, match=r"data\.source\.repo=a/b, row 1 has no field 'text'; did you mean txt\?"):
+    with pytest.raises(DataError, match=r"data\.repo=a/b, row 1 has no field 'text'; did you mean txt\?"):
         list(Hub("a/b").documents())
     hub_with(monkeypatch, lambda *args, **options: iter([{"text": 1}]))
-    with pytest.raises(DataError, match=r"data\.source\.repo=a/b, row 1: field 'text' expects text, got int"):
+    with pytest.raises(DataError, match=r"data\.repo=a/b, row 1: field 'text' expects text, got int"):
         list(Hub("a/b").documents())
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"data=hub needs the datasets library; pip install 'aptlab\[hf\]'"):

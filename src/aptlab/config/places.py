@@ -97,16 +97,18 @@ def places() -> list[Place]:
 
 
 def library() -> Library:
-    """Read all places; the same option in two places is a ConfigError, never a shadow."""
+    """Read all places; an option that differs in two places is a ConfigError, never a shadow.
+
+    An equal copy is the same option: a checkout holds one of every shipped file.
+    """
     result, doubles = Library(), []
     for place in places():
         for group, path in _yaml_files(place.path):
             options = result.groups.setdefault(group, {}) if group else result.primaries
             option = Option(group, path.stem, path, place)
-            if path.stem in options:
-                doubles.append(_double(options[path.stem], option))
-            else:
-                options[path.stem] = option
+            known = options.setdefault(path.stem, option)
+            if known is not option and known.path.read_bytes() != path.read_bytes():
+                doubles.append(_double(known, option))
     if doubles:
         more = f"\n… and {len(doubles) - 3} more" if len(doubles) > 3 else ""
         raise ConfigError("\n".join(doubles[:3]) + more)
@@ -117,7 +119,7 @@ def _double(first: Option, second: Option) -> str:
     name = f"{first.group}={first.name}" if first.group else f"{first.name}.yaml"
     return (
         f"{name} is defined twice, by {first.place.name} ({first.path}) and {second.place.name} ({second.path}); "
-        f"rename the second, for example my_{second.name}.yaml"
+        f"rename the second, for example my_{second.name}.yaml (in a checkout of aptlab: pip install -e .)"
     )
 
 
