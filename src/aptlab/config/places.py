@@ -99,7 +99,7 @@ def places() -> list[Place]:
 def library() -> Library:
     """Read all places; an option that differs in two places is a ConfigError, never a shadow.
 
-    An equal copy is the same option: a checkout holds one of every shipped file.
+    An equal copy in ./conf is the same option: a checkout holds one of every shipped file.
     """
     result, doubles = Library(), []
     for place in places():
@@ -107,7 +107,8 @@ def library() -> Library:
             options = result.groups.setdefault(group, {}) if group else result.primaries
             option = Option(group, path.stem, path, place)
             known = options.setdefault(path.stem, option)
-            if known is not option and known.path.read_bytes() != path.read_bytes():
+            copied = place.name == LOCAL and known.path.read_bytes() == path.read_bytes()
+            if known is not option and not copied:
                 doubles.append(_double(known, option))
     if doubles:
         more = f"\n… and {len(doubles) - 3} more" if len(doubles) > 3 else ""
