@@ -8,7 +8,8 @@ from aptlab.checkpoint.manifest import Manifest, is_valid, problem_of, read_mani
 from aptlab.checkpoint.search import clean, find
 
 if TYPE_CHECKING:
-    from aptlab.checkpoint.io import AtomicIO, load_checkpoint, save_checkpoint
+    from aptlab.checkpoint.io import load_checkpoint, save_checkpoint
+    from aptlab.checkpoint.plugin import AtomicIO
 
 __all__ = [
     "AtomicIO",
@@ -24,8 +25,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Reading and writing need torch, which is imported when they are asked for."""
-    if name in ("AtomicIO", "load_checkpoint", "save_checkpoint"):
+    """Reading and writing need torch, and Lightning's plugin needs Lightning; imported when they are asked for."""
+    if name == "AtomicIO":
+        from aptlab.checkpoint.plugin import AtomicIO
+
+        return AtomicIO
+    if name in ("load_checkpoint", "save_checkpoint"):
         from aptlab.checkpoint import io
 
         return getattr(io, name)

@@ -12,39 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 import aptlab
 from aptlab.checkpoint.manifest import Manifest, manifest_path, problem_of, write_manifest
 from aptlab.checkpoint.plain import check_plain, size_of
-from aptlab.checkpoint.search import remove
 from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import AptlabError, CheckpointError
 from aptlab.faults import fault
 
 FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
-
-
-class AtomicIO(CheckpointIO):
-    """Lightning's door to checkpoint files: `Trainer(plugins=[AtomicIO()])`.
-
-    See `save_checkpoint` and `load_checkpoint`. Without an "aptlab" entry the manifest holds fewer facts.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        if storage_options is not None:
-            raise CheckpointError("storage_options is for remote storage; checkpoints are local files here")
-        save_checkpoint(checkpoint, path)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        if weights_only is False:
-            raise CheckpointError(f"{path}: weights_only=False would run code out of the file; leave it out")
-        return load_checkpoint(path)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        remove(path)
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Manifest:
