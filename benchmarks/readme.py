@@ -1,7 +1,7 @@
 """Make the picture and the table of the README again: run the sweep (or continue it), copy what it wrote.
 
-    python benchmarks/readme.py                    run the sweep here, then update README.md and docs/images
-    python benchmarks/readme.py outputs/…/folder   take a finished sweep
+python benchmarks/readme.py                    run the sweep here, then update README.md and docs/images
+python benchmarks/readme.py outputs/…/folder   take a finished sweep
 """
 
 from __future__ import annotations

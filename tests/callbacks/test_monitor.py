@@ -72,6 +72,7 @@ def test_tokens_and_seconds_survive_a_checkpoint():
     other.load_state_dict(monitor.state_dict())
     assert (other.tokens, other.latest) == (4 * 4 * 16, monitor.latest)
     assert other.seconds == monitor.seconds > 0
+    assert other.state_dict() == monitor.state_dict()
     torch.save(monitor.state_dict(), "state.pt")
     assert torch.load("state.pt", weights_only=True)["tokens"] == 4 * 4 * 16
 

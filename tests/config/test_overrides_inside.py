@@ -41,3 +41,10 @@ def test_an_equal_copy_of_the_shipped_files_is_no_second_definition(tmp_path):
     (tmp_path / "conf" / "rope" / "yarn.yaml").write_text("# Mine.\n_target_: aptlab.nn.rope.Standard\n")
     with pytest.raises(ConfigError, match=r"rope=yarn is defined twice.*in a checkout of aptlab: pip install -e"):
         compose("train", [])
+
+
+def test_a_wrong_option_does_not_hide_a_wrong_key():
+    with pytest.raises(
+        ConfigError, match=r"(?s)rope=yran: no such option; .*sead: unknown top-level"
+    ):
+        compose("train", ["rope=yran", "sead=1"])

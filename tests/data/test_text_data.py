@@ -213,3 +213,19 @@ def test_options_name_real_parameters_and_say_what_they_do(path):
                 walk(value)
 
     walk(yaml.safe_load(path.read_text()))
+
+
+def test_batches_of_an_epoch_are_those_of_the_loader(texts):
+    data = make(texts)
+    rows = len(data.train_dataloader().rows)
+    assert data.batches_per_epoch(1) == data.train_dataloader().batches_per_epoch == rows // 4
+    assert data.batches_per_epoch(3) == rows // 12
+    with pytest.raises(ConfigError, match=rf"data\.batch=4 on {rows} devices needs {4 * rows} rows"):
+        data.batches_per_epoch(rows)
+
+
+def test_a_state_of_other_text_is_refused_before_anything_is_loaded(texts, make_texts):
+    state = make(texts).state_dict()
+    make(texts).check_state(state)
+    with pytest.raises(CheckpointError, match="the checkpoint was trained on other data: fingerprint"):
+        make(make_texts(30)).check_state(state)

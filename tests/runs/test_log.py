@@ -77,3 +77,14 @@ def test_a_log_that_cannot_be_opened_is_an_error(tmp_path):
     (tmp_path / "log.txt").mkdir()
     with pytest.raises(AptlabError, match=r"cannot write .*log\.txt"):
         RunLog.start(tmp_path)
+
+
+def test_what_came_before_the_folder_is_in_its_file(tmp_path, capsys):
+    with RunLog.start(None):
+        log.warning("early")
+        with RunLog.start(tmp_path):
+            log.info("late")
+    text = (tmp_path / "log.txt").read_text()
+    assert text.index("early") < text.index("late")
+    assert text.count("early") == 1
+    assert capsys.readouterr().err.splitlines() == ["warning: early", "late"]

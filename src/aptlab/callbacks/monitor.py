@@ -24,7 +24,7 @@ class Monitor(Callback):
     """Log loss, learning rate, gradient norm, speed and position every `every` optimizer steps.
 
     The loss is the mean since the last line, kept on the device in between, so that no step waits for a number.
-    Time spent in validation and in saving does not count as training time.
+    Time spent in validation does not count as training time, time spent in saving does.
     """
 
     def __init__(self, *, every: PositiveInt = 10) -> None:
@@ -53,7 +53,7 @@ class Monitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning divides it for the backward pass
-        self._loss = loss if self._loss is None else self._loss + loss
+        self._loss = loss if self._loss is None else self._loss.to(loss.device) + loss
         self._batches += 1
         self._tokens += batch["tokens"].numel()
         step = trainer.global_step
@@ -100,10 +100,25 @@ class Monitor(Callback):
         self._pause()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tokens": self.tokens + self._tokens, "seconds": self.seconds + self._elapsed, "latest": self.latest}
+        """Plain numbers; those of the line that is not full yet too, so that a resumed run logs the same lines."""
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "latest": self.latest,
+            "line": {
+                "loss": None if self._loss is None else float(self._loss),
+                "batches": self._batches,
+                "tokens": self._tokens,
+                "seconds": self._elapsed + running,
+            },
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.seconds, self.latest = state_dict["tokens"], state_dict["seconds"], state_dict["latest"]
+        line = state_dict["line"]
+        self._loss = None if line["loss"] is None else torch.tensor(line["loss"])
+        self._batches, self._tokens, self._elapsed = line["batches"], line["tokens"], line["seconds"]
 
 
 def epoch_of(trainer: Trainer) -> float:

@@ -83,5 +83,6 @@ def _run(command: Command, args: list[str]) -> int | None:
 def _tell(error: AptlabError) -> int:
     from aptlab.redact import redact_text
 
-    print(redact_text(str(error)), file=sys.stderr)
+    if str(error):  # a rank other than zero leaves without a word
+        print(redact_text(str(error)), file=sys.stderr)
     return error.exit_code

@@ -49,15 +49,18 @@ def compose(command: str, overrides: list[str]) -> Config:
         raise ConfigError(f"there is no config {command}.yaml{suggest(command, found.primaries)}")
     primary = found.primaries[command].path
     parsed, problems = over.parse(overrides)
-    groups = [item for item in parsed if item.is_group(found)]
-    problems += [problem for item in groups if (problem := over.group_problem(item, found))]
     slots = default_slots(primary)
-    problems += [text for item in groups if (text := _foreign(command, item, found, slots))]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    groups, values = [], []
+    for item in parsed:
+        if not item.is_group(found):
+            values.append(item)
+        elif problem := over.group_problem(item, found) or _foreign(command, item, found, slots):
+            problems.append(problem)
+        else:
+            groups.append(item)
     plain, choices = _choose(command, _as_hydra(groups, slots), found)
     roots = _roots(primary, slots, choices)
-    problems = _apply_values(command, plain, [item for item in parsed if not item.is_group(found)], roots)
+    problems += _apply_values(command, plain, values, roots)
     problems += _root_problems(plain, roots, choices)
     if problems:
         raise ConfigError("\n".join(problems))

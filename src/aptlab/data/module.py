@@ -149,6 +149,10 @@ class TextData(LightningDataModule):
         """Passes over the training rows after that many micro-batches on each device."""
         return micro_batches / self._batches_per_epoch(self.batch * self._share()[1])
 
+    def batches_per_epoch(self, world: int) -> int:
+        """Micro-batches of each of `world` devices in one pass. Raises ConfigError when not one fits."""
+        return TokenLoader(self._rows("train"), batch=self.batch, seed=self.seed, world=world).batches_per_epoch
+
     def state_dict(self) -> dict[str, Any]:
         """Micro-batches trained on, and what makes their number meaningful. Plain ints and strings."""
         return {
@@ -167,6 +171,13 @@ class TextData(LightningDataModule):
         """
         if self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING):
             return
+        self.check_state(state_dict)
+        if state_dict.get("seed", self.seed) != self.seed:
+            log.warning("resuming with seed=%s in place of %s: rows may repeat", self.seed, state_dict["seed"])
+        self._start = self._converted(state_dict["micro_batches"], state_dict.get("global_batch"))
+
+    def check_state(self, state_dict: dict[str, Any]) -> None:
+        """CheckpointError when `state_dict` was taken from another text or other rows."""
         for name, now in (("fingerprint", self.fingerprint), ("context", self.context)):
             before = state_dict.get(name, now)
             if before != now:
@@ -175,9 +186,6 @@ class TextData(LightningDataModule):
                     "with the data, tokenizer, split and context it had, or start a new run from its weights "
                     "with load=weights"
                 )
-        if state_dict.get("seed", self.seed) != self.seed:
-            log.warning("resuming with seed=%s in place of %s: rows may repeat", self.seed, state_dict["seed"])
-        self._start = self._converted(state_dict["micro_batches"], state_dict.get("global_batch"))
 
     def _converted(self, number: int, before: int | None) -> int:
         """Micro-batch `number` of global batches of `before` rows, in global batches of today."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections import deque
 from pathlib import Path
 
 from aptlab.errors import AptlabError
@@ -25,8 +26,8 @@ class RunLog:
 
     _current: RunLog | None = None
 
-    def __init__(self, handlers: dict[logging.Handler, tuple[str, ...]]) -> None:
-        self._handlers = handlers
+    def __init__(self, handlers: dict[logging.Handler, tuple[str, ...]], early: _Early) -> None:
+        self._handlers, self.early = handlers, early
         for handler, sources in handlers.items():
             for name in sources:
                 logging.getLogger(name).addHandler(handler)
@@ -35,20 +36,28 @@ class RunLog:
     def start(cls, folder: str | Path | None, *, console: bool = True, verbose: bool = False) -> RunLog:
         """Log to `folder`/log.txt (no file if None) and to stderr; quietens Lightning's banner.
 
-        The file is appended to, so a resumed run keeps its history. Raises AptlabError if the file
+        The file is appended to, so a resumed run keeps its history, and begins with what was logged while there was
+        no folder yet: after an earlier `start(None)`. Raises AptlabError if the file
         cannot be opened.
         """
+        earlier = list(cls._current.early.records) if cls._current is not None else []
         if cls._current is not None:
             cls._current.close()
         handlers: dict[logging.Handler, tuple[str, ...]] = {}
+        early = _Early()
         if folder is not None:
-            handlers[_file(Path(folder) / "log.txt")] = _SOURCES
+            file = _file(Path(folder) / "log.txt")
+            handlers[file] = _SOURCES
+            for record in earlier:
+                file.handle(record)
+        else:
+            handlers[early] = _SOURCES
         if console:
             handlers[_console(verbose)] = ("aptlab", "py.warnings")
         quiet_lightning()
         logging.captureWarnings(True)
         logging.getLogger("aptlab").setLevel(logging.DEBUG)
-        cls._current = cls(handlers)
+        cls._current = cls(handlers, early)
         return cls._current
 
     def close(self) -> None:
@@ -67,6 +76,18 @@ class RunLog:
 
     def __exit__(self, *problem: object) -> None:
         self.close()
+
+
+class _Early(logging.Handler):
+    """Keeps the latest records until there is a file for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=1000)
+        self.addFilter(_Once())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 class _Redacting(logging.Formatter):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import Config, check, compose
+from aptlab.config import Config, check, compose, redact
 from aptlab.errors import CheckpointError, ConfigError, suggest
+from aptlab.redact import HIDDEN
 
 log = logging.getLogger("aptlab")
 
 # Keys whose change leaves the meaning of a checkpoint's state alone.
 FREE = (
-    *("job", "run_dir", "ckpt", "load", "vocab", "paths", "logger", "device", "callbacks", "compile"),
+    *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile"),
     *("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.val_check_interval"),
     *("trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
 )
 # Keys whose change makes another model out of the same weights.
-MODEL = ("size", "rope", "smooth", "attention", "ffn", "norm", "model", "context")
+MODEL = ("size", "rope", "smooth", "attention", "ffn", "norm", "model", "context", "vocab")
 LOADS = ("auto", "resume", "weights")
 
 
@@ -69,20 +71,50 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
     outputs = Path(value_of(args, "paths.root") or "outputs") / (value_of(args, "job") or "train")
     path = find(outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last")
     manifest = read_manifest(path)
-    stored = [arg for arg in manifest.overrides if arg.partition("=")[0] not in ("ckpt", "load")]
     new = [arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")]
+    stored = still_meant(manifest.overrides, new, manifest.choices)
+    hidden = [arg for arg in stored if HIDDEN in arg]
+    stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
     check(config)
-    changed = changes(manifest.config, config.resolved()) if manifest.config else {}
-    resume = decide(load, changed)
+    changed = changes(manifest.config, redact(config.resolved())) if manifest.config else {}
+    resume = decide(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
-        config = compose("train", [*fresh, *new])
-    elif value_of(new, "run_dir") is None:
-        folder = path.parent.parent if path.parent.name == "checkpoints" else None
-        if folder is not None:
-            config = compose("train", [*stored, *new, f"run_dir='{folder}'"])
-    return Plan(config, path, resume, notes=describe(path, changed, resume))
+        config = config if fresh == stored else compose("train", [*fresh, *new])
+    elif value_of(new, "run_dir") is None and path.parent.name == "checkpoints":
+        config = in_folder(config, path.parent.parent)
+    lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
+    return Plan(config, path, resume, notes=(*describe(path, changed, resume), *lost))
+
+
+def in_folder(config: Config, folder: Path) -> Config:
+    """The configuration with `run_dir`, among the overrides too."""
+    cfg = config.cfg.copy()
+    cfg.run_dir = str(folder)
+    overrides = [arg for arg in config.overrides if arg.partition("=")[0] != "run_dir"]
+    return dataclasses.replace(config, cfg=cfg, overrides=[*overrides, f"run_dir={quoted(str(folder))}"])
+
+
+def still_meant(stored: list[str], new: list[str], choices: Mapping[str, Any]) -> list[str]:
+    """The stored overrides that the new ones do not replace.
+
+    A new option of a group replaces the values set inside the old one: `rope=standard` drops `rope.factor=8`.
+    """
+    chosen = dict(arg.lstrip("+").split("=", 1) for arg in new if "=" in arg)
+    replaced = [key for key, value in chosen.items() if key in choices and choices[key] != value]
+    gone = ("ckpt", "load", *(f"{group}." for group in replaced))
+    kept = [arg for arg in stored if arg not in new]
+    return [arg for arg in kept if not any(matches(arg.lstrip("+~").partition("=")[0], key) for key in gone)]
+
+
+def matches(key: str, pattern: str) -> bool:
+    return key.startswith(pattern) if pattern.endswith(".") else key == pattern
+
+
+def quoted(text: str) -> str:
+    """The text as a quoted value of an override."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -97,24 +129,37 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Every leaf that differs, as (old, new). Copies made by slots (task.net…, model.shape…) are left out."""
+    """Every leaf that differs, as (old, new). Copies made by slots (task.net…, model.shape…) are left out.
+
+    `vocab` counts only where both say a number: null means what the tokenizer has, which is filled in later.
+    """
     before, after = (flat({k: v for k, v in tree.items() if k not in ("task", "model")}) for tree in (old, new))
     for key in ("tied", "_target_"):
         before[f"model.{key}"] = (old.get("model") or {}).get(key)
         after[f"model.{key}"] = (new.get("model") or {}).get(key)
-    keys = [key for key in {**before, **after} if not belongs(key, ("vocab", "data.tokenizer", "data.context"))]
-    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+    copies = ["data.tokenizer", "data.context"]
+    if None in (before.get("vocab"), after.get("vocab")):
+        copies.append("vocab")
+    keys = [key for key in {**before, **after} if not belongs(key, copies)]
+    found = {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+    seeds = [key for key in ("data.seed", "callbacks.seed.seed") if key in found and found[key] == found.get("seed")]
+    return {key: pair for key, pair in found.items() if key not in seeds}
 
 
-def belongs(key: str, prefixes: tuple[str, ...]) -> bool:
+def belongs(key: str, prefixes: Sequence[str]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def decide(load: str, changed: Mapping[str, tuple[Any, Any]]) -> bool:
-    """Whether to resume. `auto` resumes unless the model is another one; other changes need a word from the user."""
+def decide(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained: bool = True) -> bool:
+    """Whether to resume. `auto` resumes unless the model is another one; other changes need a word from the user.
+
+    A checkpoint that no training wrote (an imported one) holds weights alone.
+    """
     model = sorted(key for key in changed if belongs(key, MODEL))
     other = sorted(key for key in changed if not belongs(key, MODEL) and not belongs(key, FREE))
-    if load == "weights":
+    if not trained and load == "resume":
+        raise CheckpointError("load=resume: this checkpoint holds weights alone; use load=weights")
+    if load == "weights" or not trained:
         return False
     if load == "resume":
         if model:
@@ -139,6 +184,6 @@ def listed(keys: list[str], changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 def describe(path: Path, changed: Mapping[str, tuple[Any, Any]], resume: bool) -> tuple[str, ...]:
     lines = [f"{'continuing from' if resume else 'new run from the weights of'} {path}"]
-    shown = sorted(key for key in changed if not belongs(key, ("job", "run_dir", "ckpt", "load", "vocab", "paths")))
+    shown = sorted(key for key in changed if not belongs(key, ("job", "run_dir", "ckpt", "load", "paths")))
     lines += [f"  {key}: {changed[key][0]} -> {changed[key][1]}" for key in shown]
     return tuple(lines)

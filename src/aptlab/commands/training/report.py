@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aptlab.callbacks.progress import clock, monitor_of
-from aptlab.evals import evaluate_lengths, fitting_windows
+from aptlab.evals import evaluate_lengths
 from aptlab.loggers import WandbRun
 from aptlab.models.cost import Cost, by_part, cost
 from aptlab.report import length_table, run_figure
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from aptlab.commands.training.session import Session
 
 log = logging.getLogger("aptlab")
-MULTIPLES = (1, 2, 4, 8)
 SAMPLE_TOKENS = 200
 
 
@@ -86,11 +85,9 @@ def finish(session: Session, wall: float) -> None:
 
 
 def measure(session: Session, net: Any) -> list[dict[str, Any]]:
-    config = session.config.cfg
-    windows = fitting_windows(session.data, context=config.context, multiples=MULTIPLES)
     return evaluate_lengths(
         net,
-        windows,
+        session.windows,
         device=session.device.torch_device,
         precision=session.trainer.precision,
     )

@@ -20,14 +20,21 @@ from aptlab.checkpoint import AtomicIO, load_checkpoint, read_manifest
 from aptlab.commands.training.plan import Plan
 from aptlab.commands.training.report import announce, finish
 from aptlab.config import Config, build, redact, redact_overrides
+from aptlab.data.tokenizers import from_state
+from aptlab.data.windows import Windows
 from aptlab.device import Device, resolve_precision
 from aptlab.errors import CheckpointError, ConfigError
+from aptlab.evals import fitting_windows
 from aptlab.loggers import CSVMetrics, WandbRun
+from aptlab.models.hf import tokenizer_files
 from aptlab.runs import RunFolder, RunLog
+from aptlab.runs.ranks import rank
 from aptlab.tasks import LanguageTask
 
 log = logging.getLogger("aptlab")
 SIGTERM_CODE = 143
+MULTIPLES = (1, 2, 4, 8)
+CKPT_VARIABLE = "APTLAB_CKPT"
 
 
 @dataclass
@@ -42,22 +49,53 @@ class Session:
     trainer: Trainer
     device: Device
     loggers: list[Logger]
+    windows: Windows
+
+
+@dataclass
+class Parts:
+    """What is built before the run has a folder, so that a mistake found here leaves nothing behind."""
+
+    config: Config
+    device: Device
+    args: dict[str, Any]
+    precision: str
+    lengths: dict[str, Any]
+    data: Any
+    windows: Windows
+    task: LanguageTask
 
 
 def train(plan: Plan) -> int:
     """Train as planned; returns the exit code. Only rank zero writes and reports."""
-    config = plan.config
-    folder = RunFolder.create(root=config.cfg.paths.root, job=config.cfg.job, run_dir=config.cfg.run_dir)
-    with folder, RunLog.start(folder.path if folder.writer else None, console=folder.writer):
-        if plan.ckpt:
-            os.environ["APTLAB_CKPT"] = str(plan.ckpt)  # ranks must not look for "the last one" again
-        session = prepare(plan, folder)
-        with closing(session.loggers):
-            announce(session, plan.notes)
-            begun = time.perf_counter()
-            session.trainer.fit(session.task, datamodule=session.data, ckpt_path=plan.ckpt if plan.resume else None)
-            finish(session, wall=time.perf_counter() - begun)
+    cfg = plan.config.cfg
+    with RunLog.start(None, console=rank() == 0):
+        parts = assemble(plan)
+        folder = RunFolder.create(root=cfg.paths.root, job=cfg.job, run_dir=cfg.run_dir)
+        with folder, RunLog.start(folder.path if folder.writer else None, console=folder.writer), known(plan.ckpt):
+            session = prepare(plan, parts, folder)
+            with closing(session.loggers):
+                announce(session, plan.notes)
+                begun = time.perf_counter()
+                session.trainer.fit(session.task, datamodule=session.data, ckpt_path=plan.ckpt if plan.resume else None)
+                finish(session, wall=time.perf_counter() - begun)
     return 0
+
+
+@contextlib.contextmanager
+def known(ckpt: Path | None) -> Iterator[None]:
+    """Tell the ranks which checkpoint is meant: they must not look for "the last one" again."""
+    if ckpt is None:
+        yield
+        return
+    before = os.environ.get(CKPT_VARIABLE)
+    os.environ[CKPT_VARIABLE] = str(ckpt)
+    try:
+        yield
+    finally:
+        os.environ.pop(CKPT_VARIABLE)
+        if before is not None:
+            os.environ[CKPT_VARIABLE] = before
 
 
 @contextlib.contextmanager
@@ -78,31 +116,45 @@ def closing(loggers: list[Logger]) -> Iterator[None]:
                 logger.close(code)
 
 
-def prepare(plan: Plan, folder: RunFolder) -> Session:
+def assemble(plan: Plan) -> Parts:
+    """Device, data and task, and every check that needs them. Raises ConfigError, DataError and CheckpointError."""
     config = plan.config
     torch.manual_seed(config.cfg.seed)
     device: Device = build(config.cfg.device)
     args = device.trainer_args()
     precision = resolve_precision(config.cfg.precision, args["accelerator"])
-    data = build(config.cfg.data)
+    saved = load_checkpoint(plan.ckpt) if plan.ckpt else None
+    data = build(config.cfg.data, **same_tokenizer(config, saved))
     data.prepare_data()
     config = with_vocabulary(config, data.vocab_size)
+    lengths = lengths_of(config, data, args)
+    data.val_dataloader()
+    windows = fitting_windows(data, context=config.cfg.context, multiples=MULTIPLES)
     torch.manual_seed(config.cfg.seed)
     task: LanguageTask = build(config.cfg.task)
     task.bytes_per_token = data.bytes_per_token
-    if plan.ckpt and not plan.resume:
-        load_weights(task, plan.ckpt)
+    if saved is not None and plan.ckpt is not None:
+        load_weights(task, saved["state_dict"], plan.ckpt)
+        if plan.resume:
+            data.check_state(saved["aptlab"])
+    return Parts(config, device, args, precision, lengths, data, windows, task)
+
+
+def prepare(plan: Plan, parts: Parts, folder: RunFolder) -> Session:
+    """Write the files that open a run, and build loggers, callbacks and trainer."""
+    config, data = parts.config, parts.data
     if plan.resume:
         folder.reopen()
     folder.write_start(
         config=config.resolved(), overrides=config.overrides, choices=config.choices, seed=config.cfg.seed
     )
+    folder.write_text("tokenizer.json", tokenizer_files(data.tokenizer.state(), longest=0)["tokenizer.json"])
     loggers = make_loggers(config, folder, plan)
     callbacks = make_callbacks(config, plan.config.hash(), folder, data, loggers)
     trainer = build(config.cfg.trainer)(
-        **args,
-        **lengths_of(config, data, args),
-        precision=precision,
+        **parts.args,
+        **parts.lengths,
+        precision=parts.precision,
         logger=loggers,
         callbacks=callbacks,
         plugins=[AtomicIO()],
@@ -112,7 +164,19 @@ def prepare(plan: Plan, folder: RunFolder) -> Session:
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
     )
-    return Session(config, plan.config.hash(), folder, data, task, trainer, device, loggers)
+    hashed = plan.config.hash()
+    return Session(config, hashed, folder, data, parts.task, trainer, parts.device, loggers, parts.windows)
+
+
+def same_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, Any]:
+    """The tokenizer of the checkpoint, where the configuration asks for the same kind.
+
+    One trained anew on other text would give other numbers to the words that the weights know.
+    """
+    meta = (saved or {}).get("aptlab", {})
+    if not meta.get("tokenizer") or meta["config"].get("tokenizer") != config.resolved()["tokenizer"]:
+        return {}
+    return {"tokenizer": from_state(meta["tokenizer"])}
 
 
 def with_vocabulary(config: Config, have: int) -> Config:
@@ -132,22 +196,27 @@ def lengths_of(config: Config, data: LightningDataModule, args: dict[str, Any]) 
     """
     trainer = config.cfg.trainer
     accumulate = trainer.get("accumulate_grad_batches") or 1
-    lengths: dict[str, Any] = {}
+    lengths: dict[str, Any] = {"max_epochs": -1}
+    batches = data.batches_per_epoch(args.get("num_nodes", 1) * args["devices"])  # type: ignore[attr-defined]
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    if epochs is not None and epochs >= 0:
+        passes = epochs * batches // accumulate
+        if passes < 1:
+            raise ConfigError(
+                f"trainer.max_epochs={epochs} is not one step: the text has {batches} batches and "
+                f"trainer.accumulate_grad_batches={accumulate}; use more epochs or a smaller data.batch"
+            )
+        lengths["max_steps"] = steps = min(passes, steps) if steps > 0 else passes
+    if steps < 1 and not trainer.get("fast_dev_run"):
+        raise ConfigError(f"trainer.max_steps={steps}: the schedule needs an end; set trainer.max_steps or max_epochs")
     interval = trainer.get("val_check_interval")
     if interval is not None:
         if interval != int(interval) or interval < 1:
             raise ConfigError(
                 f"trainer.val_check_interval={interval} counts optimizer steps here; use a whole number of 1 or more"
             )
-        lengths["val_check_interval"] = int(interval) * accumulate
-    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-    if epochs is not None:
-        world = args.get("num_nodes", 1) * args["devices"]
-        per_epoch = data.batches_per_epoch(world) // accumulate  # type: ignore[attr-defined]
-        lengths["max_epochs"] = -1
-        lengths["max_steps"] = min(epochs * per_epoch, steps) if steps > 0 else epochs * per_epoch
-    else:
-        lengths["max_epochs"] = -1
+        # A run that is shorter than the interval is validated at its end.
+        lengths["val_check_interval"] = min(int(interval), max(1, steps)) * accumulate
     return lengths
 
 
@@ -188,8 +257,8 @@ def make_callbacks(
     return callbacks
 
 
-def load_weights(task: LanguageTask, path: Path) -> None:
-    state = load_checkpoint(path)["state_dict"]
+def load_weights(task: LanguageTask, state: dict[str, Any], path: Path) -> None:
+    """Put the weights of a checkpoint into the task; CheckpointError names those that do not fit."""
     own = task.state_dict()
     wrong = [
         f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}" for name in own if misfit(name, own, state)

@@ -1,0 +1,1 @@
+"""A rotary rule for aptlab, in a package of its own."""

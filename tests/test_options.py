@@ -1,0 +1,110 @@
+"""Every option of every group composes, checks and builds; every rotary rule trains with every smoothing."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aptlab.config import Config, build, check, compose
+from aptlab.config.places import library
+from aptlab.device import Device
+from aptlab.errors import ConfigError
+from aptlab.tasks.language import token_loss
+
+GROUPS = {group: sorted(options) for group, options in library().groups.items() if group != "recipe"}
+SWEEP = ("sweep", "launcher")
+OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options if group not in SWEEP]
+SWEEP_OPTIONS = [(group, option) for group in SWEEP for option in GROUPS[group]]
+NEEDS = {
+    "data=text": ["data.files=some.txt"],
+    "data=hub": ["data.repo=owner/name"],
+    "tokenizer=file": ["tokenizer.path=some.json"],
+}
+FACTORIES: dict[str, dict[str, Any]] = {
+    "smooth": {"layer": 0, "site": "ffn"},
+    "norm": {},
+}
+
+
+@functools.cache
+def composed(group: str, option: str) -> Config:
+    word = f"{group}={option}"
+    extra = [] if group in ("size", *SWEEP) else ["size=debug"]
+    return compose("sweep" if group in SWEEP else "train", [word, *extra, *NEEDS.get(word, [])])
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])
+def test_an_option_composes_checks_and_builds(group, option):
+    config = composed(group, option)
+    check(config)
+    assert config.choices[group] == option
+    node = config.resolved()[group]
+    if group == "paths":
+        assert node == {"root": "outputs"}
+        return
+    if group == "callbacks":
+        assert len([build(inner) for inner in node.values()]) == len(node)
+        return
+    if group in ("model", "task"):
+        (node if group == "model" else node["net"])["vocab"] = 257
+    made = build(node)
+    assert callable(made) if node.get("_partial_") else type(made).__name__ == node["_target_"].rpartition(".")[2]
+    if group in FACTORIES:
+        assert isinstance(made(32, **FACTORIES[group]), torch.nn.Module)
+
+
+@pytest.mark.parametrize("option", GROUPS["device"])
+def test_a_device_answers_or_says_what_is_missing(option):
+    device: Device = build(composed("device", option).cfg.device)
+    if option == "cuda" and not torch.cuda.is_available():
+        with pytest.raises(
+            ConfigError, match=r"device=cuda device\.devices=1 wants 1 CUDA device and 0 are here; use dev"
+        ):
+            device.trainer_args()
+    else:
+        assert device.trainer_args()["accelerator"] in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(("group", "option"), SWEEP_OPTIONS, ids=["=".join(pair) for pair in SWEEP_OPTIONS])
+def test_a_sweep_option_builds(group, option):
+    config = composed(group, option)
+    check(config)
+    assert type(build(config.cfg[group])).__module__.startswith("aptlab.commands.sweep")
+
+
+@pytest.mark.parametrize("smooth", GROUPS["smooth"])
+@pytest.mark.parametrize("rope", GROUPS["rope"])
+def test_every_rule_trains_with_every_smoothing(rope, smooth):
+    plain = composed("rope", rope).resolved()
+    parts = {"rope": plain["rope"], "smooth": composed("smooth", smooth).resolved()["smooth"], "vocab": 61}
+    torch.manual_seed(0)
+    net = build({**plain["model"], **parts})
+    optimizer = build({**plain["optim"], "lr": 1e-2}).make(net)
+    row = torch.randint(61, (4, 33))
+    losses = []
+    for _ in range(3):
+        loss = token_loss(net(row[:, :-1]).logits, row[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > losses[1] > losses[2]
+    assert all(weight.isfinite().all() for weight in net.parameters())
+
+
+def test_the_smallest_sizes_fit_their_names():
+    for option, low, high in (("debug", 2e4, 4e4), ("tiny", 7e5, 9e5), ("10m", 9e6, 11e6)):
+        node = {**composed("size", option).resolved()["model"], "vocab": 257}
+        with torch.device("meta"):
+            parameters = sum(weight.numel() for weight in build(node).parameters())
+        assert low < parameters < high, option
+
+
+def test_no_option_of_a_group_is_left_out_here():
+    conf = Path(__file__).parents[1] / "conf"
+    found = {path.name for path in conf.iterdir() if path.is_dir() and path.name != "recipe"}
+    assert found == set(GROUPS)
