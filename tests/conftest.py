@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from aptlab import redact
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", MPLBACKEND="Agg")
 
@@ -15,6 +17,7 @@ os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true",
 def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder: nothing of the user's is read, nothing is left behind."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(redact, "_seen", set())  # secrets of an earlier test are not this one's
     for name in ("APTLAB_RUN_DIR", "APTLAB_CKPT", "APTLAB_FAULT", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

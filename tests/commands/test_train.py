@@ -252,3 +252,8 @@ def left_over(mark: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_the_final_weights_are_validated_when_the_last_interval_is_not_full():
+    rows = table(train("trainer.max_steps=5", "trainer.val_check_interval=2").path)
+    assert [row["step"] for row in rows if row["val/loss"]] == ["2", "4", "5"]

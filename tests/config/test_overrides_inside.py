@@ -44,7 +44,5 @@ def test_an_equal_copy_of_the_shipped_files_is_no_second_definition(tmp_path):
 
 
 def test_a_wrong_option_does_not_hide_a_wrong_key():
-    with pytest.raises(
-        ConfigError, match=r"(?s)rope=yran: no such option; .*sead: unknown top-level"
-    ):
+    with pytest.raises(ConfigError, match=r"(?s)rope=yran: no such option; .*sead: unknown top-level"):
         compose("train", ["rope=yran", "sead=1"])

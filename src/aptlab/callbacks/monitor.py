@@ -32,6 +32,7 @@ class Monitor(Callback):
         self.tokens = 0  # of this rank's samples since the run began, for the speed over the whole run
         self.seconds = 0.0
         self.latest: Numbers = {}
+        self.validated: int | None = None  # step of the last validation
         self._step = -1
         self._reset()
 
@@ -93,7 +94,7 @@ class Monitor(Callback):
         if trainer.sanity_checking:
             return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        self.latest = self.latest | numbers
+        self.latest, self.validated = self.latest | numbers, trainer.global_step
         log(trainer, numbers, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,6 +107,7 @@ class Monitor(Callback):
             "tokens": self.tokens,
             "seconds": self.seconds,
             "latest": self.latest,
+            "validated": self.validated,
             "line": {
                 "loss": None if self._loss is None else float(self._loss),
                 "batches": self._batches,
@@ -116,6 +118,7 @@ class Monitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.seconds, self.latest = state_dict["tokens"], state_dict["seconds"], state_dict["latest"]
+        self.validated = state_dict["validated"]
         line = state_dict["line"]
         self._loss = None if line["loss"] is None else torch.tensor(line["loss"])
         self._batches, self._tokens, self._elapsed = line["batches"], line["tokens"], line["seconds"]

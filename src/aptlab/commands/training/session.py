@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 
+from aptlab.callbacks.progress import monitor_of
 from aptlab.checkpoint import AtomicIO, load_checkpoint, read_manifest
 from aptlab.commands.training.plan import Plan
 from aptlab.commands.training.report import announce, finish
@@ -78,6 +79,7 @@ def train(plan: Plan) -> int:
                 announce(session, plan.notes)
                 begun = time.perf_counter()
                 session.trainer.fit(session.task, datamodule=session.data, ckpt_path=plan.ckpt if plan.resume else None)
+                validate_last(session)
                 finish(session, wall=time.perf_counter() - begun)
     return 0
 
@@ -96,6 +98,13 @@ def known(ckpt: Path | None) -> Iterator[None]:
         os.environ.pop(CKPT_VARIABLE)
         if before is not None:
             os.environ[CKPT_VARIABLE] = before
+
+
+def validate_last(session: Session) -> None:
+    """Measure the final weights too where the last interval was not full."""
+    trainer = session.trainer
+    if trainer.enable_validation and monitor_of(trainer).validated != trainer.global_step:
+        trainer.validate(session.task, datamodule=session.data, verbose=False)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,91 @@
+"""What the README says can be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aptlab.cli import main
+from aptlab.cli.table import COMMANDS
+from aptlab.commands.sweep.request import plan as plan_sweep
+from aptlab.config import check, compose
+from aptlab.config.places import conf_dir
+from aptlab.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+NOT_IN_TABLE = {"task", "callbacks", "paths", "sweep", "launcher", "recipe"}
+
+
+def commands() -> list[str]:
+    """Every `aptlab …`, from blocks (what follows three spaces is an explanation) and from running text."""
+    lines = [line for block in BLOCKS for line in block.splitlines()]
+    lines = [re.split(r"\s{3,}|\s+#\s|\s*>>\s", line)[0] for line in lines]
+    lines = [re.sub(r"^(torchrun .* -m|pip install \S+ &&) aptlab", "aptlab", line) for line in lines]
+    spoken = [re.split(r"\s*>>\s", text)[0] for text in re.findall(r"`(aptlab [^`]+)`", README)]
+    return list(dict.fromkeys(line for line in [*lines, *spoken] if line.startswith("aptlab ")))
+
+
+def test_there_are_commands_to_test():
+    words = {shlex.split(line)[1] for line in commands()}
+    assert {"train", "eval", "generate", "export", "compare", "ls", "show", "check", "cp", "completion"} <= words
+    assert "aptlab train" in commands()
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if "rope=my_yarn" not in line and " cp " not in line])
+def test_a_command_line_is_accepted(line, capsys):
+    _, name, *args = shlex.split(line)
+    assert name in COMMANDS
+    if "-m" in args:
+        assert plan_sweep(args).work is not None
+    elif name == "check" and any(arg.endswith("=-1") for arg in args):
+        assert main([name, *args]) == 2
+        assert "-1" in capsys.readouterr().err
+    elif COMMANDS[name].config:
+        check(compose(name, args))
+    elif name in ("ls", "show", "check", "completion"):
+        assert main([name, *args]) == 0
+        assert capsys.readouterr().out
+
+
+def test_a_copied_option_can_be_used():
+    copy = next(shlex.split(line) for line in commands() if line.startswith("aptlab cp "))
+    assert main(copy[1:]) == 0
+    use = next(shlex.split(line) for line in commands() if line.startswith("aptlab train rope=my_yarn"))
+    assert compose(use[1], use[2:]).choices["rope"] == "my_yarn"
+
+
+def test_an_unknown_word_would_be_noticed():
+    with pytest.raises(ConfigError, match="rope=yan: no such option"):
+        compose("train", ["rope=yan"])
+
+
+def test_the_table_lists_the_options_that_there_are():
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", README, re.MULTILINE)
+    told = {group: set(re.findall(r"`([^`]+)`", re.sub(r"\(.*?\)", "", options))) for group, options in rows}
+    there = {
+        folder.name: {path.stem for path in folder.glob("*.yaml")}
+        for folder in conf_dir().iterdir()
+        if folder.is_dir() and folder.name not in NOT_IN_TABLE
+    }
+    assert told == there
+
+
+def test_continuous_integration_runs_the_second_command():
+    second = BLOCKS[0].splitlines()[1]
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    sed = next(line for line in lines if line.startswith('test_command="$(sed '))
+    done = subprocess.run(["bash", "-c", f'{sed}; echo "$test_command"'], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == second
+    assert second.startswith("pip install '.[dev]' && pytest")
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"(?<!!)\[[^\]]+\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,55 @@
+"""A recipe begins with its claim, composes, checks, and trains two steps at debug size."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from aptlab.commands.train import run
+from aptlab.config import check, compose
+from tests.commands.small_run import newest, texts
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+CLAIM = ("Command:", "Time:", "Expected:", "Source:")
+names = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+
+
+def test_the_group_is_a_relative_link():
+    assert (ROOT / "conf" / "recipe").is_symlink()
+    assert os.readlink(ROOT / "conf" / "recipe") == "../recipes"
+    assert RECIPES
+
+
+@names
+def test_it_begins_with_its_claim(path):
+    first, *lines = path.read_text().splitlines()
+    assert first == "# @package _global_"
+    claim = [line[2:] for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]]
+    found = {line.partition(" ")[0]: line for line in claim}
+    assert [word for word in found if word in CLAIM] == list(CLAIM)
+    assert f"aptlab train recipe={path.stem}" in found["Command:"]
+    assert re.search(r"\d+ (s|minutes)\b.* on ", found["Time:"])
+    assert re.search(r"\d\.\d+ bits per byte", found["Expected:"])
+    assert 10 <= len(lines) + 1 <= 30
+
+
+@names
+def test_it_composes_and_checks(path):
+    config = compose("train", [f"recipe={path.stem}"])
+    check(config)
+    assert config.choices["recipe"] == path.stem
+
+
+@names
+def test_it_trains_two_steps(path):
+    small = ["size=debug", "context=32", "trainer.max_steps=2", "device=cpu", "logger=none", "data.batch=4"]
+    small += ["data=text", f"data.files={texts()}", "data.split.val_fraction=0.3", "data.val_batches=1"]
+    small += ["tokenizer.vocab=300"] if "bpe" in path.stem else []
+    assert run([f"recipe={path.stem}", *small]) == 0
+    made = newest()
+    assert made.result.steps == 2
+    assert (made.choices["recipe"], made.choices["size"]) == (path.stem, "debug")
