@@ -106,7 +106,7 @@ def aptlab(case: Case) -> float:
     from lightning.pytorch import Callback
 
     from aptlab.commands.training.plan import Plan
-    from aptlab.commands.training.session import prepare
+    from aptlab.commands.training.session import assemble, prepare
     from aptlab.runs import RunFolder
 
     class Clock(Callback):
@@ -123,7 +123,8 @@ def aptlab(case: Case) -> float:
     case.config.cfg.trainer.val_check_interval = 10**6
     case.config.cfg.callbacks.checkpoints = None
     with tempfile.TemporaryDirectory() as root, RunFolder.create(run_dir=Path(root) / "run") as folder:
-        session = prepare(Plan(case.config), folder)
+        plan = Plan(case.config)
+        session = prepare(plan, assemble(plan), folder)
         clock = Clock()
         session.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         session.trainer.limit_val_batches = 0
