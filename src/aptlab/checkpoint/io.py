@@ -19,6 +19,7 @@ from aptlab.checkpoint.plain import check_plain, size_of
 from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import AptlabError, CheckpointError
 from aptlab.faults import fault
+from aptlab.runs.atomic import sync_folder
 
 FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
 
@@ -121,18 +122,6 @@ def _serialize(checkpoint: dict[str, Any], file: HashingFile) -> None:
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
         raise (cause or OSError(0, str(error).splitlines()[0])) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename durable, where the system can open folders."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:

@@ -24,7 +24,7 @@ def write_text(path: str | Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise AptlabError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another run_dir"
@@ -86,7 +86,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system can open folders."""
     try:
         handle = os.open(folder, os.O_RDONLY)
