@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except AptlabError as error:
         if os.environ.get("APTLAB_DEBUG") == "1":
             raise
-        return _tell(error)
+        return _tell(error, args)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader went away, as in `aptlab ls | head -1`
@@ -80,9 +80,10 @@ def _run(command: Command, args: list[str]) -> int | None:
     return getattr(importlib.import_module(module), function)(args)
 
 
-def _tell(error: AptlabError) -> int:
-    from aptlab.redact import redact_text
+def _tell(error: AptlabError, args: list[str]) -> int:
+    from aptlab.redact import redact_overrides, redact_text
 
+    redact_overrides(args)  # a secret that could not be parsed is one all the same
     if str(error):  # a rank other than zero leaves without a word
         print(redact_text(str(error)), file=sys.stderr)
     return error.exit_code
