@@ -35,5 +35,5 @@ class SameConfig(Callback):
         if other:
             raise ConfigError(
                 f"rank {other[0]} has another configuration than rank 0 ({hashes[other[0]]} and {hashes[0]}); "
-                "start all ranks with the same overrides, and sweeps with `aptlab sweep`"
+                "start all ranks with the same overrides, and sweeps with `aptlab train -m`"
             )

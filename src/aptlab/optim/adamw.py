@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2)."""
+class Adam(abc.ABC):
+    """The numbers that every Adam with decoupled weight decay takes."""
 
     lr: Positive = 3e-3
     weight_decay: NonNegative = 0.1
@@ -40,6 +41,15 @@ class AdamW:
 
     def __post_init__(self) -> None:
         validate(self)
+
+    @abc.abstractmethod
+    def make(self, net: nn.Module, *, unscaled: bool = True) -> Optimizer:
+        """The optimizer of all trainable parameters; `unscaled` is false where a loss scaler runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2)."""
 
     def make(self, net: nn.Module, *, unscaled: bool = True) -> Optimizer:
         """The optimizer of all trainable parameters.
@@ -55,20 +65,11 @@ class AdamW:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW8bit:
+class AdamW8bit(Adam):
     """AdamW whose two moments take one byte each, in blocks of 256 (Dettmers et al. 2022, arXiv:2110.02861).
 
     Tensors below 4096 elements keep 32-bit moments.
     """
-
-    lr: Positive = 3e-3
-    weight_decay: NonNegative = 0.1
-    beta1: OpenFraction = 0.9
-    beta2: OpenFraction = 0.95
-    eps: Positive = 1e-8
-
-    def __post_init__(self) -> None:
-        validate(self)
 
     def make(self, net: nn.Module, *, unscaled: bool = True) -> Optimizer:
         """The optimizer of all trainable parameters; an error where bitsandbytes is not installed."""
