@@ -14,7 +14,7 @@ ROWS = (
     "nn",
     "models",
     "data optim sample device checkpoint runs",
-    "tasks callbacks loggers evals",
+    "tasks callbacks loggers evals search",
     "report",
     "commands",
     "cli __main__ testing",

@@ -208,7 +208,7 @@ def test_bfloat16_is_near_float32():
 
 def test_bfloat16_decodes_with_a_bfloat16_cache():
     net, tokens = tiny_decoder(gain=4.0).bfloat16(), random_tokens(2, 20)
-    assert net.new_cache(2, 20).keys_LBKSD.dtype == torch.bfloat16
+    assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.bfloat16
     full = net(tokens).logits
     assert differ(decode(net, tokens, [8, 1]), full) < 0.05 * full.abs().max().item()
 

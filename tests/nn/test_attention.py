@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.place import Place
 from aptlab.nn.rope import Standard, YaRN
 from aptlab.nn.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
+from aptlab.nn.step import Step
 from tests.reference.attention import attend
 from tests.reference.norm import rms_norm
 from tests.reference.rope import rotate
@@ -20,15 +22,15 @@ SHAPE = Shape(dim=24, depth=1, heads=4, kv_heads=2, head_dim=8, hidden=8)
 def made(rule=None, shape=SHAPE, **options):
     torch.manual_seed(0)
     rotary = None if rule is None else RotaryEmbedding(rule, head_dim=shape.head_dim)
-    layer = FullAttention(shape, layer=0, rope=rotary, **options).double().eval()
+    layer = FullAttention(shape, layer=0, place=Place(rotary=rotary), **options).double().eval()
     for name, weight in layer.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
     return layer, torch.randn(2, 7, shape.dim, dtype=torch.float64)
 
 
-def angles_of(layer, tokens):
-    return None if layer.rope is None else layer.rope.angles(torch.arange(tokens).unsqueeze(0))
+def step(tokens=7, **given):
+    return Step(tokens, **given)
 
 
 def expected(layer, x, rule, shape=SHAPE, qk_norm=False, eps=1e-5):
@@ -52,7 +54,7 @@ def expected(layer, x, rule, shape=SHAPE, qk_norm=False, eps=1e-5):
 @pytest.mark.parametrize("rule", [None, Standard(), YaRN(factor=8.0, original_len=4)], ids=repr)
 def test_attention_is_the_papers(rule, qk_norm):
     layer, x = made(rule, qk_norm=qk_norm)
-    got = layer(x, angles=angles_of(layer, 7)).detach().numpy()
+    got = layer(x, step()).detach().numpy()
     wanted = np.stack([expected(layer, row, rule, qk_norm=qk_norm) for row in x.numpy()])
     assert np.abs(got - wanted).max() < (1e-12 if rule is None else 1e-6)  # the tables are float32
 
@@ -60,7 +62,7 @@ def test_attention_is_the_papers(rule, qk_norm):
 def test_qk_norm_eps_is_the_one_given():
     layer, x = made(None, qk_norm=True, qk_norm_eps=0.3)
     wanted = np.stack([expected(layer, row, None, qk_norm=True, eps=0.3) for row in x.numpy()])
-    assert np.abs(layer(x).detach().numpy() - wanted).max() < 1e-12
+    assert np.abs(layer(x, step()).detach().numpy() - wanted).max() < 1e-12
 
 
 def test_shared_keys_equal_repeated_ones():
@@ -74,28 +76,28 @@ def test_shared_keys_equal_repeated_ones():
     with torch.no_grad():
         full.qkv.weight.copy_(torch.cat((q, twice(k), twice(v))))
         full.out.weight.copy_(layer.out.weight)
-    angles = angles_of(layer, 7)
-    assert torch.allclose(layer(x, angles=angles), full(x, angles=angles), atol=1e-12, rtol=0)
+    assert torch.allclose(layer(x, step()), full(x, step()), atol=1e-12, rtol=0)
 
 
 def test_temperature_multiplies_the_logits():
     sharp, _ = made(YaRN(factor=16.0, original_len=4))
-    assert sharp.scale == pytest.approx((0.1 * math.log(16.0) + 1) ** 2 / math.sqrt(8), rel=1e-14)
+    assert sharp._look().scale == pytest.approx((0.1 * math.log(16.0) + 1) ** 2 / math.sqrt(8), rel=1e-14)
     plain, _ = made(Standard())
-    assert plain.scale == pytest.approx(1 / math.sqrt(8), rel=1e-14)
+    assert plain._look().scale == pytest.approx(1 / math.sqrt(8), rel=1e-14)
 
 
 def test_a_mask_of_the_causal_triangle_equals_no_mask():
     layer, x = made(Standard())
-    mask = torch.ones(7, 7, dtype=torch.bool).tril().expand(2, 1, 7, 7)
-    angles = angles_of(layer, 7)
-    assert torch.allclose(layer(x, angles=angles, mask=mask), layer(x, angles=angles), atol=1e-12, rtol=0)
+    masked = step(segments=torch.ones(2, 7, dtype=torch.long))
+    assert torch.equal(masked.mask(), torch.ones(7, 7, dtype=torch.bool).tril().expand(2, 1, 7, 7))
+    assert step().mask() is None
+    assert torch.allclose(layer(x, masked), layer(x, step()), atol=1e-12, rtol=0)
 
 
 def test_dropout_is_off_in_evaluation():
     layer, x = made(None, dropout=0.5)
-    assert torch.equal(layer(x), layer(x))
-    assert not torch.equal(layer.train()(x), layer(x))
+    assert torch.equal(layer(x, step()), layer(x, step()))
+    assert not torch.equal(layer.train()(x, step()), layer(x, step()))
 
 
 def test_autocast_with_a_float32_cache_works():
@@ -103,7 +105,7 @@ def test_autocast_with_a_float32_cache_works():
 
     layer, x = made(Standard())
     layer, x = layer.float(), x.float()
-    cache = KVCache.empty(depth=1, batch=2, kv_heads=2, head_dim=8, length=7)
+    cache = KVCache.empty(reach=[None], batch=2, kv_heads=2, head_dim=8, length=7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = layer(x, angles=angles_of(layer, 7), cache=cache)
-    assert (out.float() - layer(x, angles=angles_of(layer, 7))).abs().max() < 0.05
+        out = layer(x, step(cache=cache))
+    assert (out.float() - layer(x, step())).abs().max() < 0.05

@@ -6,7 +6,7 @@ import torch
 from aptlab.errors import AptlabError
 from aptlab.nn.cache import KVCache
 
-SIZE = {"depth": 2, "batch": 3, "kv_heads": 2, "head_dim": 4, "length": 5}
+SIZE = {"reach": [None, None], "batch": 3, "kv_heads": 2, "head_dim": 4, "length": 5}
 
 
 def new(tokens, seed=0):
@@ -35,20 +35,22 @@ def test_length_counts_only_when_every_layer_has_stored():
 
 def test_segments_are_one_where_none_are_given():
     cache = KVCache.empty(**SIZE)
-    assert torch.equal(cache.mark(None, 2), torch.ones(3, 2, dtype=torch.long))
+    cache.mark(None, None, 2)
     assert not cache.padded
     cache.advance(2)
     pads = torch.tensor([[0], [1], [2]])
-    assert torch.equal(cache.mark(pads, 1), torch.cat((torch.ones(3, 2, dtype=torch.long), pads), dim=1))
+    cache.mark(pads, pads + 5, 1)
+    assert torch.equal(cache.segments_BS[:, :3], torch.cat((torch.ones(3, 2, dtype=torch.long), pads), dim=1))
+    assert torch.equal(cache.places_BS[:, :3], torch.tensor([[0, 1, 5], [0, 1, 6], [0, 1, 7]]))
     assert cache.padded
+    assert cache.placed
 
 
 def test_it_takes_the_dtype_asked_for():
     cache = KVCache.empty(**SIZE, dtype=torch.bfloat16)
     k, v = cache.append(0, *new(1))
     assert k.dtype == v.dtype == torch.bfloat16
-    size = 2 * 2 * 3 * 2 * 5 * 4
-    assert cache.keys_LBKSD.numel() + cache.values_LBKSD.numel() == size
+    assert cache.bytes() == 2 * 2 * 2 * 3 * 2 * 5 * 4
 
 
 def test_too_many_tokens_are_refused():
@@ -57,3 +59,20 @@ def test_too_many_tokens_are_refused():
     cache.advance(3)
     with pytest.raises(AptlabError, match="the cache holds 5 tokens and 6 are needed; make it longer"):
         cache.append(0, *new(3))
+
+
+@pytest.mark.parametrize("pieces", [[1] * 40, [3, 1, 1, 7, 2, 1, 1, 1, 20, 1, 1, 1], [40], [9, 31], [8, 8, 8, 8, 8]])
+def test_a_rolling_layer_returns_the_last_keys_whatever_the_pieces(pieces):
+    reach = 5
+    cache = KVCache.empty(reach=[reach], batch=1, kv_heads=1, head_dim=1, length=40)
+    every = torch.arange(40.0).view(1, 1, 40, 1)
+    begin = 0
+    for tokens in pieces:
+        new = every[:, :, begin : begin + tokens]
+        k, v = cache.append(0, new, -new)
+        cache.advance(tokens)
+        wanted = every[:, :, max(0, begin - reach + 1) : begin + tokens]
+        assert torch.equal(k, wanted)
+        assert torch.equal(v, -wanted)
+        begin += tokens
+    assert cache.bytes() == 2 * 2 * reach * 4

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.errors import AptlabError
+from aptlab.nn.bias import NoBias
 from aptlab.nn.block import Block
 from aptlab.nn.cache import KVCache
+from aptlab.nn.place import Beside, Place
 from aptlab.nn.rope import Rope
-from aptlab.nn.rotary import LONGEST, Angles, RotaryEmbedding
+from aptlab.nn.rotary import LONGEST, rotary
 from aptlab.nn.shape import Shape
+from aptlab.nn.step import Step
 
 INIT_STD = 0.02
 
@@ -44,32 +47,50 @@ class Decoder(nn.Module):
         norm: Callable[..., nn.Module],
         smooth: Callable[..., nn.Module],
         tied: bool = True,
+        beside: Beside | None = None,
     ) -> None:
         super().__init__()
-        self.shape, self.vocab, self.rope, self.tied = shape, vocab, rope, tied
-        rules = [rope.at(layer) for layer in range(shape.depth)]
-        distinct = [rule for rule in dict.fromkeys(rules) if rule is not None]
-        self.rotaries = nn.ModuleList(
-            RotaryEmbedding(rule, head_dim=shape.head_dim)  # type: ignore[arg-type]
-            for rule in distinct
-        )
-        self.rotary_of = [None if rule is None else distinct.index(rule) for rule in rules]
+        self.shape, self.vocab, self.tied = shape, vocab, tied
+        beside = beside or Beside()
+        self.rotaries, self.biases = nn.ModuleList(), nn.ModuleList()
         self.embed = nn.Embedding(vocab, shape.dim)
+        self.places = None if beside.embed is None else beside.embed(dim=shape.dim)
+        places = self._places(rope, beside.bias)
         self.blocks = nn.ModuleList(
-            Block(
-                shape,
-                layer=layer,
-                rope=None if index is None else self.rotaries[index],  # type: ignore[arg-type]
-                attention=attention,
-                ffn=ffn,
-                norm=norm,
-                smooth=smooth,
-            )
-            for layer, index in enumerate(self.rotary_of)
+            Block(shape, layer=layer, place=place, attention=attention, ffn=ffn, norm=norm, smooth=smooth)
+            for layer, place in enumerate(places)
         )
         self.norm = norm(shape.dim)
         self.head = nn.Linear(shape.dim, vocab, bias=False)
         self.reset_parameters()
+
+    def _places(self, rope: Rope, bias: Callable[..., nn.Module] | None = None) -> list[Place]:
+        """What each layer does with positions; layers with equal rules share one module."""
+        self.rope = rope
+        heads, kv_heads, head_dim = self.shape.head_sizes()
+        placed = [rope.at(layer) for layer in range(self.shape.depth)]
+        rules = {one.rule: one.rule for one in placed if one.rule is not None}
+        modules = {rule: rotary(rule, head_dim=head_dim, heads=heads, kv_heads=kv_heads) for rule in rules}
+        self.rotaries = nn.ModuleList(modules.values())
+        if bias is not None:
+            self.biases = biases(bias, self.shape)
+        return [
+            Place(
+                rotary=None if one.rule is None else modules[one.rule],
+                scores=self.biases[layer % len(self.biases)] if len(self.biases) else None,
+                chunk=one.chunk,
+                growth=one.growth,
+                norm_after=one.norm_after,
+            )
+            for layer, one in enumerate(placed)
+        ]
+
+    def swap_rope(self, rope: Rope) -> None:
+        """Turn by another rule from now on; weights stay as they are."""
+        device = self.embed.weight.device
+        for block, place in zip(self.blocks, self._places(rope), strict=True):
+            block.attention.place = place  # type: ignore[union-attr]
+        self.rotaries.to(device)
 
     def reset_parameters(self) -> None:
         for name, module in self.named_modules():
@@ -87,29 +108,38 @@ class Decoder(nn.Module):
         *,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
+        lengths: Tensor | None = None,
         cache: KVCache | None = None,
         trace: bool = False,
     ) -> Output:
         """Logits of every token's successor.
 
-        positions  int64 [B, T]; null = counted from the cache's length
+        positions  int64 [B, T], or [B, T, N] for a rule of N streams; None = counted from the cache's length
         segments   int64 [B, T]; a token sees earlier tokens of its own segment; 0 = padding
+        lengths    int64 [B, T]: tokens that the sequence of each token has in the end, for rules that choose by it;
+                   None = as the cache says, or up to the last position of the segment
         cache      keys and values of earlier tokens, extended in place
         """
-        past = cache.length if cache is not None else 0
+        tokens = tokens_BT.shape[1]
         if positions is None:
-            self._check_length(past + tokens_BT.shape[1])
-            positions = torch.arange(past, past + tokens_BT.shape[1], device=tokens_BT.device).unsqueeze(0)
-        mask = self._mask(tokens_BT.shape[1], segments, cache)
-        angles: list[Angles] = [rotary.angles(positions) for rotary in self.rotaries]  # type: ignore[operator]
-        x, carries, traces = self.embed(tokens_BT), (None, None), {}
-        for block, index in zip(self.blocks, self.rotary_of, strict=True):
-            at = None if index is None else angles[index]
-            x, carries, seen = block(x, carries, angles=at, mask=mask, cache=cache, trace=trace)
+            self._check_length(tokens + (cache.length if cache is not None else 0))
+        else:
+            check_positions(positions)
+        step = Step(
+            tokens, positions=positions, segments=segments, lengths=lengths, cache=cache, device=tokens_BT.device
+        )
+        x, carries, traces = self._embedded(tokens_BT, step), (None, None), {}
+        for block in self.blocks:
+            x, carries, seen = block(x, carries, step, trace=trace)
             traces |= _named(block.layer, seen)  # type: ignore[arg-type]
         if cache is not None:
-            cache.advance(tokens_BT.shape[1])
+            cache.advance(tokens)
         return Output(self.head(self.norm(x)), traces)
+
+    def _embedded(self, tokens_BT: Tensor, step: Step) -> Tensor:
+        x = self.embed(tokens_BT)
+        added = None if self.places is None else self.places(step.places)
+        return x if added is None else x + added.to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
         """Keep the head tied: torch copies a shared weight twice on the way from or to the meta device."""
@@ -118,16 +148,20 @@ class Decoder(nn.Module):
             self.head.weight = self.embed.weight
         return self
 
-    def new_cache(self, batch: int, length: int) -> KVCache:
-        """An empty cache that fits this model's layers, dtype and device."""
+    def new_cache(self, batch: int, length: int, *, lengths: Tensor | None = None) -> KVCache:
+        """An empty cache that fits this model's layers, dtype and device.
+
+        `lengths` [B] says how many tokens each row will have in the end, None = `length`.
+        """
         weight = self.embed.weight
         _, kv_heads, head_dim = self.shape.head_sizes()
         return KVCache.empty(
-            depth=self.shape.depth,
+            reach=[block.attention.reach for block in self.blocks],  # type: ignore[union-attr]
             batch=batch,
             kv_heads=kv_heads,
             head_dim=head_dim,
             length=length,
+            lengths=lengths,
             dtype=weight.dtype,
             device=weight.device,
         )
@@ -136,23 +170,29 @@ class Decoder(nn.Module):
         if tokens > LONGEST:
             raise AptlabError(f"{tokens} tokens are more than the {LONGEST} positions that the rotary tables cover")
 
-    def _mask(self, tokens: int, segments_BT: Tensor | None, cache: KVCache | None) -> Tensor | None:
-        """Which keys each query sees, bool [B, 1, T, S]; None where plain causal attention says it all."""
-        past = cache.length if cache is not None else 0
-        if cache is None:
-            keys_BS = segments_BT
-        else:
-            keys_BS = cache.mark(segments_BT, tokens)
-            if segments_BT is None:
-                segments_BT = keys_BS[:, past:]
-        if segments_BT is None or keys_BS is None:
-            return None
-        if cache is not None and not cache.padded and (past == 0 or tokens == 1):
-            return None
-        device = segments_BT.device
-        queries_T1 = torch.arange(past, past + tokens, device=device).unsqueeze(1)
-        causal_TS = torch.arange(past + tokens, device=device) <= queries_T1
-        return (causal_TS & (segments_BT.unsqueeze(2) == keys_BS.unsqueeze(1))).unsqueeze(1)
+
+def biases(factory: Callable[..., nn.Module], shape: Shape) -> nn.ModuleList:
+    """One module for all layers where it says that layers share it, else one per layer; none for `bias=none`."""
+    heads, _, head_dim = shape.head_sizes()
+    first = factory(heads=heads, head_dim=head_dim, layer=0)
+    if isinstance(first, NoBias):
+        return nn.ModuleList()
+    rest = [] if first.shared else range(1, shape.depth)
+    return nn.ModuleList([first, *(factory(heads=heads, head_dim=head_dim, layer=layer) for layer in rest)])
+
+
+def check_positions(positions: Tensor) -> None:
+    """AptlabError for positions that no table holds; on an accelerator the device itself stops instead."""
+    if torch.compiler.is_compiling():
+        return
+    if positions.device.type == "cpu":
+        if positions.numel() and (positions.min() < 0 or positions.max() >= LONGEST):
+            raise AptlabError(
+                f"positions reach from {int(positions.min())} to {int(positions.max())}; they must be in "
+                f"[0, {LONGEST}): count from 0 at the first real token, and give padding position 0 with segment 0"
+            )
+    elif positions.device.type == "cuda":
+        torch._assert_async(((positions >= 0) & (positions < LONGEST)).all())
 
 
 def _named(layer: int, traces: tuple[Any, Any]) -> dict[str, dict[str, Tensor]]:

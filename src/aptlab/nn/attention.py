@@ -1,4 +1,4 @@
-"""Attention over all earlier tokens.
+"""Attention over earlier tokens.
 
 Legend: B batch, H query heads, K key/value heads, T new tokens, S all tokens, D head dim, C dim.
 """
@@ -9,21 +9,25 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aptlab.limits import OpenFraction, Positive
-from aptlab.nn.cache import KVCache
+from aptlab.nn.attend import Heads, Look, attend
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rotary import Angles, RotaryEmbedding
+from aptlab.nn.place import Place
+from aptlab.nn.reach import Sliding
 from aptlab.nn.shape import Shape
+from aptlab.nn.step import Step
 
 
 class FullAttention(nn.Module):
-    """softmax(q·k / sqrt(D)) v over all earlier tokens (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
+    """softmax(q·k / sqrt(D)) v over earlier tokens (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
 
     Heads may share keys and values (Ainslie et al. 2023, arXiv:2305.13245). `qk_norm` normalises queries and
     keys per head before they are rotated (Dehghani et al. 2023, arXiv:2302.05442; the Qwen 3 order). The rotary
     rule's temperature multiplies the logits, which is the same as scaling its cosines while all pairs rotate.
+
+    reach  how far back each layer sees; None = to the first token
+    sinks  a learned logit per head that takes attention and gives nothing (as in gpt-oss)
     """
 
     def __init__(
@@ -31,49 +35,79 @@ class FullAttention(nn.Module):
         shape: Shape,
         *,
         layer: int,
-        rope: RotaryEmbedding | None,
+        place: Place,
         qk_norm: bool = False,
         bias: bool = False,
         dropout: OpenFraction = 0.0,
         qk_norm_eps: Positive = 1e-5,
+        reach: Sliding | None = None,
+        sinks: bool = False,
     ) -> None:
         super().__init__()
-        self.layer, self.rope, self.dropout = layer, rope, dropout
+        self.layer, self.place, self.dropout = layer, place, dropout
         self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
         self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bias)
         self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=bias)
         self.qk_norm = qk_norm
         self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
-        self.scale = (rope.rule.temperature if rope else 1.0) / math.sqrt(self.head_dim)
+        self.sinks = nn.Parameter(torch.zeros(self.heads)) if sinks else None
+        self.window = None if reach is None else reach.at(layer)
 
-    def forward(
-        self, x_BTC: Tensor, *, angles: Angles | None = None, mask: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
+    @property
+    def reach(self) -> int | None:
+        """Keys that a token sees at most, itself included; None = all."""
+        limits = [limit for limit in (self.window, self.place.chunk) if limit is not None]
+        return min(limits, default=None)
+
+    def forward(self, x_BTC: Tensor, step: Step) -> Tensor:
         heads = self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         qk, v = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
-        q, k = self._place(qk, angles).split([self.heads, self.kv_heads], dim=1)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        out_BHTD = self._attend(q, k, v, mask)
+        q, k = self._turn(qk, step)
+        if step.cache is not None:
+            k, v = step.cache.append(self.layer, k, v)
+        out_BHTD = attend(Heads(q, k, v), step, self._look())
         return self.out(out_BHTD.transpose(1, 2).flatten(2))
 
-    def _place(self, qk: Tensor, angles: Angles | None) -> Tensor:
-        """Normalise per head where asked, then rotate; queries and keys lie side by side, [B, H + K, T, D]."""
+    def _turn(self, qk: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Normalise per head where asked, rotate, and scale queries by position; q and k lie side by side."""
+        place = self.place
         if self.qk_norm:
             q, k = qk.split([self.heads, self.kv_heads], dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
-        return qk if self.rope is None or angles is None else self.rope.rotate(qk, angles)
+        angles = None if place.rotary is None else step.angles(place.rotary)
+        if angles is not None:
+            qk = place.rotary.rotate(qk, angles)
+        if place.norm_after:
+            qk = unit_rms(qk)
+        q, k = qk.split([self.heads, self.kv_heads], dim=1)
+        if angles is not None and angles.scale is not None:
+            q = (q * angles.scale).to(q.dtype)
+        if place.growth is not None:
+            q = (q * growth_of(step.places, place.growth.floor, place.growth.scale)).to(q.dtype)
+        return q, k
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Fused attention; without a mask it is causal, and a single new token sees everything."""
-        return F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and q.shape[2] > 1,
-            scale=self.scale,
-            enable_gqa=self.heads != self.kv_heads,
+    def _look(self) -> Look:
+        rotary = self.place.rotary
+        decay = None if rotary is None else rotary.rule.decay(self.head_dim)
+        return Look(
+            scale=(1.0 if rotary is None else rotary.temperature) / math.sqrt(self.head_dim),
+            chunk=self.place.chunk,
+            window=self.window,
+            dropout=self.dropout if self.training else 0.0,
+            decay=None if decay is None else (decay, rotary.rule.layout),
+            scores=self.place.scores,
+            sinks=self.sinks,
         )
+
+
+def unit_rms(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x over its root mean square, computed in float32 (Llama 4's query and key norm; it has no weights)."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def growth_of(places_BT: Tensor, floor: int, scale: float) -> Tensor:
+    """1 + scale · ln(1 + floor((position + 1) / floor)), float32 [B, 1, T, 1]."""
+    steps = (places_BT + 1).div(floor, rounding_mode="floor")
+    return (1 + scale * torch.log1p(steps.float()))[:, None, :, None]

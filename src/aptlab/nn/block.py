@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from aptlab.nn.cache import KVCache
-from aptlab.nn.rotary import Angles, RotaryEmbedding
+from aptlab.nn.place import Place
 from aptlab.nn.shape import Shape
+from aptlab.nn.step import Step
 
 Factory = Callable[..., nn.Module]
 
@@ -25,7 +25,7 @@ class Block(nn.Module):
         shape: Shape,
         *,
         layer: int,
-        rope: RotaryEmbedding | None,
+        place: Place,
         attention: Factory,
         ffn: Factory,
         norm: Factory,
@@ -34,7 +34,7 @@ class Block(nn.Module):
         super().__init__()
         self.layer = layer
         self.attention_norm = norm(shape.dim)
-        self.attention = attention(shape, layer=layer, rope=rope)
+        self.attention = attention(shape, layer=layer, place=place)
         self.attention_smooth = smooth(shape.dim, layer=layer, site="attention")
         self.ffn_norm = norm(shape.dim)
         self.ffn = ffn(shape)
@@ -44,13 +44,11 @@ class Block(nn.Module):
         self,
         x: Tensor,
         carries: tuple[Any, Any],
+        step: Step,
         *,
-        angles: Angles | None = None,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
         trace: bool = False,
     ) -> tuple[Tensor, tuple[Any, Any], tuple[Any, Any]]:
-        delta = self.attention(self.attention_norm(x), angles=angles, mask=mask, cache=cache)
+        delta = self.attention(self.attention_norm(x), step)
         x, carry_attention, trace_attention = self.attention_smooth(x, delta, carries[0], trace=trace)
         delta = self.ffn(self.ffn_norm(x))
         x, carry_ffn, trace_ffn = self.ffn_smooth(x, delta, carries[1], trace=trace)

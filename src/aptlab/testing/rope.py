@@ -12,13 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptlab.nn.attend import Heads, attend
+from aptlab.nn.attention import FullAttention
+from aptlab.nn.place import Place
 from aptlab.nn.rope import Rope
-from aptlab.nn.rotary import RotaryEmbedding
+from aptlab.nn.shape import Shape
+from aptlab.nn.step import Step
 from aptlab.testing.contract import Contract, close, same
 from aptlab.testing.tiny import decode, random_tokens, tiny_decoder
 
 HEAD_DIMS = (4, 64, 128)
-SHIFTS = (1, 4, 977, 131_072, 9_999_000)
+SHIFTS = (1, 4, 977, 8_180, 131_072, 9_999_000)
 
 
 class RopeContract(Contract):
@@ -31,13 +35,19 @@ class RopeContract(Contract):
     head_dims: tuple[int, ...] = HEAD_DIMS
 
     def test_frequencies_are_finite_positive_and_fastest_first(self) -> None:
+        """Zero is allowed (a pair that never turns); the order is asked of rules with a base and a factor only."""
         for head_dim in self.head_dims:
-            freq = self.rule.inv_freq(head_dim)
-            where = f"inv_freq({head_dim})"
-            assert len(freq) == head_dim // 2, f"{where} has {len(freq)} values, {head_dim // 2} pairs need one each"
-            assert all(type(f) is float for f in freq), f"{where} must hold Python floats (float64)"
-            assert all(0 < f < math.inf for f in freq), f"{where} must be finite and positive: {freq}"
-            assert all(a >= b for a, b in itertools.pairwise(freq)), f"{where} must not increase: {freq}"
+            for freq in self.rule.regimes(head_dim):
+                where = f"inv_freq({head_dim})"
+                most = head_dim // 2
+                assert 0 < len(freq) <= most, f"{where} has {len(freq)} values, {most} pairs need one each at most"
+                assert all(type(f) is float for f in freq), f"{where} must hold Python floats (float64)"
+                assert all(0 <= f < math.inf for f in freq), f"{where} must be finite and not negative: {freq}"
+                if self._fields() >= {"factor", "base"} and self.rule.combine(head_dim) is None:
+                    assert all(a >= b for a, b in itertools.pairwise(freq)), f"{where} must not increase: {freq}"
+
+    def _fields(self) -> set[str]:
+        return {field.name for field in dataclasses.fields(self.rule)}  # type: ignore[arg-type]
 
     def test_frequencies_depend_on_the_head_dim_alone(self) -> None:
         first = {head_dim: self.rule.inv_freq(head_dim) for head_dim in self.head_dims}
@@ -52,19 +62,26 @@ class RopeContract(Contract):
         for head_dim in self.head_dims:
             change = shift_change(self.rule, head_dim)
             if self.rule.relative:
-                assert change < 1e-6, f"relative=True, and a joint shift changes logits by {change:.3g} (D={head_dim})"
+                assert change < 2e-6, (
+                    f"relative=True, and a joint shift changes attention by {change:.3g} (D={head_dim})"
+                )
             else:
-                assert change > 1e-3, f"relative=False, and no joint shift changes logits ({change:.3g}, D={head_dim})"
+                assert change > 1e-3, (
+                    f"relative=False, and no joint shift changes attention ({change:.3g}, D={head_dim})"
+                )
 
     def test_rotation_keeps_norms(self) -> None:
         for head_dim in self.head_dims:
-            x, rotary = vectors(32, head_dim), RotaryEmbedding(self.rule, head_dim=head_dim)
-            turned = rotary.rotate(x, rotary.angles(torch.arange(32).unsqueeze(0) * 400_009))
-            close(turned.norm(dim=-1) / x.norm(dim=-1), torch.ones(1, 1, 32), "rotation keeps norms", atol=1e-6)
+            if self.rule.amplitude(head_dim) is not None or self.rule.temperature_on == "cos_sin":
+                continue
+            x, module = vectors(32, head_dim), placed(self.rule, head_dim)[0].rotary
+            if module is not None:
+                turned = module.rotate(x, module.angles(torch.arange(32).unsqueeze(0) * 400_009))
+                ratio = turned.norm(dim=-1) / x.norm(dim=-1)
+                close(ratio, torch.ones_like(ratio), "rotation keeps norms", atol=1e-6)
 
     def test_factor_one_is_the_standard_rule(self) -> None:
-        fields = {field.name for field in dataclasses.fields(self.rule)}  # type: ignore[arg-type]
-        if not {"factor", "base"} <= fields:
+        if not self._fields() >= {"factor", "base"}:
             return
         rule: Any = dataclasses.replace(self.rule, factor=1.0)  # type: ignore[type-var]
         for head_dim in self.head_dims:
@@ -90,9 +107,12 @@ class RopeContract(Contract):
 
     def test_casting_the_model_keeps_float32_tables(self) -> None:
         net = tiny_decoder(rope=self.rule)
-        before = {name: table.clone() for name, table in net.rotaries.named_buffers()}
-        assert before, "the decoder has no rotary tables"
-        for name, table in copy.deepcopy(net).bfloat16().rotaries.named_buffers():
+        before = {name: table.clone() for name, table in net.rotaries.state_dict(keep_vars=True).items()}
+        before |= {name: table.clone() for name, table in net.rotaries.named_buffers()}
+        cast = copy.deepcopy(net).bfloat16().rotaries
+        after = dict(cast.named_buffers()) | dict(cast.named_parameters())
+        assert set(after) == set(before), f"casting changed {sorted(set(after) ^ set(before))}"
+        for name, table in after.items():
             same(table, before[name], f"{name} after .bfloat16()")
 
     def test_config_builds_an_equal_rule(self) -> None:
@@ -108,14 +128,47 @@ def vectors(tokens: int, head_dim: int, seed: int = 0) -> Tensor:
     return torch.randn(1, 1, tokens, head_dim, generator=generator, dtype=torch.float64)
 
 
+def placed(rule: Rope, head_dim: int) -> list[Place]:
+    """What the rule makes of the first layers of a model with two key heads."""
+    shape = Shape(dim=8, depth=4, heads=4, kv_heads=2, head_dim=head_dim, hidden=8)
+    return [block.attention.place for block in tiny_decoder(rope=rule, shape=shape).blocks]  # type: ignore[union-attr]
+
+
 def shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> float:
-    """Largest change of a logit q·k / sqrt(D), over joint shifts of up to ten million positions."""
-    rotary = RotaryEmbedding(rule, head_dim=head_dim)
-    q, k = vectors(tokens, head_dim, 1), vectors(tokens, head_dim, 2)
+    """Largest change of attention's output over joint shifts of up to ten million positions, in any layer.
+
+    Vectors have unit variance and float64. A rule of several streams is shifted in each; a rule that chooses by
+    length is told the same length before and after.
+    """
+    shape = Shape(dim=8, depth=1, heads=4, kv_heads=2, head_dim=head_dim, hidden=8)
+    q, k, v = (
+        vectors(heads * tokens, head_dim, seed).view(1, heads, tokens, head_dim) for seed, heads in enumerate((4, 2, 2))
+    )
     places = torch.arange(tokens).unsqueeze(0)
+    if rule.streams > 1:
+        places = torch.stack([places // 5 + places % (3 + stream) for stream in range(rule.streams)], dim=-1)
 
-    def logits(shift: int) -> Tensor:
-        angles = rotary.angles(places + shift)
-        return rotary.rotate(q, angles) @ rotary.rotate(k, angles).transpose(-1, -2) / math.sqrt(head_dim)
+    def out(layer: FullAttention, shift: Tensor, length: int) -> Tensor:
+        lengths = torch.full((1, tokens), length)
+        step = Step(tokens, positions=places + shift, lengths=lengths)
+        turned = layer._turn(torch.cat((q, k), dim=1), step)
+        return attend(Heads(*turned, v), step, layer._look())
 
-    return max((logits(shift) - logits(0)).abs().max().item() for shift in SHIFTS)
+    change = 0.0
+    for place in placed(rule, head_dim):
+        layer = FullAttention(shape, layer=0, place=place).eval()
+        for length in (tokens, 10_000_000):
+            still = out(
+                layer, torch.zeros(rule.streams, dtype=torch.long) if rule.streams > 1 else torch.tensor(0), length
+            )
+            for shift in SHIFTS:
+                for moved in shifts(shift, rule.streams):
+                    change = max(change, (out(layer, moved, length) - still).abs().max().item())
+    return change
+
+
+def shifts(size: int, streams: int) -> list[Tensor]:
+    """The same shift of every stream alone."""
+    if streams == 1:
+        return [torch.tensor(size)]
+    return [torch.eye(streams, dtype=torch.long)[stream] * size for stream in range(streams)]

@@ -120,7 +120,7 @@ def _refused(group: str, part: object, way_out: str) -> str:
 
 def _one_rule(net: Decoder) -> Any:
     """The rotary rule, if it is the same in all layers."""
-    rules = {net.rope.at(layer) for layer in range(net.shape.depth)}
+    rules = {net.rope.at(layer).rule for layer in range(net.shape.depth)}
     if len(rules) > 1:
         raise ConfigError(
             f"rope={type(net.rope).__name__} differs from layer to layer and cannot be exported to format=hf; "

@@ -1,64 +1,14 @@
-"""Rotary frequency rules: pure math on Python floats, no torch.
-
-A rule says how fast each pair of a head turns. For head dimension D there are P = D/2 pairs; pair i of
-the standard rule turns by `base^(-2i/D)` radians per token (Su et al. 2021, arXiv:2104.09864). The
-extension rules slow pairs down so that a longer context meets only angles seen in training.
-
-`relative` declares that the logit of a query at m and a key at n depends on m - n alone.
-"""
+"""Rules whose frequencies never change. Sources are named with each."""
 
 from __future__ import annotations
 
-import abc
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from aptlab.errors import ConfigError
-from aptlab.limits import AtLeastOne, Positive, PositiveInt, validate
-
-Frequencies = tuple[float, ...]
-
-
-class Rope(abc.ABC):
-    """A rule of rotary positions. Subclasses are frozen dataclasses."""
-
-    relative: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-    @abc.abstractmethod
-    def inv_freq(self, head_dim: int) -> Frequencies:
-        """Radians per token of each of the head_dim / 2 pairs, fastest first, in float64."""
-
-    @property
-    def temperature(self) -> float:
-        """Factor on the attention logits q·k (1 = none)."""
-        return 1.0
-
-    def at(self, layer: int) -> Rope | None:
-        """The rule of one layer; None where the layer has no rotary positions."""
-        del layer
-        return self
-
-
-def standard_frequencies(base: float, head_dim: int) -> Frequencies:
-    """theta_i = base^(-2i/D) for i = 0 .. D/2 - 1."""
-    if head_dim < 2 or head_dim % 2:
-        raise ConfigError(f"size.head_dim={head_dim} is not a positive even number, rotary pairs need one")
-    if base <= 1:
-        raise ConfigError(f"rope.base={base} must be larger than 1, so that later pairs turn slower; published: 10000")
-    return tuple(base ** (-2 * i / head_dim) for i in range(head_dim // 2))
-
-
-def blend(frequencies: Frequencies, factor: float, keep: Frequencies) -> Frequencies:
-    """Per pair: `keep` parts of the frequency as it is, the rest divided by `factor`."""
-    return tuple(k * f + (1 - k) * f / factor for f, k in zip(frequencies, keep, strict=True))
-
-
-def clamp01(value: float) -> float:
-    return min(1.0, max(0.0, value))
+from aptlab.limits import AtLeastOne, Positive, PositiveInt
+from aptlab.nn.rope.base import Frequencies, Placement, Rope, Rotation, blend, clamp01, standard_frequencies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +18,23 @@ class NoRope(Rope):
     def inv_freq(self, head_dim: int) -> Frequencies:
         raise ConfigError("rope=none has no frequencies; choose a rope option such as rope=standard")
 
-    def at(self, layer: int) -> None:
+    def at(self, layer: int) -> Placement:
         del layer
+        return Placement()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standard(Rope):
+class Standard(Rotation):
     """Rotary embedding as published: theta_i = base^(-2i/D) (Su et al. 2021, arXiv:2104.09864, eq. 15)."""
-
-    base: Positive = 10_000.0
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         return standard_frequencies(self.base, head_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Rope):
+class Linear(Rotation):
     """Position interpolation: every frequency divided by `factor` (Chen et al. 2023, arXiv:2306.15595, eq. 4)."""
 
-    base: Positive = 10_000.0
     factor: AtLeastOne = 4.0
 
     def inv_freq(self, head_dim: int) -> Frequencies:
@@ -94,13 +42,12 @@ class Linear(Rope):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NTK(Rope):
+class NTK(Rotation):
     """NTK-aware scaling: base' = base · factor^(D/(D-2)) (bloc97 2023; Peng et al. 2023, arXiv:2309.00071, eq. 16).
 
     The fastest pair keeps its frequency, the slowest is divided by exactly `factor`.
     """
 
-    base: Positive = 10_000.0
     factor: AtLeastOne = 4.0
 
     def scaled_base(self, head_dim: int) -> float:
@@ -113,7 +60,7 @@ class NTK(Rope):
 
 
 @dataclass(frozen=True, kw_only=True)
-class YaRN(Rope):
+class YaRN(Rotation):
     """Keep fast pairs, divide slow ones by `factor`, ramp between, sharpen logits (Peng et al. 2023, arXiv:2309.00071).
 
     A pair that turns `beta_fast` times or more within `original_len` tokens is kept, one that turns
@@ -126,7 +73,6 @@ class YaRN(Rope):
     The temperature multiplies queries and keys by 0.1 ln(factor) + 1 each (eq. 22), so logits by its square.
     """
 
-    base: Positive = 10_000.0
     factor: AtLeastOne = 4.0
     original_len: PositiveInt = 4096
     beta_fast: Positive = 32.0
@@ -171,7 +117,7 @@ class YaRN(Rope):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Llama3(Rope):
+class Llama3(Rotation):
     """The Llama 3.1 rule: by-parts scaling with a ramp in turns and no temperature (Meta 2024, arXiv:2407.21783).
 
     Pairs with more than `high` turns within `original_len` are kept, with fewer than `low` divided by `factor`,

@@ -1,0 +1,142 @@
+"""Rotation of queries and keys by exact angles at any position.
+
+Legend: B batch, H heads, T tokens, D head dim, P pairs that turn (D/2, or fewer), R regimes, N streams of positions.
+A position is split as hi·4096 + lo. Cosines and sines of hi·4096·theta and of lo·theta are built once in
+float64, stored in float32 and joined by one complex product, so that the error does not grow with position
+(a float32 product position·theta is off by half a radian at ten million tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from aptlab.nn.rope import Rope
+from aptlab.nn.rotary.angles import Angles, scaled, streams_of
+from aptlab.ops.rotary import rotate
+
+STEP = 4096
+LONGEST = STEP * STEP  # positions the two tables cover: 16.7 million
+
+
+class RotaryEmbedding(nn.Module):
+    """Turns pair i of a head by position · theta_i, in the rule's layout of pairs.
+
+    Half-split pairs (i, i + P) are those of Llama checkpoints; Su et al. 2021 (arXiv:2104.09864, eq. 34) pair
+    neighbours (2i, 2i + 1): the same rotation after a permutation of the projection's rows.
+
+    heads     query heads, and kv_heads those of keys: needed by rules that differ from head to head
+    adaptive  whether angles depend on the length of a token's sequence
+    """
+
+    hi_cos: Tensor
+    hi_sin: Tensor
+    lo_cos: Tensor
+    lo_sin: Tensor
+
+    def __init__(self, rule: Rope, *, head_dim: int, heads: int = 1, kv_heads: int = 1) -> None:
+        super().__init__()
+        self.rule = rule
+        self.head_dim = head_dim
+        self.regimes = len(rule.regimes(head_dim))
+        self.of_head = spread_heads(rule.head_regimes(kv_heads), heads, kv_heads)
+        self.adaptive = self.regimes > 1 and self.of_head is None
+        self.combine = groups_of(rule.combine(head_dim))
+        for name, table in self._tables().items():
+            self.register_buffer(name, table, persistent=False)
+
+    @property
+    def temperature(self) -> float:
+        """Factor on the logits that is the same for all tokens; what differs is in `Angles.scale`."""
+        values = set(self.rule.temperatures())
+        return values.pop() if self.rule.temperature_on == "logits" and len(values) == 1 else 1.0
+
+    def _tables(self) -> dict[str, Tensor]:
+        """[R · 4096, P] each, the regimes below one another."""
+        steps_N1 = torch.arange(STEP, dtype=torch.float64, device="cpu").unsqueeze(1)
+        tables: dict[str, list[Tensor]] = {"hi_cos": [], "hi_sin": [], "lo_cos": [], "lo_sin": []}
+        for frequencies in self.rule.regimes(self.head_dim):
+            theta_P = torch.tensor(frequencies, dtype=torch.float64, device="cpu")
+            for name, angle_NP in (("hi", steps_N1 * STEP * theta_P), ("lo", steps_N1 * theta_P)):
+                tables[f"{name}_cos"].append(angle_NP.cos().float())
+                tables[f"{name}_sin"].append(angle_NP.sin().float())
+        return {name: torch.cat(parts) for name, parts in tables.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
+        """Follow the device, never the dtype: bfloat16 tables ruin positions beyond 256."""
+        device = fn(torch.empty(0, device=self.lo_cos.device)).device
+        for name, table in self._tables().items():
+            setattr(self, name, table.to(device))
+        return self
+
+    def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:
+        """Angles of integer positions in [0, 16.7 million), int64 [B, T] or [B, T, N]; B = 1 serves every row.
+
+        lengths_BT  length of the sequence that each token belongs to; None = up to the row's largest position
+        """
+        streams = streams_of(self.rule, positions)
+        if self.of_head is not None:
+            parts = [self._turn(streams, torch.full_like(streams[0], regime)) for regime in range(self.regimes)]
+            cos, sin = (torch.stack([part[i] for part in parts], dim=1)[:, self.of_head] for i in range(2))
+            return scaled(self.rule, Angles(cos, sin), streams[0], None)
+        regime_BT = None
+        if self.adaptive:
+            if lengths_BT is None:
+                lengths_BT = (streams[0].amax(-1, keepdim=True) + 1).expand_as(streams[0])
+            regime_BT = self.rule.regime(streams[0], lengths_BT)
+        cos_BTP, sin_BTP = self._turn(streams, regime_BT)
+        return scaled(self.rule, Angles(cos_BTP.unsqueeze(1), sin_BTP.unsqueeze(1)), streams[0], regime_BT)
+
+    def _turn(self, streams: tuple[Tensor, ...], regime_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, T, P] of one stream, or of sums of several."""
+        if self.combine is None:
+            return self._look_up(streams[0], regime_BT)
+        cos_parts, sin_parts = [], []
+        for coefficients, pairs in self.combine.groups:
+            place_BT = sum(c * stream for c, stream in zip(coefficients, streams, strict=True) if c)
+            assert isinstance(place_BT, Tensor)
+            cos, sin = self._look_up(place_BT.abs(), regime_BT, pairs)
+            cos_parts.append(cos)
+            sin_parts.append(sin * place_BT.sign().unsqueeze(-1))
+        return torch.cat(cos_parts, -1)[..., self.combine.order], torch.cat(sin_parts, -1)[..., self.combine.order]
+
+    def _look_up(
+        self, place_BT: Tensor, regime_BT: Tensor | None, pairs: list[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        hi, lo = place_BT.div(STEP, rounding_mode="floor"), place_BT % STEP
+        if regime_BT is not None:
+            hi, lo = hi + regime_BT * STEP, lo + regime_BT * STEP
+        tables = (self.hi_cos, self.hi_sin, self.lo_cos, self.lo_sin)
+        hi_cos, hi_sin, lo_cos, lo_sin = tables if pairs is None else (table[:, pairs] for table in tables)
+        hi_cos, hi_sin, lo_cos, lo_sin = hi_cos[hi], hi_sin[hi], lo_cos[lo], lo_sin[lo]
+        return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
+
+    def rotate(self, x_BHTD: Tensor, angles: Angles) -> Tensor:
+        """Rotate in float32 and round once to the input's dtype."""
+        return rotate(x_BHTD, angles.cos, angles.sin, layout=self.rule.layout)
+
+    def extra_repr(self) -> str:
+        return f"{self.rule}, head_dim={self.head_dim}"
+
+
+class Combined:
+    """Pairs that share the coefficients of their streams, and the order that puts the groups' pairs back."""
+
+    def __init__(self, coefficients: tuple[tuple[int, ...], ...]) -> None:
+        distinct = list(dict.fromkeys(coefficients))
+        self.groups = [(one, [i for i, own in enumerate(coefficients) if own == one]) for one in distinct]
+        placed = [pair for _, pairs in self.groups for pair in pairs]
+        self.order = [placed.index(pair) for pair in range(len(coefficients))]
+
+
+def groups_of(coefficients: tuple[tuple[int, ...], ...] | None) -> Combined | None:
+    return None if coefficients is None else Combined(coefficients)
+
+
+def spread_heads(regimes: tuple[int, ...] | None, heads: int, kv_heads: int) -> list[int] | None:
+    """The regime of every query head and then of every key head: a query turns like the key it meets."""
+    if regimes is None:
+        return None
+    return [regimes[head * kv_heads // heads] for head in range(heads)] + list(regimes)
