@@ -46,6 +46,7 @@ DIALS = {
         "top_p": "Fraction",
         "min_p": "Fraction",
         "repetition_penalty": "Positive",
+        "crossing": "Literal['admit', 'reprefill', 'rerotate', 'error']",
         "seed": "NonNegativeInt",
         "samples": "PositiveInt",
         "stop": "list[str]",

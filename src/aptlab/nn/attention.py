@@ -71,31 +71,34 @@ class FullAttention(nn.Module):
 
     def _turn(self, qk: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Normalise per head where asked, rotate, and scale queries by position; q and k lie side by side."""
-        place = self.place
+        place, rotary = self.place, self.place.rotary
         if self.qk_norm:
             q, k = qk.split([self.heads, self.kv_heads], dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
-        angles = None if place.rotary is None else step.angles(place.rotary)
-        if angles is not None:
-            qk = place.rotary.rotate(qk, angles)
+        scale = None
+        if rotary is not None:
+            angles = step.angles(rotary)
+            qk, scale = rotary.rotate(qk, angles), angles.scale
         if place.norm_after:
             qk = unit_rms(qk)
         q, k = qk.split([self.heads, self.kv_heads], dim=1)
-        if angles is not None and angles.scale is not None:
-            q = (q * angles.scale).to(q.dtype)
+        if scale is not None:
+            q = (q * scale).to(q.dtype)
         if place.growth is not None:
             q = (q * growth_of(step.places, place.growth.floor, place.growth.scale)).to(q.dtype)
         return q, k
 
     def _look(self) -> Look:
-        rotary = self.place.rotary
-        decay = None if rotary is None else rotary.rule.decay(self.head_dim)
+        rotary, temperature, decay = self.place.rotary, 1.0, None
+        if rotary is not None:
+            temperature, rates = rotary.temperature, rotary.rule.decay(self.head_dim)
+            decay = None if rates is None else (rates, rotary.rule.layout)
         return Look(
-            scale=(1.0 if rotary is None else rotary.temperature) / math.sqrt(self.head_dim),
+            scale=temperature / math.sqrt(self.head_dim),
             chunk=self.place.chunk,
             window=self.window,
             dropout=self.dropout if self.training else 0.0,
-            decay=None if decay is None else (decay, rotary.rule.layout),
+            decay=decay,
             scores=self.place.scores,
             sinks=self.sinks,
         )

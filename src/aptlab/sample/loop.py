@@ -11,6 +11,7 @@ from torch import Tensor
 from aptlab.errors import AptlabError
 from aptlab.models import Decoder
 from aptlab.nn.rotary import LONGEST
+from aptlab.sample.crossing import Lengths
 from aptlab.sample.logits import BAD, apply, draw
 from aptlab.sample.rules import Rules
 from aptlab.sample.seeds import uniform
@@ -128,17 +129,24 @@ class Decoding:
         device = net.embed.weight.device
         longest = max(map(len, prompts))
         tokens_BT, pads_B1 = pad_left(prompts, longest, device)
-        places_T = torch.arange(longest, device=device)
         self.padded = any(len(prompt) != longest for prompt in prompts)
         self.pads_B1, self.chosen_B = pads_B1, tokens_BT[:, -1]
-        self.cache = net.new_cache(len(prompts), longest + steps)
+        self.tokens_BT = tokens_BT
+        sizes_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.lengths = Lengths(net, rules.crossing, sizes_B, steps)
+        self.cache = net.new_cache(len(prompts), longest + steps, lengths=self.lengths.told_B)
         self.seen_BV: Tensor | None = None
         if rules.repetition_penalty != 1:
             self.seen_BV = seen(prompts, self.vocab, device)
-        self.logits_BV = self._forward(
-            tokens_BT,
-            positions=(places_T - pads_B1).clamp_min(0) if self.padded else None,
-            segments=(places_T >= pads_B1).long() if self.padded else None,
+        self.logits_BV = self._read()
+
+    def _read(self) -> Tensor:
+        """Read all tokens so far into an empty cache; logits after the last."""
+        places_T = torch.arange(self.tokens_BT.shape[1], device=self.tokens_BT.device)
+        return self._forward(
+            self.tokens_BT,
+            positions=(places_T - self.pads_B1).clamp_min(0) if self.padded else None,
+            segments=(places_T >= self.pads_B1).long() if self.padded else None,
         )
 
     def _forward(self, tokens_BT: Tensor, *, positions: Tensor | None, segments: Tensor | None = None) -> Tensor:
@@ -156,6 +164,11 @@ class Decoding:
         tokens_B1 = self.chosen_B.clamp_min(0).unsqueeze(1)  # an ended row may hold BAD
         if self.seen_BV is not None:
             self.seen_BV.scatter_(1, tokens_B1, True)
+        if self.lengths.crossing != "admit":
+            self.tokens_BT = torch.cat((self.tokens_BT, tokens_B1), dim=1)
+            if self.lengths.grow(self.cache):
+                self.logits_BV = self._read()
+                return
         self.logits_BV = self._forward(tokens_B1, positions=self.cache.length - self.pads_B1 if self.padded else None)
 
 

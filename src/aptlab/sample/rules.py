@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, validate
+
+CROSSINGS = ("admit", "reprefill", "rerotate", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +20,10 @@ class Rules:
     top_p               keep the fewest tokens with this much probability; 1 keeps all
     min_p               keep tokens with at least this share of the largest probability; 0 keeps all
     repetition_penalty  logits of tokens already in the row are divided by it (multiplied below zero); 1 is off
+    crossing            what position rules that choose by length (dynamic, longrope) go by. admit: the length that
+                        the text may reach, fixed at the start, so nothing is ever crossed. The others go by the
+                        length so far, and where the rule changes its mind: reprefill reads the text again (exact),
+                        rerotate turns the cached keys (deeper layers keep what they computed), error stops
     """
 
     temperature: NonNegative = 1.0
@@ -23,9 +31,12 @@ class Rules:
     top_p: Fraction = 1.0
     min_p: Fraction = 0.0
     repetition_penalty: Positive = 1.0
+    crossing: Literal["admit", "reprefill", "rerotate", "error"] = "admit"
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.crossing not in CROSSINGS:
+            raise ConfigError(f"crossing={self.crossing!r}; allowed: {', '.join(CROSSINGS)}")
 
     @property
     def greedy(self) -> bool:
