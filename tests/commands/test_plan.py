@@ -261,3 +261,22 @@ def test_planning_imports_no_torch():
     code += "; print(p.resume, 'torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "original"),
+    [
+        (("rope=standard",), ("rope=yarn", "rope.factor=8", "context=512"), 64),
+        (("rope=yarn", "rope.factor=8"), ("context=512",), 64),
+        (("rope=yarn", "rope.original_len=32"), ("context=512",), 32),
+        (("rope=standard",), ("rope=yarn", "rope.original_len=99", "context=512"), 99),
+        (("rope=standard",), ("rope=yarn", "rope.factor=8"), 64),
+    ],
+)
+def test_an_extension_counts_from_the_context_of_the_old_weights(base, new, original):
+    """`original_len: ${context}` would mean the longer context of the new run."""
+    checkpoint("size=debug", "context=64", *base)
+    made = plan(["ckpt=last", *new])
+    assert not made.resume
+    assert made.config.cfg.rope.original_len == original
+    assert made.config.cfg.model.rope.original_len == original

@@ -24,7 +24,7 @@ FREE = (
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
 )
 # Keys whose change makes another model out of the same weights.
-MODEL = ("size", "rope", "smooth", "attention", "ffn", "norm", "model", "context", "vocab")
+MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "model", "context", "vocab")
 LOADS = ("auto", "resume", "weights")
 
 
@@ -76,6 +76,9 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
+    original = original_length(config, manifest.config, [*stored, *new])
+    stored = [*stored, *original]
+    config = compose("train", [*stored, *new]) if original else config
     check(config)
     changed = changes(manifest.config, redact(config.resolved())) if manifest.config else {}
     resume = decide(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
@@ -86,6 +89,19 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
         config = in_folder(config, path.parent.parent)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     return Plan(config, path, resume, notes=(*describe(path, changed, resume), *lost))
+
+
+def original_length(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> list[str]:
+    """An override of rope.original_len, where the rule has one that nobody gave: the context of the old weights.
+
+    `${context}` in the option means the context of this run, which an extension makes longer.
+    """
+    rope, old_rope = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
+    length = old_rope.get("original_len") or (old or {}).get("context")
+    unknown = "original_len" not in rope or length is None or rope["original_len"] == length
+    if unknown or any(arg.lstrip("+").startswith("rope.original_len=") for arg in given):
+        return []
+    return [f"rope.original_len={length}"]
 
 
 def in_folder(config: Config, folder: Path) -> Config:
