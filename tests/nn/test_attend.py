@@ -8,8 +8,9 @@ import torch
 
 from aptlab.errors import ConfigError
 from aptlab.nn import attend as module
-from aptlab.nn.attend import Heads, Look, attend
+from aptlab.nn.attend import attend
 from aptlab.nn.cache import KVCache
+from aptlab.nn.look import Heads, Look
 from aptlab.nn.reach import Sliding
 from aptlab.nn.step import Step
 

@@ -6,46 +6,19 @@ Blocks of a chunked or sliding layer are folded into the batch, so that cost gro
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+from aptlab.nn.flex import fits, flexed
+from aptlab.nn.look import Heads, Look
 from aptlab.nn.step import Step
 from aptlab.ops.rotary import join
 
 BLOCK = 1024  # queries that share the centre of a decay
-
-
-class Heads(NamedTuple):
-    """Queries [B, H, T, D], keys and values [B, K, S, D]; S may leave out keys that no query sees."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-
-
-class Look(NamedTuple):
-    """How a layer looks: factor on the logits, reach, dropout, and what is added to the logits.
-
-    decay   per pair the factor per token of distance, and the layout of pairs; None = none
-    scores  module of `aptlab.nn.bias`
-    sinks   [H] logits of a key without a value, one per head (Xiao et al. 2023, arXiv:2309.17453; as in gpt-oss)
-    """
-
-    scale: float
-    chunk: int | None = None
-    window: int | None = None
-    dropout: float = 0.0
-    decay: tuple[tuple[float, ...], str] | None = None
-    scores: Any = None
-    sinks: Tensor | None = None
-
-    @property
-    def plain(self) -> bool:
-        return self.decay is None and self.scores is None and self.sinks is None
 
 
 def attend(heads: Heads, step: Step, look: Look) -> Tensor:
@@ -59,6 +32,8 @@ def attend(heads: Heads, step: Step, look: Look) -> Tensor:
             return in_windows(heads, look)
         if look.chunk is None and look.window is None and step.past and heads.q.is_cuda:
             return fused(heads, look, causal_lower_right(step.tokens, step.end))
+    if fits(heads, step, look):
+        return flexed(heads, step, look)
     mask = step.mask(chunk=look.chunk, window=look.window, dense=not look.plain)
     mask = mask if mask is None else mask[..., -heads.k.shape[2] :]
     if look.decay is not None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.limits import OpenFraction, Positive
-from aptlab.nn.attend import Heads, Look, attend
+from aptlab.nn.attend import attend
+from aptlab.nn.look import Heads, Look
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.place import Place
 from aptlab.nn.reach import Sliding

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptlab.nn.attend import Heads, attend
+from aptlab.nn.attend import attend
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.look import Heads
 from aptlab.nn.place import Place
 from aptlab.nn.rope import Rope
 from aptlab.nn.shape import Shape

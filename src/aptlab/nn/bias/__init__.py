@@ -1,15 +1,16 @@
-"""Position methods that add to the attention scores."""
+"""Position methods that add to the attention scores instead of turning queries and keys.
 
-from __future__ import annotations
+A module here is built as `factory(heads=, head_dim=, layer=)` and says of itself:
 
-from torch import nn
+    relative    what it adds depends on distances alone, never on where in the text a token stands
+    shared      one module serves all layers
+    contextual  it looks at queries and keys, not at positions
+"""
 
+from aptlab.nn.bias.alibi import ALiBi
+from aptlab.nn.bias.base import Formula, NoBias, ScoreBias
+from aptlab.nn.bias.cope import CoPE
+from aptlab.nn.bias.kerple import Kerple
+from aptlab.nn.bias.table import LearnedBias, T5Bias
 
-class NoBias(nn.Module):
-    """Nothing is added to the scores; the model leaves it out."""
-
-    shared = True
-    contextual = False
-
-    def __init__(self, *, heads: int, head_dim: int, layer: int) -> None:
-        super().__init__()
+__all__ = ["ALiBi", "CoPE", "Formula", "Kerple", "LearnedBias", "NoBias", "ScoreBias", "T5Bias"]

@@ -1,0 +1,70 @@
+"""Attention with a score bias that never makes the matrix of all scores, on CUDA (FlexAttention).
+
+Legend: B batch, H heads, T new tokens, S keys, D head dim.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from aptlab.nn.look import Heads, Look
+from aptlab.nn.step import Step
+
+LEAST = 128  # tokens from which FlexAttention is taken: its blocks are that long
+
+
+@functools.cache
+def compiled() -> Callable[..., Any]:
+    """FlexAttention is fast, and small in memory, only when compiled."""
+    return torch.compile(flex_attention)
+
+
+def fits(heads: Heads, step: Step, look: Look) -> bool:
+    """Whether this pass can go through FlexAttention: many tokens on CUDA, a bias of positions, and nothing else."""
+    if look.scores is None or look.scores.contextual or look.decay is not None or look.sinks is not None:
+        return False
+    return heads.q.is_cuda and step.tokens >= LEAST and not look.dropout
+
+
+def flexed(heads: Heads, step: Step, look: Look) -> Tensor:
+    """softmax(scale · q·k + bias) v over the keys that a query sees; the same numbers as with the dense bias."""
+    keys = heads.k.shape[2]
+    out = compiled()(
+        *heads,
+        score_mod=look.scores.score_mod(step.places, step.keys[:, -keys:]),
+        block_mask=blocks(step, keys, look.chunk, look.window),
+        scale=look.scale,
+        enable_gqa=heads.q.shape[1] != heads.k.shape[1],
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+def blocks(step: Step, keys: int, chunk: int | None, window: int | None) -> BlockMask:
+    """Which blocks of keys each block of queries sees; the mask of `Step.mask`, never made whole."""
+    first, past = step.end - keys, step.past
+    places, key_places = step.places, step.keys
+    segments, key_segments = step.segments, step.key_segments
+
+    def row(x: Tensor, b: Tensor, index: Tensor) -> Tensor:
+        return x[0][index] if x.shape[0] == 1 else x[b, index]
+
+    def sees(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        query, key = q_idx + past, kv_idx + first
+        seen = key <= query
+        if window is not None:
+            seen = seen & (key > query - window)
+        if chunk is not None:
+            seen = seen & (row(places, b, q_idx) // chunk == row(key_places, b, key) // chunk)
+        if segments is not None and key_segments is not None:
+            seen = seen & (row(segments, b, q_idx) == row(key_segments, b, key))
+        return seen
+
+    rows = None if segments is None and chunk is None else (places if segments is None else segments).shape[0]
+    return create_block_mask(sees, rows, None, step.tokens, keys, device=str(places.device))
