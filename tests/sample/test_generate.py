@@ -138,7 +138,7 @@ def test_bfloat16_weights_and_training_mode():
         ([[1], []], {}, "prompt 1 has no token; begin a new text with the end-of-text token"),
         ([[1, VOCAB]], {}, f"prompt 0 holds token {VOCAB} and the model knows 0 to {VOCAB - 1}"),
         ([[1]], {"max_new_tokens": -1}, "max_new_tokens=-1 must be 0 or more"),
-        ([[1]], {"max_new_tokens": LONGEST}, f"more than the {LONGEST} positions"),
+        ([[1]], {"max_new_tokens": LONGEST}, f"more than the {LONGEST} positions that the model has"),
         ([[1]], {"seed": [1, 2]}, "2 seeds for 1 prompts; give one seed, or one per prompt"),
     ],
 )

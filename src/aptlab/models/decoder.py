@@ -13,6 +13,7 @@ from aptlab.errors import AptlabError
 from aptlab.nn.bias import NoBias
 from aptlab.nn.block import Block
 from aptlab.nn.cache import KVCache
+from aptlab.nn.embed import LearnedPositions, NoEmbed
 from aptlab.nn.place import Beside, Place
 from aptlab.nn.rope import Rope
 from aptlab.nn.rotary import LONGEST, rotary
@@ -54,7 +55,8 @@ class Decoder(nn.Module):
         beside = beside or Beside()
         self.rotaries, self.biases = nn.ModuleList(), nn.ModuleList()
         self.embed = nn.Embedding(vocab, shape.dim)
-        self.places = None if beside.embed is None else beside.embed(dim=shape.dim)
+        added = NoEmbed(shape.dim) if beside.embed is None else beside.embed(dim=shape.dim)
+        self.places = None if isinstance(added, NoEmbed) else added
         places = self._places(rope, beside.bias)
         self.blocks = nn.ModuleList(
             Block(shape, layer=layer, place=place, attention=attention, ffn=ffn, norm=norm, smooth=smooth)
@@ -138,8 +140,7 @@ class Decoder(nn.Module):
 
     def _embedded(self, tokens_BT: Tensor, step: Step) -> Tensor:
         x = self.embed(tokens_BT)
-        added = None if self.places is None else self.places(step.places)
-        return x if added is None else x + added.to(x.dtype)
+        return x if self.places is None else x + self.places(step.places).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
         """Keep the head tied: torch copies a shared weight twice on the way from or to the meta device."""
@@ -165,6 +166,11 @@ class Decoder(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+    @property
+    def longest(self) -> int:
+        """Positions that the model has."""
+        return self.places.length if isinstance(self.places, LearnedPositions) else LONGEST
 
     def _check_length(self, tokens: int) -> None:
         if tokens > LONGEST:

@@ -70,7 +70,7 @@ class SinusoidalPositions(nn.Module):
     so `scale` = 0.02 is the paper's ratio of the two, and 1 is its equation as it stands.
 
     Exact at any of 16.7 million positions: n is split into three digits of base 256, whose sines and cosines were
-    built in float64 and stored in float32, and the parts are joined by complex products. Tables take 12 · C KiB
+    built in float64 and stored in float32, and the parts are joined by complex products. Tables take 3 · C KiB
     (a whole table of ten million positions would take 40 GB at C = 1024). Returns float32.
     """
 

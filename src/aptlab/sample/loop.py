@@ -10,7 +10,6 @@ from torch import Tensor
 
 from aptlab.errors import AptlabError
 from aptlab.models import Decoder
-from aptlab.nn.rotary import LONGEST
 from aptlab.sample.crossing import Lengths
 from aptlab.sample.logits import BAD, apply, draw
 from aptlab.sample.rules import Rules
@@ -75,7 +74,7 @@ def generate_rows(
     real token. A keyboard interrupt ends all rows where they are. Dropout is off.
     Raises AptlabError for prompts that cannot be continued and for logits that are not numbers.
     """
-    check(prompts, net.vocab, max_new_tokens)
+    check(prompts, net, max_new_tokens)
     rows = [Row() for _ in prompts]
     seeds = [seed] * len(rows) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(rows):
@@ -187,21 +186,21 @@ def seen(prompts: Sequence[Sequence[int]], vocab: int, device: torch.device) -> 
     return seen_BV.to(device)
 
 
-def check(prompts: Sequence[Sequence[int]], vocab: int, max_new_tokens: int) -> None:
+def check(prompts: Sequence[Sequence[int]], net: Decoder, max_new_tokens: int) -> None:
     """AptlabError for what cannot be continued."""
     if max_new_tokens < 0:
         raise AptlabError(f"max_new_tokens={max_new_tokens} must be 0 or more")
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise AptlabError(f"prompt {number} has no token; begin a new text with the end-of-text token")
-        wrong = [token for token in prompt if not 0 <= token < vocab]
+        wrong = [token for token in prompt if not 0 <= token < net.vocab]
         if wrong:
             raise AptlabError(
-                f"prompt {number} holds token {wrong[0]} and the model knows 0 to {vocab - 1}; "
+                f"prompt {number} holds token {wrong[0]} and the model knows 0 to {net.vocab - 1}; "
                 "encode it with the tokenizer of the model"
             )
-        if len(prompt) + max_new_tokens > LONGEST:
+        if len(prompt) + max_new_tokens > net.longest:
             raise AptlabError(
                 f"prompt {number} has {len(prompt)} tokens, with max_new_tokens={max_new_tokens} more than the "
-                f"{LONGEST} positions that the rotary tables cover; shorten one of them"
+                f"{net.longest} positions that the model has; shorten one of them"
             )

@@ -40,8 +40,22 @@ def announce(session: Session, notes: tuple[str, ...]) -> None:
 
 
 def shown_choices(choices: dict[str, str]) -> dict[str, str]:
-    order = ("size", "rope", "smooth", "attention", "ffn", "norm", "tokenizer", "optim", "schedule", "device")
-    return {group: choices[group] for group in order if group in choices}
+    order = (
+        "size",
+        "rope",
+        "bias",
+        "embed",
+        "smooth",
+        "attention",
+        "ffn",
+        "norm",
+        "tokenizer",
+        "optim",
+        "schedule",
+        "device",
+    )
+    quiet = ("bias", "embed")  # named only where they are used
+    return {group: choices[group] for group in order if choices.get(group, "none") != "none" or group not in quiet}
 
 
 def model_lines(session: Session, price: Cost) -> str:

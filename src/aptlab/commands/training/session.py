@@ -138,9 +138,9 @@ def assemble(plan: Plan) -> Parts:
     config = with_vocabulary(config, data.vocab_size)
     lengths = lengths_of(config, data, args)
     data.val_dataloader()
-    windows = fitting_windows(data, context=config.cfg.context, multiples=MULTIPLES)
     torch.manual_seed(config.cfg.seed)
     task: LanguageTask = build(config.cfg.task)
+    windows = fitting_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.longest)
     task.bytes_per_token = data.bytes_per_token
     if saved is not None and plan.ckpt is not None:
         load_weights(task, saved["state_dict"], plan.ckpt)

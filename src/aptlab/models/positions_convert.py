@@ -1,0 +1,70 @@
+"""From positions that were added to the embedding to rotation. Legend: C dim, V vocabulary, N rows of a table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from aptlab.errors import ConfigError
+from aptlab.limits import PositiveInt
+from aptlab.models.decoder import Decoder
+from aptlab.nn.embed import LearnedPositions
+from aptlab.nn.rope import Rope
+
+ADDED = "places."  # where a decoder's state dict keeps what embed= learned
+FOLDED = ("embed.weight", "head.weight")
+
+
+def to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold: bool = True) -> Decoder:
+    """A copy of a model with added positions (`embed`) that turns queries and keys by `rule` instead.
+
+    All other weights are kept. The copy reads text without order until it is fine-tuned: the old order is in weights
+    that look for it in the stream, and nothing turns them into weights for rotated pairs. (Su et al. 2021,
+    arXiv:2104.09864, section 4.2, go the same way from a trained model: change the positions, train on.)
+
+    fold    add the mean of the added positions to every token's embedding. Layers were trained on E[token] + P[n]; of
+            P, the part that is the same for all n says nothing about order, but norms and biases of all layers have
+            adapted to it, and sinusoids of long wavelength make it large. With a tied head every logit of a token
+            rises by the same number, so probabilities stay.
+    length  positions 0 .. length - 1 are averaged: those that were trained. None = all rows of a learned table
+    """
+    places = net.places
+    if places is None:
+        raise ConfigError("the model has embed=none: there is nothing to convert; `rope=…` alone changes its rotation")
+    mean_C = position_mean(places, length) if fold else None
+    out = copy.deepcopy(net)
+    out.places = None
+    out.swap_rope(rule)
+    out.load_state_dict(without_positions(net.state_dict(), mean_C, tied=net.tied), strict=False)
+    return out
+
+
+@torch.no_grad()
+def position_mean(places: nn.Module, length: PositiveInt | None = None) -> Tensor:
+    """What `embed` adds on average at positions 0 .. length - 1, float32 [C]."""
+    rows = places.length if isinstance(places, LearnedPositions) else None
+    if length is None and rows is None:
+        raise ConfigError(
+            f"{type(places).__name__} has no length of its own; say over how many positions to average: the context "
+            "that the model was trained with, or do not fold"
+        )
+    count = min(n for n in (length, rows) if n is not None)
+    device = next((x.device for x in (*places.parameters(), *places.buffers())), torch.device("cpu"))
+    total = torch.zeros((), device=device)
+    for begin in range(0, count, 4096):
+        positions_1T = torch.arange(begin, min(begin + 4096, count), device=device).unsqueeze(0)
+        total = total + places(positions_1T)[0].double().sum(0)
+    return (total / count).float()
+
+
+def without_positions(weights: Mapping[str, Tensor], mean_C: Tensor | None = None, *, tied: bool) -> dict[str, Tensor]:
+    """A decoder's state dict without added positions, their mean folded into the embedding; see `to_rope`."""
+    kept = {name: weight for name, weight in weights.items() if not name.startswith(ADDED)}
+    if mean_C is not None:
+        for name in FOLDED if tied else FOLDED[:1]:
+            if name in kept:
+                kept[name] = (kept[name].float() + mean_C.to(kept[name].device)).to(kept[name].dtype)
+    return kept
