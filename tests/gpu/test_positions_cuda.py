@@ -1,0 +1,98 @@
+"""Position methods on a CUDA device: FlexAttention, pieces of a long prompt, folded chunks. Skipped without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from aptlab.nn import attend as module
+from aptlab.nn.attend import attend
+from aptlab.nn.bias import ALiBi, Kerple, LearnedBias, T5Bias
+from aptlab.nn.cache import KVCache
+from aptlab.nn.look import Heads, Look
+from aptlab.nn.rope import IRope, LongRoPE, Standard
+from aptlab.nn.step import Step
+from aptlab.testing import decode, random_tokens, tiny_decoder
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+TOKENS = 300
+
+
+def heads_of(tokens: int, dtype: torch.dtype = torch.float32, batch: int = 2) -> Heads:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (4, 2, 2)
+    return Heads(*(torch.randn(batch, h, tokens, 64, generator=generator).to("cuda", dtype) for h in sizes))
+
+
+@pytest.mark.parametrize("kind", [ALiBi, T5Bias, Kerple, LearnedBias], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("packed", [False, True], ids=["one document", "two documents"])
+@pytest.mark.parametrize("window", [None, 50])
+def test_flex_attention_equals_the_dense_bias(kind, packed, window, monkeypatch):
+    torch.manual_seed(0)
+    scores = kind(heads=4, head_dim=64, layer=0).cuda()
+    heads, given = heads_of(TOKENS), {}
+    if packed:
+        places = torch.cat((torch.arange(120), torch.arange(TOKENS - 120))).expand(2, -1).cuda()
+        given = {"positions": places, "segments": torch.ones_like(places) + (torch.arange(TOKENS) >= 120).cuda()}
+    look = Look(scale=0.125, scores=scores, window=window)
+    flexed = attend(heads, Step(TOKENS, device="cuda", **given), look)
+    monkeypatch.setattr(module, "fits", lambda *_: False)
+    dense = attend(heads, Step(TOKENS, device="cuda", **given), look)
+    assert (flexed - dense).abs().max() < 5e-3  # float32 products may run as TF32
+
+
+def test_flex_attention_trains_the_bias(monkeypatch):
+    torch.manual_seed(0)
+    scores, heads = T5Bias(heads=4, head_dim=64, layer=0).cuda(), heads_of(TOKENS)
+    look, grads = Look(scale=0.125, scores=scores), []
+    for dense in (False, True):
+        if dense:
+            monkeypatch.setattr(module, "fits", lambda *_: False)
+        scores.zero_grad()
+        attend(heads, Step(TOKENS, device="cuda"), look).square().sum().backward()
+        grads.append(next(scores.parameters()).grad.clone())
+    assert (grads[0] - grads[1]).abs().max() < 2e-2 * grads[1].abs().max()
+
+
+@pytest.mark.parametrize(
+    "look", [Look(scale=0.125), Look(scale=0.125, chunk=64), Look(scale=0.125, window=64)], ids=str
+)
+def test_pieces_of_a_prompt_equal_the_whole(look):
+    """Bottom-right causal attention without a mask of all pairs."""
+    heads = heads_of(TOKENS, torch.bfloat16)
+    whole = attend(heads, Step(TOKENS, device="cuda"), look)
+    reach = look.chunk or look.window
+    sizes = {"batch": 2, "kv_heads": 2, "head_dim": 64, "length": TOKENS, "dtype": torch.bfloat16, "device": "cuda"}
+    cache, begin, parts = KVCache.empty(reach=[reach], **sizes), 0, []
+    for tokens in (128, 64, 100, 1, 7):
+        q, k, v = (x[:, :, begin : begin + tokens] for x in heads)
+        step = Step(tokens, cache=cache, device="cuda")
+        k, v = cache.append(0, k, v)
+        parts.append(attend(Heads(q, k, v), step, look))
+        cache.advance(tokens)
+        begin += tokens
+    assert (torch.cat(parts, dim=2).float() - whole.float()).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize(
+    "rule", [Standard(), IRope(chunk=16), LongRoPE(original_len=16)], ids=lambda r: type(r).__name__
+)
+def test_models_give_the_logits_of_the_cpu_whole_and_cached(rule):
+    net, tokens = tiny_decoder(rope=rule, gain=4.0), random_tokens(2, 40)
+    expected = net(tokens).logits
+    net, tokens = net.cuda(), tokens.cuda()
+    scale = expected.abs().max()
+    assert (net(tokens).logits.cpu() - expected).abs().max() < 1e-3 * scale
+    assert (decode(net, tokens, [17, 5, 1]).cpu() - expected).abs().max() < 1e-3 * scale
+
+
+@pytest.mark.parametrize("rule", [Standard(), IRope(chunk=16)], ids=lambda r: type(r).__name__)
+def test_a_decoder_compiles_as_one_graph(rule):
+    net, tokens = tiny_decoder(rope=rule, gain=4.0).cuda(), random_tokens(2, 40).cuda()
+    eager = net(tokens).logits
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True)(tokens).logits
+    assert (compiled - eager).abs().max() < 2e-3 * eager.abs().max()
