@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
+import abc
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.limits import AtLeastOne, NonNegativeInt, Positive, PositiveInt
-from aptlab.nn.rope.base import Frequencies, Rotation, standard_frequencies
+from aptlab.limits import NonNegativeInt, Positive, PositiveInt
+from aptlab.nn.rope.base import Frequencies, standard_frequencies
+from aptlab.nn.rope.lengths import Scaled
+from aptlab.nn.rope.ntk import check_critical
+from aptlab.nn.rope.parts import YaRN
+from aptlab.nn.rope.temperature import su
+
+Divisors = tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongRoPE(Rotation):
+class Searched(Scaled, abc.ABC):
     """theta_i / lambda_i with two lists of divisors: `short` up to `original_len` tokens, `long` beyond.
 
-    short, long       head_dim / 2 divisors >= 1; None = all ones, and YaRN's (the search's first guess)
-    attention_factor  factor on queries and keys each; None = sqrt(1 + ln s / ln L), as Phi-3 has it
-    retained          first tokens of a long text that keep the unscaled frequencies (n^ of the paper)
+    Which list a token turns by follows from the length of its own sequence, so rows of a batch and documents of a
+    packed row choose for themselves.
     """
 
-    factor: AtLeastOne = 4.0
-    original_len: PositiveInt = 4096
     short: tuple[float, ...] | None = None
     long: tuple[float, ...] | None = None
     attention_factor: Positive | None = None
-    retained: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("short", "long"):
             given = getattr(self, name)
-            if given is not None:
-                object.__setattr__(self, name, tuple(float(value) for value in given))
+            if given is None:
+                continue
+            object.__setattr__(self, name, tuple(float(value) for value in given))
+            if any(not value > 0 or value == math.inf for value in getattr(self, name)):
+                raise ConfigError(f"rope.{name} holds a divisor that is not positive: {min(given)}")
+
+    @abc.abstractmethod
+    def guess(self, head_dim: int) -> Divisors:
+        """Long divisors where none are given."""
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return self.regimes(head_dim)[1]
+
+    def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
+        standard = standard_frequencies(self.base, head_dim)
+        short = self._divisors("short", head_dim) or (1.0,) * len(standard)
+        long = self._divisors("long", head_dim) or self.guess(head_dim)
+        return tuple(tuple(f / d for f, d in zip(standard, each)) for each in (short, long))
+
+    def _divisors(self, name: str, head_dim: int) -> Divisors | None:
+        given = getattr(self, name)
+        if given is not None and len(given) != head_dim // 2:
+            raise ConfigError(
+                f"rope.{name} has {len(given)} divisors, and a head of {head_dim} dims needs {head_dim // 2}; it was "
+                "found for another model: search again with `aptlab search rope=longrope2 ckpt=… target=…`"
+            )
+        return given
+
+    def regime(self, positions: Any, lengths: Any) -> Any:
+        del positions
+        return (lengths > self.original_len).long()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRoPE(Searched):
+    """Divisors found by an evolutionary search on perplexity (Ding et al. 2024, arXiv:2402.13753).
+
+    short, long       head_dim / 2 divisors; None = all ones, and YaRN's, the search's first guess
+    attention_factor  factor on queries and keys each, at every length; None = sqrt(1 + ln s / ln L), as in Phi-3
+    retained          first tokens of a long text that keep the plain frequencies (n^): no longer relative
+    """
+
+    retained: NonNegativeInt = 0
 
     @property
     def relative(self) -> bool:  # type: ignore[override]
@@ -43,31 +88,67 @@ class LongRoPE(Rotation):
     def temperature(self) -> float:
         if self.attention_factor is not None:
             return self.attention_factor**2
-        return 1 + math.log(self.factor) / math.log(self.original_len)
+        return su(self.stretch, self.original_len) if self.stretch > 1 else 1.0
 
-    def inv_freq(self, head_dim: int) -> Frequencies:
-        return self.regimes(head_dim)[1]
+    def guess(self, head_dim: int) -> Divisors:
+        """YaRN's divisors."""
+        yarn = YaRN(base=self.base, factor=self.stretch, original_len=self.original_len).inv_freq(head_dim)
+        return tuple(f / y for f, y in zip(standard_frequencies(self.base, head_dim), yarn, strict=True))
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
-        standard = standard_frequencies(self.base, head_dim)
-        short = self._divisors("short", head_dim) or (1.0,) * len(standard)
-        long = self._divisors("long", head_dim) or self._guess(head_dim)
-        regimes = tuple(tuple(f / d for f, d in zip(standard, each)) for each in (short, long))
-        return (*regimes, standard) if self.retained else regimes
+        pair = super().regimes(head_dim)
+        return (*pair, standard_frequencies(self.base, head_dim)) if self.retained else pair
 
-    def _guess(self, head_dim: int) -> tuple[float, ...]:
-        from aptlab.nn.rope.fixed import YaRN
-
-        standard = standard_frequencies(self.base, head_dim)
-        yarn = YaRN(base=self.base, factor=self.factor, original_len=self.original_len).inv_freq(head_dim)
-        return tuple(f / y for f, y in zip(standard, yarn, strict=True))
-
-    def _divisors(self, name: str, head_dim: int) -> tuple[float, ...] | None:
-        given = getattr(self, name)
-        if given is not None and len(given) != head_dim // 2:
-            raise ConfigError(f"rope.{name} has {len(given)} divisors and head_dim={head_dim} needs {head_dim // 2}")
-        return given
+    def temperatures(self) -> tuple[float, ...]:
+        return (self.temperature,) * (3 if self.retained else 2)
 
     def regime(self, positions: Any, lengths: Any) -> Any:
-        chosen = (lengths > self.original_len).long()
-        return chosen + (positions < self.retained).long() * chosen if self.retained else chosen
+        chosen = super().regime(positions, lengths)
+        return chosen + chosen * (positions < self.retained).long() if self.retained else chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRoPE2(Searched):
+    """Divisors from a critical pair on, found by needle perplexity (Shang et al. 2025, arXiv:2502.20082).
+
+    critical_dim      the pair d_rcd from which divisors are free; None = the theoretical one,
+                      ceil(D/2 · log_base(L / 2 pi)). Faster pairs i have lambda_rcd^(i / d_rcd)
+    short, long       as in LongRoPE; divisors must not fall. long None = `factor` from critical_dim on
+    attention_factor  factor on queries and keys each beyond original_len; None = 1
+    """
+
+    critical_dim: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("short", "long"):
+            given = getattr(self, name) or ()
+            falls = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(given)) if b < a]
+            if falls:
+                raise ConfigError(
+                    f"rope.{name} falls at pair {falls[0]}: {given[falls[0] - 1]} to {given[falls[0]]}; divisors of "
+                    "longrope2 rise from pair to pair; use rope=longrope for a list that does not"
+                )
+
+    def critical(self, head_dim: int) -> int:
+        """d_rcd as a pair index."""
+        if self.critical_dim is not None:
+            return check_critical(self.critical_dim, head_dim)
+        return min(max(theoretical_critical(self.base, self.original_len, head_dim), 1), head_dim // 2 - 1)
+
+    def guess(self, head_dim: int) -> Divisors:
+        """NTK's continuation below the critical pair, `factor` from it on."""
+        critical = self.critical(head_dim)
+        return tuple(self.stretch ** min(1.0, i / critical) for i in range(head_dim // 2))
+
+    def temperatures(self) -> tuple[float, ...]:
+        return (1.0, (self.attention_factor or 1.0) ** 2)
+
+    @property
+    def temperature(self) -> float:
+        return self.temperatures()[1]
+
+
+def theoretical_critical(base: float, original_len: int, head_dim: int) -> int:
+    """The first pair that does not complete a turn within L: ceil(D/2 · log_base(L / 2 pi)) (arXiv:2310.05209)."""
+    return math.ceil(head_dim / 2 * math.log(max(original_len / (2 * math.pi), 1.0), base))

@@ -1,0 +1,188 @@
+"""Rules for positions of two or three numbers: pictures (height, width) and films (time, height, width).
+
+A token of text has one number. `spread` says what it stands for: the pixels of a picture `width` wide read row by row,
+a film of frames `grid`, or for mrope the same number in every stream, which is plain RoPE.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from aptlab.errors import ConfigError
+from aptlab.limits import PositiveInt
+from aptlab.nn.rope.base import Frequencies, Rotation, standard_frequencies
+
+Coefficients = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane(Rotation, abc.ABC):
+    """Two streams, (height, width). width  of the picture that text positions are read as, row by row"""
+
+    streams: ClassVar[int] = 2
+    width: PositiveInt | None = 64
+
+    def spread(self, positions: Any) -> tuple[Any, ...]:
+        """(height, width) of text positions."""
+        if self.width is None:
+            raise ConfigError(
+                "rope.width=null leaves text without height; set rope.width, or give positions [B, T, 2]"
+            )
+        return positions // self.width, positions % self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume(Rotation, abc.ABC):
+    """Three streams, (time, height, width). grid  height and width of the frames that text positions are read as"""
+
+    streams: ClassVar[int] = 3
+    grid: tuple[int, int] | None = (16, 16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grid is not None:
+            object.__setattr__(self, "grid", tuple(self.grid))
+            if len(self.grid) != 2 or min(self.grid) < 1:
+                raise ConfigError(f"rope.grid={list(self.grid)} must be [height, width] of a frame, such as [16, 16]")
+
+    def spread(self, positions: Any) -> tuple[Any, ...]:
+        """(time, height, width) of text positions."""
+        if self.grid is None:
+            raise ConfigError("rope.grid=null leaves text without a frame; set rope.grid, or give positions [B, T, 3]")
+        height, width = self.grid
+        return positions // (height * width), positions // width % height, positions % width
+
+
+def split_evenly(base: float, head_dim: int, parts: int, name: str) -> Frequencies:
+    """The standard frequencies of a head of D / parts dims, once."""
+    if head_dim % (2 * parts):
+        raise ConfigError(
+            f"size.head_dim={head_dim} is not divisible by {2 * parts}, and rope={name} gives each of {parts} streams "
+            f"the same number of pairs; nearest: {head_dim // (2 * parts) * 2 * parts or 2 * parts}"
+        )
+    return standard_frequencies(base, head_dim // parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axial2D(Plane):
+    """Half of the pairs turn by height, half by width, with equal frequencies (as in Qwen2-VL's picture encoder)."""
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return split_evenly(self.base, head_dim, 2, "axial2d") * 2
+
+    def combine(self, head_dim: int) -> Coefficients:
+        return ((1, 0),) * (head_dim // 4) + ((0, 1),) * (head_dim // 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axial3D(Volume):
+    """A third of the pairs each for time, height and width; what does not divide by three goes to time."""
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        time, space = self._pairs(head_dim)
+        return standard_frequencies(self.base, 2 * time) + standard_frequencies(self.base, 2 * space) * 2
+
+    def combine(self, head_dim: int) -> Coefficients:
+        time, space = self._pairs(head_dim)
+        return ((1, 0, 0),) * time + ((0, 1, 0),) * space + ((0, 0, 1),) * space
+
+    def _pairs(self, head_dim: int) -> tuple[int, int]:
+        if head_dim < 6 or head_dim % 2:
+            raise ConfigError(f"size.head_dim={head_dim}: rope=axial3d needs an even head of at least 6 dims")
+        space = head_dim // 6
+        return head_dim // 2 - 2 * space, space
+
+
+@dataclass(frozen=True, kw_only=True)
+class MRope(Volume):
+    """Sections of the pairs take time, height and width; for text all three are equal and it is plain RoPE.
+
+    Wang et al. 2024 (Qwen2-VL, arXiv:2409.12191). sections  pairs of each; None = 16 : 24 : 24 of the head
+    """
+
+    grid: tuple[int, int] | None = None
+    sections: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sections is not None:
+            object.__setattr__(self, "sections", tuple(self.sections))
+
+    def spread(self, positions: Any) -> tuple[Any, ...]:
+        """The same number three times, or a place in a film if `grid` says so."""
+        return (positions,) * 3 if self.grid is None else super().spread(positions)
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        self.counts(head_dim)
+        return standard_frequencies(self.base, head_dim)
+
+    def combine(self, head_dim: int) -> Coefficients:
+        time, height, width = self.counts(head_dim)
+        return ((1, 0, 0),) * time + ((0, 1, 0),) * height + ((0, 0, 1),) * width
+
+    def counts(self, head_dim: int) -> tuple[int, ...]:
+        """Pairs of each stream."""
+        pairs = head_dim // 2
+        if self.sections is None:
+            space = pairs * 3 // 8
+            return pairs - 2 * space, space, space
+        if len(self.sections) != 3 or sum(self.sections) != pairs or min(self.sections) < 0:
+            raise ConfigError(
+                f"rope.sections={list(self.sections)} must be three numbers of pairs with sum {pairs} (half of "
+                f"size.head_dim={head_dim}); null takes 2 : 3 : 3"
+            )
+        return self.sections
+
+
+@dataclass(frozen=True, kw_only=True)
+class MRopeInterleaved(MRope):
+    """Height on pairs 1, 4, 7 …, width on 2, 5, 8 …, time on the rest (Qwen3-VL's `mrope_interleaved`).
+
+    Every stream has fast and slow pairs, where `mrope` gives the fast ones to time.
+    """
+
+    def combine(self, head_dim: int) -> Coefficients:
+        _, height, width = self.counts(head_dim)
+        rows = [(1, 0, 0)] * (head_dim // 2)
+        rows[1 : 3 * height : 3] = [(0, 1, 0)] * len(rows[1 : 3 * height : 3])
+        rows[2 : 3 * width : 3] = [(0, 0, 1)] * len(rows[2 : 3 * width : 3])
+        return tuple(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kron2D(Plane):
+    """R_h (x) R_w on blocks of four dims, the seeds' 2-D form: turns by (h + w) theta and by (h - w) theta.
+
+    Written in the basis where it is two rotations; the change of basis is orthogonal and the same for queries and
+    keys, so the projections absorb it. Published encoders use the block-diagonal sum, rope=axial2d.
+    """
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return tuple(f for f in split_evenly(self.base, head_dim, 2, "kron2d") for _ in range(2))
+
+    def combine(self, head_dim: int) -> Coefficients:
+        return ((1, 1), (1, -1)) * (head_dim // 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kron3D(Volume):
+    """R_t (x) R_h (x) R_w on blocks of eight dims: turns by (t ± h ± w) theta. See `Kron2D`."""
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return tuple(f for f in split_evenly(self.base, head_dim, 4, "kron3d") for _ in range(4))
+
+    def combine(self, head_dim: int) -> Coefficients:
+        return ((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)) * (head_dim // 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed2D(Plane):
+    """h · a + w · b with learned a and b per pair and key head (RoPE-Mixed, Heo et al. 2024, arXiv:2403.13298)."""
+
+    layer: ClassVar[str] = "aptlab.nn.rotary:MixedRotary"
+    frozen: bool = False
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return standard_frequencies(self.base, head_dim)
