@@ -65,6 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--chunk", type=int, default=8192)
     parser.add_argument("--piece", type=int, default=65_536, help="tokens read at a time")
+    parser.add_argument("--decode-only", action="store_true", help="fill the cache with random keys instead of reading")
     parser.add_argument("--decode", type=int, default=32, help="tokens written and timed")
     return parser.parse_args()
 
@@ -78,12 +79,11 @@ def measure(net: Any, length: int, args: argparse.Namespace) -> list[str]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     net(tokens[:, : args.chunk].to(device))  # kernels are loaded before the clock starts
-    cache = net.new_cache(1, length + args.decode)
-    begin = clock(device)
-    for piece in tokens.split(args.piece, dim=1):
-        logits = net(piece.to(device), cache=cache).logits[:, -1:]
-    prefill = clock(device) - begin
+    cache = net.new_cache(1, length + args.decode + 2)
+    prefill, logits = (filled if args.decode_only else read)(net, tokens, cache, args)
     assert logits.isfinite().all()
+    for _ in range(2):  # decoding has kernels of its own
+        logits = net(logits.argmax(-1), cache=cache).logits
     begin = clock(device)
     for _ in range(args.decode):
         logits = net(logits.argmax(-1), cache=cache).logits
@@ -104,6 +104,28 @@ def measure(net: Any, length: int, args: argparse.Namespace) -> list[str]:
         f"{full / 1e9:.3f}",
         f"{peak:.2f}",
     ]
+
+
+def read(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace) -> tuple[float, torch.Tensor]:
+    """Seconds of reading the prompt in pieces, and the last logits."""
+    device = net.embed.weight.device
+    logits, begin = tokens.new_zeros(()), clock(device)
+    for piece in tokens.split(args.piece, dim=1):
+        logits = net(piece.to(device), cache=cache).logits[:, -1:]
+    return clock(device) - begin, logits
+
+
+def filled(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace) -> tuple[float, torch.Tensor]:
+    """Random keys in place of the prompt's, to time decoding alone."""
+    del args
+    for layer in cache.layers:
+        layer.keys_BKSD.normal_()
+        layer.length = min(
+            tokens.shape[1], layer.keys_BKSD.shape[2] // 2 if hasattr(layer, "reach") else tokens.shape[1]
+        )
+    cache.places_BS[:] = torch.arange(cache.capacity, device=cache.places_BS.device)
+    cache.length = tokens.shape[1]
+    return float("nan"), torch.randn(1, 1, 257, device=net.embed.weight.device)
 
 
 def clock(device: torch.device) -> float:
@@ -138,10 +160,10 @@ def explain(net: Any, parameters: int, args: argparse.Namespace) -> str:
     scout = 4096 * 10_000_000
     return (
         f"Model: {parameters:,} parameters, {shape.depth} layers ({full} of them without rotation and unlimited), "
-        f"{shape.heads} query heads and {shape.kv_heads} key head of {shape.head_dim}, {net.embed.weight.dtype}; prompts "
-        f"are read {args.piece:,} tokens at a time.\n\n"
-        "TFLOP, KV read and all-full KV are arithmetic; the other columns are measured. Prefill of the unlimited layers "
-        "grows with the square of the length: 4 · D · heads · T² / 2 each. The same arithmetic for Llama 4 Scout (48 "
+        f"{shape.heads} query heads and {shape.kv_heads} key head of {shape.head_dim}, {net.embed.weight.dtype}; "
+        f"prompts are read {args.piece:,} tokens at a time.\n\n"
+        "TFLOP, KV read and all-full KV are arithmetic; the other columns are measured. Prefill of the unlimited "
+        "layers grows with the square of the length: 4 · D · heads · T² / 2 each. The same arithmetic for Llama 4 Scout (48 "
         f"layers, 12 unlimited, 4,096 bytes per token and layer): {48 * scout / 1e12:.2f} TB of keys and values at ten "
         f"million positions if all layers were unlimited, {12 * scout / 1e9:.1f} GB with its schedule."
     )

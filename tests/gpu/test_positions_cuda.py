@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 TOKENS = 300
+RULES = [Standard(), IRope(chunk=16), LongRoPE(original_len=16)]
 
 
 def heads_of(tokens: int, dtype: torch.dtype = torch.float32, batch: int = 2) -> Heads:
@@ -96,3 +97,16 @@ def test_a_decoder_compiles_as_one_graph(rule):
     torch._dynamo.reset()
     compiled = torch.compile(net, fullgraph=True)(tokens).logits
     assert (compiled - eager).abs().max() < 2e-3 * eager.abs().max()
+
+
+@pytest.mark.parametrize("keys", [100, 33_000, 40_001])
+def test_a_query_that_is_spread_over_many_keys_equals_float64(keys):
+    heads = heads_of(keys, torch.bfloat16)
+    heads = Heads(heads.q[:, :, -1:], heads.k, heads.v)
+    cache = KVCache.empty(reach=[None], batch=2, kv_heads=2, head_dim=64, length=keys, device="cuda")
+    cache.length = keys - 1
+    got = attend(heads, Step(1, cache=cache, device="cuda"), Look(scale=0.5))
+    q, k, v = (x.double() for x in heads)
+    k, v = k.repeat_interleave(2, dim=1), v.repeat_interleave(2, dim=1)
+    wanted = (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v
+    assert (got.double() - wanted).abs().max() < 1e-2

@@ -17,7 +17,23 @@ def swiglu(x, gate, up, down, gate_bias=None, up_bias=None, down_bias=None):
     return linear(gates * linear(x, up, up_bias), down, down_bias)
 
 
+def gelu_exact(z):
+    """z Phi(z) (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
+    return z * 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+def gelu_tanh(z):
+    """0.5 z (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))), the paper's approximation."""
+    return 0.5 * z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+
+def geglu(x, gate, up, down, gate_bias=None, up_bias=None, down_bias=None, *, curve=gelu_exact):
+    """W2 (gelu(W x) ⊗ V x) (Shazeer 2020, arXiv:2002.05202, eq. 6)."""
+    gates = np.array([curve(z) for z in linear(x, gate, gate_bias)])
+    return linear(gates * linear(x, up, up_bias), down, down_bias)
+
+
 def gelu(x, up, down, up_bias=None, down_bias=None):
     """W2 gelu(W1 x), gelu(z) = z Phi(z) (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
-    inner = np.array([z * 0.5 * (1 + math.erf(z / math.sqrt(2))) for z in linear(x, up, up_bias)])
+    inner = np.array([gelu_exact(z) for z in linear(x, up, up_bias)])
     return linear(inner, down, down_bias)

@@ -1,6 +1,26 @@
-"""Measurements of a finished network: its loss at lengths it was not trained for."""
+"""Measurements of a finished network: loss at lengths it was not trained for, and what it finds in long texts.
 
-from aptlab.evals.fitting import fitting_windows
-from aptlab.evals.lengths import Lengths, evaluate, evaluate_lengths
+`rules` and `tasks` import no torch; the measurements are loaded when one of their names is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aptlab.evals.fitting import fitting_windows
+    from aptlab.evals.lengths import Lengths, evaluate, evaluate_lengths
 
 __all__ = ["Lengths", "evaluate", "evaluate_lengths", "fitting_windows"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "fitting_windows":
+        from aptlab.evals.fitting import fitting_windows
+
+        return fitting_windows
+    from aptlab.evals import lengths
+
+    return getattr(lengths, name)

@@ -22,8 +22,8 @@ def to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold
     """A copy of a model with added positions (`embed`) that turns queries and keys by `rule` instead.
 
     All other weights are kept. The copy reads text without order until it is fine-tuned: the old order is in weights
-    that look for it in the stream, and nothing turns them into weights for rotated pairs. (Su et al. 2021,
-    arXiv:2104.09864, section 4.2, go the same way from a trained model: change the positions, train on.)
+    that look for it in the stream, and nothing turns them into weights for rotated pairs. What was learned about tokens
+    stays; how much of the work that saves is measured in tests/models/test_positions_convert.py.
 
     fold    add the mean of the added positions to every token's embedding. Layers were trained on E[token] + P[n]; of
             P, the part that is the same for all n says nothing about order, but norms and biases of all layers have

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
-from aptlab.nn.flex import fits, flexed
+from aptlab.nn.flex import far, fits, flexed, spread
 from aptlab.nn.look import Heads, Look
 from aptlab.nn.step import Step
 from aptlab.ops.rotary import join
@@ -25,7 +25,8 @@ def attend(heads: Heads, step: Step, look: Look) -> Tensor:
     """Attention of the new tokens, [B, H, T, D]."""
     if look.plain and step.simple:
         if step.tokens == 1:
-            return fused(last_seen(heads, step, look), look)
+            seen = last_seen(heads, step, look)
+            return spread(seen, look) if far(seen) else fused(seen, look)
         if foldable(step, look.chunk) and step.past % (look.chunk or 1) == 0:
             return in_chunks(heads, step, look)
         if foldable(step, look.window) and step.past == 0:

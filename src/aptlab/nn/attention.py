@@ -6,18 +6,24 @@ Legend: B batch, H query heads, K key/value heads, T new tokens, S all tokens, D
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from aptlab.errors import ConfigError
 from aptlab.limits import OpenFraction, Positive
 from aptlab.nn.attend import attend
 from aptlab.nn.look import Heads, Look
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.place import Place
 from aptlab.nn.reach import Sliding
+from aptlab.nn.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
 from aptlab.nn.step import Step
+from aptlab.ops.rotary_heads import Norm, Turn, fused, rotate_heads
+
+EPS = 1e-6  # of the norm after rotation
 
 
 class FullAttention(nn.Module):
@@ -27,6 +33,7 @@ class FullAttention(nn.Module):
     keys per head before they are rotated (Dehghani et al. 2023, arXiv:2302.05442; the Qwen 3 order). The rotary
     rule's temperature multiplies the logits, which is the same as scaling its cosines while all pairs rotate.
 
+    bias   of all four matrices, or with "qkv" of queries, keys and values alone (as in Qwen 2)
     reach  how far back each layer sees; None = to the first token
     sinks  a learned logit per head that takes attention and gives nothing (as in gpt-oss)
     """
@@ -38,17 +45,19 @@ class FullAttention(nn.Module):
         layer: int,
         place: Place,
         qk_norm: bool = False,
-        bias: bool = False,
+        bias: bool | Literal["qkv"] = False,
         dropout: OpenFraction = 0.0,
         qk_norm_eps: Positive = 1e-5,
         reach: Sliding | None = None,
         sinks: bool = False,
     ) -> None:
         super().__init__()
+        if bias not in (True, False, "qkv"):
+            raise ConfigError(f"attention.bias={bias!r}; allowed: true, false, qkv (queries, keys and values alone)")
         self.layer, self.place, self.dropout = layer, place, dropout
         self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
-        self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bias)
-        self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=bias)
+        self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bool(bias))
+        self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=bias is True)
         self.qk_norm = qk_norm
         self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
@@ -73,14 +82,17 @@ class FullAttention(nn.Module):
     def _turn(self, qk: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Normalise per head where asked, rotate, and scale queries by position; q and k lie side by side."""
         place, rotary = self.place, self.place.rotary
-        if self.qk_norm:
+        in_kernel = rotary is not None and fused(qk) and isinstance(rotary, RotaryEmbedding) and rotary.simple
+        if self.qk_norm and (place.norm_after or not in_kernel):
             q, k = qk.split([self.heads, self.kv_heads], dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         scale = None
-        if rotary is not None:
+        if in_kernel:
+            qk = rotate_heads(qk, self._fused_turn(rotary, step))
+        elif rotary is not None:
             angles = step.angles(rotary)
             qk, scale = rotary.rotate(qk, angles), angles.scale
-        if place.norm_after:
+        if place.norm_after and not in_kernel:
             qk = unit_rms(qk)
         q, k = qk.split([self.heads, self.kv_heads], dim=1)
         if scale is not None:
@@ -88,6 +100,16 @@ class FullAttention(nn.Module):
         if place.growth is not None:
             q = (q * growth_of(step.places, place.growth.floor, place.growth.scale)).to(q.dtype)
         return q, k
+
+    def _fused_turn(self, rotary: RotaryEmbedding, step: Step) -> Turn:
+        """What the kernel does in one pass: rotation, and the norm before or after it."""
+        norm = None
+        if self.place.norm_after:
+            norm = Norm(None, EPS, "after")
+        elif self.qk_norm:
+            weights = torch.stack((self.q_norm.weight, self.k_norm.weight))  # type: ignore[arg-type]
+            norm = Norm(weights, self.q_norm.eps, "before")  # type: ignore[arg-type]
+        return Turn(step.places, rotary.tables, self.heads, rotary.rule.layout, norm, rotary.factor)
 
     def _look(self) -> Look:
         rotary, temperature, decay = self.place.rotary, 1.0, None
@@ -105,7 +127,7 @@ class FullAttention(nn.Module):
         )
 
 
-def unit_rms(x: Tensor, eps: float = 1e-6) -> Tensor:
+def unit_rms(x: Tensor, eps: float = EPS) -> Tensor:
     """x over its root mean square, computed in float32 (Llama 4's query and key norm; it has no weights)."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aptlab.errors import ConfigError
 from aptlab.limits import OpenFraction
 from aptlab.nn.shape import Shape
 
@@ -38,4 +41,34 @@ class GELU(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         out = self.down(F.gelu(self.up(x_BTC)))
+        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+
+
+class GeGLU(nn.Module):
+    """down(gelu(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202, eq. 6).
+
+    gate and up are one matrix [2·hidden, dim], as in `SwiGLU`.
+
+    approximate  none = the exact gelu, as in the paper; tanh = z/2 · (1 + tanh(sqrt(2/pi) · (z + 0.044715 z³)))
+                 (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2), as in Gemma; they differ by up to 5e-4
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        bias: bool = False,
+        dropout: OpenFraction = 0.0,
+        approximate: Literal["none", "tanh"] = "none",
+    ) -> None:
+        super().__init__()
+        if approximate not in ("none", "tanh"):
+            raise ConfigError(f"ffn.approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")
+        self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=bias)
+        self.down = nn.Linear(shape.hidden, shape.dim, bias=bias)
+        self.dropout, self.approximate = dropout, approximate
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        gate, up = self.gate_up(x_BTC).chunk(2, dim=-1)
+        out = self.down(F.gelu(gate, approximate=self.approximate) * up)
         return F.dropout(out, self.dropout, self.training) if self.dropout else out

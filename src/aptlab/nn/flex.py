@@ -17,12 +17,28 @@ from aptlab.nn.look import Heads, Look
 from aptlab.nn.step import Step
 
 LEAST = 128  # tokens from which FlexAttention is taken: its blocks are that long
+FAR = 32_768  # keys from which single queries are spread
 
 
 @functools.cache
 def compiled() -> Callable[..., Any]:
     """FlexAttention is fast, and small in memory, only when compiled."""
     return torch.compile(flex_attention)
+
+
+def far(heads: Heads) -> bool:
+    """Whether one query meets so many keys that they are worth spreading over the whole device."""
+    return heads.q.is_cuda and heads.k.shape[2] >= FAR
+
+
+def spread(heads: Heads, look: Look) -> Tensor:
+    """Attention of single queries to all keys, the keys split over many programs (Flash-Decoding).
+
+    PyTorch's fused kernel gives each head to one multiprocessor: 146 ms a token at ten million keys on an H200.
+    """
+    out = compiled()(*heads, scale=look.scale, enable_gqa=heads.q.shape[1] != heads.k.shape[1])
+    assert isinstance(out, Tensor)
+    return out
 
 
 def fits(heads: Heads, step: Step, look: Look) -> bool:

@@ -1,1 +1,1 @@
-"""The parts of `aptlab eval`: request (no torch), session, figure."""
+"""The parts of `aptlab eval`: request and rules (no torch), bench, then one module per kind of measurement."""

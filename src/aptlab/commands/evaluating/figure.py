@@ -1,4 +1,4 @@
-"""The picture of an evaluation: loss by position, and perplexity by length."""
+"""The pictures of an evaluation: loss by position, perplexity by length, answers found by depth or task."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.report.figure import length_panel
+from aptlab.report.heatmap import Heat, heat_maps
 from aptlab.report.style import COLOURS, FAINT, empty, heading, save, two_panels
 
 Rows = Sequence[Mapping[str, Any]]
@@ -18,6 +19,49 @@ def draw(lengths: Rows, positions: Rows, *, title: str, path: Path, context: int
     position_panel(left, positions, context)
     length_panel(right, lengths, context)
     return save(figure, path)
+
+
+def single(lengths: Rows, *, title: str, path: Path, context: int) -> Path:
+    """Write figure.png of a sliding window: perplexity with every token counted once, and with every window."""
+    figure, left, right = two_panels(title)
+    length_panel(left, lengths, context)
+    heading(left, "perplexity by window, every token once")
+    length_panel(right, [{**row, "ppl": row["chunk_ppl"]} for row in lengths], context)
+    heading(right, "the same with every window counted alike")
+    return save(figure, path)
+
+
+def heat(grid: Rows, lengths: Rows, *, title: str, path: Path) -> Path:
+    """Write heatmap.png: share of answers found, and loss of the expected answers; rows are depths or tasks."""
+    columns = [row["length"] for row in lengths]
+    deep = grid[0]["depth"] is not None
+    names = list(dict.fromkeys(row["depth"] if deep else row["task"] for row in grid))
+    cells = {(row["depth"] if deep else row["task"], row["length"]): row for row in grid}
+    rows = [f"{100 * name:.0f} %" if deep else str(name) for name in names]
+
+    def values(key: str, factor: float) -> list[list[float | None]]:
+        found = [[cells.get((name, length)) for length in columns] for name in names] + [list(lengths)]
+        return [[None if cell is None else factor * cell[key] for cell in row] for row in found]
+
+    count = max(row["samples"] for row in grid)
+    half = max(max(row["high"] - row["score"], row["score"] - row["low"]) for row in grid)
+    ticks = [f"{length:,}" for length in columns]
+    found = f"answers found (%), {count} samples a cell, 95 % interval up to ± {100 * half:.0f}"
+    panels = [
+        Heat(title=found, rows=[*rows, "mean"], columns=ticks, values=values("score", 100), low=0, high=100, apart=1),
+        Heat(
+            title="loss of the expected answer (nats per token)",
+            rows=[*rows, "mean"],
+            columns=ticks,
+            values=values("loss", 1),
+            low=0,
+            digits=2,
+            falling=True,
+            apart=1,
+        ),
+    ]
+    down = "depth of the answer in the prompt" if deep else ""
+    return heat_maps(panels, title=title, path=path, across="tokens of prompt and answer", down=down)
 
 
 def position_panel(axes: Any, positions: Rows, context: int) -> None:

@@ -16,6 +16,7 @@ OWN = {
     "tokenizer": "the weights know no other",
 }
 GROUPS = {"rope": "rope=yarn", "data": "data=text"}
+DEFAULT = "lengths"  # the option of `eval` without a word
 # Stand-ins for the check before the checkpoint is open; `Request.filled` puts the real values in.
 STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.Bytes"}}
 
@@ -25,8 +26,6 @@ class Request:
     """A checked request; `config` still lacks what only the checkpoint knows."""
 
     config: Config
-    multiples: tuple[int, ...]
-    tokens: int
 
     def filled(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The whole request as plain values, where `${context}` and its like mean what the model was trained with."""
@@ -38,10 +37,9 @@ def read(args: list[str]) -> Request:
     refuse(args)
     config = compose("eval", args)
     check(with_values(config, STAND_IN))
-    cfg = config.resolved()
-    if not cfg["multiples"]:
-        raise ConfigError("multiples=[] measures nothing; choose lengths such as multiples=[1,2,4,8]")
-    return Request(config=config, multiples=tuple(cfg["multiples"]), tokens=cfg["tokens"])
+    if config.resolved().get("eval") is None:
+        raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
+    return Request(config=config)
 
 
 def refuse(args: list[str]) -> None:

@@ -1,50 +1,27 @@
-"""The config.json of a decoder. What the layout cannot express is an error that names the config key."""
+"""The config.json of a decoder. What no layout can express is an error that names the config key."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import INIT_STD, Decoder
+from aptlab.models.hf.family import GEMMA3, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
 from aptlab.models.hf.rope import longest, rope_parameters
-from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import SwiGLU
-from aptlab.nn.norm import RMSNorm
-from aptlab.nn.smooth import Plain
+from aptlab.models.hf.traits import Traits, family_of, traits
+from aptlab.nn.rope import Frequencies, Learnable, Rope, Searched, Standard
+from aptlab.nn.rotary import LearnedRotary
 
-LLAMA, QWEN3 = "LlamaForCausalLM", "Qwen3ForCausalLM"
-MODEL_TYPES = {LLAMA: "llama", QWEN3: "qwen3"}
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+Rotation = tuple[dict[str, Any], list[str]]
 
 
 class Described(NamedTuple):
-    """A decoder's config.json as a dict, and notes for the user on what is written differently."""
+    """A decoder's config.json as a dict, notes for the user on what is written differently, and the layout."""
 
     config: dict[str, Any]
     notes: list[str]
-
-
-def architecture(net: Decoder) -> str:
-    """Qwen3ForCausalLM for a decoder with qk_norm, else LlamaForCausalLM; ConfigError if it is neither."""
-    for block in net.blocks:
-        _plain_block(block)
-    if type(net.norm) is not RMSNorm:
-        raise ConfigError(_refused("norm", net.norm, "norm=rms"))
-    q_norm = net.blocks[0].attention.q_norm  # type: ignore[union-attr]
-    if not isinstance(q_norm, RMSNorm):
-        return LLAMA
-    if net.blocks[0].ffn.gate_up.bias is not None:  # type: ignore[union-attr]
-        raise ConfigError(
-            "ffn.bias=true with attention.qk_norm=true cannot be exported to format=hf: the Qwen 3 layout has no "
-            "feed-forward bias; train with ffn.bias=false or attention.qk_norm=false to export"
-        )
-    if q_norm.eps != net.norm.eps:
-        raise ConfigError(
-            f"norm.eps={net.norm.eps} differs from attention.qk_norm_eps={q_norm.eps}, and the Qwen 3 layout has one "
-            "for both; train with equal ones to export to format=hf"
-        )
-    return QWEN3
+    family: Family
 
 
 def describe(net: Decoder, *, context: int, eos: int | None = None, dtype: str = "float32") -> Described:
@@ -53,24 +30,21 @@ def describe(net: Decoder, *, context: int, eos: int | None = None, dtype: str =
     The rope stands there twice, as `rope_parameters` for transformers 5 and as `rope_theta` with `rope_scaling` for
     readers of the older form. Raises ConfigError for what the layout cannot express.
     """
-    kind = architecture(net)
-    rule = _one_rule(net)
-    rope, note = rope_parameters(rule, net.shape.head_dim)  # type: ignore[arg-type]
-    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-    attention, ffn = net.blocks[0].attention, net.blocks[0].ffn
+    found = traits(net)
+    family = family_of(found)
+    rope, notes = _rope(net, family, found)
+    stretched = [longest(rule, context) for rule in found.rules]
     config: dict[str, Any] = {
-        "architectures": [kind],
-        "model_type": MODEL_TYPES[kind],
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
         **_sizes(net),
-        "hidden_act": "silu",
-        "max_position_embeddings": longest(rule, context),
+        "hidden_activation" if family.sandwich else "hidden_act": found.act,
+        "max_position_embeddings": max(stretched, default=context),
         "initializer_range": INIT_STD,
         "rms_norm_eps": net.norm.eps,
         "tie_word_embeddings": net.tied,
-        "rope_parameters": rope,
-        "rope_theta": rope["rope_theta"],
-        "rope_scaling": scaling if scaling["rope_type"] != "default" else None,
-        "attention_bias": attention.qkv.bias is not None,  # type: ignore[union-attr]
+        **rope,
+        "attention_bias": bool(found.bias),
         "attention_dropout": 0.0,
         "use_cache": True,
         "bos_token_id": None,
@@ -78,9 +52,7 @@ def describe(net: Decoder, *, context: int, eos: int | None = None, dtype: str =
         "pad_token_id": None,
         "dtype": dtype,
     }
-    bias = ffn.gate_up.bias is not None  # type: ignore[union-attr]
-    only_here = {"mlp_bias": bias} if kind == LLAMA else {"use_sliding_window": False}
-    return Described(config | only_here, [note] if note else [])
+    return Described(config | _only_here(family, found, config), notes, family)
 
 
 def _sizes(net: Decoder) -> dict[str, Any]:
@@ -96,34 +68,106 @@ def _sizes(net: Decoder) -> dict[str, Any]:
     }
 
 
-def _plain_block(block: nn.Module) -> None:
-    """Raises ConfigError unless every part of the block is one that Llama or Qwen 3 has."""
-    parts = (
-        ("smooth", block.attention_smooth, Plain, "smooth=none"),
-        ("smooth", block.ffn_smooth, Plain, "smooth=none"),
-        ("attention", block.attention, FullAttention, "attention=full"),
-        ("ffn", block.ffn, SwiGLU, "ffn=swiglu"),
-        ("norm", block.attention_norm, RMSNorm, "norm=rms"),
-        ("norm", block.ffn_norm, RMSNorm, "norm=rms"),
-    )
-    for group, part, wanted, way_out in parts:
-        if type(part) is not wanted:
-            raise ConfigError(_refused(group, part, way_out))
+def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[str, Any]:
+    """Keys that one layout has, or that it reads in its own way."""
+    window = next((one for one in found.windows if one is not None), None)
+    turns = [int(layer.rule is not None) for layer in found.layers]
+    kinds = [FULL if one is None else SLIDING for one in found.windows]
+    if family is LLAMA:
+        return {"mlp_bias": found.ffn_bias}
+    if family is MISTRAL:
+        return {"sliding_window": window}
+    if family in (QWEN2, QWEN3):
+        return {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds} | (
+            {"max_window_layers": 0 if window is not None else len(kinds)}
+        )
+    if family is SMOLLM3:
+        windows = {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds}
+        return windows | {"mlp_bias": found.ffn_bias, "no_rope_layers": turns, "no_rope_layer_interval": 0}
+    if family is PHI3:
+        given = config["rope_parameters"].get("original_max_position_embeddings", config["max_position_embeddings"])
+        return {"sliding_window": window, "original_max_position_embeddings": given}
+    if family is GEMMA3:
+        values = {"layer_types": kinds, "query_pre_attn_scalar": found.head_dim}  # a window must stand there, used or not
+        return values | {"sliding_window": window or config["max_position_embeddings"]}
+    assert family is LLAMA4
+    return _llama4(found, config, turns)
 
 
-def _refused(group: str, part: object, way_out: str) -> str:
-    return (
-        f"{group}={type(part).__name__} cannot be exported to format=hf: no Hugging Face layout computes it; "
-        f"train with {way_out} to export, or keep the checkpoint and use `aptlab generate` and `aptlab eval`"
-    )
+def _llama4(found: Traits, config: dict[str, Any], turns: list[int]) -> dict[str, Any]:
+    chunk = next((layer.chunk for layer in found.layers if layer.chunk is not None), None)
+    growth = next((layer.growth for layer in found.layers if layer.growth is not None), None)
+    values: dict[str, Any] = {
+        "intermediate_size_mlp": config["intermediate_size"],
+        "moe_layers": [],
+        "no_rope_layers": turns,
+        "attention_chunk_size": chunk or config["max_position_embeddings"],
+        "layer_types": [CHUNKED if layer.chunk is not None else FULL for layer in found.layers],
+        "use_qk_norm": any(layer.norm_after for layer in found.layers),
+        "attn_temperature_tuning": growth is not None,
+    }
+    return values | ({} if growth is None else {"floor_scale": growth.floor, "attn_scale": growth.scale})
 
 
-def _one_rule(net: Decoder) -> Any:
-    """The rotary rule, if it is the same in all layers."""
-    rules = {net.rope.at(layer).rule for layer in range(net.shape.depth)}
+def _rope(net: Decoder, family: Family, found: Traits) -> Rotation:
+    """rope_parameters, and the older keys beside them; notes."""
+    if family is GEMMA3:
+        return _rope_by_kind(net, found)
+    rules = found.rules or [Standard()]
     if len(rules) > 1:
         raise ConfigError(
-            f"rope={type(net.rope).__name__} differs from layer to layer and cannot be exported to format=hf; "
+            f"rope={type(net.rope).__name__} differs from layer to layer and cannot be exported to format=hf: only the "
+            "Gemma 3 layout (smooth=post_norm with attention.qk_norm=true) has two rules, for sliding and full layers; "
             "train with one rule for all layers to export"
         )
-    return rules.pop() or net.rope
+    rope, notes = _written(net, rules[0])
+    if family is not PHI3 and isinstance(rules[0], Searched):
+        notes.append(
+            "transformers recomputes cached keys at the switch from short to long frequencies in the Phi-3 layout "
+            f"only: as {family.title}, texts that cross rope.original_len while they are generated differ from a "
+            "full pass"
+        )
+    return _older(rope), notes
+
+
+def _rope_by_kind(net: Decoder, found: Traits) -> Rotation:
+    """Gemma 3: a rule for sliding layers and one for full layers."""
+    parameters, notes = {}, []
+    for kind, sliding in ((SLIDING, True), (FULL, False)):
+        rules = {layer.rule for layer in found.layers if (layer.window is not None) == sliding}
+        if len(rules) > 1:
+            raise ConfigError(
+                f"rope={type(net.rope).__name__} cannot be exported to format=hf: the Gemma 3 layout has one rule for "
+                "sliding layers and one for full layers; let rope.rules change where attention.reach does"
+            )
+        rule = rules.pop() if rules else found.rules[0]
+        assert rule is not None
+        parameters[kind], more = _written(net, rule, nested=True)
+        notes += more
+    far, near = parameters[FULL], parameters[SLIDING]
+    older = _older(far) | {"rope_local_base_freq": near["rope_theta"], "rope_parameters": parameters}
+    return older, list(dict.fromkeys(notes))
+
+
+def _written(net: Decoder, rule: Rope, *, nested: bool = False) -> Rotation:
+    learned = _learned(net, rule) if isinstance(rule, Learnable) else None
+    parameters, note = rope_parameters(rule, net.shape.head_sizes()[2], learned=learned, nested=nested)
+    return parameters, [note] if note else []
+
+
+def _older(rope: dict[str, Any]) -> dict[str, Any]:
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    default = scaling == {"rope_type": "default"}
+    return {
+        "rope_parameters": rope,
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": None if default else scaling,
+    }
+
+
+def _learned(net: Decoder, rule: Rope) -> Frequencies:
+    """The frequencies that a learned rotation has now."""
+    modules = [one for one in net.rotaries if isinstance(one, LearnedRotary) and one.rule == rule]
+    pace = modules[0].rule.pace  # type: ignore[attr-defined]
+    shift = (pace * modules[0].weight.detach().double()).exp().tolist()
+    return tuple(theta * factor for theta, factor in zip(modules[0].theta, shift, strict=True))

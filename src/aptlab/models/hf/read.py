@@ -1,4 +1,4 @@
-"""A Hugging Face folder of the Llama or Qwen 3 layout, read into sizes, a rotary rule and weights."""
+"""A Hugging Face folder, read into sizes, attention and weights."""
 
 from __future__ import annotations
 
@@ -11,64 +11,79 @@ from typing import Any
 from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
-from aptlab.models.hf.layout import MODEL_TYPES
-from aptlab.models.hf.rope import rope_rule
+from aptlab.models.hf.attention import Parts, attention_parts
+from aptlab.models.hf.family import FAMILIES, LLAMA4, UNIT_EPS, Family
 from aptlab.nn.rope import Rope
 from aptlab.nn.shape import Shape
+
+ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
+EXPERTS = ("gpt_oss", "mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
 
 
 @dataclass(frozen=True)
 class Source:
     """What a folder holds.
 
+    family          its layout
     vocab, context  rows of the embedding; tokens the model was trained for, before any stretching
-    eps             of every norm
-    attention_bias, ffn_bias, qk_norm, tied  as in our config
+    attention       rope and the options of attention
+    act             gate of the feed-forward: silu, gelu or gelu_pytorch_tanh
+    scalar          query_pre_attn_scalar, 1 / (factor on the logits)²; the head dim outside Gemma
     weights         by Hugging Face names, as stored
     tokenizer       text of tokenizer.json, None where there is none
     """
 
+    family: Family
     shape: Shape
-    rope: Rope
     vocab: int
     context: int
-    eps: float
-    attention_bias: bool
+    attention: Parts
+    act: str
     ffn_bias: bool
-    qk_norm: bool
     tied: bool
+    scalar: float
     weights: dict[str, Tensor]
     tokenizer: str | None
     eos: int | None
+
+    @property
+    def rope(self) -> Rope:
+        return self.attention.rope
+
+    @property
+    def eps(self) -> float:
+        return self.attention.eps
 
 
 def read_folder(folder: str | Path) -> Source:
     """Read a folder; ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one."""
     folder = Path(folder)
-    config = _json(folder / "config.json")
-    _computable(config)
-    rope = rope_rule(config)
+    config, inner = _of_text(_json(folder / "config.json"))
+    family = _computable(config)
+    config = {**family.defaults, **config}
+    attention = attention_parts(config)
     shape = Shape(
         dim=_whole(config, "hidden_size"),
         depth=_whole(config, "num_hidden_layers"),
         heads=_whole(config, "num_attention_heads"),
         kv_heads=config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim") or (128 if config["model_type"] == "qwen3" else None),
-        hidden=_whole(config, "intermediate_size"),
+        head_dim=config.get("head_dim"),
+        hidden=_whole(config, "intermediate_size_mlp" if family is LLAMA4 else "intermediate_size"),
     )
     tokenizer = folder / "tokenizer.json"
     eos = config.get("eos_token_id")
+    weights = read_weights(folder)
     return Source(
+        family=family,
         shape=shape,
-        rope=rope,
         vocab=_whole(config, "vocab_size"),
-        context=getattr(rope, "original_len", None) or round(_whole(config, "max_position_embeddings") / _factor(rope)),
-        eps=float(config.get("rms_norm_eps", 1e-6)),
-        attention_bias=bool(config.get("attention_bias", False)),
+        context=_context(attention.rope, shape.depth, _whole(config, "max_position_embeddings")),
+        attention=attention,
+        act=_act(config),
         ffn_bias=bool(config.get("mlp_bias", False)),
-        qk_norm=config["model_type"] == "qwen3",
         tied=bool(config.get("tie_word_embeddings", False)),
-        weights=read_weights(folder),
+        scalar=float(config.get("query_pre_attn_scalar", shape.head_sizes()[2])),
+        weights=_text_weights(weights) if inner else weights,
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
     )
@@ -96,21 +111,67 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _computable(config: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a setting that changes what the model computes and that our decoder does not have."""
-    kinds = tuple(MODEL_TYPES.values())
-    if config.get("model_type") not in kinds:
-        raise ConfigError(f"model_type={config.get('model_type')} cannot be imported; aptlab reads {', '.join(kinds)}")
-    if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ConfigError(f"hidden_act={config['hidden_act']} cannot be imported; the layout's ffn=swiglu is silu")
-    if config.get("use_sliding_window") or set(config.get("layer_types") or []) - {"full_attention"}:
-        raise ConfigError("sliding-window layers cannot be imported; aptlab has attention=full")
+def _of_text(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The language model's part of a Gemma 3 that also sees; other configs as they are."""
+    if config.get("model_type") != "gemma3" or not isinstance(config.get("text_config"), dict):
+        return config, False
+    outer = {key: config[key] for key in ("eos_token_id", "tie_word_embeddings") if key in config}
+    return {**outer, **config["text_config"], "model_type": "gemma3_text"}, True
+
+
+def _text_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the language model under the names that it has alone; those of the picture encoder are left out."""
+    renamed = {}
+    for name, weight in weights.items():
+        if ".language_model." in f".{name}":
+            rest = name.partition("language_model.")[2].removeprefix("model.")
+            renamed["lm_head.weight" if rest == "lm_head.weight" else f"model.{rest}"] = weight
+        elif name == "lm_head.weight":
+            renamed[name] = weight
+    return renamed
+
+
+def _computable(config: Mapping[str, Any]) -> Family:
+    """The layout; ConfigError for a setting that changes what the model computes and that our decoder does not have."""
+    kind = str(config.get("model_type"))
+    if kind in EXPERTS or kind.endswith("_moe"):
+        raise ConfigError(
+            f"model_type={kind} cannot be imported: its feed-forward layers are a mixture of experts, which aptlab "
+            "does not have yet. aptlab.models.hf.attention_parts(config) reads the attention of gpt_oss and "
+            f"llama4_text; whole models: {', '.join(FAMILIES)}"
+        )
+    if kind not in FAMILIES:
+        raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
+    if kind == LLAMA4.model_type and config.get("moe_layers") != []:
+        raise ConfigError(
+            "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
+            "yet; aptlab.models.hf.attention_parts(config) reads its attention"
+        )
+    eps = config.get("rms_norm_eps", 1e-5)
+    if kind == LLAMA4.model_type and config.get("use_qk_norm", True) and eps != UNIT_EPS:
+        raise ConfigError(
+            f"use_qk_norm=true with rms_norm_eps={eps} cannot be imported: aptlab's rope.qk_norm has eps={UNIT_EPS}, "
+            "and the logits would differ"
+        )
     if config.get("quantization_config"):
         raise ConfigError("quantization_config: quantised weights cannot be imported; take the unquantised model")
+    return FAMILIES[kind]
 
 
-def _factor(rope: Rope) -> float:
-    return float(getattr(rope, "factor", 1.0))
+def _act(config: Mapping[str, Any]) -> str:
+    key = "hidden_activation" if "hidden_activation" in config else "hidden_act"
+    value = config.get(key) or "silu"
+    if value not in ACTS:
+        raise ConfigError(
+            f"{key}={value} cannot be imported; ffn=swiglu is silu, ffn=geglu is gelu or gelu_pytorch_tanh"
+        )
+    return ACTS[value]
+
+
+def _context(rope: Rope, depth: int, longest: int) -> int:
+    """Tokens before stretching, by the rule that stretches most."""
+    lengths = [getattr(rope.at(layer).rule, "original_len", longest) for layer in range(depth)]
+    return min(lengths)
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

@@ -1,4 +1,4 @@
-"""Weights by Hugging Face names, and back. q, k, v and gate, up are single matrices here and apart there."""
+"""Weights by Hugging Face names, and back. q, k, v and gate, up are single matrices here and mostly apart there."""
 
 from __future__ import annotations
 
@@ -8,65 +8,57 @@ import torch
 from torch import Tensor
 
 from aptlab.errors import CheckpointError
+from aptlab.models.decoder import Decoder
+from aptlab.models.hf.family import Family
+from aptlab.models.hf.fold import fold, unfold
+from aptlab.models.hf.read import Source
+from aptlab.models.layouts import convert_layout
 from aptlab.nn.shape import Shape
 
-SAME = {
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attention.out": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "ffn.down": "mlp.down_proj",
-}
 IGNORED = ("rotary_emb.inv_freq",)  # tables that very old checkpoints carry
+NOT_OURS = ("rotaries.",)  # learned frequencies, which go into config.json
 
 
-def joined(shape: Shape) -> dict[str, tuple[list[str], list[int]]]:
-    """Our matrices that are several there: their names and rows."""
-    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim  # type: ignore[operator]
+def rows_of(part: str, shape: Shape) -> list[int]:
+    """Rows of the matrices that one of ours joins."""
+    heads, kv_heads, head_dim = shape.head_sizes()
     return {
-        "attention.qkv": ([f"self_attn.{name}_proj" for name in "qkv"], [query, key, key]),
-        "ffn.gate_up": (["mlp.gate_proj", "mlp.up_proj"], [shape.hidden, shape.hidden]),
-    }
+        "attention.qkv": [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim],
+        "ffn.gate_up": [shape.hidden, shape.hidden],
+    }[part]
 
 
-def to_hf(
-    weights: Mapping[str, Tensor], shape: Shape, *, tied: bool, dtype: torch.dtype | None = None
-) -> dict[str, Tensor]:
-    """A decoder's state_dict under Hugging Face names; a tied head is left out, as there. `dtype` null keeps it."""
-    named: dict[str, Tensor] = {"model.embed_tokens.weight": weights["embed.weight"]}
-    named["model.norm.weight"] = weights["norm.weight"]
-    if not tied:
-        named["lm_head.weight"] = weights["head.weight"]
+def to_hf(net: Decoder, family: Family, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """A decoder's weights under the names of a layout; a tied head is left out, as there. `dtype` null keeps it.
+
+    Rows of queries and keys are permuted where the layout pairs other dims than the rule.
+    """
+    weights = convert_layout(net.state_dict(), net.shape, net.rope, target=family.layout)
+    if family.sandwich:
+        weights = unfold(weights, net.shape, tied=net.tied)
+    named: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        if name.startswith("blocks."):
-            named |= _split(name, weight, shape)
+        if name.startswith(NOT_OURS) or (name == "head.weight" and net.tied):
+            continue
+        theirs = names_of(name, family, tied=net.tied)
+        parts = [weight] if len(theirs) == 1 else weight.split(rows_of(_part(name), net.shape))
+        named |= dict(zip(theirs, parts, strict=True))
     return {name: weight.detach().to("cpu", dtype).contiguous().clone() for name, weight in named.items()}
 
 
-def _split(name: str, weight: Tensor, shape: Shape) -> dict[str, Tensor]:
-    _, layer, rest = name.split(".", 2)
-    part, kind = rest.rsplit(".", 1)
-    if part in SAME:
-        return {f"model.layers.{layer}.{SAME[part]}.{kind}": weight}
-    theirs, rows = joined(shape)[part]
-    return {f"model.layers.{layer}.{one}.{kind}": rows_of for one, rows_of in zip(theirs, weight.split(rows))}
-
-
-def from_hf(
-    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], shape: Shape, *, tied: bool
-) -> dict[str, Tensor]:
+def from_hf(source: Source, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict with the names and sizes of `expected` (our decoder's own), in float32.
 
     Raises CheckpointError that lists every weight which is missing, left over, or of another size.
     """
+    weights = source.weights
     left = {name: weight for name, weight in weights.items() if not name.endswith(IGNORED)}
-    if tied:
+    if source.tied:
         left.pop("lm_head.weight", None)
     found: dict[str, Tensor] = {}
     problems: list[str] = []
     for name, own in expected.items():
-        theirs = _their_names(name, shape, tied)
+        theirs = names_of(name, source.family, tied=source.tied)
         missing = [one for one in theirs if one not in weights]
         if missing:
             problems += [f"{one} is missing" for one in missing]
@@ -83,15 +75,22 @@ def from_hf(
     if problems:
         more = f"\n… and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError("the weights do not fit config.json:\n" + "\n".join(problems[:8]) + more)
+    if source.family.sandwich:
+        return fold(found, source.shape, tied=source.tied, scalar=source.scalar)
     return found
 
 
-def _their_names(name: str, shape: Shape, tied: bool) -> list[str]:
+def names_of(name: str, family: Family, *, tied: bool) -> list[str]:
+    """Their names of one of our weights."""
     outer = {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
     outer["head.weight"] = outer["embed.weight"] if tied else "lm_head.weight"
     if name in outer:
         return [outer[name]]
     _, layer, rest = name.split(".", 2)
-    part, kind = rest.rsplit(".", 1)
-    theirs = [SAME[part]] if part in SAME else joined(shape)[part][0]
-    return [f"model.layers.{layer}.{one}.{kind}" for one in theirs]
+    kind = rest.rpartition(".")[2]
+    return [f"model.layers.{layer}.{one}.{kind}" for one in family.names[_part(name)].split()]
+
+
+def _part(name: str) -> str:
+    """blocks.0.attention.qkv.weight -> attention.qkv"""
+    return name.split(".", 2)[2].rpartition(".")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
@@ -38,6 +39,11 @@ class Linear(Scaled):
         return tuple(f / self.stretch for f in standard_frequencies(self.base, head_dim))
 
 
+def share(dims: int, head_dim: int) -> float:
+    """The least fraction of three digits that has `dims` dims of a head."""
+    return math.ceil(1000 * dims / head_dim) / 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Partial(Rotation):
     """The first `fraction` of a head's dims turn, with exponents over these alone; the rest carries content.
@@ -52,7 +58,7 @@ class Partial(Rotation):
         if turning < 2 or turning % 2:
             raise ConfigError(
                 f"rope.fraction={self.fraction} of head_dim={head_dim} is {turning} dims, and pairs need an even "
-                f"number of at least 2; use rope.fraction={max(2, turning + turning % 2) / head_dim:g}"
+                f"number of at least 2; use rope.fraction={share(max(2, turning + turning % 2), head_dim):g}"
             )
         return standard_frequencies(self.base, turning)
 
@@ -71,4 +77,9 @@ class Proportional(Rotation):
     def inv_freq(self, head_dim: int) -> Frequencies:
         standard = standard_frequencies(self.base, head_dim)
         turning = int(self.fraction * head_dim // 2)
+        if turning == 0:
+            raise ConfigError(
+                f"rope.fraction={self.fraction} of the {head_dim // 2} pairs of size.head_dim={head_dim} turns none; "
+                f"use rope.fraction={share(2, head_dim):g} or more, or rope=none"
+            )
         return tuple(f / self.factor if i < turning else 0.0 for i, f in enumerate(standard))

@@ -27,9 +27,7 @@ class Plane(Rotation, abc.ABC):
     def spread(self, positions: Any) -> tuple[Any, ...]:
         """(height, width) of text positions."""
         if self.width is None:
-            raise ConfigError(
-                "rope.width=null leaves text without height; set rope.width, or give positions [B, T, 2]"
-            )
+            raise ConfigError("rope.width=null leaves text without height; set rope.width, or give positions [B, T, 2]")
         return positions // self.width, positions % self.width
 
 
@@ -57,10 +55,13 @@ class Volume(Rotation, abc.ABC):
 
 def split_evenly(base: float, head_dim: int, parts: int, name: str) -> Frequencies:
     """The standard frequencies of a head of D / parts dims, once."""
-    if head_dim % (2 * parts):
+    block = 2 * parts
+    if head_dim < block or head_dim % block:
+        below, above = head_dim // block * block, (head_dim // block + 1) * block
+        nearest = f"{below}, {above}" if below else f"{above}"
         raise ConfigError(
-            f"size.head_dim={head_dim} is not divisible by {2 * parts}, and rope={name} gives each of {parts} streams "
-            f"the same number of pairs; nearest: {head_dim // (2 * parts) * 2 * parts or 2 * parts}"
+            f"size.head_dim={head_dim} is not divisible by {block}, and rope={name} turns a head in blocks of {block} "
+            f"dims; nearest: {nearest}"
         )
     return standard_frequencies(base, head_dim // parts)
 
@@ -102,6 +103,7 @@ class MRope(Volume):
     Wang et al. 2024 (Qwen2-VL, arXiv:2409.12191). sections  pairs of each; None = 16 : 24 : 24 of the head
     """
 
+    space: ClassVar[float] = 24 / 64  # share of the pairs that height has, and width
     grid: tuple[int, int] | None = None
     sections: tuple[int, int, int] | None = None
 
@@ -126,28 +128,46 @@ class MRope(Volume):
         """Pairs of each stream."""
         pairs = head_dim // 2
         if self.sections is None:
-            space = pairs * 3 // 8
-            return pairs - 2 * space, space, space
+            return self._default(pairs)
         if len(self.sections) != 3 or sum(self.sections) != pairs or min(self.sections) < 0:
             raise ConfigError(
                 f"rope.sections={list(self.sections)} must be three numbers of pairs with sum {pairs} (half of "
-                f"size.head_dim={head_dim}); null takes 2 : 3 : 3"
+                f"size.head_dim={head_dim}); null takes {', '.join(map(str, self._default(pairs)))}"
             )
         return self.sections
+
+    def _default(self, pairs: int) -> tuple[int, int, int]:
+        space = int(pairs * self.space)
+        return pairs - 2 * space, space, space
 
 
 @dataclass(frozen=True, kw_only=True)
 class MRopeInterleaved(MRope):
-    """Height on pairs 1, 4, 7 …, width on 2, 5, 8 …, time on the rest (Qwen3-VL's `mrope_interleaved`).
+    """Height on pairs 1, 4, 7 …, width on 2, 5, 8 …, time on the rest, as in Qwen3-VL (arXiv:2511.21631).
 
-    Every stream has fast and slow pairs, where `mrope` gives the fast ones to time.
+    Every stream has fast and slow pairs, where `mrope` gives the fast ones to time. sections  None = 24 : 20 : 20
     """
+
+    space: ClassVar[float] = 20 / 64
+
+    def counts(self, head_dim: int) -> tuple[int, ...]:
+        """Pairs of each stream; height and width have every third pair at most."""
+        time, height, width = super().counts(head_dim)
+        pairs = head_dim // 2
+        most = len(range(1, pairs, 3)), len(range(2, pairs, 3))
+        if height > most[0] or width > most[1]:
+            raise ConfigError(
+                f"rope.sections={[time, height, width]}: every third of {pairs} pairs is height's, every third width's: "
+                f"{most[0]} and {most[1]} pairs at most; use {list(self._default(pairs))} or rope=mrope"
+            )
+        return time, height, width
 
     def combine(self, head_dim: int) -> Coefficients:
         _, height, width = self.counts(head_dim)
         rows = [(1, 0, 0)] * (head_dim // 2)
-        rows[1 : 3 * height : 3] = [(0, 1, 0)] * len(rows[1 : 3 * height : 3])
-        rows[2 : 3 * width : 3] = [(0, 0, 1)] * len(rows[2 : 3 * width : 3])
+        for first, count, row in ((1, height, (0, 1, 0)), (2, width, (0, 0, 1))):
+            for k in range(count):
+                rows[first + 3 * k] = row
         return tuple(rows)
 
 

@@ -13,7 +13,8 @@ from aptlab.nn.rope.fixed import Standard
 class IRope(Rope):
     """Most layers turn and see blocks of `chunk` positions; every `interval`-th neither turns nor is limited (Llama 4).
 
-    inner     the rule of the turning layers; any rule, so Scout's llama3 scaling composes with the schedule
+    inner     the rule of the turning layers; any rule, so Scout's llama3 scaling composes with the schedule, and a
+              rule that differs from layer to layer keeps its own
     interval  layer l has no rotation where (l + 1) is divisible by it
     chunk     positions of a block; None = turning layers see everything
     growth    queries of the layers without rotation grow with position; None = they do not
@@ -29,7 +30,11 @@ class IRope(Rope):
     @property
     def relative(self) -> bool:  # type: ignore[override]
         """Blocks begin at fixed positions, and queries grow with theirs."""
-        return self.chunk is None and self.growth is None
+        return self.inner.relative and self.chunk is None and self.growth is None
+
+    @property
+    def streams(self) -> int:  # type: ignore[override]
+        return self.inner.streams
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         return self.inner.inv_freq(head_dim)
@@ -37,4 +42,4 @@ class IRope(Rope):
     def at(self, layer: int) -> Placement:
         if (layer + 1) % self.interval == 0:
             return Placement(growth=self.growth)
-        return Placement(rule=self.inner, chunk=self.chunk, norm_after=self.qk_norm)
+        return Placement(rule=self.inner.at(layer).rule, chunk=self.chunk, norm_after=self.qk_norm)

@@ -15,10 +15,11 @@ CLOSE = 0.01  # relative difference up to which a factor and a ratio of lengths 
 class Scaled(Rotation):
     """What rules share that stretch a trained context.
 
-    factor         new context / original_len; None = target_len / original_len
+    factor         new context / original_len; None = target_len / original_len, and 1 if that is less
     original_len   context the weights were trained with
-    target_len     context wanted; None = original_len · factor
-    allow_factor_mismatch  let factor differ from target_len / original_len
+    target_len     context wanted; None = original_len · factor. A factor that differs from the ratio of both lengths by
+                   more than 1 % is an error
+    allow_factor_mismatch  let it differ
     """
 
     factor: AtLeastOne | None = 4.0
@@ -34,12 +35,13 @@ class Scaled(Rotation):
             object.__setattr__(self, "factor", max(1.0, self.target_len / self.original_len))
         if self.target_len is None or self.allow_factor_mismatch:
             return
-        ratio = max(1.0, self.target_len / self.original_len)
-        if abs(self.factor / ratio - 1) > CLOSE:  # type: ignore[operator]
+        ratio = self.target_len / self.original_len
+        wanted = max(1.0, ratio)  # a shorter context needs no stretching
+        if abs(self.stretch / wanted - 1) > CLOSE:
             raise ConfigError(
                 f"rope.factor={self.factor:g} contradicts rope.target_len={self.target_len} and "
-                f"rope.original_len={self.original_len}, whose ratio is {ratio:g}; use rope.factor=null or {ratio:g}, "
-                f"rope.original_len={round(self.target_len / self.factor)}, or rope.allow_factor_mismatch=true"  # type: ignore[operator]
+                f"rope.original_len={self.original_len}, whose ratio is {ratio:g}; use rope.factor=null or {wanted:g}, "
+                f"rope.original_len={round(self.target_len / self.stretch)}, or rope.allow_factor_mismatch=true"
             )
 
     @property

@@ -109,7 +109,9 @@ class LongRoPE(Searched):
 
 @dataclass(frozen=True, kw_only=True)
 class LongRoPE2(Searched):
-    """Divisors from a critical pair on, found by needle perplexity (Shang et al. 2025, arXiv:2502.20082).
+    """Divisors from a critical pair on, found by needle perplexity.
+
+    Shang et al. 2025 (arXiv:2502.20082, section 3).
 
     critical_dim      the pair d_rcd from which divisors are free; None = the theoretical one,
                       ceil(D/2 · log_base(L / 2 pi)). Faster pairs i have lambda_rcd^(i / d_rcd)
@@ -123,6 +125,11 @@ class LongRoPE2(Searched):
         super().__post_init__()
         for name in ("short", "long"):
             given = getattr(self, name) or ()
+            if min(given, default=1.0) < 1:
+                raise ConfigError(
+                    f"rope.{name} holds {min(given):g}, and divisors of longrope2 are at least 1, for no pair turns "
+                    "faster than in training; use rope=longrope for a published list with smaller ones"
+                )
             falls = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(given)) if b < a]
             if falls:
                 raise ConfigError(
@@ -150,5 +157,8 @@ class LongRoPE2(Searched):
 
 
 def theoretical_critical(base: float, original_len: int, head_dim: int) -> int:
-    """The first pair that does not complete a turn within L: ceil(D/2 · log_base(L / 2 pi)) (arXiv:2310.05209)."""
+    """The first pair that does not complete a turn within L: ceil(D/2 · log_base(L / 2 pi)), counted from 0.
+
+    Liu et al. 2023 (arXiv:2310.05209). LongRoPE2's code starts one pair earlier, at the last complete one.
+    """
     return math.ceil(head_dim / 2 * math.log(max(original_len / (2 * math.pi), 1.0), base))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from aptlab.errors import ConfigError
-from aptlab.limits import AtLeastOne, PositiveInt
-from aptlab.nn.rope.base import Frequencies, Rotation, choice, standard_frequencies
+from aptlab.limits import PositiveInt
+from aptlab.nn.rope.base import Frequencies, choice, standard_frequencies
 from aptlab.nn.rope.lengths import Scaled
 
 
@@ -51,18 +51,17 @@ class NTKLiu(Scaled):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dynamic(Rotation):
+class Dynamic(Scaled):
     """NTK scaling by the length l of each sequence; up to `original_len` the plain rule (emozilla 2023).
 
     law = hf     base' = base · (factor · l / L - (factor - 1))^(D/(D-2)), as transformers and every checkpoint
-    law = paper  base' = base · (l / L)^(D/(D-2)): "Dynamic NTK" of Peng et al. 2023 (arXiv:2309.00071, section 3.3)
+    law = paper  base' = base · (l / L)^(D/(D-2)): "Dynamic NTK" of Peng et al. 2023 (arXiv:2309.00071, section 3.3);
+                 `factor` has no part in it
     The length is that of the sequence with what is still to be generated, so keys in a cache fit later queries;
     transformers changes the base under cached keys.
     """
 
     layer: ClassVar[str] = "aptlab.nn.rotary:DynamicRotary"
-    factor: AtLeastOne = 4.0
-    original_len: PositiveInt = 4096
     law: Literal["hf", "paper"] = "hf"
 
     def __post_init__(self) -> None:
@@ -75,10 +74,16 @@ class Dynamic(Rotation):
         return standard_frequencies(self.base, head_dim)
 
     def bases(self, lengths: Any, head_dim: int) -> Any:
-        """The base of each sequence, float64 like `lengths`."""
-        ratio = lengths.clip(min=self.original_len) / self.original_len
-        stretch = self.factor * ratio - (self.factor - 1) if self.law == "hf" else ratio
-        return self.base * stretch ** (head_dim / (head_dim - 2))
+        """The base of each sequence, float64 like `lengths`; up to original_len exactly the plain one."""
+        return self._base(lengths.clip(min=self.original_len) / self.original_len, head_dim)
+
+    def base_at(self, length: int, head_dim: int) -> float:
+        """The base of one sequence of `length` tokens."""
+        return self._base(max(length, self.original_len) / self.original_len, head_dim)
+
+    def _base(self, ratio: Any, head_dim: int) -> Any:
+        grown = self.stretch * ratio - (self.stretch - 1) if self.law == "hf" else ratio
+        return self.base * grown ** (head_dim / (head_dim - 2))
 
 
 def check_critical(critical: int, head_dim: int) -> int:

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from aptlab.errors import ConfigError
+from aptlab.limits import PositiveInt
 from aptlab.nn.rope.base import Frequencies, Placement, Rope
 from aptlab.nn.rope.fixed import Standard
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerLayer(Rope):
-    """Layer l has rule l % n of `rules`, as Gemma 3 has base 10,000 in local layers and 1,000,000 in every sixth."""
+    """Layer l has rule l % n of `rules`, as Gemma 3 has base 10,000 in local layers and 1,000,000 in every sixth.
+
+    Gemma Team 2025 (arXiv:2503.19786). A sliding window, as Gemma's local layers have, is attention=sliding.
+
+    chunks  one per rule: attention stays inside blocks of this many positions, None = it reaches everything before;
+            None for all = as each rule says
+    """
 
     rules: tuple[Rope, ...] = field(default_factory=lambda: (Standard(), Standard(base=1_000_000.0)))
+    chunks: tuple[PositiveInt | None, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "rules", tuple(self.rules))
         if not self.rules or not all(isinstance(rule, Rope) for rule in self.rules):
             raise ConfigError("rope.rules must be a list of rope rules, one per layer of the cycle")
+        if self.chunks is None:
+            return
+        object.__setattr__(self, "chunks", tuple(self.chunks))
+        if len(self.chunks) != len(self.rules) or any(chunk is not None and chunk < 1 for chunk in self.chunks):
+            raise ConfigError(
+                f"rope.chunks={list(self.chunks)} must have one number of positions or null for each of the "
+                f"{len(self.rules)} rope.rules; rope.chunks=null leaves blocks to the rules"
+            )
 
     @property
     def relative(self) -> bool:  # type: ignore[override]
-        return all(rule.relative for rule in self.rules)
+        """Blocks begin at fixed positions."""
+        return all(rule.relative for rule in self.rules) and not any(self.chunks or ())
 
     @property
     def streams(self) -> int:  # type: ignore[override]
@@ -37,4 +55,5 @@ class PerLayer(Rope):
         return turning.rule.inv_freq(head_dim)
 
     def at(self, layer: int) -> Placement:
-        return self.rules[layer % len(self.rules)].at(layer)
+        place = self.rules[layer % len(self.rules)].at(layer)
+        return place if self.chunks is None else dataclasses.replace(place, chunk=self.chunks[layer % len(self.rules)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from aptlab.errors import ConfigError
 from aptlab.limits import Positive
@@ -45,7 +45,7 @@ class Bases(Rope):
     """What the seeds' four-base rules share."""
 
     bases: tuple[float, ...] = BASES
-    layout: str = "half"
+    layout: Literal["half", "interleaved"] = "half"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,4 +107,4 @@ class IRopeLayers(Bases):
     """Base number l % 4 for layer l."""
 
     def at(self, layer: int) -> Placement:
-        return Placement(rule=Standard(base=self.bases[layer % len(self.bases)], layout=self.layout))  # type: ignore[arg-type]
+        return Placement(rule=Standard(base=self.bases[layer % len(self.bases)], layout=self.layout))

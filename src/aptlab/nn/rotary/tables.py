@@ -8,6 +8,7 @@ float64, stored in float32 and joined by one complex product, so that the error 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,10 +32,7 @@ class RotaryEmbedding(nn.Module):
     adaptive  whether angles depend on the length of a token's sequence
     """
 
-    hi_cos: Tensor
-    hi_sin: Tensor
-    lo_cos: Tensor
-    lo_sin: Tensor
+    tables: Tensor
 
     def __init__(self, rule: Rope, *, head_dim: int, heads: int = 1, kv_heads: int = 1) -> None:
         super().__init__()
@@ -44,8 +42,23 @@ class RotaryEmbedding(nn.Module):
         self.of_head = spread_heads(rule.head_regimes(kv_heads), heads, kv_heads)
         self.adaptive = self.regimes > 1 and self.of_head is None
         self.combine = groups_of(rule.combine(head_dim))
-        for name, table in self._tables().items():
-            self.register_buffer(name, table, persistent=False)
+        self.register_buffer("tables", self._tables(), persistent=False)
+
+    @property
+    def simple(self) -> bool:
+        """Whether every head of every token turns by one set of frequencies, as the fused kernel does it."""
+        alone = self.regimes == 1 and self.of_head is None and self.combine is None and self.rule.streams == 1
+        return alone and self.rule.amplitude(self.head_dim) is None
+
+    @property
+    def lo_cos(self) -> Tensor:
+        """Cosines of positions below 4096, [R · 4096, P]."""
+        return self.tables[2]
+
+    @property
+    def factor(self) -> float:
+        """Factor on cosines and sines that is the same for all tokens."""
+        return math.sqrt(self.rule.temperature) if self.rule.temperature_on == "cos_sin" else 1.0
 
     @property
     def temperature(self) -> float:
@@ -53,22 +66,20 @@ class RotaryEmbedding(nn.Module):
         values = set(self.rule.temperatures())
         return values.pop() if self.rule.temperature_on == "logits" and len(values) == 1 else 1.0
 
-    def _tables(self) -> dict[str, Tensor]:
-        """[R · 4096, P] each, the regimes below one another."""
+    def _tables(self) -> Tensor:
+        """Cosines and sines of hi · 4096 · theta and of lo · theta, [4, R · 4096, P], the regimes below one another."""
         steps_N1 = torch.arange(STEP, dtype=torch.float64, device="cpu").unsqueeze(1)
-        tables: dict[str, list[Tensor]] = {"hi_cos": [], "hi_sin": [], "lo_cos": [], "lo_sin": []}
+        parts = []
         for frequencies in self.rule.regimes(self.head_dim):
             theta_P = torch.tensor(frequencies, dtype=torch.float64, device="cpu")
-            for name, angle_NP in (("hi", steps_N1 * STEP * theta_P), ("lo", steps_N1 * theta_P)):
-                tables[f"{name}_cos"].append(angle_NP.cos().float())
-                tables[f"{name}_sin"].append(angle_NP.sin().float())
-        return {name: torch.cat(parts) for name, parts in tables.items()}
+            hi_NP, lo_NP = steps_N1 * STEP * theta_P, steps_N1 * theta_P
+            parts.append(torch.stack((hi_NP.cos(), hi_NP.sin(), lo_NP.cos(), lo_NP.sin())).float())
+        return torch.cat(parts, dim=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
         """Follow the device, never the dtype: bfloat16 tables ruin positions beyond 256."""
-        device = fn(torch.empty(0, device=self.lo_cos.device)).device
-        for name, table in self._tables().items():
-            setattr(self, name, table.to(device))
+        device = fn(torch.empty(0, device=self.tables.device)).device
+        self.tables = self._tables().to(device)
         return self
 
     def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:
@@ -108,8 +119,7 @@ class RotaryEmbedding(nn.Module):
         hi, lo = place_BT.div(STEP, rounding_mode="floor"), place_BT % STEP
         if regime_BT is not None:
             hi, lo = hi + regime_BT * STEP, lo + regime_BT * STEP
-        tables = (self.hi_cos, self.hi_sin, self.lo_cos, self.lo_sin)
-        hi_cos, hi_sin, lo_cos, lo_sin = tables if pairs is None else (table[:, pairs] for table in tables)
+        hi_cos, hi_sin, lo_cos, lo_sin = self.tables if pairs is None else self.tables[:, :, pairs]
         hi_cos, hi_sin, lo_cos, lo_sin = hi_cos[hi], hi_sin[hi], lo_cos[lo], lo_sin[lo]
         return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
 

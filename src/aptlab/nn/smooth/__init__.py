@@ -1,4 +1,4 @@
-"""How a branch joins the residual stream: plainly, or shrunk where its step is large or turns sharply.
+"""How a branch joins the residual stream: plainly, normalised, or shrunk where its step is large or turns sharply.
 
 Every layer here is called `smooth(u, delta, carry, trace=...)` and returns the new stream, what the same site
 of the next block gets as `carry`, and statistics (None where nobody asked).
@@ -8,6 +8,7 @@ from aptlab.nn.smooth.carry import Carry, Trace
 from aptlab.nn.smooth.left_spin import LeftSpin
 from aptlab.nn.smooth.memory import MemorySmooth
 from aptlab.nn.smooth.plain import Plain
+from aptlab.nn.smooth.post_norm import PostNorm
 from aptlab.nn.smooth.rule import Gate, SketchRule, SpinRule, Strength
 from aptlab.nn.smooth.seed import LeftSpinSeed
 from aptlab.nn.smooth.sketch import SpikeSketch
@@ -19,6 +20,7 @@ __all__ = [
     "LeftSpinSeed",
     "MemorySmooth",
     "Plain",
+    "PostNorm",
     "SketchRule",
     "SpikeSketch",
     "SpinRule",

@@ -1,0 +1,245 @@
+"""Rotation of queries and keys beside Liger, torch.compile and transformers: time, bandwidth, share of a device copy.
+
+Every arm does the same work in one run: q and k of one layer in bfloat16, projected apart for the peers, as Liger likes
+it best (it then works in place). They are given cosines and sines made before; ours makes them from positions.
+Caches are flushed before every timed call; times are medians.
+
+    python benchmarks/rotary_kernel.py            the table
+    python benchmarks/rotary_kernel.py --sweep    tile sizes of the kernel
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from aptlab.nn.rope import Standard
+from aptlab.nn.rotary import RotaryEmbedding
+from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_reference
+from aptlab.ops.triton import rotary as kernel
+from common import table, write
+
+SHAPES = [(2048, 8, 2, 64), (8192, 32, 8, 128), (16384, 32, 8, 128), (131072, 32, 8, 128)]  # T H K D
+Arm = Callable[[], object]
+
+
+class Work:
+    """Queries and keys of one layer, with weights of their norms, and cosines as Hugging Face shapes them."""
+
+    def __init__(self, tokens: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        torch.manual_seed(0)
+        self.tokens, self.heads, self.kv_heads, self.head_dim = tokens, heads, kv_heads, head_dim
+        size = (1, tokens, heads + kv_heads, head_dim)
+        self.qk = torch.randn(size, device="cuda", dtype=torch.bfloat16)
+        self.q, self.k = (part.contiguous() for part in self.qk.split([heads, kv_heads], dim=2))
+        self.weight = torch.rand(2, head_dim, device="cuda", dtype=torch.bfloat16) + 0.5
+        self.positions = torch.arange(tokens, device="cuda").unsqueeze(0)
+        rotary = RotaryEmbedding(Standard(), head_dim=head_dim).cuda()
+        self.tables = rotary.tables
+        angles = rotary.angles(self.positions)
+        self.cos, self.sin = (torch.cat((x[:, 0], x[:, 0]), -1).to(torch.bfloat16) for x in (angles.cos, angles.sin))
+        self.bytes = 2 * self.qk.nbytes
+
+    def turn(self, layout: str = "half", where: str | None = None) -> Turn:
+        norm = None if where is None else Norm(self.weight if where == "before" else None, 1e-6, where)
+        return Turn(self.positions, self.tables, self.heads, layout, norm)
+
+    def ours(self, layout: str = "half", where: str | None = None) -> Arm:
+        turn = self.turn(layout, where)
+        return lambda: rotate_heads(self.qk.transpose(1, 2), turn)
+
+    def views(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.q.transpose(1, 2), self.k.transpose(1, 2)
+
+
+def plain(work: Work) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    return lambda q, k: apply_rotary_pos_emb(q, k, work.cos, work.sin)
+
+
+def normed(work: Work) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    rope, size = plain(work), (work.head_dim,)
+
+    def run(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return rope(F.rms_norm(q, size, work.weight[0], 1e-6), F.rms_norm(k, size, work.weight[1], 1e-6))
+
+    return run
+
+
+def after(work: Work) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    rope, size = plain(work), (work.head_dim,)
+
+    def run(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        q, k = rope(q, k)
+        return F.rms_norm(q, size, None, 1e-6), F.rms_norm(k, size, None, 1e-6)
+
+    return run
+
+
+def liger(work: Work) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    from liger_kernel.transformers.rope import liger_rotary_pos_emb
+
+    return lambda q, k: liger_rotary_pos_emb(q, k, work.cos, work.sin)
+
+
+def liger_normed(work: Work) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    from liger_kernel.transformers.functional import liger_rms_norm
+
+    rope = liger(work)
+
+    def run(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return rope(liger_rms_norm(q, work.weight[0], 1e-6), liger_rms_norm(k, work.weight[1], 1e-6))
+
+    return run
+
+
+def peers(work: Work) -> dict[str, dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]]]:
+    """Peers of each kind of work."""
+    torch._dynamo.reset()
+    return {
+        "rope": {"transformers": plain(work), "torch.compile": torch.compile(plain(work)), "Liger": liger(work)},
+        "norm, rope": {
+            "transformers": normed(work),
+            "torch.compile": torch.compile(normed(work)),
+            "Liger": liger_normed(work),
+        },
+        "rope, norm": {"transformers": after(work), "torch.compile": torch.compile(after(work))},
+    }
+
+
+KINDS = {"rope": None, "norm, rope": "before", "rope, norm": "after"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweep", action="store_true")
+    args = parser.parse_args()
+    if args.sweep:
+        sweep()
+        return
+    rows = [row for shape in SHAPES for row in measure(Work(*shape))]
+    head = ["T, H/K, D", "work", "arm", "forward ms", "TB/s", "of copy", "forward + backward ms", "of copy twice"]
+    body = table(head, rows) + (
+        "\n\nTB/s counts q and k read and written once, whatever the arm really moves. A copy of the same bytes on the "
+        "same device is the limit; `of copy` is its time over the arm's. Forward + backward is held against two copies."
+    )
+    path = write(
+        "rotary_kernel", "Rotation of queries and keys", body, "torch", "triton", "liger_kernel", "transformers"
+    )
+    if os.environ.get("OUT"):
+        shutil.copy(path, Path(os.environ["OUT"]) / path.name)
+
+
+def measure(work: Work) -> list[list[str]]:
+    name = f"{work.tokens:,}, {work.heads}/{work.kv_heads}, {work.head_dim}"
+    target = torch.empty_like(work.qk)
+    copy = timed(lambda: target.copy_(work.qk))
+    rows = [[name, "copy", "torch", f"{copy:.4f}", f"{work.bytes / copy / 1e9:.2f}", "1.00", "", ""]]
+    everyone = peers(work)
+    for kind, where in KINDS.items():
+        arms: dict[str, tuple[Arm, Arm]] = {}
+        for layout in ("half", "interleaved"):
+            check_ours(work, layout, where)
+            arms[f"aptlab {layout}"] = work.ours(layout, where), backward_ours(work, layout, where)
+        for label, run in everyone[kind].items():
+            check_peer(work, run, where)
+            arms[label] = (lambda run=run: run(*work.views())), backward_peer(work, run)
+        for label, (forward, both) in arms.items():
+            once, twice = timed(forward), timed(both)
+            rows.append(
+                [name, kind, label, f"{once:.4f}", f"{work.bytes / once / 1e9:.2f}", f"{copy / once:.2f}",
+                 f"{twice:.4f}", f"{2 * copy / twice:.2f}"]
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows
+
+
+def timed(run: Arm) -> float:
+    """Median milliseconds, caches flushed before each call."""
+    from triton.testing import do_bench
+
+    with torch.no_grad() if not getattr(run, "grad", False) else torch.enable_grad():
+        return do_bench(run, warmup=20, rep=100, return_mode="median")
+
+
+def check_ours(work: Work, layout: str, where: str | None) -> None:
+    turn = work.turn(layout, where)
+    got = rotate_heads(work.qk.transpose(1, 2)[:, :, :512], turn._replace(positions=work.positions[:, :512]))
+    wide = turn._replace(positions=work.positions[:, :512])
+    wanted = rotate_heads_reference(work.qk.transpose(1, 2)[:, :, :512].double(), wide)
+    assert (got.double() - wanted).abs().max() < 0.04, f"{layout} {where}"
+
+
+def check_peer(work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tensor]], where: str | None) -> None:
+    """Peers round cosines and norms to bfloat16: near is all that can be asked."""
+    q, k = (x.clone() for x in work.views())
+    got = torch.cat(run(q, k), dim=1)
+    wanted = rotate_heads(work.qk.transpose(1, 2), work.turn("half", where))
+    assert (got.float() - wanted.float()).abs().max() < 0.25
+
+
+class Both:
+    """Forward and backward of an arm."""
+
+    grad = True
+
+    def __init__(self, inputs: list[torch.Tensor], run: Callable[[], tuple[torch.Tensor, ...]]) -> None:
+        self.inputs, self.run = inputs, run
+        with torch.enable_grad():
+            self.dys = [torch.randn_like(out) for out in run()]
+
+    def __call__(self) -> object:
+        return torch.autograd.grad(self.run(), self.inputs, self.dys)
+
+
+def backward_ours(work: Work, layout: str, where: str | None) -> Arm:
+    qk = work.qk.detach().clone().requires_grad_()
+    turn = work.turn(layout, where)
+    inputs = [qk]
+    if turn.norm is not None and turn.norm.weight is not None:
+        weight = turn.norm.weight.detach().clone().requires_grad_()
+        turn, inputs = turn._replace(norm=turn.norm._replace(weight=weight)), [qk, weight]
+    return Both(inputs, lambda: (rotate_heads(qk.transpose(1, 2), turn),))
+
+
+def backward_peer(work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Arm:
+    leaves = [x.detach().clone().requires_grad_() for x in (work.q, work.k)]
+    return Both(leaves, lambda: run(*(leaf.transpose(1, 2) for leaf in leaves)))
+
+
+def sweep() -> None:
+    work = Work(*SHAPES[2])
+    target = torch.empty_like(work.qk)
+    copy = timed(lambda: target.copy_(work.qk))
+    x = work.qk.transpose(1, 2)
+    dy = torch.randn_like(x)
+    print(f"copy {copy:.4f} ms")
+    for layout, where in itertools.product(("half", "interleaved"), (None, "before")):
+        turn = work.turn(layout, where)
+        weight = turn.norm.weight if turn.norm else None
+        found = []
+        for blocks, warps in itertools.product((2, 4, 8, 16, 32), (1, 2, 4, 8)):
+            given = {
+                "queries": work.heads, "interleaved": layout == "interleaved", "norm": kernel.NORMS[where],
+                "eps": 1e-6, "factor": 1.0, "tile": (blocks, warps),
+            }  # fmt: skip
+            a, b = (turn.positions, turn.tables), (weight, None)
+            once = timed(lambda: kernel.forward(x, *a, *b, **given))  # noqa: B023
+            back = timed(lambda: kernel.backward(dy, x, *a, *b, **given))  # noqa: B023
+            found.append((once, back, blocks, warps))
+        best = sorted(found)[:3], sorted(found, key=lambda row: row[1])[:3]
+        for label, rows in zip(("forward", "backward"), best, strict=True):
+            text = "  ".join(f"{row[label == 'backward']:.4f} ms at {row[2]} heads, {row[3]} warps" for row in rows)
+            print(f"{layout} norm={where} {label}: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Samples of exactly so many tokens. No torch.
+
+A task writes its prompt for any number n of haystack units. `Samples` finds the largest n that fits, and fills the
+last tokens with the beginning of the next unit, so that the tokenizer's own encoding of the whole prompt has exactly
+`length - budget` tokens: nothing is cut in the middle and no token is there that the tokenizer would not have written.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from aptlab.errors import AptlabError, ConfigError
+from aptlab.evals.tasks.chance import Chance
+from aptlab.evals.tasks.haystack import DOTS, Texts
+
+if TYPE_CHECKING:
+    from aptlab.data.tokenizers import Tokenizer
+
+PROBES = 12  # drafts that decide how long answers are
+SPARE = 4  # tokens of the budget beyond the longest answer seen
+TAIL = 160  # characters before the filler that are encoded again with each filler that is tried
+ENOUGH = 256  # units from which on one more or less does not matter
+TRIES = 50  # drafts of a sample until one fits
+Budget = Literal["fit", "published"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A prompt before it has its length.
+
+    body      instruction and haystack; `filler` follows, as much of it as fills the last tokens
+    question  from a line end to the words that the answer continues
+    answer    the expected continuation, from a space on
+    answers   what is looked for in the generated text
+    evidence  sentences of the body that hold the answer
+    """
+
+    body: str
+    question: str
+    answer: str
+    answers: tuple[str, ...]
+    evidence: tuple[str, ...] = ()
+    filler: str = DOTS
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt of exactly `length - budget` tokens, and what should follow.
+
+    tokens    the prompt
+    answer    tokens of the expected continuation, at most `budget`
+    answers   strings that the generated text is searched for: "all" of them, or "part", any one
+    question  [first, last) tokens of the question in the prompt; the first may begin before it
+    depth     where the first evidence is, in tokens: 0 at the start of the prompt, 1 at the question
+    meta      index, the depth asked for, spans of the evidence, answer text, parameters of the task
+    """
+
+    task: str
+    length: int
+    budget: int
+    tokens: tuple[int, ...]
+    answer: tuple[int, ...]
+    answers: tuple[str, ...]
+    match: Literal["all", "part"]
+    question: tuple[int, int]
+    depth: float | None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert len(self.tokens) == self.length - self.budget
+        assert 0 < len(self.answer) <= self.budget
+
+
+Grow = Callable[[int], Draft]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A kind of question. A frozen dataclass whose fields say how hard it is."""
+
+    match: ClassVar[Literal["all", "part"]] = "all"
+    published: ClassVar[int]  # tokens that RULER generates
+    name: str
+
+    @property
+    def least(self) -> int:
+        """The fewest haystack units that leave something to search."""
+        return 1
+
+    @abstractmethod
+    def begin(self, chance: Chance, texts: Texts | None, depth: float | None) -> Grow:
+        """The draft for every number of units; `depth` None draws it. All choices come from `chance`."""
+
+    def smaller(self) -> Task | None:
+        """The next easier form, for lengths that this one does not fit in; None at the end."""
+        return None
+
+    def parameters(self) -> dict[str, Any]:
+        """The fields but the name, for results."""
+        return {name: value for name, value in vars(self).items() if name != "name"}
+
+
+class Samples:
+    """Samples of one task at one length, from a seed.
+
+    The form of the task (the largest that fits) and the budget of the answer are the same for all of them, and
+    depend on task, length and tokenizer only, so all prompts have the same number of tokens. A budget is "fit": the
+    longest answer among a dozen plus four tokens; or "published": what RULER generates, 30 to 128.
+    Raises ConfigError when not even the smallest form fits.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        tokenizer: Tokenizer,
+        length: int,
+        texts: Texts | None = None,
+        seed: int = 0,
+        budget: Budget = "fit",
+    ) -> None:
+        self.asked, self.tokenizer, self.length, self.texts, self.seed = task, tokenizer, length, texts, seed
+        needs = []
+        form: Task | None = task
+        while form is not None:
+            need, self.budget = self._need(form, budget)
+            needs.append(need)
+            if need <= length:
+                break
+            form = form.smaller()
+        if form is None:
+            raise ConfigError(
+                f"eval.lengths: {task.name} needs at least {min(needs)} tokens with this tokenizer, got {length}; "
+                f"ask for longer texts, as in eval.lengths=[{2 * min(needs)}], or leave the task out"
+            )
+        self.task = form
+
+    def make(self, index: int, depth: float | None = None) -> Sample:
+        """Sample number `index`; the same whatever other samples are made. AptlabError if none can be."""
+        wanted = self.length - self.budget
+        for salt in range(TRIES):
+            key = (self.seed, self.asked.name, self.length, depth, index, salt)
+            fitted = fit(self.task.begin(Chance(*key), self.texts, depth), self.tokenizer, wanted, self.task.least)
+            if fitted is None:
+                continue
+            draft, body, tokens = fitted
+            answer = self._continuation(body + draft.question, tokens, draft.answer)
+            self._check_text(draft, answer)
+            if len(answer) <= self.budget:
+                return self._sample(draft, body, tokens, answer, {"index": index, "asked_depth": depth})
+        raise AptlabError(
+            f"{self.asked.name}: no prompt of exactly {wanted} tokens whose answer has at most {self.budget} tokens "
+            f"was found in {TRIES} drafts; use eval.budget=fit, or another length than {self.length}"
+        )
+
+    def _check_text(self, draft: Draft, answer: Sequence[int]) -> None:
+        told = self.tokenizer.decode(answer)
+        lost = [text for text in draft.answers if text.lower() not in told.lower()]
+        if lost:
+            raise AptlabError(
+                f"{self.asked.name}: the tokenizer reads the answer {lost[0]!r} back as {told!r}, so nothing could be "
+                "right; use a tokenizer that keeps letters, digits and hyphens"
+            )
+
+    def _need(self, form: Task, budget: Budget) -> tuple[int, int]:
+        """The shortest length for a form, and its answer's budget."""
+        prompts, answers = [0], [0]
+        for probe in range(PROBES):
+            chance = Chance("probe", self.seed, form.name, self.length, probe)
+            draft = form.begin(chance, self.texts, None)(form.least)
+            prompts.append(len(self.tokenizer.encode(draft.body + draft.question)))
+            asked = self.tokenizer.encode(draft.question)
+            answers.append(len(self._continuation(draft.question, asked, draft.answer)))
+        own = form.published if budget == "published" else max(answers) + SPARE
+        return max(prompts) + 2 + own, own
+
+    def _continuation(self, text: str, tokens: Sequence[int], answer: str) -> list[int]:
+        """Tokens of the answer after the prompt: as the tokenizer writes both together where it keeps the prompt."""
+        both = self.tokenizer.encode(text + answer)
+        if both[: len(tokens)] == list(tokens) and len(both) > len(tokens):
+            return both[len(tokens) :]
+        return self.tokenizer.encode(answer)
+
+    def _before(self, text: str, tokens: Sequence[int]) -> int:
+        """How many tokens of the prompt lie wholly in `text`, its beginning: a token may reach over the end of it."""
+        own = self.tokenizer.encode(text)
+        count = len(own)
+        while count and own[count - 1] != tokens[count - 1]:
+            count -= 1
+        return count
+
+    def _sample(
+        self, draft: Draft, body: str, tokens: Sequence[int], answer: Sequence[int], meta: dict[str, Any]
+    ) -> Sample:
+        start = self._before(body, tokens)
+        places = [(body.index(sentence), len(sentence)) for sentence in draft.evidence]
+        spans = [
+            [self._before(body[:at], tokens), len(self.tokenizer.encode(body[: at + count]))] for at, count in places
+        ]
+        facts = {"answer": draft.answer, "evidence": spans, **self.task.parameters()}
+        return Sample(
+            task=self.asked.name,
+            length=self.length,
+            budget=self.budget,
+            tokens=tuple(tokens),
+            answer=tuple(answer),
+            answers=draft.answers,
+            match=self.task.match,
+            question=(start, len(tokens)),
+            depth=spans[0][0] / start if spans else None,
+            meta={**meta, **facts},
+        )
+
+
+def fit(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> tuple[Draft, str, list[int]] | None:
+    """Draft, body with filler and prompt tokens, exactly `wanted` of them; None if this draft cannot have so many."""
+    draft = largest(grow, tokenizer, wanted, least)
+    if draft is None:
+        return None
+    whole = len(tokenizer.encode(draft.body + draft.question))
+    local = len(tokenizer.encode(draft.body[-TAIL:] + draft.question))
+    for filler in (draft.filler, DOTS):
+        for size in range(len(filler) + 1):
+            tail = draft.body[-TAIL:] + filler[:size] + draft.question
+            if len(tokenizer.encode(tail)) - local != wanted - whole:
+                continue
+            body = draft.body + filler[:size]
+            tokens = tokenizer.encode(body + draft.question)
+            if len(tokens) == wanted:
+                return draft, body, tokens
+    return None
+
+
+def largest(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> Draft | None:
+    """The draft with the most units that has at most `wanted` tokens, by interpolation, every third time by halves.
+
+    From `ENOUGH` units on, one that lacks less than an average unit will do: each try encodes the whole text.
+    """
+    low = grow(least)
+    first = size(low, tokenizer)
+    if first > wanted:
+        return None
+    last, count, rate = least, first, 0.0
+    above: tuple[int, int] | None = None
+    turn = 0
+    while True:
+        if above is None:
+            guess = last + (max(1, int((wanted - count) / rate)) if rate > 0 else 8 << turn)
+        elif above[0] - last == 1 or (last >= ENOUGH and wanted - count < rate):
+            return low
+        else:
+            share = 0.5 if turn % 3 == 2 else (wanted - count) / max(above[1] - count, 1)
+            guess = min(max(last + int(share * (above[0] - last)), last + 1), above[0] - 1)
+        turn += 1
+        draft = grow(guess)
+        found = size(draft, tokenizer)
+        rate = (found - first) / (guess - least)
+        if found > wanted:
+            above = guess, found
+        else:
+            low, last, count = draft, guess, found
+
+
+def size(draft: Draft, tokenizer: Tokenizer) -> int:
+    return len(tokenizer.encode(draft.body + draft.question))

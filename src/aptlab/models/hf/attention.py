@@ -1,0 +1,190 @@
+"""What a config.json says about attention: rotation, reach, biases, norms, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aptlab.errors import ConfigError
+from aptlab.models.hf.family import FAMILIES, GEMMA3, GPT_OSS, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3, Family
+from aptlab.models.hf.rope_read import mismatch, rule_of
+from aptlab.models.layouts import with_layout
+from aptlab.nn.reach import Sliding
+from aptlab.nn.rope import Growth, IRope, NoRope, PerLayer, Rope
+
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Attention of a model in our terms: `rope`, and the options of `aptlab.nn.attention.FullAttention`.
+
+    notes  lines for the user
+    """
+
+    rope: Rope
+    bias: bool | str
+    qk_norm: bool
+    eps: float
+    reach: Sliding | None
+    sinks: bool
+    notes: tuple[str, ...] = ()
+
+
+def attention_parts(config: Config) -> Parts:
+    """Read the attention of a layout that aptlab knows, gpt-oss and Llama 4 with experts included.
+
+    Raises ConfigError naming the key for what our attention does not compute.
+    """
+    kind = config.get("model_type")
+    known = FAMILIES | {GPT_OSS.model_type: GPT_OSS}
+    if kind not in known:
+        raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
+    family = known[kind]
+    config = {**family.defaults, **config}
+    _refuse_caps(config)
+    layers = layer_types(family, config)
+    rope, notes = _rope(family, config, layers)
+    return Parts(
+        rope=rope,
+        bias="qkv" if family is QWEN2 else True in family.biases and bool(config.get("attention_bias", False)),
+        qk_norm=family.qk_norm,
+        eps=float(config["rms_norm_eps"]),
+        reach=reach_of(layers, config.get("sliding_window")),
+        sinks=family is GPT_OSS,
+        notes=tuple(notes),
+    )
+
+
+def layer_types(family: Family, config: Config) -> list[str]:
+    """full_attention, sliding_attention or chunked_attention of every layer, by each layout's own rules."""
+    depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
+    if family in (MISTRAL, PHI3):
+        return [SLIDING if window else FULL] * depth
+    given = config.get("layer_types")
+    if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
+        if not config.get("use_sliding_window"):
+            return [FULL] * depth
+        first = int(config.get("max_window_layers", 0))
+        given = given or [SLIDING if layer >= first else FULL for layer in range(depth)]
+    if not given:
+        every = int(config.get("sliding_window_pattern", 0))
+        given = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
+        if family is LLAMA4:
+            given = [CHUNKED if turns else FULL for turns in turning(config)]
+        elif family.windows == "none":
+            given = [FULL] * depth
+    if len(given) != depth or set(given) - {FULL, SLIDING, CHUNKED}:
+        raise ConfigError(
+            f"layer_types={given} in config.json must be {depth} of {FULL}, {SLIDING}, {CHUNKED}; repair it, or choose "
+            "a model with these kinds of layers"
+        )
+    if SLIDING in given and family.windows == "none":
+        raise ConfigError(
+            f"layer_types with {SLIDING} cannot be imported with model_type={family.model_type}: transformers has no "
+            "window there; repair the file"
+        )
+    return list(given)
+
+
+def reach_of(layers: Sequence[str], window: int | None) -> Sliding | None:
+    """The reach that gives each layer its window; ConfigError for a pattern that `attention.reach` cannot say."""
+    limited = [kind == SLIDING for kind in layers]
+    if not any(limited):
+        return None
+    if not window:
+        raise ConfigError(f"sliding_window={window} in config.json with sliding layers; repair the file")
+    if all(limited):
+        return Sliding(window=int(window))
+    for every in range(2, len(limited) + 1):
+        if all(one == bool((layer + 1) % every) for layer, one in enumerate(limited)):
+            return Sliding(window=int(window), full_every=every)
+    raise ConfigError(
+        f"sliding-window layers {[layer for layer, one in enumerate(limited) if one]} of {len(layers)} cannot be "
+        "imported: aptlab's attention.reach limits all layers, or all but every n-th; choose another model"
+    )
+
+
+def turning(config: Config) -> list[bool]:
+    """Which layers rotate, for layouts that say it by `no_rope_layers` (1 = rotates)."""
+    depth, every = int(config["num_hidden_layers"]), int(config.get("no_rope_layer_interval") or 0)
+    given = config.get("no_rope_layers")
+    if given:
+        if len(given) != depth:
+            raise ConfigError(f"no_rope_layers in config.json has {len(given)} numbers, the model {depth} layers")
+        return [bool(one) for one in given]
+    return [not every or bool((layer + 1) % every) for layer in range(depth)]
+
+
+def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if family is GEMMA3:
+        return _two_bases(config, layers)
+    notes = mismatch(given, config)
+    rule = rule_of(given, config)
+    if not family.schedule:
+        return rule, notes
+    turns = turning(config)
+    if family is LLAMA4:
+        return _blocks(config, layers, with_layout(rule, "interleaved"), turns), notes
+    if all(turns) or not any(turns):
+        return (rule if all(turns) else NoRope()), notes
+    every = _interval(turns)
+    if every is not None:
+        return IRope(inner=rule, interval=every, chunk=None, growth=None, qk_norm=False), notes
+    return PerLayer(rules=tuple(rule if one else NoRope() for one in turns)), notes
+
+
+def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
+    """Gemma 3: one rule for sliding layers, one for full ones."""
+    given = config.get("rope_parameters")
+    if given is None:  # the form of the first releases
+        far = dict(config.get("rope_scaling") or {}) | {"rope_theta": config["rope_theta"]}
+        given = {FULL: far, SLIDING: {"rope_theta": config["rope_local_base_freq"]}}
+    rules, notes = {}, []
+    for kind, base in ((FULL, 1_000_000.0), (SLIDING, 10_000.0)):
+        one = given.get(kind) or {}
+        rules[kind] = rule_of(one, {key: value for key, value in config.items() if key != "rope_theta"}, base=base)
+        notes += mismatch(one, config)
+    if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
+        return rules[layers[0]], notes
+    reach = reach_of(layers, config.get("sliding_window"))
+    assert reach is not None
+    assert reach.full_every is not None
+    return PerLayer(rules=(*(rules[SLIDING],) * (reach.full_every - 1), rules[FULL])), notes
+
+
+def _blocks(config: Config, layers: list[str], rule: Rope, turns: list[bool]) -> IRope:
+    """Llama 4: blocks and a norm in layers that turn, growing queries in the others."""
+    every = _interval(turns)
+    if every is None or [kind == CHUNKED for kind in layers] not in (turns, [False] * len(turns)):
+        raise ConfigError(
+            f"no_rope_layers={[int(one) for one in turns]} with these layer_types cannot be imported: aptlab's "
+            "rope=irope leaves every n-th layer without rotation and blocks"
+        )
+    growth = Growth(floor=int(config["floor_scale"]), scale=float(config["attn_scale"]))
+    return IRope(
+        inner=rule,
+        interval=every,
+        chunk=int(config["attention_chunk_size"]) if CHUNKED in layers else None,
+        growth=growth if config["attn_temperature_tuning"] else None,
+        qk_norm=bool(config["use_qk_norm"]),
+    )
+
+
+def _interval(turns: list[bool]) -> int | None:
+    """n where exactly every n-th layer does not turn; None where there is none."""
+    for every in range(1, len(turns) + 2):
+        if turns == [bool((layer + 1) % every) for layer in range(len(turns))]:
+            return every
+    return None
+
+
+def _refuse_caps(config: Config) -> None:
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if config.get(key) is not None:
+            raise ConfigError(f"{key}={config[key]} cannot be imported: aptlab's logits have no cap; Gemma 3 has none")
+    if config.get("use_bidirectional_attention"):
+        raise ConfigError("use_bidirectional_attention=true cannot be imported: aptlab's attention is causal")

@@ -1,0 +1,217 @@
+"""What of a decoder a Hugging Face layout must be able to say, and the layout that can."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from aptlab.errors import ConfigError
+from aptlab.models.decoder import Decoder
+from aptlab.models.hf import family as families
+from aptlab.models.hf.family import UNIT_EPS, Family
+from aptlab.nn.attention import FullAttention
+from aptlab.nn.ffn import GeGLU, SwiGLU
+from aptlab.nn.norm import RMSNorm
+from aptlab.nn.rope import Growth, Rope
+from aptlab.nn.smooth import Plain, PostNorm
+
+KEEP = "or keep the checkpoint and use `aptlab generate` and `aptlab eval`"
+
+
+class Layer(NamedTuple):
+    """What positions do in one layer; `window` is how far back it sees."""
+
+    rule: Rope | None
+    chunk: int | None
+    growth: Growth | None
+    norm_after: bool
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the layouts differ in.
+
+    act     the feed-forward's gate as transformers names it
+    square  whether heads · head_dim is the width
+    """
+
+    layers: tuple[Layer, ...]
+    bias: bool | str
+    qk_norm: bool
+    act: str
+    ffn_bias: bool
+    sandwich: bool
+    head_dim: int
+    square: bool
+    epsilons: dict[str, float]
+
+    @property
+    def rules(self) -> list[Rope]:
+        """The different rules of layers that turn."""
+        return list(dict.fromkeys(layer.rule for layer in self.layers if layer.rule is not None))
+
+    @property
+    def windows(self) -> list[int | None]:
+        return [layer.window for layer in self.layers]
+
+    @property
+    def chunked(self) -> bool:
+        return any(layer.chunk or layer.growth or layer.norm_after for layer in self.layers)
+
+    @property
+    def scheduled(self) -> bool:
+        return any(layer.rule is None for layer in self.layers)
+
+    @property
+    def partial(self) -> bool:
+        return any(len(rule.inv_freq(self.head_dim)) < self.head_dim // 2 for rule in self.rules)
+
+    @property
+    def switching(self) -> bool:
+        """Whether frequencies go by the length of a text."""
+        return any(len(rule.regimes(self.head_dim)) > 1 for rule in self.rules)
+
+
+def traits(net: Decoder) -> Traits:
+    """Read a decoder; ConfigError for a part that no layout has."""
+    _beside(net)
+    for block in net.blocks:
+        _plain_block(block)
+    if type(net.norm) is not RMSNorm:
+        raise ConfigError(refused("norm", net.norm, "norm=rms"))
+    block: Any = net.blocks[0]
+    epsilons = {"norm.eps": net.norm.eps}
+    if block.attention.qk_norm:
+        epsilons["attention.qk_norm_eps"] = block.attention.q_norm.eps
+    if isinstance(block.attention_smooth, PostNorm):
+        epsilons["smooth.eps"] = block.attention_smooth.norm.eps
+    layers = tuple(_layer(net, index) for index in range(net.shape.depth))
+    if any(layer.norm_after for layer in layers):
+        epsilons["the eps of rope.qk_norm"] = UNIT_EPS
+    heads, _, head_dim = net.shape.head_sizes()
+    return Traits(
+        layers=layers,
+        bias=_bias(block.attention),
+        qk_norm=block.attention.qk_norm,
+        act=_act(block.ffn),
+        ffn_bias=block.ffn.gate_up.bias is not None,
+        sandwich=isinstance(block.attention_smooth, PostNorm),
+        head_dim=head_dim,
+        square=heads * head_dim == net.shape.dim,
+        epsilons=epsilons,
+    )
+
+
+def family_of(found: Traits) -> Family:
+    """The layout for a decoder, by what only it has; ConfigError names what it lacks."""
+    family, why = _nearest(found)
+    for problem, setting, way_out in _lacks(family, found):
+        if problem:
+            raise ConfigError(
+                f"{setting} cannot be exported to format=hf: {family.title} is the layout {why}, and it has no such "
+                f"thing; train with {way_out} to export, {KEEP}"
+            )
+    names = list(found.epsilons)
+    for name in names[1:]:
+        if found.epsilons[name] != found.epsilons[names[0]]:
+            raise ConfigError(
+                f"norm.eps={found.epsilons[names[0]]} differs from {name}={found.epsilons[name]}, and the "
+                f"{family.title} layout has one for both; train with equal ones to export to format=hf"
+            )
+    return family
+
+
+def _nearest(found: Traits) -> tuple[Family, str]:
+    windows = any(found.windows)
+    if found.sandwich:
+        return families.GEMMA3, "with smooth=post_norm"
+    if found.chunked:
+        return families.LLAMA4, "of rope=irope with blocks, growth or qk_norm"
+    if found.partial:
+        return families.PHI3, "in which the first dims of a head turn alone"
+    if found.qk_norm:
+        return families.QWEN3, "with attention.qk_norm=true"
+    if found.bias == "qkv":
+        return families.QWEN2, "with attention.bias=qkv"
+    if found.scheduled or (windows and (not all(found.windows) or found.bias or found.ffn_bias)):
+        return families.SMOLLM3, "in which layers differ in rotation or reach"
+    if found.switching and found.square and not found.bias and not found.ffn_bias:
+        return families.PHI3, "with short and long frequencies"
+    return (families.MISTRAL, "with one window for all layers") if windows else (families.LLAMA, "of plain decoders")
+
+
+def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
+    """(whether it is lacking, setting, way out) of everything a layout may lack."""
+    biases = " or ".join(str(bias).lower() for bias in family.biases)
+    windows = {window for window in found.windows if window is not None}
+    mixed = bool(windows) and None in found.windows
+    qk_norm = str(found.qk_norm).lower()
+    return [
+        (found.bias not in family.biases, f"attention.bias={str(found.bias).lower()}", f"attention.bias={biases}"),
+        (
+            found.qk_norm != family.qk_norm,
+            f"attention.qk_norm={qk_norm}",
+            f"attention.qk_norm={not found.qk_norm}".lower(),
+        ),
+        (found.ffn_bias and not family.ffn_bias, "ffn.bias=true", "ffn.bias=false"),
+        (bool(windows) and family.windows == "none", "attention=sliding", "attention=full"),
+        (mixed and family.windows == "all", "attention.reach.full_every", "attention.reach.full_every=null"),
+        (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that turns all"),
+        (found.partial and not family.partial, "rope=partial", "rope=standard or rope=proportional"),
+    ]
+
+
+def _beside(net: Decoder) -> None:
+    """Raises ConfigError for positions that are added."""
+    if len(net.biases):
+        raise ConfigError(refused("bias", net.biases[0], "bias=none"))
+    if net.places is not None:
+        raise ConfigError(refused("embed", net.places, "embed=none"))
+
+
+def _plain_block(block: nn.Module) -> None:
+    """Raises ConfigError unless every part of the block is one that some layout has."""
+    parts = (
+        ("smooth", block.attention_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
+        ("smooth", block.ffn_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
+        ("attention", block.attention, (FullAttention,), "attention=full"),
+        ("ffn", block.ffn, (SwiGLU, GeGLU), "ffn=swiglu or geglu"),
+        ("norm", block.attention_norm, (RMSNorm,), "norm=rms"),
+        ("norm", block.ffn_norm, (RMSNorm,), "norm=rms"),
+    )
+    for group, part, wanted, way_out in parts:
+        if type(part) not in wanted:
+            raise ConfigError(refused(group, part, way_out))
+    if block.attention.sinks is not None:  # type: ignore[union-attr]
+        raise ConfigError(
+            "attention.sinks=true cannot be exported to format=hf: only the gpt-oss layout has sinks, and its "
+            f"feed-forward layers are a mixture of experts; train with attention.sinks=false to export, {KEEP}"
+        )
+
+
+def refused(group: str, part: object, way_out: str) -> str:
+    return (
+        f"{group}={type(part).__name__} cannot be exported to format=hf: no Hugging Face layout computes it; "
+        f"train with {way_out} to export, {KEEP}"
+    )
+
+
+def _layer(net: Decoder, index: int) -> Layer:
+    placed = net.rope.at(index)
+    window: Any = net.blocks[index].attention.window  # type: ignore[union-attr]
+    return Layer(placed.rule, placed.chunk, placed.growth, placed.norm_after, window)
+
+
+def _bias(attention: FullAttention) -> bool | str:
+    if attention.qkv.bias is None:
+        return False
+    return True if attention.out.bias is not None else "qkv"
+
+
+def _act(ffn: SwiGLU | GeGLU) -> str:
+    if isinstance(ffn, SwiGLU):
+        return "silu"
+    return "gelu" if ffn.approximate == "none" else "gelu_pytorch_tanh"

@@ -1,0 +1,105 @@
+"""From one layout of rotary pairs to the other: a permutation of the rows that make queries and keys.
+
+Legend: H heads, D head dim, P pairs that turn (2P <= D). Layout "half" pairs dims (i, i + P), "interleaved"
+(2i, 2i + 1) (`aptlab.nn.rope.Rotation`). A head's logits do not change when the dims of queries and keys are permuted
+alike, so a model whose rows were permuted and whose rule names the other layout is the same model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from aptlab.errors import ConfigError
+from aptlab.limits import PositiveInt
+from aptlab.nn.rope import Rope
+from aptlab.nn.shape import Shape
+
+LAYOUTS = ("half", "interleaved")
+
+
+def convert_qk_weights(
+    weight: Tensor,
+    heads: PositiveInt,
+    head_dim: PositiveInt,
+    *,
+    source: str = "half",
+    target: str = "interleaved",
+    rotary_dims: int | None = None,
+) -> Tensor:
+    """The rows of a query or key projection in another layout; swapping source and target undoes it exactly.
+
+    weight       [H·D, ...] of a projection or its bias; [D] of a norm over heads' dims, with heads=1
+    rotary_dims  2P where only the first dims of a head turn; None = all
+
+    Raises ConfigError for sizes that do not fit and layouts that do not exist.
+    """
+    if weight.shape[0] != heads * head_dim:
+        raise ConfigError(
+            f"{weight.shape[0]} rows are not heads={heads} times head_dim={head_dim}; give the rows of queries or of "
+            "keys alone, and heads=1 for the weight of a norm"
+        )
+    order = layout_order(head_dim, source=source, target=target, rotary_dims=rotary_dims)
+    return weight.unflatten(0, (heads, head_dim))[:, order].flatten(0, 1)
+
+
+def layout_order(head_dim: int, *, source: str, target: str, rotary_dims: int | None = None) -> list[int]:
+    """For every dim of a head in `target`, its index in `source`."""
+    turning = head_dim if rotary_dims is None else rotary_dims
+    if turning % 2 or not 0 <= turning <= head_dim:
+        raise ConfigError(f"rotary_dims={rotary_dims} is not an even number in [0, head_dim={head_dim}]")
+    at = {layout: _places(turning // 2, layout) for layout in (source, target)}
+    order = list(range(head_dim))
+    for here, there in zip(at[target], at[source], strict=True):
+        order[here] = there
+    return order
+
+
+def _places(pairs: int, layout: str) -> list[int]:
+    """Where (first of pair 0, second of pair 0, first of pair 1, ...) stand in a head."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout={layout!r}; allowed: {', '.join(LAYOUTS)}")
+    if layout == "interleaved":
+        return list(range(2 * pairs))
+    return [dim for pair in range(pairs) for dim in (pair, pair + pairs)]
+
+
+def convert_layout(weights: Mapping[str, Tensor], shape: Shape, rope: Rope, *, target: str) -> dict[str, Tensor]:
+    """A decoder's state dict for the rule `with_layout(rope, target)`; layers without rotation stay."""
+    heads, kv_heads, head_dim = shape.head_sizes()
+    out = dict(weights)
+    for layer in range(shape.depth):
+        rule = rope.at(layer).rule
+        if rule is None or rule.layout == target:
+            continue
+        order = layout_order(head_dim, source=rule.layout, target=target, rotary_dims=2 * len(rule.inv_freq(head_dim)))
+        for name, count in (("qkv.weight", heads + kv_heads), ("qkv.bias", heads + kv_heads), ("q_norm.weight", 1)):
+            _reorder(out, f"blocks.{layer}.attention.{name}", count, order)
+        _reorder(out, f"blocks.{layer}.attention.k_norm.weight", 1, order)
+    return out
+
+
+def _reorder(weights: dict[str, Tensor], name: str, heads: int, order: list[int]) -> None:
+    """Permute the dims of the first `heads` heads of a weight, if there is one of this name."""
+    if name in weights:
+        turned, rest = weights[name].tensor_split([heads * len(order)])
+        weights[name] = torch.cat((turned.unflatten(0, (heads, -1))[:, order].flatten(0, 1), rest))
+
+
+def with_layout(rope: Rope, target: str) -> Rope:
+    """The same rule, and the rules inside it, with pairs in another layout."""
+    if target not in LAYOUTS:
+        raise ConfigError(f"layout={target!r}; allowed: {', '.join(LAYOUTS)}")
+    changed = {}
+    for field in dataclasses.fields(rope):  # type: ignore[arg-type]
+        value = getattr(rope, field.name)
+        if field.name == "layout":
+            changed["layout"] = target
+        elif isinstance(value, Rope):
+            changed[field.name] = with_layout(value, target)
+        elif isinstance(value, tuple) and any(isinstance(one, Rope) for one in value):
+            changed[field.name] = tuple(with_layout(one, target) if isinstance(one, Rope) else one for one in value)
+    return dataclasses.replace(rope, **changed)  # type: ignore[type-var]

@@ -1,0 +1,163 @@
+"""Rotation of query and key heads from positions, with RMS norm and a factor by position in the same pass.
+
+Legend: B batch, N heads (queries, then keys), T tokens, D head dim, P <= D/2 pairs that turn.
+A CUDA device runs one Triton kernel, forward and backward; everything else runs the reference, whose shapes are static
+and which reads nothing on the host.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aptlab.ops.rotary import rotate_reference
+
+STEP = 4096
+KINDS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Norm(NamedTuple):
+    """x / rms(x) · weight over each head, "before" or "after" it turns. weight [2, D] of queries and keys, or None."""
+
+    weight: Tensor | None
+    eps: float
+    where: str
+
+
+class Turn(NamedTuple):
+    """How heads turn.
+
+    positions  int [B or 1, T]
+    tables     float32 [4, 4096, P]: cos and sin of hi · 4096 · theta, cos and sin of lo · theta
+    queries    the first heads, which `scale` multiplies and which have the first row of the norm's weight
+    factor     on cos and sin
+    scale      float32 [B or 1, T]
+    """
+
+    positions: Tensor
+    tables: Tensor
+    queries: int
+    layout: str = "half"
+    norm: Norm | None = None
+    factor: float = 1.0
+    scale: Tensor | None = None
+
+
+def rotate_heads_reference(x_BNTD: Tensor, turn: Turn) -> Tensor:
+    """[norm ->] rotation [-> norm] [-> scale of queries], in float32 (float64 for float64), rounded once."""
+    wide = x_BNTD if x_BNTD.dtype == torch.float64 else x_BNTD.float()
+    if turn.norm is not None and turn.norm.where == "before":
+        wide = normed(wide, turn.norm, turn.queries)
+    hi_cos, hi_sin, lo_cos, lo_sin = turn.tables
+    hi, lo = turn.positions.div(STEP, rounding_mode="floor"), turn.positions % STEP
+    cos = (hi_cos[hi] * lo_cos[lo] - hi_sin[hi] * lo_sin[lo]).unsqueeze(1) * turn.factor
+    sin = (hi_sin[hi] * lo_cos[lo] + hi_cos[hi] * lo_sin[lo]).unsqueeze(1) * turn.factor
+    wide = rotate_reference(wide, cos, sin, layout=turn.layout)
+    if turn.norm is not None and turn.norm.where == "after":
+        wide = normed(wide, turn.norm, turn.queries)
+    if turn.scale is not None:
+        q, k = wide.tensor_split([turn.queries], dim=1)
+        wide = torch.cat((q * turn.scale[:, None, :, None], k), dim=1)
+    return wide.to(x_BNTD.dtype)
+
+
+def normed(x_BNTD: Tensor, norm: Norm, queries: int) -> Tensor:
+    x_BNTD = x_BNTD * torch.rsqrt(x_BNTD.pow(2).mean(-1, keepdim=True) + norm.eps)
+    if norm.weight is None:
+        return x_BNTD
+    q, k = x_BNTD.tensor_split([queries], dim=1)
+    return torch.cat((q * norm.weight[0], k * norm.weight[1]), dim=1)
+
+
+def rotate_heads(x_BNTD: Tensor, turn: Turn) -> Tensor:
+    """Rotated heads [B, N, T, D], the same numbers as `rotate_heads_reference`; x may be a strided view.
+
+    Gradients reach x and the norm's weight, not the tables.
+    """
+    if not fused(x_BNTD):
+        return rotate_heads_reference(x_BNTD, turn)
+    norm = turn.norm or Norm(None, 0.0, "")
+    kind = {"": 0, "before": 1, "after": 2}[norm.where]
+    x_BNTD = x_BNTD if x_BNTD.stride(-1) == 1 else x_BNTD.contiguous()
+    how = (turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
+    return _rotated(x_BNTD, turn.positions, turn.tables, norm.weight, turn.scale, *how)
+
+
+def fused(x: Tensor) -> bool:
+    """Whether the kernel takes these heads."""
+    return x.is_cuda and x.dtype in KINDS
+
+
+@torch.library.custom_op("aptlab::rotate_heads", mutates_args=())
+def _rotated(
+    x: Tensor,
+    positions: Tensor,
+    tables: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    queries: int,
+    interleaved: bool,
+    norm: int,
+    eps: float,
+    factor: float,
+) -> Tensor:
+    from aptlab.ops.triton import rotary as kernel
+
+    return kernel.forward(
+        x, positions, tables, weight, scale,
+        queries=queries, interleaved=interleaved, norm=norm, eps=eps, factor=factor,
+    )  # fmt: skip
+
+
+@_rotated.register_fake
+def _(x, positions, tables, weight, scale, queries, interleaved, norm, eps, factor):
+    batch, heads, tokens, head_dim = x.shape
+    return x.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
+
+
+@torch.library.custom_op("aptlab::rotate_heads_backward", mutates_args=())
+def _turned_back(
+    dy: Tensor,
+    x: Tensor,
+    positions: Tensor,
+    tables: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    queries: int,
+    interleaved: bool,
+    norm: int,
+    eps: float,
+    factor: float,
+) -> tuple[Tensor, Tensor]:
+    from aptlab.ops.triton import rotary as kernel
+
+    dx, dw = kernel.backward(
+        dy, x, positions, tables, weight, scale,
+        queries=queries, interleaved=interleaved, norm=norm, eps=eps, factor=factor,
+    )  # fmt: skip
+    return dx, dy.new_empty(0) if dw is None else dw
+
+
+@_turned_back.register_fake
+def _(dy, x, positions, tables, weight, scale, queries, interleaved, norm, eps, factor):
+    batch, heads, tokens, head_dim = dy.shape
+    dx = dy.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
+    return dx, dy.new_empty(0) if weight is None else torch.empty_like(weight)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, positions, tables, weight, scale, *rest = inputs
+    norm = rest[2]
+    ctx.save_for_backward(x if norm else None, positions, tables, weight, scale)
+    ctx.rest = rest
+
+
+def _back(ctx, dy: Tensor):
+    x, positions, tables, weight, scale = ctx.saved_tensors
+    dx, dw = _turned_back(dy, dy if x is None else x, positions, tables, weight, scale, *ctx.rest)
+    return dx, None, None, None if weight is None else dw, None, None, None, None, None, None
+
+
+_rotated.register_autograd(_back, setup_context=_keep)

@@ -1,0 +1,157 @@
+"""The adapter for lm-evaluation-harness, on requests shaped as its own, without it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from aptlab.data.tokenizers import Bytes
+from aptlab.errors import AptlabError, ConfigError
+from aptlab.evals import harness
+from aptlab.evals.harness import Answers, as_lm, settings
+from aptlab.evals.rules import Harness
+from aptlab.sample import Rules, generate
+from aptlab.testing.tiny import tiny_decoder
+
+VOCAB, EOS = Bytes().vocab_size, Bytes().eos
+
+
+@dataclass
+class Instance:
+    """What lm_eval hands over, as far as it is read."""
+
+    args: tuple[Any, ...]
+
+
+def requests(*args: tuple[Any, ...]) -> list[Instance]:
+    return [Instance(one) for one in args]
+
+
+def answers(**settings: Any) -> Answers:
+    return Answers(tiny_decoder(vocab=VOCAB), Bytes(), **{"length": 64, **settings})
+
+
+def chances(tokens: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return tiny_decoder(vocab=VOCAB)(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+
+
+def test_a_loglikelihood_is_the_sum_over_the_continuation():
+    asked = requests(("The sky is", " blue"), ("", "alone"), ("One", " a much longer continuation"), ("x", "y"))
+    for batch in (1, 3):
+        found = answers(batch=batch).loglikelihood(asked)
+        for request, (value, greedy) in zip(asked, found, strict=True):
+            context, continuation = request.args
+            before = list(context.encode()) or [EOS]
+            tokens = [*before, *continuation.encode()]
+            own = chances(tokens[:-1])[len(before) - 1 :]
+            wanted = torch.tensor(tokens[len(before) :])
+            assert value == pytest.approx(own.gather(1, wanted[:, None]).sum().item(), rel=1e-4)
+            assert greedy is bool((own.argmax(-1) == wanted).all())
+
+
+def test_the_greedy_flag_is_true_for_the_greedy_text():
+    likeliest = {context: int(chances(list(context.encode()))[-1].argmax()) for context in ("a", "bc", "def", "ghij")}
+    context, byte = next((context, byte) for context, byte in likeliest.items() if 32 < byte < 127)
+    right, wrong = answers().loglikelihood(requests((context, chr(byte)), (context, "~" if byte != 126 else "!")))
+    assert (right[1], wrong[1]) == (True, False)
+
+
+def test_a_space_between_context_and_continuation_belongs_to_the_continuation():
+    a, b = answers().loglikelihood(requests(("The sky is ", "blue"), ("The sky is", " blue")))
+    assert a == b
+
+
+@pytest.mark.parametrize("length", [4, 7, 64])
+def test_a_rolling_loglikelihood_counts_every_token_once(length):
+    text = "A text of some length"
+    (found,) = answers(length=length).loglikelihood_rolling(requests((text,)))
+    tokens = [EOS, *text.encode()]
+    wanted = 0.0
+    for first in range(1, len(tokens), length):
+        window = tokens[first - 1 : first + length]
+        own = chances(window[:-1])
+        wanted += own.gather(1, torch.tensor(window[1:])[:, None]).sum().item()
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_texts_are_greedy_by_default_and_end_before_a_stop_string():
+    net = tiny_decoder(vocab=VOCAB)
+    whole = generate(net, [list(b"ab")], rules=Rules(temperature=0), max_new_tokens=20, eos=EOS, vocab=VOCAB)[0]
+    text = Bytes().decode(whole)
+    (found,) = answers().generate_until(requests(("ab", {"until": [], "max_gen_toks": 20})))
+    assert found == text
+    stop = text[3:5]
+    (cut,) = answers().generate_until(requests(("ab", {"until": [stop], "max_gen_toks": 20, "do_sample": False})))
+    assert cut == text[: text.index(stop)]
+
+
+def test_texts_come_back_in_the_order_asked_for():
+    asked = requests(*(("a" * (n + 1), {"until": ["zz"], "max_gen_toks": 2 + n % 2}) for n in range(5)))
+    together = answers(batch=2).generate_until(asked)
+    assert together == [answers().generate_until([one])[0] for one in asked]
+
+
+def test_a_long_text_loses_its_beginning_with_one_warning(caplog):
+    one = answers(length=10)
+    with caplog.at_level(logging.WARNING, "aptlab"):
+        long, short = one.loglikelihood(requests(("x" * 50 + "abcde", "fgh"), ("xxxabcde", "fgh")))
+        one.generate_until(requests(("x" * 50, {"max_gen_toks": 4})))
+    assert long[0] == pytest.approx(short[0], rel=1e-5)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["texts of more than 10 tokens lose their beginning (the first had 58); set eval.length=…"]
+
+
+def test_reading_in_pieces_changes_nothing(monkeypatch):
+    asked = requests(("The sky is", " blue and the"), ("Grass", " is green"))
+    whole = answers().loglikelihood(asked)
+    monkeypatch.setattr(harness, "LOGITS", 10 * VOCAB)
+    parts = answers().loglikelihood(asked)
+    assert [value for value, _ in parts] == pytest.approx([value for value, _ in whole], rel=1e-4)
+    assert [greedy for _, greedy in parts] == [greedy for _, greedy in whole]
+
+
+def test_settings_are_read_as_lm_eval_means_them():
+    asked = settings({"until": "\n", "max_gen_toks": 7, "do_sample": False, "temperature": 0.7})
+    assert (asked.until, asked.new_tokens, asked.rules) == (("\n",), 7, Rules(temperature=0))
+    assert settings({"do_sample": True, "temperature": 0.7, "top_p": 0.9}).rules == Rules(temperature=0.7, top_p=0.9)
+    assert settings({}).new_tokens == 256
+
+
+def test_settings_that_mean_nothing_here_are_refused():
+    with pytest.raises(AptlabError, match=r"the task asks for num_beams=4, which is not known here; change its"):
+        settings({"until": [], "num_beams": 4})
+
+
+def test_without_lm_eval_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ConfigError, match=r"needs lm_eval, which is not installed; pip install 'aptlab\[harness\]'"):
+        as_lm(answers())
+
+
+def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
+    class LM:
+        pass
+
+    for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["lm_eval.api.model"].LM = LM  # type: ignore[attr-defined]
+    own = answers()
+    wrapped = as_lm(own)
+    assert isinstance(wrapped, LM)
+    asked = requests(("The sky is", " blue"))
+    assert wrapped.loglikelihood(asked) == own.loglikelihood(asked)
+    assert wrapped.generate_until(requests(("ab", {"max_gen_toks": 3})), disable_tqdm=True) == own.generate_until(
+        requests(("ab", {"max_gen_toks": 3}))
+    )
+
+
+def test_no_task_is_an_error():
+    with pytest.raises(ConfigError, match=r"eval\.tasks=\[\] asks for nothing; name tasks of lm_eval"):
+        Harness(tasks=[])

@@ -1,0 +1,126 @@
+"""Tiny decoders and tiny transformers models, written as folders and compared. Legend: B batch, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from aptlab.models.hf import describe, from_hf, read_folder, to_hf
+from aptlab.nn.attention import FullAttention
+from aptlab.nn.ffn import GeGLU, SwiGLU
+from aptlab.nn.norm import RMSNorm
+from aptlab.nn.smooth import Plain, PostNorm
+from aptlab.testing import random_tokens, tiny_decoder
+
+CONTEXT = 16
+TOLERANCE = 1e-5
+
+
+def transformers():
+    """The module, with its advice switched off."""
+    module = pytest.importorskip("transformers")
+    module.utils.logging.set_verbosity_error()
+    return module
+
+
+def export(net, folder, dtype="float32", context=CONTEXT):
+    """Write a decoder as a folder; its description."""
+    described = describe(net, context=context, eos=60, dtype=dtype)
+    weights = to_hf(net, described.family, dtype=getattr(torch, dtype))
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(described.config))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return described
+
+
+def loaded(folder, kind="sdpa"):
+    """The folder as transformers loads it; every weight must find its place."""
+    model, report = transformers().AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation=kind, dtype="float32", output_loading_info=True
+    )
+    for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not report[name], f"{name}: {report[name]}"
+    return model.eval()
+
+
+def built(source, gain=1.0):
+    """Our decoder with the weights of a source."""
+    kinds = {"silu": SwiGLU, "gelu": GeGLU, "gelu_pytorch_tanh": partial(GeGLU, approximate="tanh")}
+    parts = source.attention
+    net = tiny_decoder(
+        rope=parts.rope,
+        shape=source.shape,
+        vocab=source.vocab,
+        tied=source.tied,
+        norm=partial(RMSNorm, eps=source.eps),
+        ffn=partial(kinds[source.act], bias=source.ffn_bias),
+        smooth=partial(PostNorm, eps=source.eps) if source.family.sandwich else Plain,
+        attention=partial(
+            FullAttention,
+            qk_norm=parts.qk_norm,
+            qk_norm_eps=source.eps,
+            bias=parts.bias,
+            reach=parts.reach,
+            sinks=parts.sinks,
+        ),
+    )
+    net.load_state_dict(from_hf(source, net.state_dict()))
+    return net
+
+
+def saved(config, folder, gain=8.0, seed=0):
+    """A transformers model with seeded weights, large enough for attention to be sharp, in a folder."""
+    module = transformers()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = module.AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "norm" in name:
+                    weight.add_(0.3 * torch.randn_like(weight))
+                elif weight.ndim > 1:
+                    weight.mul_(gain)
+                else:
+                    weight.normal_(std=0.1)
+    model.save_pretrained(folder)
+    return model
+
+
+def gap(net, model, tokens, positions=None):
+    """The largest difference of logits, over the whole text or at given positions."""
+    given = {} if positions is None else {"position_ids": positions}
+    with torch.no_grad():
+        wanted = model(tokens, use_cache=False, **given).logits
+        got = net(tokens, positions=positions).logits
+    assert wanted.abs().max() > 0.5, "logits are too flat to compare"
+    return (got - wanted).abs().max().item()
+
+
+def assert_there_and_back(net, folder):
+    """Export, compare with transformers in both attention kinds, and read equal weights back; the source."""
+    described = export(net, folder)
+    tokens = random_tokens(2, 4 * CONTEXT)
+    for kind in ("eager", "sdpa"):
+        model = loaded(folder, kind)
+        assert type(model).__name__ == described.config["architectures"][0]
+        assert gap(net, model, tokens) <= TOLERANCE, kind
+        assert gap(net, model, tokens[:, :CONTEXT]) <= TOLERANCE, kind
+    source = read_folder(folder)
+    again = built(source)
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, net.state_dict()[name]), name
+    with torch.no_grad():
+        assert torch.equal(again(tokens).logits, net(tokens).logits)
+    return source
+
+
+def greedy(net, tokens, count):
+    """Tokens continued with the most likely one, without a cache."""
+    for _ in range(count):
+        with torch.no_grad():
+            tokens = torch.cat((tokens, net(tokens).logits[:, -1:].argmax(-1)), dim=1)
+    return tokens

@@ -1,0 +1,128 @@
+"""Models with added positions become models that rotate, and lose only their order."""
+
+import argparse
+import copy
+import inspect
+import typing
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aptlab.errors import ConfigError
+from aptlab.models.positions_convert import position_mean, to_rope, without_positions
+from aptlab.nn.bias import T5Bias
+from aptlab.nn.embed import LearnedPositions, SinusoidalPositions
+from aptlab.nn.place import Beside
+from aptlab.nn.rope import NoRope, Standard
+from aptlab.testing import decode, random_tokens, tiny_decoder
+
+LEARNED = partial(LearnedPositions, length=32)
+
+
+def net_with(embed, bias=None, **parts):
+    return tiny_decoder(rope=NoRope(), beside=Beside(embed=embed, bias=bias), **parts)
+
+
+@pytest.mark.parametrize("embed", [LEARNED, SinusoidalPositions], ids=["learned", "sinusoidal"])
+def test_the_copy_has_the_same_weights_and_no_added_positions(embed):
+    net = net_with(embed)
+    before = copy.deepcopy(net.state_dict())
+    out = to_rope(net, Standard(), fold=False)
+    assert out.places is None
+    assert out.rope == Standard()
+    weights = out.state_dict()
+    assert set(weights) == {name for name in before if not name.startswith("places.")}
+    assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
+    assert all(torch.equal(weight, before[name]) for name, weight in net.state_dict().items())
+    assert net.places is not None
+
+
+def test_the_copy_is_the_model_built_with_rope_from_the_start():
+    net, tokens = net_with(LEARNED), random_tokens(2, 20)
+    fresh = tiny_decoder(rope=Standard(), seed=5)
+    mean = position_mean(net.places)
+    fresh.load_state_dict(without_positions(net.state_dict(), mean, tied=True))
+    out = to_rope(net, Standard())
+    with torch.no_grad():
+        assert torch.equal(out(tokens).logits, fresh(tokens).logits)
+        assert (decode(out, tokens, [7, 1]) - out(tokens).logits).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_folding_is_exact_where_all_positions_are_the_same(tied):
+    net, tokens = net_with(LEARNED, tied=tied), random_tokens(2, 20)
+    with torch.no_grad():
+        net.places.embed.weight.copy_(torch.randn(32).expand(32, 32))
+        wanted = net(tokens).logits.log_softmax(-1)
+        folded = to_rope(net, NoRope())(tokens).logits.log_softmax(-1)
+        dropped = to_rope(net, NoRope(), fold=False)(tokens).logits.log_softmax(-1)
+    assert (folded - wanted).abs().max() < 1e-4
+    assert (dropped - wanted).abs().max() > 0.1
+
+
+def test_the_head_stays_tied_or_untied():
+    tied, untied = to_rope(net_with(LEARNED), Standard()), to_rope(net_with(LEARNED, tied=False), Standard())
+    assert tied.head.weight is tied.embed.weight
+    assert untied.head.weight is not untied.embed.weight
+    assert torch.equal(untied.head.weight, net_with(LEARNED, tied=False).head.weight)
+
+
+def test_the_mean_is_that_of_the_trained_positions():
+    table = net_with(LEARNED).places
+    assert torch.allclose(position_mean(table), table.embed.weight.mean(0), atol=1e-7)
+    assert torch.allclose(position_mean(table, 10), table.embed.weight[:10].mean(0), atol=1e-7)
+    waves = SinusoidalPositions(8)
+    assert torch.allclose(position_mean(waves, 5000), waves(torch.arange(5000).unsqueeze(0))[0].mean(0), atol=1e-7)
+
+
+def test_a_bias_stays():
+    net = net_with(LEARNED, bias=T5Bias)
+    out = to_rope(net, Standard())
+    assert torch.equal(out.biases[0].embed.weight, net.biases[0].embed.weight)
+    assert out.blocks[0].attention.place.scores is out.biases[0]
+    assert out.biases[0] is not net.biases[0]
+
+
+def test_what_cannot_be_converted_names_the_way_out():
+    with pytest.raises(ConfigError, match=r"embed=none: there is nothing to convert; `rope=…` alone"):
+        to_rope(tiny_decoder(), Standard())
+    with pytest.raises(ConfigError, match=r"SinusoidalPositions has no length .* context that the model was trained"):
+        to_rope(net_with(SinusoidalPositions), Standard())
+
+
+def losses(net, steps, *, seed):
+    """Train on bytes of Python's own sources; the loss of every step."""
+    text = torch.tensor(list((inspect.getsource(argparse) + inspect.getsource(typing)).encode("ascii", "ignore")))
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    seen = []
+    for _ in range(steps):
+        begin = torch.randint(len(text) - 65, (16, 1), generator=generator)
+        tokens = text[begin + torch.arange(65)]
+        loss = F.cross_entropy(net(tokens[:, :-1]).logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("embed", [partial(LearnedPositions, length=64), SinusoidalPositions], ids=["learned", "waves"])
+def test_a_converted_model_learns_again_sooner_than_a_new_one(embed):
+    net = net_with(embed, gain=1.0, vocab=128)
+    trained = sum(losses(net, 300, seed=0)[-10:]) / 10
+    again = losses(to_rope(net, Standard(), length=64), 60, seed=1)
+    fresh = losses(tiny_decoder(rope=Standard(), gain=1.0, vocab=128), 60, seed=1)
+    assert again[0] < fresh[0] - 1.0
+    assert sum(again[-10:]) / 10 < min(trained, sum(fresh[-10:]) / 10 - 0.3)
+
+
+@pytest.mark.slow
+def test_folding_softens_the_change_where_waves_are_as_large_as_tokens():
+    net = net_with(partial(SinusoidalPositions, scale=1.0), gain=1.0, vocab=128)
+    losses(net, 300, seed=0)
+    folded, dropped = (losses(to_rope(net, Standard(), length=64, fold=fold), 1, seed=1)[0] for fold in (True, False))
+    assert folded < dropped - 0.2

@@ -1,0 +1,57 @@
+"""The rotation of heads from positions: reference, and the Triton kernel in its interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from aptlab.nn.rope import Standard
+from aptlab.nn.rotary import RotaryEmbedding
+from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_reference
+
+CASES = Path(__file__).with_name("kernel_cases.py")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_kernel_is_float64_to_a_unit_in_the_last_place_forward_and_backward():
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(CASES), "cpu"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "all cases passed" in done.stdout
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_heads_turn_as_the_rotary_module_turns_them(layout):
+    rotary = RotaryEmbedding(Standard(layout=layout), head_dim=16)
+    x, positions = torch.randn(2, 5, 7, 16), torch.arange(7).unsqueeze(0) * 1001
+    tables = rotary.tables
+    turned = rotate_heads(x, Turn(positions, tables, queries=3, layout=layout))
+    assert torch.allclose(turned, rotary.rotate(x, rotary.angles(positions)), atol=1e-6, rtol=0)
+
+
+def test_queries_alone_are_scaled_and_weights_differ_for_keys():
+    rotary = RotaryEmbedding(Standard(), head_dim=8)
+    tables = rotary.tables
+    x, positions = torch.randn(1, 3, 4, 8), torch.zeros(1, 4, dtype=torch.long)
+    scale = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    turned = rotate_heads_reference(x, Turn(positions, tables, queries=2, scale=scale))
+    assert torch.allclose(turned[:, :2], x[:, :2] * scale.view(1, 1, 4, 1))
+    assert torch.equal(turned[:, 2:], x[:, 2:])
+    weight = torch.stack((torch.full((8,), 2.0), torch.full((8,), 3.0)))
+    normed = rotate_heads_reference(x, Turn(positions, tables, queries=2, norm=Norm(weight, 0.0, "before")))
+    assert torch.allclose(normed.pow(2).mean(-1).sqrt()[0, :, 0], torch.tensor([2.0, 2.0, 3.0]))
+
+
+def test_the_op_traces_as_one_graph():
+    rotary = RotaryEmbedding(Standard(), head_dim=8)
+    tables = rotary.tables
+    x, positions = torch.randn(1, 3, 4, 8), torch.arange(4).unsqueeze(0)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: rotate_heads(x, Turn(positions, tables, 2)), fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(x), rotate_heads(x, Turn(positions, tables, 2)), atol=1e-6)
