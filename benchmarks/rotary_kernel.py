@@ -96,7 +96,9 @@ def liger_normed(work: Work) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]
     rope = liger(work)
 
     def run(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return rope(liger_rms_norm(q, work.weight[0], 1e-6), liger_rms_norm(k, work.weight[1], 1e-6))
+        q, k = (x.transpose(1, 2) for x in (q, k))  # as they lie in memory
+        q, k = liger_rms_norm(q, work.weight[0], 1e-6), liger_rms_norm(k, work.weight[1], 1e-6)
+        return rope(q.transpose(1, 2), k.transpose(1, 2))
 
     return run
 
@@ -150,7 +152,7 @@ def measure(work: Work) -> list[list[str]]:
             check_ours(work, layout, where)
             arms[f"aptlab {layout}"] = work.ours(layout, where), backward_ours(work, layout, where)
         for label, run in everyone[kind].items():
-            check_peer(work, run, where)
+            check_peer(label, work, run, where)
             arms[label] = (lambda run=run: run(*work.views())), backward_peer(work, run)
         for label, (forward, both) in arms.items():
             once, twice = timed(forward), timed(both)
@@ -178,12 +180,15 @@ def check_ours(work: Work, layout: str, where: str | None) -> None:
     assert (got.double() - wanted).abs().max() < 0.04, f"{layout} {where}"
 
 
-def check_peer(work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tensor]], where: str | None) -> None:
+def check_peer(
+    label: str, work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tensor]], where: str | None
+) -> None:
     """Peers round cosines and norms to bfloat16: near is all that can be asked."""
     q, k = (x.clone() for x in work.views())
     got = torch.cat(run(q, k), dim=1)
     wanted = rotate_heads(work.qk.transpose(1, 2), work.turn("half", where))
-    assert (got.float() - wanted.float()).abs().max() < 0.25
+    error = ((got.float() - wanted.float()).abs().max() / wanted.abs().max()).item()
+    assert error < 0.06, f"{label} differs by {error:.3f} of the largest value"
 
 
 class Both:
@@ -226,7 +231,7 @@ def sweep() -> None:
         turn = work.turn(layout, where)
         weight = turn.norm.weight if turn.norm else None
         found = []
-        for blocks, warps in itertools.product((2, 4, 8, 16, 32), (1, 2, 4, 8)):
+        for blocks, warps in itertools.product((8, 16, 32), (2, 4, 8)):
             given = {
                 "queries": work.heads, "interleaved": layout == "interleaved", "norm": kernel.NORMS[where],
                 "eps": 1e-6, "factor": 1.0, "tile": (blocks, warps),

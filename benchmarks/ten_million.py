@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--chunk", type=int, default=8192)
     parser.add_argument("--piece", type=int, default=65_536, help="tokens read at a time")
-    parser.add_argument("--decode-only", action="store_true", help="fill the cache with random keys instead of reading")
+    parser.add_argument("--decode-only", action="store_true", help="random keys instead of a prompt")
     parser.add_argument("--decode", type=int, default=32, help="tokens written and timed")
     return parser.parse_args()
 
@@ -80,7 +80,7 @@ def measure(net: Any, length: int, args: argparse.Namespace) -> list[str]:
         torch.cuda.reset_peak_memory_stats()
     net(tokens[:, : args.chunk].to(device))  # kernels are loaded before the clock starts
     cache = net.new_cache(1, length + args.decode + 2)
-    prefill, logits = (filled if args.decode_only else read)(net, tokens, cache, args)
+    prefill, logits = (filled if args.decode_only else prompt_read)(net, tokens, cache, args)
     assert logits.isfinite().all()
     for _ in range(2):  # decoding has kernels of its own
         logits = net(logits.argmax(-1), cache=cache).logits
@@ -106,7 +106,7 @@ def measure(net: Any, length: int, args: argparse.Namespace) -> list[str]:
     ]
 
 
-def read(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace) -> tuple[float, torch.Tensor]:
+def prompt_read(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace) -> tuple[float, torch.Tensor]:
     """Seconds of reading the prompt in pieces, and the last logits."""
     device = net.embed.weight.device
     logits, begin = tokens.new_zeros(()), clock(device)
@@ -117,7 +117,6 @@ def read(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace) -
 
 def filled(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace) -> tuple[float, torch.Tensor]:
     """Random keys in place of the prompt's, to time decoding alone."""
-    del args
     for layer in cache.layers:
         layer.keys_BKSD.normal_()
         layer.length = min(

@@ -100,8 +100,9 @@ def test_a_decoder_compiles_as_one_graph(rule):
 
 
 @pytest.mark.parametrize("keys", [100, 33_000, 40_001])
-def test_a_query_that_is_spread_over_many_keys_equals_float64(keys):
-    heads = heads_of(keys, torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_query_that_is_spread_over_many_keys_equals_float64(keys, dtype):
+    heads = heads_of(keys, dtype)
     heads = Heads(heads.q[:, :, -1:], heads.k, heads.v)
     cache = KVCache.empty(reach=[None], batch=2, kv_heads=2, head_dim=64, length=keys, device="cuda")
     cache.length = keys - 1

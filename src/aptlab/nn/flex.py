@@ -18,6 +18,7 @@ from aptlab.nn.step import Step
 
 LEAST = 128  # tokens from which FlexAttention is taken: its blocks are that long
 FAR = 32_768  # keys from which single queries are spread
+PARTS = 128  # enough for every multiprocessor
 
 
 @functools.cache
@@ -32,13 +33,35 @@ def far(heads: Heads) -> bool:
 
 
 def spread(heads: Heads, look: Look) -> Tensor:
-    """Attention of single queries to all keys, the keys split over many programs (Flash-Decoding).
+    """Attention of single queries to all keys, the keys split into parts that run side by side (Flash-Decoding).
 
-    PyTorch's fused kernel gives each head to one multiprocessor: 146 ms a token at ten million keys on an H200.
+    PyTorch's fused kernel alone gives each head to one multiprocessor: 146 ms a token at ten million keys on an H200.
     """
-    out = compiled()(*heads, scale=look.scale, enable_gqa=heads.q.shape[1] != heads.k.shape[1])
-    assert isinstance(out, Tensor)
-    return out
+    rows = [of_row(*(x[row : row + 1] for x in heads), look.scale) for row in range(heads.q.shape[0])]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def of_row(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One row of a batch: its keys are views of the cache, folded into a batch of parts."""
+    size = k.shape[2] // PARTS
+    whole = size * PARTS
+    folded = [x[:, :, :whole].unflatten(2, (PARTS, size))[0].transpose(0, 1) for x in (k, v)]
+    out, weight = with_sums(q.expand(PARTS, -1, -1, -1), *folded, scale)
+    if whole < k.shape[2]:
+        last, its_weight = with_sums(q, k[:, :, whole:], v[:, :, whole:], scale)
+        out, weight = torch.cat((out, last)), torch.cat((weight, its_weight))
+    share = weight.float().softmax(0).unsqueeze(-1)
+    return (out.float() * share).sum(0, keepdim=True).to(q.dtype)
+
+
+def with_sums(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention, and the logarithm of each query's sum of exponentials [B, H, T]."""
+    if q.dtype == torch.float32:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        out, sums, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+        return out, sums[..., : q.shape[2]]
+    out, sums, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
+    return out, sums
 
 
 def fits(heads: Heads, step: Step, look: Look) -> bool:

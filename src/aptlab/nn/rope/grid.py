@@ -157,7 +157,7 @@ class MRopeInterleaved(MRope):
         most = len(range(1, pairs, 3)), len(range(2, pairs, 3))
         if height > most[0] or width > most[1]:
             raise ConfigError(
-                f"rope.sections={[time, height, width]}: every third of {pairs} pairs is height's, every third width's: "
+                f"rope.sections={[time, height, width]}: height and width have every third of {pairs} pairs, "
                 f"{most[0]} and {most[1]} pairs at most; use {list(self._default(pairs))} or rope=mrope"
             )
         return time, height, width

@@ -38,8 +38,11 @@ class Searched(Scaled, abc.ABC):
             if given is None:
                 continue
             object.__setattr__(self, name, tuple(float(value) for value in given))
-            if any(not value > 0 or value == math.inf for value in getattr(self, name)):
-                raise ConfigError(f"rope.{name} holds a divisor that is not positive: {min(given)}")
+            wrong = [value for value in getattr(self, name) if not 0 < value < math.inf]
+            if wrong:
+                raise ConfigError(
+                    f"rope.{name} holds a divisor that is no positive number: {wrong[0]:g}; 1 keeps a frequency"
+                )
 
     @abc.abstractmethod
     def guess(self, head_dim: int) -> Divisors:

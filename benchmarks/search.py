@@ -1,0 +1,237 @@
+"""What a search for factors finds and costs: YaRN, NTK, PI, the published evolution and successive halving.
+
+A small byte model is trained here on the Python library's own text with numbers hidden in it, until it can repeat a
+number from its context; then its context is extended without training. Scores are the mean loss (nats) on the digits
+of hidden numbers: on the samples that the search sees, and on others that it never sees. Every search starts from the
+same seeds; the table gives each of them. Weights that are there already (--weights) are taken as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from aptlab.data.module import TextData
+from aptlab.data.sources import Stdlib
+from aptlab.data.tokenizers import Bytes
+from aptlab.models import Decoder
+from aptlab.nn.attention import FullAttention
+from aptlab.nn.ffn import SwiGLU
+from aptlab.nn.norm import RMSNorm
+from aptlab.nn.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard, YaRN
+from aptlab.nn.shape import Shape
+from aptlab.nn.smooth import Plain
+from aptlab.search.book import Book, Point
+from aptlab.search.engine import Start, search
+from aptlab.search.evolution import Evolution
+from aptlab.search.meter import Meter
+from aptlab.search.needles import hide, make_samples
+from aptlab.search.objectives import NeedlePpl
+from aptlab.search.pool import Pool
+from aptlab.search.seeds import critical_pairs, published, v1_space, v2_seeds, v2_space
+from aptlab.search.strategies import STRATEGIES
+from common import RESULTS, table, write
+
+BASE, CONTEXT, SHAPE = 10_000.0, 192, Shape(dim=96, depth=3, heads=3, hidden=288)
+SAMPLES, HELD_OUT, STEP = 10, 40, 0.01
+HEAD_DIM = SHAPE.head_sizes()[2]
+LATE = 10  # a critical pair beyond the theoretical one, where this small model wants it
+SAME = {"base": BASE}
+
+
+def decoder() -> Decoder:
+    parts = {"attention": FullAttention, "ffn": SwiGLU, "norm": partial(RMSNorm, eps=1e-5), "smooth": Plain}
+    return Decoder(SHAPE, vocab=Bytes().vocab_size, rope=Standard(**SAME), **parts)
+
+
+def text() -> TextData:
+    return TextData(Stdlib(), tokenizer=Bytes(), context=CONTEXT, batch=4)
+
+
+def train(path: Path, steps: int, *, batch: int = 24, rate: float = 3e-3) -> None:
+    """Three of four rows hide a number; the loss of its repetition counts on top of the mean over all tokens."""
+    side, rng = text().store.train, random.Random(0)
+    torch.manual_seed(0)
+    net = decoder().train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    hidden = torch.arange(batch) % 4 != 0
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        rows = []
+        for wanted in hidden.tolist():
+            start = rng.randrange(len(side.tokens) - CONTEXT - 1)
+            row = np.asarray(side.tokens[start : start + CONTEXT], dtype=np.int64)
+            rows.append(hide(row, Bytes(), rng.random(), CONTEXT, 0, rng).tokens if wanted else row)
+        tokens = torch.from_numpy(np.stack(rows))
+        logits = net(tokens[:, :-1]).logits
+        nats = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(batch, -1)
+        answers = nats[hidden][:, -7:].mean()
+        optimizer.zero_grad()
+        (nats.mean() + answers).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 250 == 0:
+            print(f"step {step + 1}: loss {nats.mean():.3f}, hidden numbers {answers:.3f}", flush=True)
+    torch.save(net.state_dict(), path)
+
+
+class Make:
+    """Makes a meter in every process: the trained network and `count` samples."""
+
+    def __init__(self, weights: Path, rule, target: int, *, count: int = SAMPLES, seed: int = 0) -> None:
+        self.weights, self.rule, self.target, self.count, self.seed = weights, rule, target, count, seed
+
+    def __call__(self, number: int) -> Meter:
+        torch.set_num_threads(1)
+        net = decoder()
+        net.load_state_dict(torch.load(self.weights))
+        asked = {"count": self.count, "span": self.target, "after": CONTEXT, "seed": self.seed}
+        val = text().store.val
+        lengths = (self.target, self.target // 4)
+        samples = {length: make_samples(val, Bytes(), length=length, **asked) for length in lengths}
+        return Meter(net, samples, objective=NeedlePpl(), rule_of=partial(with_factors, self.rule))
+
+
+def with_factors(rule, factors):
+    import dataclasses
+
+    return dataclasses.replace(rule, long=tuple(factors))
+
+
+def problems(target: int) -> dict[str, tuple[object, list[Start]]]:
+    """Rule and starts of both papers' spaces, and of the second with a later critical pair."""
+    pairs, scale = HEAD_DIM // 2, target / CONTEXT
+    known = published(base=BASE, head_dim=HEAD_DIM, original_len=CONTEXT, scale=scale)
+    first = v1_space(pairs=pairs, scale=scale, step=STEP)
+    firsts = critical_pairs(base=BASE, pairs=pairs, length=CONTEXT)
+    second = [v2_space(one, pairs=pairs, scale=scale, step=STEP) for one in firsts]
+    late = v2_space(LATE, pairs=pairs, scale=scale, step=STEP)
+    asked = {"factor": scale, "original_len": CONTEXT, **SAME}
+    return {
+        "longrope": (LongRoPE(**asked), [Start(first, tuple({first.nearest(f): 0 for f in known.values()}))]),
+        "longrope2": (LongRoPE2(**asked), [Start(space, tuple(v2_seeds(space))) for space in second]),
+        f"longrope2, critical_dim={LATE}": (LongRoPE2(**asked), [Start(late, tuple(v2_seeds(late)))]),
+    }
+
+
+def mean(losses: list[tuple[float, float]]) -> float:
+    return statistics.fmean(answer for answer, _ in losses)
+
+
+def searched(make: Make, starts: list[Start], strategy: str, seed: int, iterations: int, workers: int):
+    """One search: what it found, and its wall time with the network already loaded in all processes."""
+    with Pool(make, workers) as pool:
+
+        def evaluate(jobs):
+            found = dict(pool.run(jobs))
+            return [found[i] for i in range(len(jobs))]
+
+        evaluate([])
+        begun = time.perf_counter()
+        book = Book(evaluate, target=make.target, samples=SAMPLES)
+        evolution = Evolution(iterations=iterations)
+        found = search(starts, evolution=evolution, strategy=STRATEGIES[strategy](), book=book, seed=seed)
+        return found, time.perf_counter() - begun
+
+
+def draw(curves: dict[str, list[list[Point]]], baselines: dict[str, float], path: Path, title: str) -> None:
+    """Best score by evaluated tokens, one line per seed, and the factors of the best of each kind."""
+    from aptlab.report.style import COLOURS, INK, heading, save, two_panels
+
+    figure, left, right = two_panels(title)
+    heading(left, "best loss of hidden numbers so far (nats per token)")
+    heading(right, "divisor of each pair's frequency")
+    for colour, (name, runs) in zip(COLOURS, curves.items()):
+        for number, points in enumerate(runs):
+            x, y = [point.tokens / 1e6 for point in points], [point.score for point in points]
+            left.step(x, y, where="post", color=colour, linewidth=1.4, label=None if number else name)
+        best = min((points[-1] for points in runs), key=lambda point: point.score)
+        right.plot(best.factors, color=colour, marker="o", markersize=3, linewidth=1.4, label=name)
+    for name, style in (("yarn", "--"), ("ntk", ":")):
+        left.axhline(baselines[name], color=INK, linewidth=1, linestyle=style, label=name)
+    left.set_yscale("log")
+    left.set_xscale("log")
+    left.set_xlabel("evaluated tokens (millions)")
+    right.set_xlabel("pair, fastest first")
+    right.set_yscale("log", base=2)
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    save(figure, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000, help="training steps, 0.3 s each on one core")
+    parser.add_argument("--target", type=int, default=4 * CONTEXT)
+    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=2, help="of the first space; the others take one")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--weights", type=Path, help="keep the trained weights here, or take those that are here")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        weights = asked.weights or Path(folder) / "weights.pt"
+        if not weights.exists():
+            train(weights, asked.steps)
+        measure(asked, weights)
+
+
+def measure(asked: argparse.Namespace, weights: Path) -> None:
+    target, scale = asked.target, asked.target / CONTEXT
+    spaces = problems(target)
+    shown = Make(weights, None, target)(0)
+    held = Make(weights, None, target, count=HELD_OUT, seed=99)(0)
+    rules = {
+        "linear (PI)": Linear(factor=scale, **SAME),
+        "ntk": NTK(factor=scale, **SAME),
+        "yarn": YaRN(factor=scale, original_len=CONTEXT, **SAME),
+    }
+    scores = {name: mean(shown.losses(rule, target, range(SAMPLES))) for name, rule in rules.items()}
+    rows = [
+        [name, "", f"{scores[name]:.3f}", f"{mean(held.losses(rule, target, range(HELD_OUT))):.3f}", "0", "", ""]
+        for name, rule in rules.items()
+    ]
+    curves: dict[str, list[list[Point]]] = {}
+    spent: dict[tuple[str, str], list[int]] = {}
+    reached: dict[tuple[str, str], list[float]] = {}
+    for space, (rule, starts) in spaces.items():
+        for strategy in ("published", "halving"):
+            for seed in range(asked.seeds if space == "longrope" else 1):
+                make = Make(weights, rule, target)
+                found, seconds = searched(make, starts, strategy, seed, asked.iterations, asked.workers)
+                unseen = mean(held.losses(with_factors(rule, found.factors), target, range(HELD_OUT)))
+                end = Point(found.tokens, found.score, found.factors)
+                curves.setdefault(f"{space}, {strategy}", []).append([*found.curve, end])
+                spent.setdefault((space, strategy), []).append(found.tokens)
+                reached.setdefault((space, strategy), []).append(found.score)
+                row = [space, f"{strategy} {seed}", f"{found.score:.3f}", f"{unseen:.3f}"]
+                rows.append([*row, f"{found.tokens / 1e6:.2f}", f"{seconds:.0f}", str(found.first)])
+                print("  ".join(rows[-1]), flush=True)
+    head = ["rule", "search, seed", "score", "unseen samples", "tokens (M)", "seconds", "from pair"]
+    notes = [
+        f"- {space}: halving spends {ratio(spent, space):.1%} of the published tokens; mean score "
+        f"{statistics.fmean(reached[space, 'halving']):.3f} against {statistics.fmean(reached[space, 'published']):.3f}"
+        for space in spaces
+    ]
+    title = f"Search for factors: {CONTEXT} to {target} tokens, score = loss of hidden digits (nats)"
+    draw(curves, scores, RESULTS / "search.png", f"{CONTEXT} to {target} tokens: loss of hidden numbers by search cost")
+    body = table(head, rows) + "\n\n" + "\n".join(notes) + f"\n- {asked.workers} processes of one thread each"
+    write("search", title, body, "torch", "numpy", "aptlab")
+
+
+def ratio(spent: dict[tuple[str, str], list[int]], space: str) -> float:
+    return sum(spent[space, "halving"]) / sum(spent[space, "published"])
+
+
+if __name__ == "__main__":
+    main()
