@@ -161,9 +161,9 @@ def explain(net: Any, parameters: int, args: argparse.Namespace) -> str:
         f"Model: {parameters:,} parameters, {shape.depth} layers ({full} of them without rotation and unlimited), "
         f"{shape.heads} query heads and {shape.kv_heads} key head of {shape.head_dim}, {net.embed.weight.dtype}; "
         f"prompts are read {args.piece:,} tokens at a time.\n\n"
-        "TFLOP, KV read and all-full KV are arithmetic; the other columns are measured. Prefill of the unlimited "
-        "layers grows with the square of the length: 4 · D · heads · T² / 2 each. The same arithmetic for Llama 4 Scout (48 "
-        f"layers, 12 unlimited, 4,096 bytes per token and layer): {48 * scout / 1e12:.2f} TB of keys and values at ten "
+        "TFLOP, KV read and all-full KV are arithmetic; the other columns are measured. Prefill of the unlimited\n"
+        "layers grows with the square of the length: 4 · D · heads · T² / 2 each. The same for Llama 4 Scout (48\n"
+        f"layers, 12 unlimited, 4,096 bytes per token and layer): {48 * scout / 1e12:.2f} TB of keys and values at ten\n"
         f"million positions if all layers were unlimited, {12 * scout / 1e9:.1f} GB with its schedule."
     )
 

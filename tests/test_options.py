@@ -17,12 +17,14 @@ from aptlab.tasks.language import token_loss
 
 GROUPS = {group: sorted(options) for group, options in library().groups.items() if group != "recipe"}
 SWEEP = ("sweep", "launcher")
+PRIMARY = {"sweep": "sweep", "launcher": "sweep", "eval": "eval"}  # command of a group that train does not have
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options if group not in SWEEP]
 SWEEP_OPTIONS = [(group, option) for group in SWEEP for option in GROUPS[group]]
 NEEDS = {
     "data=text": ["data.files=some.txt"],
     "data=hub": ["data.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
+    "eval=harness": ["eval.tasks=[x]"],
 }
 FACTORIES: dict[str, dict[str, Any]] = {
     "smooth": {"layer": 0, "site": "ffn"},
@@ -33,8 +35,8 @@ FACTORIES: dict[str, dict[str, Any]] = {
 @functools.cache
 def composed(group: str, option: str) -> Config:
     word = f"{group}={option}"
-    extra = [] if group in ("size", *SWEEP) else ["size=debug"]
-    return compose("sweep" if group in SWEEP else "train", [word, *extra, *NEEDS.get(word, [])])
+    extra = [] if group in ("size", *PRIMARY) else ["size=debug"]
+    return compose(PRIMARY.get(group, "train"), [word, *extra, *NEEDS.get(word, [])])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])

@@ -8,9 +8,10 @@
 pytest finds `TestMine` and runs every law on it. The checks are plain asserts with messages; pytest is not imported.
 """
 
+from aptlab.testing.bias import BiasContract
 from aptlab.testing.contract import Contract
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
 from aptlab.testing.tiny import decode, random_tokens, tiny_decoder
 
-__all__ = ["Contract", "RopeContract", "SmoothContract", "decode", "random_tokens", "tiny_decoder"]
+__all__ = ["BiasContract", "Contract", "RopeContract", "SmoothContract", "decode", "random_tokens", "tiny_decoder"]
