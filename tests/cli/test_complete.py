@@ -21,9 +21,9 @@ from aptlab.cli.complete import candidates
         (["train", "--"], ["--cfg", "--help", "--multirun"]),
         (["train", "ro"], ["rope="]),
         (["train", "rope"], ["rope.", "rope="]),
-        (["train", "rope=ya"], ["rope=yarn"]),
-        (["train", "+rope=ya"], ["+rope=yarn"]),
-        (["train", "rope=yarn,nt"], ["rope=yarn,ntk"]),
+        (["train", "rope=lla"], ["rope=llama3"]),
+        (["train", "+rope=lla"], ["+rope=llama3"]),
+        (["train", "rope=yarn,lla"], ["rope=yarn,llama3"]),
         (["train", "rope=yarn", "rope.fac"], ["rope.factor="]),
         (["train", "rope.fac"], []),
         (["train", "rope.b"], ["rope.base="]),
@@ -35,11 +35,11 @@ from aptlab.cli.complete import candidates
         (["train", "precision=bf"], ["precision=bf16-mixed", "precision=bf16-true"]),
         (["train", "job="], []),
         (["check", "ev"], ["eval"]),
-        (["check", "rope=ya"], ["rope=yarn"]),
+        (["check", "rope=lla"], ["rope=llama3"]),
         (["check", "eval", "mult"], ["multiples="]),
         (["ls", "ro"], ["rope"]),
-        (["show", "rope=ya"], ["rope=yarn"]),
-        (["cp", "rope/ya"], ["rope/yarn"]),
+        (["show", "rope=lla"], ["rope=llama3"]),
+        (["cp", "rope/lla"], ["rope/llama3"]),
         (["nope", ""], []),
         (["train", "nope.x="], []),
         (["train", "rope=yarn", "rope._target_.x"], []),
@@ -53,7 +53,7 @@ def test_candidates(words, found):
 def test_options_of_the_current_folder_are_among_them():
     Path("conf/rope").mkdir(parents=True)
     Path("conf/rope/mine.yaml").write_text("_target_: aptlab.nn.rope.YaRN\nbase: 1.0\n")
-    assert candidates(["train", "rope=mi"]) == ["rope=mine"]
+    assert candidates(["train", "rope=min"]) == ["rope=mine"]
     assert "rope.factor=" in candidates(["train", "rope=mine", "rope."])
 
 
@@ -89,7 +89,7 @@ def test_an_unknown_shell_is_refused(capsys):
     ("line", "replies"),
     [
         ("aptlab tr", "train"),
-        ("aptlab train rope=ya", "yarn"),
+        ("aptlab train rope=lla", "llama3"),
         ("aptlab train rope=yarn rope.fac", "rope.factor="),
         ("aptlab train rope=yarn rope.ramp=", "index ratio"),
         ("aptlab ls siz", "size"),

@@ -257,3 +257,13 @@ def left_over(mark: str) -> list[str]:
 def test_the_final_weights_are_validated_when_the_last_interval_is_not_full():
     rows = table(train("trainer.max_steps=5", "trainer.val_check_interval=2").path)
     assert [row["step"] for row in rows if row["val/loss"]] == ["2", "4", "5"]
+
+
+@pytest.mark.parametrize("embed", ["learned", "sinusoidal"])
+def test_added_positions_are_converted_to_rotation(embed, capsys):
+    """`aptlab train ckpt=… embed=none rope=standard` keeps the weights and folds the mean of the positions."""
+    old = train(f"embed={embed}", "rope=none")
+    new = train(f"ckpt={old.path}", "embed=none", "rope=standard")
+    assert "the positions added to the embedding are gone, their mean is folded in" in capsys.readouterr().err
+    assert new.path != old.path
+    assert new.result is not None

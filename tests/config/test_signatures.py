@@ -38,7 +38,7 @@ def test_a_dataclass_gives_its_fields():
     own = ["factor", "original_len", "beta_fast", "beta_slow", "ramp", "truncate"]
     assert list(known.parameters)[:3] == ["base", "layout", "temperature_on"]
     assert set(own) <= set(known.parameters)
-    assert known.parameters["factor"].type_text == "AtLeastOne"
+    assert known.parameters["factor"].type_text == "AtLeastOne | None"
     assert not known.open
     assert known.doc.startswith("Keep fast pairs")
 

@@ -47,7 +47,7 @@ WRONG = [
     ("device.devices=3", "device.devices: aptlab.device.Auto has no such parameter; it takes no parameters"),
     ("~model.shape", "model.shape: aptlab.models.Decoder needs a value"),
     # types
-    ("rope=yarn rope.factor=hello", "rope.factor: expects float, got 'hello'"),
+    ("rope=yarn rope.factor=hello", "rope.factor: expects float or null, got 'hello'"),
     ("optim.lr='1e-3'", "optim.lr: expects float, got '1e-3'"),
     ("optim.lr=true", "optim.lr: expects float, got True"),
     ("seed=abc", "seed: expects int, got 'abc'"),

@@ -1,10 +1,13 @@
 """Feed-forward layers against float64 references."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from aptlab.nn.ffn import GELU, SwiGLU
+from aptlab.errors import ConfigError
+from aptlab.nn.ffn import GELU, GeGLU, SwiGLU
 from aptlab.nn.shape import Shape
 from tests.reference import ffn as reference
 
@@ -30,6 +33,28 @@ def test_swiglu_is_the_papers(bias):
     assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_geglu_is_the_papers_and_with_tanh_gemmas(bias, approximate):
+    layer, x, w = made(partial(GeGLU, approximate=approximate), bias)
+    gate, up = np.split(w["gate_up.weight"], 2)
+    gate_bias, up_bias = np.split(w["gate_up.bias"], 2) if bias else (None, None)
+    curve = {"none": reference.gelu_exact, "tanh": reference.gelu_tanh}[approximate]
+    wanted = [
+        reference.geglu(row, gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"), curve=curve)
+        for row in x.numpy().reshape(-1, 12)
+    ]
+    assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+
+
+def test_the_two_gelus_of_geglu_differ_and_others_are_refused():
+    exact, x, _ = made(GeGLU, False)
+    tanh, _, _ = made(partial(GeGLU, approximate="tanh"), False)
+    assert 1e-7 < (exact(10 * x) - tanh(10 * x)).abs().max().item() < 1e-2
+    with pytest.raises(ConfigError, match=r"ffn\.approximate='erf'; allowed: none \(exact\), tanh"):
+        GeGLU(SHAPE, approximate="erf")
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_gelu_is_the_exact_one(bias):
     layer, x, w = made(GELU, bias)
@@ -40,7 +65,7 @@ def test_gelu_is_the_exact_one(bias):
     assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
 
 
-@pytest.mark.parametrize("kind", [SwiGLU, GELU])
+@pytest.mark.parametrize("kind", [SwiGLU, GELU, GeGLU])
 def test_dropout_drops_while_training_only(kind):
     torch.manual_seed(0)
     layer, x = kind(SHAPE, dropout=0.5), torch.randn(4, 8, 12)
@@ -49,6 +74,6 @@ def test_dropout_drops_while_training_only(kind):
     assert 0.35 < dropped < 0.65
 
 
-@pytest.mark.parametrize(("kind", "matrices"), [(SwiGLU, 3), (GELU, 2)])
+@pytest.mark.parametrize(("kind", "matrices"), [(SwiGLU, 3), (GELU, 2), (GeGLU, 3)])
 def test_parameter_count(kind, matrices):
     assert sum(weight.numel() for weight in kind(SHAPE).parameters()) == matrices * 12 * 20

@@ -1,6 +1,6 @@
 """Rotary rules: vectors of frequencies against the papers and transformers, identities, limits, messages."""
 
-import dataclasses
+import inspect
 import math
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import aptlab.nn.rope
 from aptlab.errors import ConfigError
 from aptlab.nn.rope import NTK, Linear, Llama3, NoRope, Rope, Standard, YaRN
 from aptlab.testing import RopeContract
@@ -223,7 +224,7 @@ BAD = [
     (lambda: YaRN(original_len=0), r"YaRN\.original_len must be"),
     (lambda: YaRN(beta_fast=1.0, beta_slow=1.0), r"rope\.beta_fast=1\.0 must be larger than rope\.beta_slow=1\.0"),
     (lambda: YaRN(ramp="cosine"), r"rope\.ramp='cosine'; allowed: index \(released code\), ratio \(paper\)"),
-    (lambda: Llama3(low=4.0, high=4.0), r"rope\.high=4\.0 must be larger than rope\.low=4\.0; published: 4, 1"),
+    (lambda: Llama3(low=5.0, high=4.0), r"rope\.high=4\.0 must not be smaller than rope\.low=5\.0; published: 4, 1"),
 ]
 
 
@@ -233,12 +234,21 @@ def test_values_without_meaning_are_refused(make, message):
         make()
 
 
-def test_every_shipped_rule_says_what_it_is():
-    for rule in Rope.__subclasses__():
-        if rule.__module__ == "aptlab.nn.rope":
-            assert "arXiv" in (rule.__doc__ or ""), f"{rule.__name__} has no source"
-            assert rule.relative is True
-            assert dataclasses.fields(rule) is not None
+SHIPPED = [rule for rule in vars(aptlab.nn.rope).values() if isinstance(rule, type) and issubclass(rule, Rope)]
+SHIPPED = [rule for rule in SHIPPED if not inspect.isabstract(rule) and rule.__name__ != "Rotation"]
+SOURCES = ("arXiv", "seeds", "Llama 4", "emozilla", "Qwen2-VL")  # papers, and what was released without one
+
+
+def test_thirty_one_rules_and_none_are_shipped():
+    assert len(SHIPPED) == 32
+
+
+@pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: rule.__name__)
+def test_every_shipped_rule_says_what_it_is_and_where_it_is_from(rule):
+    told = inspect.getdoc(rule) or ""
+    assert len(told.splitlines()[0]) > 20
+    assert any(word in told for word in SOURCES), f"{rule.__name__} has no source"
+    assert rule.__dataclass_params__.frozen
 
 
 def test_rules_import_no_torch():

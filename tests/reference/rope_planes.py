@@ -23,7 +23,7 @@ def blocks(parts):
 
 
 def axial(base, head_dim, place):
-    """R over the streams one after the other: D / N dims each, with the standard frequencies of a head of D / N dims."""
+    """R over the streams one after the other: D / N dims each, with frequencies of a head of that width."""
     streams = len(place)
     return blocks([turn(number * theta) for number in place for theta in standard(base, head_dim // streams)])
 

@@ -50,7 +50,7 @@ def over_pairs(head_dim):
 
 
 def xpos_logit(q, k, m, n, *, base, gamma, scale_base, zeta=None):
-    """Re sum_i q_i conj(k_i) zeta_i^((m-n)/512) e^(i (m-n) theta_i), pairs (i, i + P) (arXiv:2212.10554, eq. 14 to 17)."""
+    """Re sum_i q_i conj(k_i) zeta_i^((m-n)/512) e^(i (m-n) theta_i), pairs (i, i + P) (arXiv:2212.10554)."""
     head_dim = len(q)
     pairs, total = head_dim // 2, 0.0
     for i, theta in enumerate(standard(base, head_dim)):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from aptlab.nn.flex import far, fits, flexed, spread
@@ -26,7 +27,7 @@ def attend(heads: Heads, step: Step, look: Look) -> Tensor:
     if look.plain and step.simple:
         if step.tokens == 1:
             seen = last_seen(heads, step, look)
-            return spread(seen, look) if far(seen) else fused(seen, look)
+            return spread(seen, look) if far(seen) else decoded(seen, look)
         if foldable(step, look.chunk) and step.past % (look.chunk or 1) == 0:
             return in_chunks(heads, step, look)
         if foldable(step, look.window) and step.past == 0:
@@ -59,6 +60,14 @@ def fused(heads: Heads, look: Look, mask: Any = None, *, causal: bool = False) -
         scale=look.scale,
         enable_gqa=heads.q.shape[1] != heads.k.shape[1],
     )
+
+
+def decoded(heads: Heads, look: Look) -> Tensor:
+    """Attention of single queries, not by cuDNN: it builds a plan of some 40 ms for every new number of keys."""
+    if not heads.q.is_cuda:
+        return fused(heads, look)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return fused(heads, look)
 
 
 def last_seen(heads: Heads, step: Step, look: Look) -> Heads:

@@ -20,14 +20,16 @@ from aptlab.callbacks.progress import monitor_of
 from aptlab.checkpoint import AtomicIO, load_checkpoint, read_manifest
 from aptlab.commands.training.plan import Plan
 from aptlab.commands.training.report import announce, finish
+from aptlab.commands.training.weights import carried, load_weights
 from aptlab.config import Config, build, redact, redact_overrides
 from aptlab.data.tokenizers import from_state
 from aptlab.data.windows import Windows
 from aptlab.device import Device, resolve_precision
-from aptlab.errors import CheckpointError, ConfigError
+from aptlab.errors import ConfigError
 from aptlab.evals import fitting_windows
 from aptlab.loggers import CSVMetrics, WandbRun
 from aptlab.models.hf import tokenizer_files
+from aptlab.nn.rope import notices
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import rank
 from aptlab.tasks import LanguageTask
@@ -140,10 +142,13 @@ def assemble(plan: Plan) -> Parts:
     data.val_dataloader()
     torch.manual_seed(config.cfg.seed)
     task: LanguageTask = build(config.cfg.task)
+    for line in notices(task.net.rope, head_dim=task.net.shape.head_sizes()[2], length=config.cfg.context):
+        log.warning(line)
     windows = fitting_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.longest)
     task.bytes_per_token = data.bytes_per_token
     if saved is not None and plan.ckpt is not None:
-        load_weights(task, saved["state_dict"], plan.ckpt)
+        weights = saved["state_dict"] if plan.resume else carried(task, saved)
+        load_weights(task, weights, plan.ckpt)
         if plan.resume:
             data.check_state(saved["aptlab"])
     return Parts(config, device, args, precision, lengths, data, windows, task)
@@ -264,22 +269,3 @@ def make_callbacks(
         if attach is not None:
             attach(folder=Path(folder), describe=describe, data=data, config_hash=config_hash)
     return callbacks
-
-
-def load_weights(task: LanguageTask, state: dict[str, Any], path: Path) -> None:
-    """Put the weights of a checkpoint into the task; CheckpointError names those that do not fit."""
-    own = task.state_dict()
-    wrong = [
-        f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}" for name in own if misfit(name, own, state)
-    ]
-    if wrong or set(state) ^ set(own):
-        names = wrong or sorted(set(state) ^ set(own))
-        raise CheckpointError(
-            f"the weights of {path} do not fit this model: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
-            "keep size, vocabulary and layers as they were trained"
-        )
-    task.load_state_dict(state)
-
-
-def misfit(name: str, own: dict[str, Any], state: dict[str, Any]) -> bool:
-    return name in state and own[name].shape != state[name].shape

@@ -79,7 +79,11 @@ class Axial2D(Plane):
 
 @dataclass(frozen=True, kw_only=True)
 class Axial3D(Volume):
-    """A third of the pairs each for time, height and width; what does not divide by three goes to time."""
+    """A third of the pairs each for time, height and width; what does not divide by three goes to time.
+
+    `Axial2D` with one more stream; the frequencies of each are those of a head of its own width. Qwen2-VL's films use
+    sections of one set of frequencies instead: `MRope`.
+    """
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         time, space = self._pairs(head_dim)
@@ -188,7 +192,7 @@ class Kron2D(Plane):
 
 @dataclass(frozen=True, kw_only=True)
 class Kron3D(Volume):
-    """R_t (x) R_h (x) R_w on blocks of eight dims: turns by (t ± h ± w) theta. See `Kron2D`."""
+    """R_t (x) R_h (x) R_w on blocks of eight dims, the seeds' 3-D form: turns by (t ± h ± w) theta. See `Kron2D`."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         return tuple(f for f in split_evenly(self.base, head_dim, 4, "kron3d") for _ in range(4))

@@ -12,7 +12,7 @@ from aptlab.limits import AtLeastOne, Positive, PositiveInt
 from aptlab.nn.rope.base import Frequencies, blend, choice, clamp01, standard_frequencies, turns
 from aptlab.nn.rope.lengths import Scaled
 from aptlab.nn.rope.ntk import check_critical
-from aptlab.nn.rope.temperature import LAWS, Law, temperature_of
+from aptlab.nn.rope.temperature import LAWS, temperature_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class YaRN(ByParts):
     beta_slow: Positive = 1.0
     ramp: Literal["index", "ratio"] = "index"
     truncate: bool = True
-    law: Law = "yarn"
+    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "yarn"
     mscale: Positive = 1.0
     attention_factor: Positive | None = None
 
@@ -154,7 +154,7 @@ class YaRNZones(ByParts):
     """
 
     zones: tuple[int, int] = (32, 64)
-    law: Law = "none"
+    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-Law = Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"]
 LAWS = ("none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1")
 APT_DIM = 128  # the head width of the seeds' formula
 

@@ -90,7 +90,7 @@ class IRopePairs(Bases):
 
 @dataclass(frozen=True, kw_only=True)
 class IRopeHeads(Bases):
-    """Base number k % 4 for key head k and the query heads that meet it. With one key head it is the first base."""
+    """Base number k % 4 of the seeds' four for key head k and its query heads; with one key head it is the first."""
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
         return tuple(standard_frequencies(base, head_dim) for base in self.bases)
@@ -104,7 +104,7 @@ class IRopeHeads(Bases):
 
 @dataclass(frozen=True, kw_only=True)
 class IRopeLayers(Bases):
-    """Base number l % 4 for layer l."""
+    """Base number l % 4 of the seeds' four for layer l, with logits that depend on distance alone."""
 
     def at(self, layer: int) -> Placement:
         return Placement(rule=Standard(base=self.bases[layer % len(self.bases)], layout=self.layout))

@@ -66,6 +66,16 @@ def _write(
 
 
 @triton.jit
+def _weights(weight_ptr, first, second, seen_P, D: tl.constexpr):
+    """The norm's weights of both members of every pair, of queries and of keys, float32 [P] each."""
+    wq_first = tl.load(weight_ptr + first, mask=seen_P, other=0.0).to(tl.float32)
+    wq_second = tl.load(weight_ptr + second, mask=seen_P, other=0.0).to(tl.float32)
+    wk_first = tl.load(weight_ptr + D + first, mask=seen_P, other=0.0).to(tl.float32)
+    wk_second = tl.load(weight_ptr + D + second, mask=seen_P, other=0.0).to(tl.float32)
+    return wq_first, wq_second, wk_first, wk_second
+
+
+@triton.jit
 def _forward(
     x_ptr, out_ptr, positions_ptr, tables_ptr, weight_ptr, scale_ptr,
     T, x_b, x_h, x_t, out_b, out_h, out_t, positions_b, scale_b, eps, factor,
@@ -80,6 +90,10 @@ def _forward(
     cos, sin = _angles(tl.load(positions_ptr + b * positions_b + t).to(tl.int64), tables_ptr, factor, i_P, seen_P, P)
     first = tl.where(INTERLEAVED, 2 * i_P, i_P)
     second = tl.where(INTERLEAVED, 2 * i_P + 1, P + i_P)
+    if WEIGHTED:
+        wq_first, wq_second, wk_first, wk_second = _weights(weight_ptr, first, second, seen_P, D)
+        wq_rest = tl.load(weight_ptr + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
+        wk_rest = tl.load(weight_ptr + D + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
     for begin in tl.static_range(0, N, BH):
         h = begin + tl.arange(0, BH)
         seen_H = h < N
@@ -97,11 +111,11 @@ def _forward(
             if BR > 1:
                 r = r * inverse
             if WEIGHTED:
-                w = weight_ptr + (h >= Q).to(tl.int32)[:, None] * D
-                x *= tl.load(w + first[None, :], mask=seen_P[None, :], other=0.0).to(tl.float32)
-                y *= tl.load(w + second[None, :], mask=seen_P[None, :], other=0.0).to(tl.float32)
+                of_q = (h < Q)[:, None]
+                x *= tl.where(of_q, wq_first[None, :], wk_first[None, :])
+                y *= tl.where(of_q, wq_second[None, :], wk_second[None, :])
                 if BR > 1:
-                    r *= tl.load(w + 2 * P + i_R[None, :], mask=seen_R[None, :], other=0.0).to(tl.float32)
+                    r *= tl.where(of_q, wq_rest[None, :], wk_rest[None, :])
         x, y = x * cos - y * sin, y * cos + x * sin
         if NORM == 2:
             square = tl.sum(x * x, 1) + tl.sum(y * y, 1)
@@ -112,11 +126,11 @@ def _forward(
             if BR > 1:
                 r = r * inverse
             if WEIGHTED:
-                w = weight_ptr + (h >= Q).to(tl.int32)[:, None] * D
-                x *= tl.load(w + first[None, :], mask=seen_P[None, :], other=0.0).to(tl.float32)
-                y *= tl.load(w + second[None, :], mask=seen_P[None, :], other=0.0).to(tl.float32)
+                of_q = (h < Q)[:, None]
+                x *= tl.where(of_q, wq_first[None, :], wk_first[None, :])
+                y *= tl.where(of_q, wq_second[None, :], wk_second[None, :])
                 if BR > 1:
-                    r *= tl.load(w + 2 * P + i_R[None, :], mask=seen_R[None, :], other=0.0).to(tl.float32)
+                    r *= tl.where(of_q, wq_rest[None, :], wk_rest[None, :])
         if SCALED:
             grown = tl.where(h < Q, tl.load(scale_ptr + b * scale_b + t), 1.0)[:, None]
             x, y = x * grown, y * grown
@@ -141,6 +155,10 @@ def _backward(
     seen_P, seen_R = i_P < P, i_R < D - 2 * P
     first = tl.where(INTERLEAVED, 2 * i_P, i_P)
     second = tl.where(INTERLEAVED, 2 * i_P + 1, P + i_P)
+    if WEIGHTED:
+        wq_first, wq_second, wk_first, wk_second = _weights(weight_ptr, first, second, seen_P, D)
+        wq_rest = tl.load(weight_ptr + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
+        wk_rest = tl.load(weight_ptr + D + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
     wq_a, wq_b, wq_r = tl.zeros([BP], tl.float32), tl.zeros([BP], tl.float32), tl.zeros([BR], tl.float32)
     wk_a, wk_b, wk_r = tl.zeros([BP], tl.float32), tl.zeros([BP], tl.float32), tl.zeros([BR], tl.float32)
     for index in range(TOKENS):
@@ -186,13 +204,12 @@ def _backward(
                     wq_b += tl.sum(tl.where(of_q, db * y, 0.0), 0)
                     wk_a += tl.sum(tl.where(of_q, 0.0, da * x), 0)
                     wk_b += tl.sum(tl.where(of_q, 0.0, db * y), 0)
-                    w = weight_ptr + (h >= Q).to(tl.int32)[:, None] * D
-                    da *= tl.load(w + first[None, :], mask=seen_P[None, :], other=0.0).to(tl.float32)
-                    db *= tl.load(w + second[None, :], mask=seen_P[None, :], other=0.0).to(tl.float32)
+                    da *= tl.where(of_q, wq_first[None, :], wk_first[None, :])
+                    db *= tl.where(of_q, wq_second[None, :], wk_second[None, :])
                     if BR > 1:
                         wq_r += tl.sum(tl.where(of_q, dr * r, 0.0), 0)
                         wk_r += tl.sum(tl.where(of_q, 0.0, dr * r), 0)
-                        dr *= tl.load(w + 2 * P + i_R[None, :], mask=seen_R[None, :], other=0.0).to(tl.float32)
+                        dr *= tl.where(of_q, wq_rest[None, :], wk_rest[None, :])
                 mean = tl.sum(da * x, 1) + tl.sum(db * y, 1)
                 if BR > 1:
                     mean += tl.sum(dr * r, 1)
@@ -277,7 +294,7 @@ def backward(
     """Gradients of the heads and of the norm's weights; the sum over tokens has a fixed order."""
     batch, heads, tokens, head_dim = dy_BNTD.shape
     dx = torch.empty((batch, tokens, heads, head_dim), dtype=dy_BNTD.dtype, device=dy_BNTD.device).transpose(1, 2)
-    each = 16 if weight_2D is not None else 1
+    each = 4 if weight_2D is not None else 1
     programs = -(-batch * tokens // each)
     partial = None
     if weight_2D is not None:
