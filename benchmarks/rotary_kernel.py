@@ -27,6 +27,7 @@ from aptlab.ops.triton import rotary as kernel
 from common import table, write
 
 SHAPES = [(2048, 8, 2, 64), (8192, 32, 8, 128), (16384, 32, 8, 128), (131072, 32, 8, 128)]  # T H K D
+WHERES = (None, "before")  # kinds of work that --sweep tries tiles on
 Arm = Callable[[], object]
 
 
@@ -227,11 +228,11 @@ def sweep() -> None:
     x = work.qk.transpose(1, 2)
     dy = torch.randn_like(x)
     print(f"copy {copy:.4f} ms")
-    for layout, where in itertools.product(("half", "interleaved"), (None, "before")):
+    for layout, where in itertools.product(("half", "interleaved"), WHERES):
         turn = work.turn(layout, where)
         weight = turn.norm.weight if turn.norm else None
         found = []
-        for blocks, warps in itertools.product((8, 16, 32), (2, 4, 8)):
+        for blocks, warps in itertools.product((4, 8, 16), (2, 4, 8)):
             given = {
                 "queries": work.heads, "interleaved": layout == "interleaved", "norm": kernel.NORMS[where],
                 "eps": 1e-6, "factor": 1.0, "tile": (blocks, warps),

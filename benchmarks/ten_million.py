@@ -163,8 +163,8 @@ def explain(net: Any, parameters: int, args: argparse.Namespace) -> str:
         f"prompts are read {args.piece:,} tokens at a time.\n\n"
         "TFLOP, KV read and all-full KV are arithmetic; the other columns are measured. Prefill of the unlimited\n"
         "layers grows with the square of the length: 4 · D · heads · T² / 2 each. The same for Llama 4 Scout (48\n"
-        f"layers, 12 unlimited, 4,096 bytes per token and layer): {48 * scout / 1e12:.2f} TB of keys and values at ten\n"
-        f"million positions if all layers were unlimited, {12 * scout / 1e9:.1f} GB with its schedule."
+        f"layers, 12 unlimited, 4,096 bytes per token and layer): {48 * scout / 1e12:.2f} TB of keys and values at\n"
+        f"ten million positions if all layers were unlimited, {12 * scout / 1e9:.1f} GB with its schedule."
     )
 
 

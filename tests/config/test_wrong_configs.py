@@ -37,7 +37,7 @@ WRONG = [
     ("rope=yarn rope.fctor=2", "rope.fctor: aptlab.nn.rope.YaRN has no such parameter; did you mean factor?"),
     (
         "rope.factor=2",
-        "rope.factor: aptlab.nn.rope.Standard has no such parameter; it takes base, layout, temperature_on; rope options with it: ",
+        "rope.factor: aptlab.nn.rope.Standard has no such parameter; it takes base, layout, temperature_on; ",
     ),
     ("+smooth.alpa=1", "smooth.alpa: aptlab.nn.smooth.Plain has no such parameter"),
     (

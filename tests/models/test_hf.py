@@ -1,16 +1,14 @@
 """Export and import of weights and configurations, with transformers as the oracle."""
 
 import json
-import logging
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf import (
-    architecture,
     bytes_tokenizer,
     describe,
     from_hf,
@@ -21,19 +19,26 @@ from aptlab.models.hf import (
     to_hf,
     tokenizer_files,
 )
+from aptlab.models.hf.family import LLAMA
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.bias import ALiBi
+from aptlab.nn.embed import SinusoidalPositions
 from aptlab.nn.ffn import GELU, SwiGLU
+from aptlab.nn.linear import LinearAttention
 from aptlab.nn.norm import LayerNorm, RMSNorm
-from aptlab.nn.rope import NTK, Linear, Llama3, NoRope, Standard, YaRN
+from aptlab.nn.place import Beside
+from aptlab.nn.reach import Sliding
+from aptlab.nn.rope import NTK, IRope, Linear, Llama3, NoRope, Partial, PerLayer, Standard, YaRN
 from aptlab.nn.shape import Shape
-from aptlab.nn.smooth import LeftSpin
+from aptlab.nn.smooth import LeftSpin, PostNorm
 from aptlab.testing import random_tokens, tiny_decoder
+from tests.models.hf.making import assert_there_and_back, built, export
 
 CONTEXT = 16
 ROPES = {
     "standard": Standard(base=500_000.0),
-    "linear": Linear(factor=4.0),
-    "ntk": NTK(factor=4.0),
+    "linear": Linear(factor=4.0, original_len=CONTEXT),
+    "ntk": NTK(factor=4.0, original_len=CONTEXT),
     "yarn": YaRN(base=100.0, factor=4.0, original_len=CONTEXT),
     "yarn_open_ends": YaRN(base=100.0, factor=4.0, original_len=CONTEXT, truncate=False),
     "llama3": Llama3(factor=4.0, original_len=CONTEXT),
@@ -64,32 +69,22 @@ def made(rope="standard", part="plain"):
     return tiny_decoder(rope=ROPES[rope], gain=4.0, **PARTS[part])
 
 
-def export(net, folder, dtype="float32"):
-    config = describe(net, context=CONTEXT, eos=60, dtype=dtype).config
-    weights = to_hf(net.state_dict(), net.shape, tied=net.tied, dtype=getattr(torch, dtype))
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return config
-
-
 @pytest.mark.parametrize(("rope", "part"), dict.fromkeys(CASES), ids=str)
-def test_transformers_computes_the_same_logits(rope, part, transformers, tmp_path, caplog):
-    net, tokens = made(rope, part), random_tokens(2, 4 * CONTEXT)
-    export(net, tmp_path)
-    wanted = net(tokens).logits.detach()
-    assert wanted.abs().max() > 1
-    for kind in ("eager", "sdpa"):
-        with caplog.at_level(logging.WARNING, logger="transformers"):
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
-                tmp_path, attn_implementation=kind, dtype="float32", output_loading_info=True
-            )
-        assert not report["missing_keys"]
-        assert not report["unexpected_keys"]
-        assert not report["mismatched_keys"]
-        with torch.no_grad():
-            assert (model(tokens).logits - wanted).abs().max().item() <= 1e-5
-        assert model.config.tie_word_embeddings == net.tied
-    assert type(model).__name__ == architecture(net)
+def test_transformers_computes_the_same_logits_and_the_weights_come_back(rope, part, tmp_path):
+    net = made(rope, part)
+    source = assert_there_and_back(net, tmp_path / "hf")
+    assert source.shape == net.shape
+    assert (source.vocab, source.tied, source.eos) == (61, net.tied, 60)
+    assert source.context == (4 * CONTEXT if rope == "ntk" else CONTEXT)
+    attention = net.blocks[0].attention
+    assert source.attention.qk_norm == isinstance(attention.q_norm, RMSNorm)
+    assert source.attention.bias == (attention.qkv.bias is not None)
+    assert source.ffn_bias == (net.blocks[0].ffn.gate_up.bias is not None)
+    assert source.eps == net.norm.eps
+    if rope != "ntk":
+        assert source.rope == net.rope
+    else:
+        assert source.rope.inv_freq(16) == pytest.approx(net.rope.inv_freq(16), rel=1e-14)
 
 
 def test_these_logits_tell_all_rules_apart():
@@ -97,29 +92,6 @@ def test_these_logits_tell_all_rules_apart():
     logits = [made(rope)(random_tokens(2, 4 * CONTEXT)).logits.detach() for rope in ROPES]
     gaps = [(a - b).abs().max().item() for i, a in enumerate(logits) for b in logits[:i]]
     assert min(gaps) > 1e-2
-
-
-@pytest.mark.parametrize(("rope", "part"), dict.fromkeys(CASES), ids=str)
-def test_reading_it_back_gives_equal_weights_and_the_same_model(rope, part, tmp_path):
-    net = made(rope, part)
-    export(net, tmp_path)
-    source = read_folder(tmp_path)
-    got = from_hf(source.weights, net.state_dict(), source.shape, tied=source.tied)
-    assert set(got) == set(net.state_dict())
-    for name, weight in net.state_dict().items():
-        assert torch.equal(got[name], weight)
-    assert source.shape == net.shape
-    assert (source.vocab, source.tied, source.eos) == (61, net.tied, 60)
-    assert source.context == (4 * CONTEXT if rope == "ntk" else CONTEXT)
-    attention = net.blocks[0].attention
-    assert source.qk_norm == isinstance(attention.q_norm, RMSNorm)
-    assert source.attention_bias == (attention.qkv.bias is not None)
-    assert source.ffn_bias == (net.blocks[0].ffn.gate_up.bias is not None)
-    assert source.eps == net.norm.eps
-    if rope != "ntk":
-        assert source.rope == net.rope
-    else:
-        assert source.rope.inv_freq(16) == pytest.approx(net.rope.inv_freq(16), rel=1e-14)
 
 
 @pytest.mark.parametrize("rope", ROPES)
@@ -148,10 +120,7 @@ def test_a_model_saved_by_transformers_in_shards_is_read(transformers, tmp_path)
     model = transformers.LlamaForCausalLM(given).eval()
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    source = read_folder(tmp_path)
-    norm = partial(RMSNorm, eps=source.eps)
-    net = tiny_decoder(rope=source.rope, shape=source.shape, norm=norm, tied=source.tied, vocab=source.vocab)
-    net.load_state_dict(from_hf(source.weights, net.state_dict(), source.shape, tied=source.tied))
+    net = built(read_folder(tmp_path))
     tokens = random_tokens(2, 40)
     with torch.no_grad():
         assert (net(tokens).logits - model(tokens).logits).abs().max().item() <= 1e-5
@@ -159,10 +128,10 @@ def test_a_model_saved_by_transformers_in_shards_is_read(transformers, tmp_path)
 
 def test_bfloat16_weights_are_written_and_named(tmp_path):
     net = made()
-    assert export(net, tmp_path, dtype="bfloat16")["dtype"] == "bfloat16"
+    assert export(net, tmp_path, dtype="bfloat16").config["dtype"] == "bfloat16"
     source = read_folder(tmp_path)
     assert {weight.dtype for weight in source.weights.values()} == {torch.bfloat16}
-    got = from_hf(source.weights, net.state_dict(), source.shape, tied=True)
+    got = from_hf(source, net.state_dict())
     assert torch.equal(got["embed.weight"], net.embed.weight.bfloat16().float())
 
 
@@ -183,14 +152,51 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"rope": NoRope()}, "rope=none cannot be exported to format=hf.*rope=standard, linear, ntk, yarn or llama3"),
-        ({"rope": YaRN(ramp="ratio")}, r"rope\.ramp=ratio cannot be exported.*train with rope\.ramp=index"),
+        ({"beside": Beside(bias=ALiBi)}, "bias=ALiBi cannot be exported to format=hf.*train with bias=none"),
+        (
+            {"beside": Beside(embed=SinusoidalPositions)},
+            "embed=SinusoidalPositions cannot be exported.*train with embed=none",
+        ),
+        (
+            {"attention": partial(FullAttention, sinks=True)},
+            r"attention\.sinks=true cannot be exported.*only the gpt-oss layout.*attention\.sinks=false",
+        ),
+        ({"attention": LinearAttention}, "attention=LinearAttention cannot be exported.*train with attention=full"),
+        (
+            {"smooth": PostNorm},
+            r"attention\.qk_norm=false cannot be exported.*Gemma 3 is the layout with smooth=post_norm.*qk_norm=true",
+        ),
+        (
+            {"smooth": partial(PostNorm, eps=1e-3), "attention": partial(FullAttention, qk_norm=True)},
+            r"norm\.eps=1e-05 differs from smooth\.eps=0\.001, and the Gemma 3 layout has one for both",
+        ),
+        (
+            {"rope": NoRope(), "attention": partial(FullAttention, qk_norm=True)},
+            r"a rope without rotation in some layers cannot be exported.*Qwen 3.*train with a rope that turns all",
+        ),
+        (
+            {"rope": IRope(), "attention": partial(FullAttention, reach=Sliding(window=5))},
+            r"attention=sliding cannot be exported.*Llama 4 is the layout of rope=irope.*train with attention=full",
+        ),
+        (
+            {"rope": Partial(), "attention": partial(FullAttention, reach=Sliding(window=5, full_every=2))},
+            r"attention\.reach\.full_every cannot be exported.*Phi-3.*train with attention\.reach\.full_every=null",
+        ),
+        (
+            {"rope": PerLayer(rules=(Standard(), Standard(base=5.0)))},
+            r"rope=PerLayer differs from layer to layer and cannot be exported.*train with one rule for all layers",
+        ),
+        (
+            {"rope": PerLayer(rules=(Standard(), Standard(base=5.0)))}
+            | {"smooth": PostNorm, "attention": partial(FullAttention, qk_norm=True)},
+            r"rope=PerLayer cannot be exported.*one rule for sliding layers and one for full.*attention\.reach does",
+        ),
         ({"smooth": LeftSpin}, "smooth=LeftSpin cannot be exported to format=hf.*train with smooth=none"),
         ({"ffn": GELU}, "ffn=GELU cannot be exported to format=hf.*train with ffn=swiglu"),
         ({"norm": LayerNorm}, "norm=LayerNorm cannot be exported to format=hf.*train with norm=rms"),
         (
             {"attention": partial(FullAttention, qk_norm=True), "ffn": partial(SwiGLU, bias=True)},
-            r"ffn\.bias=true with attention\.qk_norm=true cannot be exported.*ffn\.bias=false or",
+            r"ffn\.bias=true cannot be exported.*Qwen 3 is the layout with attention\.qk_norm=true.*ffn\.bias=false",
         ),
         (
             {"attention": partial(FullAttention, qk_norm=True, qk_norm_eps=1e-6)},
@@ -205,23 +211,66 @@ def test_what_the_layout_cannot_express_is_refused(parts, message):
 
 
 GIVEN = describe(tiny_decoder(), context=CONTEXT).config
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type=gpt2 cannot be imported; aptlab reads llama, qwen3"),
-        ({"hidden_act": "gelu"}, "hidden_act=gelu cannot be imported"),
-        ({"use_sliding_window": True}, "sliding-window layers cannot be imported"),
-        ({"layer_types": ["sliding_attention"]}, "sliding-window layers cannot be imported"),
+        (
+            {"model_type": "gpt2"},
+            "model_type=gpt2 cannot be imported; aptlab reads llama, mistral, qwen2, qwen3",
+        ),
+        ({"model_type": "gpt_oss"}, r"model_type=gpt_oss cannot be imported.*a mixture of experts.*attention_parts"),
+        ({"model_type": "qwen3_moe"}, "model_type=qwen3_moe cannot be imported: its feed-forward layers are a mixture"),
+        ({"model_type": "llama4_text"}, r"model_type=llama4_text with moe_layers other than \[\] cannot be imported"),
+        (
+            {"model_type": "llama4_text", "moe_layers": []},
+            r"use_qk_norm=true with rms_norm_eps=1e-05 cannot be imported: aptlab's rope\.qk_norm has eps=1e-06",
+        ),
+        (
+            {"model_type": "llama4_text", "moe_layers": [], "use_qk_norm": False, "no_rope_layers": [0, 1, 1]},
+            r"no_rope_layers=\[0, 1, 1\] with these layer_types cannot be imported.*every n-th layer",
+        ),
+        (
+            {"model_type": "smollm3", "no_rope_layers": [1]},
+            r"no_rope_layers in config\.json has 1 numbers, the",
+        ),
+        (
+            {"hidden_act": "relu"},
+            "hidden_act=relu cannot be imported; ffn=swiglu is silu, ffn=geglu is gelu",
+        ),
+        (
+            {"layer_types": ["sliding_attention"] * 3},
+            "layer_types with sliding_attention cannot .* model_type=llama",
+        ),
+        (
+            {"layer_types": ["sliding_attention"]},
+            r"layer_types=\['sliding_attention'\] in config\.json must be 3 of",
+        ),
+        (
+            {"layer_types": ["linear_attention"] * 3},
+            "must be 3 of full_attention, sliding_attention, chunked_att",
+        ),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+            r"sliding-window layers \[1, 2\] of 3 cannot be imported: aptlab's attention\.reach limits all layers, or",
+        ),
+        (
+            {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},
+            r"sliding_window=None in config\.json with sliding layers; repair the file",
+        ),
+        (
+            {"model_type": "gemma3_text", "final_logit_softcapping": 30.0},
+            "final_logit_softcapping=30.0 cannot be",
+        ),
+        (
+            {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+            "use_bidirectional_attention=true cannot",
+        ),
         ({"quantization_config": {"bits": 4}}, "quantised weights cannot be imported; take the unquantised model"),
         ({"hidden_size": None}, r"hidden_size=None in config\.json is not a whole number"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type=dynamic cannot be imported"),
         ({"rope_parameters": {"rope_type": "linear"}}, r"factor=None in config\.json is not a number"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, r"partial_rotary_factor=0\.5 cannot be imported"),
-        ({"rope_parameters": YARN | {"attention_factor": 1.0}}, r"attention_factor=1\.0 cannot be imported.*1\.13863"),
-        ({"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}}, r"attention_factor=1\.0 cannot be"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -248,15 +297,16 @@ def test_damaged_folders_are_refused(tmp_path):
         read_folder(tmp_path)
 
 
-def test_weights_that_do_not_fit_are_listed():
+def test_weights_that_do_not_fit_are_listed(tmp_path):
     net = tiny_decoder()
-    weights = to_hf(net.state_dict(), net.shape, tied=True)
+    weights = to_hf(net, LLAMA)
     down = weights.pop("model.layers.1.mlp.down_proj.weight")
     weights["model.layers.1.mlp.down.weight"] = down
     weights["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(1, 32)
     weights["model.rotary_emb.inv_freq"] = torch.zeros(8)
+    export(net, tmp_path)
     with pytest.raises(CheckpointError) as caught:
-        from_hf(weights, net.state_dict(), net.shape, tied=True)
+        from_hf(replace(read_folder(tmp_path), weights=weights), net.state_dict())
     lines = str(caught.value).splitlines()
     assert lines[0] == "the weights do not fit config.json:"
     assert any("q_proj.weight + " in line and "[65, 32], config.json says [128, 32]" in line for line in lines)

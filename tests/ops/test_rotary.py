@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from aptlab.errors import AptlabError
 from aptlab.ops.rotary import rotate, rotate_reference
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
@@ -52,3 +53,9 @@ def test_gradcheck_in_float64():
 
 def test_no_tokens_are_no_problem():
     assert rotate(torch.zeros(2, 3, 0, 8), torch.zeros(1, 1, 0, 4), torch.zeros(1, 1, 0, 4)).shape == (2, 3, 0, 8)
+
+
+def test_angles_of_other_heads_are_refused():
+    cos, sin = (torch.ones(1, 6, 5, 4) for _ in range(2))
+    with pytest.raises(AptlabError, match=r"angles of 6 heads cannot turn 1; rotate queries and keys together"):
+        rotate(torch.randn(1, 1, 5, 8), cos, sin)

@@ -23,7 +23,7 @@ _ALL = (
     Command("search", "aptlab.commands.search:run", "search LongRoPE factors for a longer context", config=True),
     Command("generate", "aptlab.commands.generate:run", "continue a text", config=True),
     Command("compare", "aptlab.commands.compare:run", "put finished runs into one table"),
-    Command("plot", "aptlab.commands.plot:run", "draw what position rules do: aptlab plot rope=standard,yarn", config=True),
+    Command("plot", "aptlab.commands.plot:run", "draw what position rules do: aptlab plot rope=ntk,yarn", config=True),
     Command("export", "aptlab.commands.export:run", "write a checkpoint as a Hugging Face model", config=True),
     Command("import", "aptlab.commands.import_:run", "read a Hugging Face model into a checkpoint", config=True),
     Command("ls", "aptlab.commands.ls:run", "list groups, or the options of one: aptlab ls rope"),

@@ -60,7 +60,7 @@ def export(loaded: Loaded, out: str | Path, *, dtype: str = "float32", force: bo
     free(out, force=force, files=MODEL_FILES)
     net, eos = loaded.net, eos_of(loaded)
     described = describe(net, context=int(loaded.config["context"]), eos=eos, dtype=dtype)
-    weights = to_hf(net.state_dict(), net.shape, tied=net.tied, dtype=getattr(torch, dtype))
+    weights = to_hf(net, described.family, dtype=getattr(torch, dtype))
     card = model_card(
         described.config,
         {**loaded.meta, "overrides": public(loaded.meta.get("overrides", []))},

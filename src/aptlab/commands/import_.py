@@ -1,17 +1,33 @@
-"""`aptlab import path=… out=…`: a Hugging Face folder as a checkpoint that eval, generate and train take."""
+"""`aptlab import path=… out=… [layout=…]`: a Hugging Face folder as a checkpoint that eval, generate and train take."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.config import Config, build, check, compose
-from aptlab.errors import ConfigError, DataError
+from aptlab.errors import ConfigError, DataError, suggest
 
 if TYPE_CHECKING:
     from aptlab.models.hf import Source
+    from aptlab.nn.rope import Rope
 
 NAME = "step-00000000.ckpt"
+LAYOUTS = ("half", "interleaved")
+OPTIONS = {  # rope options by the class that a folder is read into
+    "Standard": "standard",
+    "Linear": "linear",
+    "Dynamic": "dynamic",
+    "YaRN": "yarn",
+    "Llama3": "llama3",
+    "LongRoPE": "longrope",
+    "Partial": "partial",
+    "Proportional": "proportional",
+    "IRope": "irope",
+    "PerLayer": "per_layer",
+    "NoRope": "none",
+}
 
 
 def run(args: list[str]) -> int:
@@ -26,7 +42,14 @@ def run(args: list[str]) -> int:
     file = target if target.suffix == ".ckpt" else target / "checkpoints" / NAME
     if file.exists() and not wanted["force"]:
         raise ConfigError(f"{file} is already there; give another out, or force=true to replace it")
-    state = read(Path(wanted["path"]).expanduser())
+    if wanted["layout"] not in (None, *LAYOUTS):
+        raise ConfigError(
+            f"layout={wanted['layout']}: import cannot make that{suggest(str(wanted['layout']), LAYOUTS)}"
+        )
+    source = source_of(Path(wanted["path"]).expanduser(), layout=wanted["layout"])
+    for line in source.attention.notes:
+        print(line)
+    state = read(Path(wanted["path"]).expanduser(), source=source)
     write(state, file)
     if file != target:
         write_run(state["aptlab"], target)
@@ -34,43 +57,87 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def read(folder: Path) -> dict[str, Any]:
+def source_of(folder: Path, *, layout: str | None = None) -> Source:
+    """What a folder holds, its rotary pairs to be laid out as asked; None = as the folder has them."""
+    from aptlab.models.hf import read_folder
+    from aptlab.models.layouts import with_layout
+
+    source = read_folder(folder)
+    if layout is None:
+        return source
+    parts = dataclasses.replace(source.attention, rope=with_layout(source.rope, layout))
+    return dataclasses.replace(source, attention=parts)
+
+
+def read(folder: Path, *, source: Source | None = None) -> dict[str, Any]:
     """The checkpoint of a Hugging Face folder: our weights in float32, and a configuration that rebuilds the model.
 
     Raises ConfigError for what our decoder does not compute, CheckpointError for files that are damaged or do not
     fit, DataError for a missing tokenizer.
     """
-    from aptlab.models.hf import from_hf, read_folder
+    from aptlab.models.hf import from_hf
 
-    source = read_folder(folder)
+    source = source or source_of(folder)
     tokenizer, choice = tokenizer_of(source, folder)
     config = compose("train", [*overrides(source), *choice])
     check(config)
     net = build(config.resolved()["model"])
-    weights = from_hf(source.weights, net.state_dict(), source.shape, tied=source.tied)
+    weights = from_hf(source, net.state_dict())
     net.load_state_dict(weights)
     return checkpoint(config, net.state_dict(), tokenizer, source)
 
 
 def overrides(source: Source) -> list[str]:
     """The command line that describes the model to `aptlab train`."""
-    shape, rope = source.shape, source.rope
+    shape, parts = source.shape, source.attention
     sizes = {name: getattr(shape, name) for name in ("dim", "depth", "heads", "kv_heads", "head_dim", "hidden")}
-    names = {"Standard": "standard", "Linear": "linear", "YaRN": "yarn", "Llama3": "llama3"}
     lines = [f"size.{name}={value}" for name, value in sizes.items()]
-    lines += [f"rope={names[type(rope).__name__]}"]
-    lines += [f"rope.{name}={str(value).lower()}" for name, value in vars(rope).items()]
-    values = {
+    lines += rope_overrides(source.rope) + part_overrides(source)
+    values: dict[str, Any] = {
         "context": source.context,
         "vocab": source.vocab,
         "model.tied": source.tied,
         "norm.eps": source.eps,
-        "attention.bias": source.attention_bias,
-        "attention.qk_norm": source.qk_norm,
+        "attention.bias": parts.bias,
+        "attention.qk_norm": parts.qk_norm,
         "attention.qk_norm_eps": source.eps,
         "ffn.bias": source.ffn_bias,
     }
-    return lines + [f"{key}={str(value).lower()}" for key, value in values.items()]
+    return lines + [f"{key}={literal(value)}" for key, value in values.items()]
+
+
+def rope_overrides(rope: Rope) -> list[str]:
+    """The option of a rule and its values, rules inside it as nodes."""
+    name = OPTIONS[type(rope).__name__]
+    return [f"rope={name}", *(f"rope.{key}={literal(value)}" for key, value in vars(rope).items())]
+
+
+def part_overrides(source: Source) -> list[str]:
+    """The options of attention, feed-forward and residual."""
+    reach = source.attention.reach
+    lines = ["attention=full" if reach is None else "attention=sliding"]
+    if reach is not None:
+        lines += [f"attention.reach.{key}={literal(value)}" for key, value in vars(reach).items()]
+    lines.append("ffn=swiglu" if source.act == "silu" else "ffn=geglu")
+    if source.act != "silu":
+        lines.append(f"ffn.approximate={'none' if source.act == 'gelu' else 'tanh'}")
+    if source.family.sandwich:
+        return [*lines, "smooth=post_norm", f"smooth.eps={literal(source.eps)}"]
+    return [*lines, "smooth=none"]
+
+
+def literal(value: Any) -> str:
+    """A value in the grammar of overrides; a rule becomes a node that builds it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{','.join(literal(one) for one in value)}]"
+    if dataclasses.is_dataclass(value):
+        fields = {"_target_": f"aptlab.nn.rope.{type(value).__name__}"} | vars(value)
+        return f"{{{','.join(f'{key}:{literal(one)}' for key, one in fields.items())}}}"
+    return str(value)
 
 
 def tokenizer_of(source: Source, folder: Path) -> tuple[dict[str, str], list[str]]:

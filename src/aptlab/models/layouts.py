@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
-from aptlab.nn.rope import Rope
+from aptlab.nn.rope import NoRope, Rope
 from aptlab.nn.shape import Shape
 
 LAYOUTS = ("half", "interleaved")
@@ -93,7 +94,7 @@ def with_layout(rope: Rope, target: str) -> Rope:
     """The same rule, and the rules inside it, with pairs in another layout."""
     if target not in LAYOUTS:
         raise ConfigError(f"layout={target!r}; allowed: {', '.join(LAYOUTS)}")
-    changed = {}
+    changed: dict[str, Any] = {}
     for field in dataclasses.fields(rope):  # type: ignore[arg-type]
         value = getattr(rope, field.name)
         if field.name == "layout":
@@ -101,5 +102,7 @@ def with_layout(rope: Rope, target: str) -> Rope:
         elif isinstance(value, Rope):
             changed[field.name] = with_layout(value, target)
         elif isinstance(value, tuple) and any(isinstance(one, Rope) for one in value):
-            changed[field.name] = tuple(with_layout(one, target) if isinstance(one, Rope) else one for one in value)
+            changed[field.name] = tuple(with_layout(one, target) for one in value)
+    if not changed and rope.layout != target and not isinstance(rope, NoRope):
+        raise ConfigError(f"rope={type(rope).__name__} has layout={rope.layout} only; keep it")
     return dataclasses.replace(rope, **changed)  # type: ignore[type-var]

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptlab.errors import AptlabError
+
 
 def rotate_reference(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin) for every pair (a, b).
@@ -65,6 +67,9 @@ def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") ->
     Gradients reach cos and sin where these ask for them. A compiler fuses the reference better than it traces the
     hand-written passes.
     """
+    if cos.ndim == x_BHTD.ndim and cos.shape[1] not in (1, x_BHTD.shape[1]):
+        given, own = cos.shape[1], x_BHTD.shape[1]
+        raise AptlabError(f"angles of {given} heads cannot turn {own}; rotate queries and keys together")
     if torch.compiler.is_compiling() or cos.requires_grad or sin.requires_grad:
         return rotate_reference(x_BHTD, cos, sin, layout=layout)
     return _Rotate.apply(x_BHTD, cos, sin, layout)

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from aptlab.models.hf import describe
+from aptlab.errors import ConfigError
+from aptlab.models.hf import describe, model_card, read_folder
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
@@ -14,7 +15,7 @@ from aptlab.nn.rope import Growth, IRope, Linear, LongRoPE, NoRope, Partial, Per
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import PostNorm
 from aptlab.testing import random_tokens, tiny_decoder
-from tests.models.hf.making import CONTEXT, assert_there_and_back, export, greedy, loaded
+from tests.models.hf.making import CONTEXT, assert_there_and_back, built, export, gap, greedy, loaded
 
 WIDE = Shape(dim=64, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=48)  # sqrt(64) is a power of two
 SIX = Shape(dim=16, depth=6, heads=2, kv_heads=1, head_dim=16, hidden=24)
@@ -109,8 +110,6 @@ def test_transformers_generates_the_same_greedy_tokens(name, tmp_path):
 def test_a_width_whose_root_is_no_power_of_two_moves_a_weight_by_one_ulp_at_most(tmp_path):
     net = tiny_decoder(gain=4.0, **GEMMA)
     export(net, tmp_path)
-    from tests.models.hf.making import built, gap, read_folder
-
     tokens = random_tokens(2, 4 * CONTEXT)
     assert gap(net, loaded(tmp_path), tokens) <= 1e-5
     again = built(read_folder(tmp_path)).state_dict()
@@ -118,10 +117,31 @@ def test_a_width_whose_root_is_no_power_of_two_moves_a_weight_by_one_ulp_at_most
         assert ((weight - other).abs() <= 2.0**-22 * weight.abs()).all()
 
 
+def test_an_attention_bias_of_no_kind_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"attention\.bias='qk'; allowed: true, false, qkv \(queries, keys and values"
+    ):
+        tiny_decoder(attention=attention(bias="qk"))
+    layer = tiny_decoder(attention=attention(bias="qkv")).blocks[0].attention
+    assert layer.qkv.bias is not None
+    assert layer.out.bias is None
+
+
+@pytest.mark.parametrize(("name", "words"), [("gemma3", "full_attention (rope_type=linear"), ("phi3", "=8 numbers")])
+def test_the_card_says_ropes_of_many_numbers_shortly(name, words):
+    config = describe(tiny_decoder(**MODELS[name][1]), context=CONTEXT).config
+    assert words in model_card(config, {}, parameters=1, notes=[], result=None)
+
+
 def test_these_layouts_tell_their_parts_apart():
     """So that the comparison above means something: windows, schedules and lists change the logits."""
     tokens = random_tokens(2, 4 * CONTEXT)
-    for one, other in (("llama", "mistral"), ("qwen2", "qwen2 sliding"), ("smollm3", "smollm3 none"), ("longrope, narrow", "llama")):
+    for one, other in (
+        ("llama", "mistral"),
+        ("qwen2", "qwen2 sliding"),
+        ("smollm3", "smollm3 none"),
+        ("longrope, narrow", "llama"),
+    ):
         a, b = (tiny_decoder(gain=4.0, **MODELS[name][1])(tokens).logits for name in (one, other))
         assert (a - b).abs().max().item() > 1e-2
 

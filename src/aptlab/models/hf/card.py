@@ -32,7 +32,7 @@ def model_card(
     result: Mapping[str, Any] | None,
 ) -> str:
     """Markdown from the exported config.json, the checkpoint's "aptlab" entry, and result.json where there is one."""
-    rope = ", ".join(f"{key}={value}" for key, value in config["rope_parameters"].items())
+    rope = _spoken(config["rope_parameters"])
     size = f"{config['num_hidden_layers']} layers of width {config['hidden_size']}, {parameters:,} parameters"
     heads = f"{config['num_attention_heads']} query and {config['num_key_value_heads']} key/value heads"
     lines = [f"# {config['architectures'][0]}, trained with aptlab", "", f"- {size}, {heads}", f"- rope: {rope}"]
@@ -40,6 +40,17 @@ def model_card(
     lines += [f"- {note}" for note in notes]
     lines += _training(meta) + (_result(result) if result else [])
     return HEADER + "\n".join(lines) + "\n" + USE
+
+
+def _spoken(parameters: Mapping[str, Any]) -> str:
+    """key=value, lists by their length, and what differs between kinds of layers one after the other."""
+    words = []
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            words.append(f"{key} ({_spoken(value)})")
+        else:
+            words.append(f"{key}={f'{len(value)} numbers' if isinstance(value, list) else value}")
+    return ", ".join(words)
 
 
 def _training(meta: Mapping[str, Any]) -> list[str]:

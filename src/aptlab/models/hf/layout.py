@@ -88,7 +88,10 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         given = config["rope_parameters"].get("original_max_position_embeddings", config["max_position_embeddings"])
         return {"sliding_window": window, "original_max_position_embeddings": given}
     if family is GEMMA3:
-        values = {"layer_types": kinds, "query_pre_attn_scalar": found.head_dim}  # a window must stand there, used or not
+        values = {
+            "layer_types": kinds,
+            "query_pre_attn_scalar": found.head_dim,
+        }  # a window must stand there, used or not
         return values | {"sliding_window": window or config["max_position_embeddings"]}
     assert family is LLAMA4
     return _llama4(found, config, turns)

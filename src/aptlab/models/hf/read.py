@@ -61,7 +61,7 @@ def read_folder(folder: str | Path) -> Source:
     config, inner = _of_text(_json(folder / "config.json"))
     family = _computable(config)
     config = {**family.defaults, **config}
-    attention = attention_parts(config)
+    attention, act = attention_parts(config), _act(config)
     shape = Shape(
         dim=_whole(config, "hidden_size"),
         depth=_whole(config, "num_hidden_layers"),
@@ -79,7 +79,7 @@ def read_folder(folder: str | Path) -> Source:
         vocab=_whole(config, "vocab_size"),
         context=_context(attention.rope, shape.depth, _whole(config, "max_position_embeddings")),
         attention=attention,
-        act=_act(config),
+        act=act,
         ffn_bias=bool(config.get("mlp_bias", False)),
         tied=bool(config.get("tie_word_embeddings", False)),
         scalar=float(config.get("query_pre_attn_scalar", shape.head_sizes()[2])),

@@ -116,7 +116,7 @@ def _named(rule: Rope, head_dim: int) -> Written | None:
         note = f"rope={name} is written as the default rope with its scaled base, rope_theta={scaled:.10g}"
         return _parameters("default", scaled), note
     if isinstance(rule, Dynamic):
-        factor = float(rule.factor) if rule.law == "hf" else 1.0  # the paper's law is the other with factor 1
+        factor = rule.stretch if rule.law == "hf" else 1.0  # the paper's law is the other with factor 1
         note = "transformers changes the base of rope=dynamic under cached keys: long answers differ from a full pass"
         return _parameters("dynamic", base, factor=factor), note
     if isinstance(rule, Partial):

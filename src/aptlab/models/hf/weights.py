@@ -12,7 +12,7 @@ from aptlab.models.decoder import Decoder
 from aptlab.models.hf.family import Family
 from aptlab.models.hf.fold import fold, unfold
 from aptlab.models.hf.read import Source
-from aptlab.models.layouts import convert_layout
+from aptlab.models.layouts import convert_layout, with_layout
 from aptlab.nn.shape import Shape
 
 IGNORED = ("rotary_emb.inv_freq",)  # tables that very old checkpoints carry
@@ -76,8 +76,17 @@ def from_hf(source: Source, expected: Mapping[str, Tensor]) -> dict[str, Tensor]
         more = f"\n… and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError("the weights do not fit config.json:\n" + "\n".join(problems[:8]) + more)
     if source.family.sandwich:
-        return fold(found, source.shape, tied=source.tied, scalar=source.scalar)
-    return found
+        found = fold(found, source.shape, tied=source.tied, scalar=source.scalar)
+    return _laid_out(found, source)
+
+
+def _laid_out(weights: dict[str, Tensor], source: Source) -> dict[str, Tensor]:
+    """Weights in the layout of the source's rule, out of the layout of its family."""
+    rules = (source.rope.at(layer).rule for layer in range(source.shape.depth))
+    wanted = next((rule.layout for rule in rules if rule is not None), source.family.layout)
+    if wanted == source.family.layout:
+        return weights
+    return convert_layout(weights, source.shape, with_layout(source.rope, source.family.layout), target=wanted)
 
 
 def names_of(name: str, family: Family, *, tied: bool) -> list[str]:

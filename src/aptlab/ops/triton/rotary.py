@@ -234,10 +234,10 @@ def _backward(
             tl.store(own + D + 2 * P + i_R, wk_r, mask=seen_R)
 
 
-def plan(heads: int, head_dim: int, pairs: int, tile: tuple[int, int] | None = None) -> dict[str, Any]:
+def plan(heads: int, head_dim: int, pairs: int, tile: tuple[int, int]) -> dict[str, Any]:
     """Sizes of the kernels: heads of a tile and warps, found by benchmarks/rotary_kernel.py --sweep on an H200."""
     rest = head_dim - 2 * pairs
-    blocks, warps = tile or (min(8, triton.next_power_of_2(heads)), 4)
+    blocks, warps = min(tile[0], triton.next_power_of_2(heads)), tile[1]
     return {
         "N": heads,
         "D": head_dim,
@@ -271,7 +271,7 @@ def forward(
             x_BNTD, out, positions, tables, weight_2D, scale,
             tokens, *x_BNTD.stride()[:3], *out.stride()[:3], row_stride(positions), row_stride(scale), eps, factor,
             Q=queries, INTERLEAVED=interleaved, NORM=norm, WEIGHTED=weight_2D is not None, SCALED=scale is not None,
-            **plan(heads, head_dim, tables.shape[-1], tile),
+            **plan(heads, head_dim, tables.shape[-1], tile or ((16, 4) if norm and interleaved else (8, 4))),
         )  # fmt: skip
     return out
 
@@ -306,7 +306,7 @@ def backward(
             tokens, batch * tokens, *dy_BNTD.stride()[:3], *x_BNTD.stride()[:3], *dx.stride()[:3],
             row_stride(positions), row_stride(scale), eps, factor,
             Q=queries, INTERLEAVED=interleaved, NORM=norm, WEIGHTED=weight_2D is not None, SCALED=scale is not None,
-            TOKENS=each, **plan(heads, head_dim, tables.shape[-1], tile),
+            TOKENS=each, **plan(heads, head_dim, tables.shape[-1], tile or ((16, 2) if norm else (8, 2))),
         )  # fmt: skip
     return dx, None if partial is None or weight_2D is None else partial.sum(0).to(weight_2D.dtype)
 

@@ -1,0 +1,226 @@
+"""config.json files of released models, as they stand on the Hub: the same frequencies, reach and schedule.
+
+Sizes that attention does not depend on are left out. Phi-3's searched lists are replaced by made-up ones.
+"""
+
+import pytest
+import torch
+
+from aptlab.models.hf import attention_parts
+from aptlab.nn.reach import Sliding
+from tests.models.hf.making import transformers
+
+LLAMA_31 = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+}
+MISTRAL = {
+    "model_type": "mistral",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "rope_theta": 10000.0,
+    "sliding_window": 4096,
+}
+QWEN_25 = {
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "rope_theta": 1000000.0,
+    "sliding_window": 131072,
+    "use_sliding_window": False,
+    "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"},
+}
+QWEN_3 = {
+    "model_type": "qwen3",
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 36,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "use_sliding_window": False,
+}
+PHI_3 = {
+    "model_type": "phi3",
+    "hidden_size": 3072,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 131072,
+    "original_max_position_embeddings": 4096,
+    "rope_scaling": {
+        "long_factor": [1.0 + i for i in range(48)],
+        "short_factor": [1.0 + 0.05 * i for i in range(48)],
+        "type": "longrope",
+    },
+    "rope_theta": 10000.0,
+    "sliding_window": 262144,
+}
+GEMMA_3_1B = {
+    "model_type": "gemma3_text",
+    "head_dim": 256,
+    "hidden_size": 1152,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 32768,
+    "query_pre_attn_scalar": 256,
+    "rope_local_base_freq": 10000,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+}
+GEMMA_3_27B = {
+    "model_type": "gemma3_text",
+    "head_dim": 128,
+    "hidden_size": 5376,
+    "num_hidden_layers": 62,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "query_pre_attn_scalar": 168,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "sliding_window": 1024,
+}
+SMOLLM_3 = {
+    "model_type": "smollm3",
+    "hidden_size": 2048,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 65536,
+    "no_rope_layer_interval": 4,
+    "no_rope_layers": [1, 1, 1, 0] * 9,
+    "layer_types": ["full_attention"] * 36,
+    "rope_theta": 5000000.0,
+    "sliding_window": None,
+    "use_sliding_window": False,
+}
+GPT_OSS = {
+    "model_type": "gpt_oss",
+    "attention_bias": True,
+    "head_dim": 64,
+    "hidden_size": 2880,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "initial_context_length": 4096,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+    "max_position_embeddings": 131072,
+    "rope_scaling": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "truncate": False,
+    },
+    "rope_theta": 150000,
+    "sliding_window": 128,
+}
+SCOUT = {
+    "model_type": "llama4_text",
+    "attention_chunk_size": 8192,
+    "attn_scale": 0.1,
+    "floor_scale": 8192,
+    "head_dim": 128,
+    "hidden_size": 5120,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 10485760,
+    "no_rope_layers": [],
+    "rope_scaling": {
+        "factor": 16.0,
+        "high_freq_factor": 1.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "use_qk_norm": True,
+}
+RELEASED = {
+    "llama 3.1 8b": (LLAMA_31, "llama.LlamaRotaryEmbedding", None),
+    "mistral 7b 0.1": (MISTRAL, "mistral.MistralRotaryEmbedding", Sliding(window=4096)),
+    "mistral 7b 0.3": (MISTRAL | {"sliding_window": None}, "mistral.MistralRotaryEmbedding", None),
+    "qwen 2.5 7b, yarn": (QWEN_25, "qwen2.Qwen2RotaryEmbedding", None),
+    "qwen 3 8b": (QWEN_3, "qwen3.Qwen3RotaryEmbedding", None),
+    "phi-3 mini 128k": (PHI_3, "phi3.Phi3RotaryEmbedding", Sliding(window=262144)),
+    "gemma 3 1b": (GEMMA_3_1B, "gemma3.Gemma3RotaryEmbedding", Sliding(window=512, full_every=6)),
+    "gemma 3 27b": (GEMMA_3_27B, "gemma3.Gemma3RotaryEmbedding", Sliding(window=1024, full_every=6)),
+    "smollm3 3b": (SMOLLM_3, "smollm3.SmolLM3RotaryEmbedding", None),
+    "gpt-oss 20b": (GPT_OSS, "gpt_oss.GptOssRotaryEmbedding", Sliding(window=128, full_every=2)),
+    "llama 4 scout": (SCOUT, "llama4.Llama4TextRotaryEmbedding", None),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_frequencies_reach_and_temperature_are_those_of_transformers(name):
+    given, target, reach = RELEASED[name]
+    config = transformers().AutoConfig.for_model(**given)
+    module, _, kind = target.partition(".")
+    rotary = getattr(getattr(transformers().models, module), f"modeling_{module}").__dict__[kind](config)
+    parts = attention_parts(given)
+    assert parts.reach == reach
+    head_dim = given.get("head_dim") or given["hidden_size"] // given["num_attention_heads"]
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * given["num_hidden_layers"]
+    turns = getattr(config, "no_rope_layers", None) or [1] * len(kinds)
+    for layer, (layer_type, turning) in enumerate(zip(kinds, turns, strict=True)):
+        rule = parts.rope.at(layer).rule
+        assert (rule is not None) == bool(turning)
+        if rule is None:
+            continue
+        prefix = f"{layer_type}_" if module == "gemma3" else ""
+        wanted = getattr(rotary, f"{prefix}inv_freq").double()
+        got = torch.tensor(rule.regimes(head_dim)[0], dtype=torch.float64)
+        assert ((got - wanted).abs() / wanted).max() <= 1e-6
+        assert rule.temperature == pytest.approx(getattr(rotary, f"{prefix}attention_scaling") ** 2, rel=1e-9)
+        if parts.reach is not None and layer_type != "chunked_attention":
+            assert (parts.reach.at(layer) is None) == (
+                layer_type == "full_attention" and module not in ("mistral", "phi3")
+            )
+
+
+def test_the_long_frequencies_of_phi_3_are_those_of_transformers():
+    config = transformers().AutoConfig.for_model(**PHI_3)
+    compute = transformers().modeling_rope_utils.ROPE_INIT_FUNCTIONS["longrope"]
+    rule = attention_parts(PHI_3).rope
+    for length, mine in zip((4096, 4097), rule.regimes(96), strict=True):
+        wanted, factor = compute(config, seq_len=length)
+        assert torch.tensor(mine).sub(wanted).div(wanted).abs().max() <= 1e-6
+        assert rule.temperature == pytest.approx(factor**2, rel=1e-9)
+        assert factor == pytest.approx(1.1902, abs=1e-4)
+    assert rule.factor == 32
+
+
+def test_scout_is_irope_and_needs_no_warning():
+    parts = attention_parts(SCOUT)
+    assert (parts.rope.interval, parts.rope.chunk, parts.rope.qk_norm) == (4, 8192, True)
+    assert [parts.rope.at(layer).chunk for layer in range(4)] == [8192, 8192, 8192, None]
+    assert parts.rope.at(3).growth.floor == 8192
+    assert attention_parts(LLAMA_31).notes == parts.notes == ()
