@@ -111,3 +111,15 @@ def test_a_query_that_is_spread_over_many_keys_equals_float64(keys, dtype):
     k, v = k.repeat_interleave(2, dim=1), v.repeat_interleave(2, dim=1)
     wanted = (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v
     assert (got.double() - wanted).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("made_inside", [False, True], ids=["float32 cache", "cache made under autocast"])
+def test_prompts_are_read_in_pieces_under_autocast(made_inside):
+    net, tokens = tiny_decoder(gain=4.0).cuda(), random_tokens(2, 40).cuda()
+    outside = net.new_cache(2, 40)
+    with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
+        cache = net.new_cache(2, 40) if made_inside else outside
+        parts = [net(piece, cache=cache).logits for piece in tokens.split(15, dim=1)]
+        whole = net(tokens).logits
+    assert cache.layers[0].keys_BKSD.dtype == (torch.bfloat16 if made_inside else torch.float32)
+    assert (torch.cat(parts, dim=1).float() - whole.float()).abs().max() < 0.05 * whole.abs().max()

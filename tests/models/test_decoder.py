@@ -243,3 +243,12 @@ def test_new_weights_have_the_published_spread():
     assert state["blocks.0.attention.qkv.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     for name in ("attention.out", "ffn.down"):
         assert state[f"blocks.3.{name}.weight"].std().item() == pytest.approx(0.02 / 4, rel=0.05)
+
+
+def test_a_cache_made_under_autocast_has_its_dtype():
+    net, tokens = tiny_decoder(gain=4.0), random_tokens(2, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.bfloat16
+        got, full = decode(net, tokens, [8, 1]), net(tokens).logits
+    assert differ(got.float(), full.float()) < 0.05 * full.abs().max().item()
+    assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.float32

@@ -150,11 +150,12 @@ class Decoder(nn.Module):
         return self
 
     def new_cache(self, batch: int, length: int, *, lengths: Tensor | None = None) -> KVCache:
-        """An empty cache that fits this model's layers, dtype and device.
+        """An empty cache that fits this model's layers, device and dtype (that of autocast, where it is on).
 
         `lengths` [B] says how many tokens each row will have in the end, None = `length`.
         """
         weight = self.embed.weight
+        kind = weight.device.type
         _, kv_heads, head_dim = self.shape.head_sizes()
         return KVCache.empty(
             reach=[block.attention.reach for block in self.blocks],  # type: ignore[union-attr]
@@ -163,7 +164,7 @@ class Decoder(nn.Module):
             head_dim=head_dim,
             length=length,
             lengths=lengths,
-            dtype=weight.dtype,
+            dtype=torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype,
             device=weight.device,
         )
 

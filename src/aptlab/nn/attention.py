@@ -75,7 +75,7 @@ class FullAttention(nn.Module):
         qk, v = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
         q, k = self._turn(qk, step)
         if step.cache is not None:
-            k, v = step.cache.append(self.layer, k, v)
+            k, v = (x.to(q.dtype) for x in step.cache.append(self.layer, k, v))  # a cache may be wider than autocast
         out_BHTD = attend(Heads(q, k, v), step, self._look())
         return self.out(out_BHTD.transpose(1, 2).flatten(2))
 

@@ -1,0 +1,1 @@
+"""The two halves of `aptlab plot`: the checked request, and the session that measures and draws."""

@@ -1,0 +1,146 @@
+"""What distance does to the logit of equal content, and whether position itself does anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aptlab.report.positions import logits
+from aptlab.report.positions.board import HEIGHT, Board, bands, board, curves, look, marked, marks, titled, token_axis
+from aptlab.report.positions.lines import Tables, binned, bins, line
+from aptlab.report.positions.turning import Array, Setting, Turning
+from aptlab.report.style import FAINT, INK, empty
+
+TITLE = "Similarity and distance: {}"
+NOISE = "unrelated q, k: ± 1 std"
+NEAR = 64  # tokens of the left panel
+MATRIX = 96  # tokens of a picture
+PICTURES = 4
+SAMPLES = 256
+PAIRS = 128  # random pairs of tokens whose logits are shifted
+
+
+def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+    """Three tables.
+
+    ""      near every distance: expected logit of equal unit vectors (`logits`), and the 5 to 95 % of random ones
+    far     the same in bins of distance up to the target length: mean, low and high of each bin
+    matrix  the expected logit of query m and key n <= m at the start of a text, for whole rules
+    shift   mean and largest |logit(m + s, n + s) - logit(m, n)| of random q, k with unit variance, over sqrt(D)
+    """
+    near = np.arange(min(NEAR, setting.length))
+    far = bins(setting.length - 1)
+    tables: dict[str, list[Any]] = {"": [], "far": [], "matrix": [], "shift": []}
+    for turning in turnings:
+        shares = logits.draws(turning, SAMPLES, setting.seed)
+        low, high = np.quantile(logits.random_logits(turning, shares, near, setting.length), (0.05, 0.95), axis=0)
+        mean = logits.by_distance(turning, near, setting.length)
+        tables[""].append(line(turning, {"distance": near, "mean": mean, "low": low, "high": high}))
+        values = logits.by_distance(turning, np.concatenate(far), setting.length)
+        tables["far"].append(line(turning, binned(far, values)))
+        tables["shift"].append(line(turning, shift_error(turning, setting)))
+    for turning in _firsts(turnings)[:PICTURES]:
+        tables["matrix"].append(line(turning, matrix(turning, setting), part="", place=0))
+    return tables
+
+
+def matrix(turning: Turning, setting: Setting) -> dict[str, Array]:
+    """Columns m, n and logit of a text's first tokens, causal."""
+    m, n = np.tril_indices(min(MATRIX, setting.length))
+    return {"m": m, "n": n, "logit": logits.similarity(turning, m, n, setting.length, text=True)}
+
+
+def shift_error(turning: Turning, setting: Setting) -> dict[str, Array]:
+    """Columns shift, mean and max of the change of a logit. A relative rule has rounding errors only."""
+    random = np.random.default_rng(setting.seed)
+    n = random.integers(0, 64, PAIRS)
+    m = n + random.integers(0, 64, PAIRS)
+    q, k = (
+        random.standard_normal((PAIRS, len(turning.pairs), 2)) @ np.array([1, 1j]) for _ in range(2)
+    )  # each pair of dims as one complex number
+    shifts = np.unique(np.append(np.geomspace(1, setting.length - 1, 40).astype(int), [1, 2, 3, 4]))
+
+    def logit(shift: int) -> Array:
+        angle, size = logits.between(turning, m + shift, n + shift, setting.length)
+        turned = (q * k.conj() * size * np.exp(1j * angle)).real.sum(1) / math.sqrt(setting.head_dim)
+        return turned * turning.temperatures(m + shift, setting.length)
+
+    before = logit(0)
+    change = np.array([np.abs(logit(int(shift)) - before) for shift in shifts])
+    return {"shift": shifts, "mean": change.mean(1), "max": change.max(1)}
+
+
+def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+    """Distances near and far above; below the matrices, and the change under shifts if a rule is not relative."""
+    absolute = [one for one, turning in zip(tables["shift"], turnings) if not turning.rule.relative]
+    pictures = tables["matrix"][: PICTURES - bool(absolute)]
+    columns = len(pictures) + bool(absolute)
+    labels = [*(one.label for one in tables[""]), NOISE, *marked(setting)]
+    figure = board(title, [(2, HEIGHT), (columns, (HEIGHT, HEIGHT, 430, 330)[columns - 1])], labels=labels)
+    left, right = figure.panels[0]
+    curves(figure, left, tables[""], "distance", "mean")
+    curves(figure, right, tables["far"], "distance", "mean")
+    bands(left, tables[""])
+    bands(right, tables["far"])
+    noise = 1 / math.sqrt(setting.head_dim)
+    for axes in (left, right):
+        grey = axes.axhspan(-noise, noise, color=FAINT, alpha=0.15, linewidth=0, zorder=0)
+        figure.key(NOISE, grey)
+    left.set_xlim(0, len(tables[""][0]["distance"]) - 1)
+    token_axis(right.xaxis, 1, setting.length * 1.3)
+    marks(figure, right, setting)
+    shaded = ", 5 to 95 % of random ones shaded" if len(tables[""]) <= 2 else ""
+    titled(left, "expected logit of equal unit vectors" + shaded, "distance (tokens)")
+    titled(right, "the same up to the target length, mean of bins of distance", "distance (tokens)")
+    _pictures(figure, figure.panels[1], pictures)
+    if absolute:
+        _shifts(figure, figure.panels[1][-1], absolute, setting)
+    return figure.finish(path)
+
+
+def _firsts(turnings: Sequence[Turning]) -> list[Turning]:
+    """Each rule once, with all pairs of its first layer and head."""
+    from aptlab.report.positions.turning import whole
+
+    return [whole((turning,)) for turning in turnings if turning.place == 0]
+
+
+def _pictures(figure: Board, panels: Sequence[Any], pictures: Sequence[Any]) -> None:
+    """Expected logits of m against n, all with the same colours; red repels, where anything does."""
+    values = np.concatenate([one["logit"] for one in pictures])
+    most = np.abs(values).max()
+    signed = values.min() < -0.02 * most
+    style = {"cmap": "RdBu", "vmin": -most, "vmax": most} if signed else {"cmap": "cividis", "vmin": 0, "vmax": most}
+    for axes, one in zip(panels, pictures):
+        size = int(one["m"].max()) + 1
+        square = np.full((size, size), np.nan)
+        square[one["m"], one["n"]] = one["logit"]
+        image = axes.imshow(square, interpolation="nearest", aspect="equal", **style)
+        axes.grid(visible=False)
+        axes.set_anchor("NW")
+        titled(axes, one.name, "key n")
+        axes.set_ylabel("query m", fontsize=9, color=INK)
+        inset = axes.inset_axes((0.9, 0.45, 0.035, 0.5))
+        bar = figure.figure.colorbar(image, cax=inset)
+        bar.outline.set_visible(False)
+        inset.tick_params(labelsize=7, colors=FAINT, length=0)
+        inset.yaxis.set_ticks_position("left")
+
+
+def _shifts(figure: Board, axes: Any, lines: Sequence[Any], setting: Setting) -> None:
+    for one in lines:
+        shown = one["mean"] > 0
+        if shown.any():
+            style = {**look(one, marker=True), "linestyle": ""}
+            axes.plot(one["shift"][shown], one["mean"][shown], **style)
+    if not axes.lines:
+        empty(axes, "no shift changes a logit")
+        return
+    token_axis(axes.xaxis, 0.8, setting.length)
+    axes.set_xticks([tick for tick in (1, 100, 10_000, 1_000_000) if tick < setting.length])
+    axes.set_ylim(bottom=0)
+    titled(axes, "mean change of logits by a shift", "shift of both (tokens)")

@@ -1,0 +1,98 @@
+"""How long each pair takes for a turn, and by how much a rule slows it down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aptlab.report.positions.board import HEIGHT, Board, board, curves, marked, marks, titled, token_axis
+from aptlab.report.positions.lines import Line, Tables, line
+from aptlab.report.positions.turning import Array, Setting, Turning, seen_turns
+
+TITLE = "Wavelengths: {}"
+WIDEST = 1e9  # tokens; slower pairs stand still for every text there is
+
+
+def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+    """Per pair: frequency in radians per token, wavelength 2 pi / theta in tokens, divisor theta_standard / theta.
+
+    The standard rule has the same base. A pair that does not turn has an infinite wavelength.
+    """
+    found = []
+    for turning in turnings:
+        sets = turning.frequencies(setting.length)
+        for number, theta in enumerate(sets):
+            words = (turning.part, f"set {number + 1} of {len(sets)}" if len(sets) > 1 else "")
+            with np.errstate(divide="ignore"):
+                columns = {
+                    "pair": np.array(turning.pairs),
+                    "frequency": theta,
+                    "wavelength": 2 * math.pi / theta,
+                    "divisor": turning.plain() / theta,
+                    "turns_original": theta * setting.original / (2 * math.pi),
+                    "turns_length": theta * setting.length / (2 * math.pi),
+                }
+            part = ", ".join(word for word in words if word)
+            found.append(line(turning, columns, part=part, place=turning.place + number))
+    return {"": found}
+
+
+def critical_pair(turning: Turning, original: int) -> int | None:
+    """The first turning pair that did not complete a turn within the trained length; None if all did.
+
+    For the standard rule ceil(D/2 · log_base(L / 2 pi)) (Liu et al. 2023, arXiv:2310.05209, theorem 1).
+    """
+    seen = seen_turns(turning, original)
+    slow = np.flatnonzero((seen < 1) & (seen > 0))
+    return turning.pairs[int(slow[0])] if len(slow) else None
+
+
+def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+    """Wavelength left, divisor right, both against the number of the pair."""
+    lines = tables[""]
+    figure = board(title, [(2, HEIGHT)], labels=[*(one.label for one in lines), *marked(setting), "critical pair"])
+    left, right = figure.panels[0]
+    shown = [_finite(one) for one in lines]
+    few = setting.head_dim <= 64
+    curves(figure, left, shown, "pair", "wavelength", marker=few, covered=True)
+    curves(figure, right, shown, "pair", "divisor", marker=few, covered=True)
+    every = np.concatenate([one["wavelength"] for one in shown])
+    high = max(np.nanmax(every), setting.length) * 2
+    token_axis(left.yaxis, min(np.nanmin(every), setting.original) / 2, high)
+    _divisor_axis(right, np.concatenate([one["divisor"] for one in shown]))
+    for axes in (left, right):
+        axes.set_xlim(-0.02 * setting.head_dim, 0.51 * setting.head_dim)
+    marks(figure, left, setting, across=True)
+    _critical(figure, turnings, setting)
+    titled(left, "wavelength (tokens for one turn)", "pair, fastest first")
+    titled(right, "divisor: frequency of the standard rule (same base) / frequency", "pair, fastest first")
+    return figure.finish(path)
+
+
+def _finite(one: Line) -> Line:
+    """The line with gaps where a pair stands still."""
+    slow = ~(one["wavelength"] < WIDEST)
+    columns = {name: np.where(slow, np.nan, one[name]) for name in ("wavelength", "divisor")}
+    return Line(name=one.name, part=one.part, number=one.number, place=one.place, columns={**one.columns, **columns})
+
+
+def _divisor_axis(axes: Any, values: Array) -> None:
+    low, high = np.nanmin(values), np.nanmax(values)
+    if high / low < 3:
+        axes.set_ylim(min(0.0, low), 1.15 * high)
+    else:
+        token_axis(axes.yaxis, low / 1.25, high * 1.4)
+
+
+def _critical(figure: Board, turnings: Sequence[Turning], setting: Setting) -> None:
+    """A line at the first pair without a whole turn in training; rules with other bases have others."""
+    found = {critical_pair(turning, setting.original) for turning in turnings if turning.place == 0}
+    pairs = sorted(pair for pair in found if pair is not None)
+    for pair in pairs[:3]:
+        for axes in figure.panels[0]:
+            drawn = axes.axvline(pair, color="#6b6b6b", linewidth=1.0, linestyle=(0, (6, 1.5, 1, 1.5)), zorder=1)
+            figure.key(f"critical pair {', '.join(map(str, pairs[:3]))}", drawn)
