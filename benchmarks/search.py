@@ -147,26 +147,30 @@ def searched(make: Make, starts: list[Start], strategy: str, seed: int, iteratio
 
 def draw(curves: dict[str, list[list[Point]]], baselines: dict[str, float], path: Path, title: str) -> None:
     """Best score by evaluated tokens, one line per seed, and the factors of the best of each kind."""
-    from aptlab.report.style import COLOURS, INK, heading, save, two_panels
+    from aptlab.report.style import COLOURS, INK, heading, plain_numbers, save, two_panels
 
-    figure, left, right = two_panels(title)
+    figure, left, right = two_panels(title, bottom=0.26)
     heading(left, "best loss of hidden numbers so far (nats per token)")
     heading(right, "divisor of each pair's frequency")
     for colour, (name, runs) in zip(COLOURS, curves.items()):
+        style = {"color": colour, "linestyle": "-" if "halving" in name else "--"}
         for number, points in enumerate(runs):
             x, y = [point.tokens / 1e6 for point in points], [point.score for point in points]
-            left.step(x, y, where="post", color=colour, linewidth=1.4, label=None if number else name)
+            left.step(x, y, where="post", linewidth=1.4, label=None if number else name, **style)
         best = min((points[-1] for points in runs), key=lambda point: point.score)
-        right.plot(best.factors, color=colour, marker="o", markersize=3, linewidth=1.4, label=name)
-    for name, style in (("yarn", "--"), ("ntk", ":")):
-        left.axhline(baselines[name], color=INK, linewidth=1, linestyle=style, label=name)
+        right.plot(best.factors, marker="o", markersize=3, linewidth=1.4, **style)
+    for name, dots in (("yarn", "-."), ("ntk", ":")):
+        left.axhline(baselines[name], color=INK, linewidth=1, linestyle=dots, label=name)
     left.set_yscale("log")
     left.set_xscale("log")
     left.set_xlabel("evaluated tokens (millions)")
     right.set_xlabel("pair, fastest first")
     right.set_yscale("log", base=2)
-    for axes in (left, right):
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plain_numbers(left.xaxis)
+    plain_numbers(left.yaxis)
+    names = left.get_legend_handles_labels()
+    figure.legend(*names, loc="lower center", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     save(figure, path)
 
 
@@ -219,8 +223,9 @@ def measure(asked: argparse.Namespace, weights: Path) -> None:
                 print("  ".join(rows[-1]), flush=True)
     head = ["rule", "search, seed", "score", "unseen samples", "tokens (M)", "seconds", "from pair"]
     notes = [
-        f"- {space}: halving spends {ratio(spent, space):.1%} of the published tokens; mean score "
-        f"{statistics.fmean(reached[space, 'halving']):.3f} against {statistics.fmean(reached[space, 'published']):.3f}"
+        f"- {space}: halving spends {ratio(spent, space):.1%} of the published tokens; best score "
+        f"{min(reached[space, 'halving']):.3f} against {min(reached[space, 'published']):.3f}, worst "
+        f"{max(reached[space, 'halving']):.3f} against {max(reached[space, 'published']):.3f}"
         for space in spaces
     ]
     title = f"Search for factors: {CONTEXT} to {target} tokens, score = loss of hidden digits (nats)"

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from tiny import VOCAB, Net, Turn, run_of, scattered, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import NotOffered, Subject
 from aptlab.testing.precision import exact_scores
-from tiny import VOCAB, Net, Turn, run_of, scattered, segment_mask, wake
 
 PROJECT = "rotary-embedding-torch"
 TYPES: dict[str, dict[str, Any]] = {
@@ -137,4 +137,8 @@ def claims() -> Iterator[tuple[str, str, bool]]:
     whole_q, whole_k = rotary.rotate_queries_and_keys(q, k)
     last_q, keys = RotaryEmbedding(64, use_xpos=True).rotate_queries_with_cached_keys(q[:, :, -1:], k)
     ratio = ((last_q @ keys.mT) / (whole_q[:, :, -1:] @ whole_k.mT)).median().item()
-    yield "8: xPos decoding centres queries and keys apart", f"median ratio of logits at 1,024 keys: {ratio:.2f}", abs(ratio - 1) > 0.05
+    yield (
+        "8: xPos decoding centres queries and keys apart",
+        f"median ratio of logits at 1,024 keys: {ratio:.2f}",
+        abs(ratio - 1) > 0.05,
+    )

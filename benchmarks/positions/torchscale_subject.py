@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from tiny import DEPTH, HEADS, VOCAB, run_of, scattered, segment_mask, wake
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.testing.invariance import NotOffered, Subject
 from aptlab.testing.precision import exact_scores
-from tiny import DEPTH, HEADS, VOCAB, run_of, scattered, segment_mask, wake
 
 PROJECT = "torchscale"
 
@@ -99,7 +99,9 @@ class TorchScale(Subject):
     def cached(self, tokens_BT: Tensor, chunks: tuple[int, ...]) -> Tensor:
         states: list[dict] = [{} for _ in range(DEPTH)]
         first, parts = chunks[0], []
-        parts.append(self.net(tokens_BT[:, :first], added(torch.ones(first, first, dtype=torch.bool).tril()), None, states))
+        parts.append(
+            self.net(tokens_BT[:, :first], added(torch.ones(first, first, dtype=torch.bool).tril()), None, states)
+        )
         for at in range(first, tokens_BT.shape[1]):
             parts.append(self.net(tokens_BT[:, at : at + 1], torch.zeros(1, at + 1), None, states))
         return torch.cat(parts, dim=1)

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from tiny import HEADS, VOCAB, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import SWITCH, NotOffered, Subject
 from aptlab.testing.precision import exact_scores
-from tiny import HEADS, VOCAB, segment_mask, wake
 
 PROJECT = "torchtune"
 LONGEST = 2048

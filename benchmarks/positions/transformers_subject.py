@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from tiny import VOCAB, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import SWITCH, NotOffered, Subject
 from aptlab.testing.precision import exact_scores
-from tiny import VOCAB, wake
 
 PROJECT = "transformers"
 TYPES: dict[str, dict[str, Any]] = {
@@ -164,7 +164,11 @@ def claims() -> Iterator[tuple[str, str, bool]]:
     flat, nested, rounded = (yarn_frequencies(rope | extra, deep) for extra, deep in cases())
     off = ((nested - flat).abs() / flat).max().item()
     found = f"frequencies differ by up to {off:.0%} from the flat setting's, and by {(nested - rounded).abs().max():.0e} from truncate: true"
-    yield "4: yarn reads `truncate` from the flat dict, so a layer type's own `truncate: False` is ignored", found, off > 0.01
+    yield (
+        "4: yarn reads `truncate` from the flat dict, so a layer type's own `truncate: False` is ignored",
+        found,
+        off > 0.01,
+    )
     from transformers.models.llama4.modeling_llama4 import Llama4ForCausalLM
 
     flash = bool(Llama4ForCausalLM._supports_flash_attn)

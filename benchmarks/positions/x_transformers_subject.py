@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from tiny import HEADS, VOCAB, run_of, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import NotOffered, Subject
 from aptlab.testing.precision import exact_scores
-from tiny import HEADS, VOCAB, run_of, segment_mask, wake
 
 PROJECT = "x-transformers"
 ROTARY: dict[str, dict[str, Any]] = {

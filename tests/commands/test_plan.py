@@ -207,7 +207,7 @@ def test_a_new_option_replaces_the_values_of_the_old_one():
     Path("a.txt").write_text("text")
     checkpoint(*BASE, "data=text", "data.files=a.txt", "data.batch=2")
     made = plan(["ckpt=last", "rope=standard", "data=stdlib"])
-    assert set(made.config.cfg.rope) == {"_target_", "base"}
+    assert set(made.config.cfg.rope) == {"_target_", "base", "layout"}
     assert made.config.cfg.data.batch == 16
     assert "rope.factor=8" not in made.config.overrides
     kept = plan(["ckpt=last", "rope=yarn"])

@@ -11,4 +11,4 @@ import pytest
 def _quiet(monkeypatch):
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_utilities"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", False)
-        logging.getLogger(name).setLevel(logging.ERROR)
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.ERROR)

@@ -6,6 +6,7 @@ Blocks of a chunked or sliding layer are folded into the batch, so that cost gro
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ def decayed(heads: Heads, step: Step, look: Look, mask: Tensor) -> Tensor:
     """
     assert look.decay is not None
     rates, layout = look.decay
-    log_P = torch.log(torch.tensor(rates, dtype=torch.float32, device=heads.q.device))
+    log_P = torch.tensor([math.log(rate) for rate in rates], dtype=torch.float64, device=heads.q.device)
     queries, keys = orders(step, heads.k.shape[2])
     block = BLOCK if step.counted or step.segments is not None else 1  # given positions may lie anywhere
     parts = []
@@ -179,5 +180,5 @@ def orders(step: Step, keys: int) -> tuple[Tensor, Tensor]:
 
 def grown(x: Tensor, exponents_BT: Tensor, log_P: Tensor, layout: str) -> Tensor:
     """x with pair i of every token multiplied by exp(exponent · log_i)."""
-    factor = torch.exp(exponents_BT[:, None, :, None] * log_P)
+    factor = torch.exp(exponents_BT[:, None, :, None] * log_P).float()
     return (x * join(factor, factor, layout)).to(x.dtype)

@@ -1,0 +1,1 @@
+"""The parts of `aptlab search`: request (no torch), problem, worker, session, progress, figure, option."""

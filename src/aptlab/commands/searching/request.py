@@ -1,0 +1,82 @@
+"""What a `search` request asks for, checked without torch as far as the checkpoint's own values allow."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aptlab.commands.evaluating.request import STAND_IN, belongs, with_values
+from aptlab.config import Config, check, compose
+from aptlab.config.types import text_problem
+from aptlab.errors import ConfigError
+from aptlab.search.settings import Settings
+
+OWN = {
+    "context": "set the length to reach with target=…, and that of training with rope.original_len=…",
+    "tokenizer": "the weights know no other",
+}
+KINDS = {
+    "ckpt": "str",
+    "target": "PositiveInt",
+    "seed": "NonNegativeInt",
+    "workers": "PositiveInt | None",
+    "precision": "Literal['auto', '32-true', 'bf16-mixed', 'bf16-true', '16-mixed']",
+    "name": "str | None",
+    "out": "str | None",
+}
+FOUND = ("rope.long", "rope.short", "rope.factor", "rope.target_len")
+STANDING = {name: value for name, value in STAND_IN.items() if name != "seed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A checked request; `config` still lacks what only the checkpoint knows. `given` are the keys of the user."""
+
+    config: Config
+    settings: Settings
+    target: int
+    given: frozenset[str]
+
+    def filled(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """The whole request as plain values, where `${context}` means what the model was trained with."""
+        return with_values(self.config, {name: stored.get(name) for name in OWN}).resolved()
+
+
+def read(args: list[str]) -> Request:
+    """The request of a command line; ConfigError lists every problem."""
+    given = frozenset(arg.partition("=")[0].lstrip("+~") for arg in args)
+    refuse(given)
+    config = compose("search", args)
+    plain = {key: config.cfg[key] for key in KINDS}
+    problems = [f"{key}: {text}" for key, kind in KINDS.items() if (text := problem(key, plain[key], kind))]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    check(with_values(config, STANDING))
+    node = {key: value for key, value in config.resolved()["search"].items() if key != "_target_"}
+    return Request(config=config, settings=Settings(**node), target=plain["target"], given=given)
+
+
+def problem(key: str, value: Any, kind: str) -> str | None:
+    """What is wrong with the value of a root key, or None."""
+    if key == "target" and value is None:
+        return "a length is needed, in tokens, as in target=2048"
+    if key == "name" and isinstance(value, str) and not re.fullmatch(r"[A-Za-z]\w*", value):
+        return f"must be a name of letters, digits and _, got {value!r}"
+    return text_problem(value, kind)
+
+
+def refuse(given: frozenset[str]) -> None:
+    """Keys that are the checkpoint's or the search's own."""
+    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in OWN.items() if belongs(key, set(given))]
+    problems += [f"{key}: is what target=… and the search say; leave it out" for key in FOUND if key in given]
+    if "data" not in given and (inner := sorted(key for key in given if key.startswith("data."))):
+        problems.append(f"{inner[0]}: choose the option first, as in data=text {inner[0]}=…")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def option_path(name: str) -> Path:
+    """Where the option of this name is written: ./conf, which aptlab looks into by itself."""
+    return Path("conf") / "rope" / f"{name}.yaml"

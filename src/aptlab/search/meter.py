@@ -1,0 +1,93 @@
+"""The losses of candidates on one network. Legend: B samples, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, autocast
+from aptlab.models import Decoder
+from aptlab.search.book import Job, Values
+from aptlab.search.needles import Sample
+from aptlab.search.objectives import Objective
+
+
+class Meter:
+    """Measures rules and candidates on one network, whose rotation it exchanges in place.
+
+    samples  by their length; `rule_of` turns factors into a position rule
+    Leaves the network in eval mode, with the last rule in it.
+    """
+
+    def __init__(
+        self,
+        net: Decoder,
+        samples: Mapping[int, Sequence[Sample]],
+        *,
+        objective: Objective,
+        rule_of: Callable[[Sequence[float]], Any],
+        device: torch.device | str = "cpu",
+        precision: str = "32-true",
+    ) -> None:
+        self.net, self.samples, self.objective, self.rule_of = net.to(device).eval(), samples, objective, rule_of
+        self.device, self.precision = torch.device(device), precision
+
+    def __call__(self, job: Job) -> Values:
+        """The objective of the job's factors on each of its samples."""
+        pairs = self.losses(self.rule_of(job.factors), job.length, job.samples)
+        return tuple(self.objective.value(answer, text) for answer, text in pairs)
+
+    def losses(self, rule: Any, length: int, numbers: Sequence[int]) -> list[tuple[float, float]]:
+        """Mean loss of answer and of plain text on each sample, in nats; 0 where a sample has no such token."""
+        self.net.swap_rope(rule)
+        chosen = [self.samples[length][number] for number in numbers]
+        rows = max(1, min(TOKENS.get(self.device.type, ELSEWHERE), LOGITS // self.net.vocab) // length)
+        found: list[tuple[float, float]] = []
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            for first in range(0, len(chosen), rows):
+                found += self._batch(chosen[first : first + rows])
+        return found
+
+    def _batch(self, batch: Sequence[Sample]) -> list[tuple[float, float]]:
+        tokens_BT, positions_BT = (
+            torch.stack([torch.from_numpy(getattr(sample, name)) for sample in batch]).to(self.device)
+            for name in ("tokens", "positions")
+        )
+        nats_BT = token_losses(self.net, tokens_BT, positions_BT).cpu()
+        return [split(sample, nats_T) for sample, nats_T in zip(batch, nats_BT, strict=True)]
+
+
+def split(sample: Sample, nats_T: Tensor) -> tuple[float, float]:
+    """Mean losses of the answer and of the plain text; nats_T[t] is the loss of token t, 0 for the first.
+
+    A short sample may have no plain text far out. Its 0 is the same for every candidate, so it ranks none.
+    """
+    text = torch.from_numpy(sample.text).clone()
+    text[0] = False
+    answer = float(nats_T[sample.answer].mean()) if sample.answer is not None else 0.0
+    return answer, float(nats_T[text].mean()) if text.any() else 0.0
+
+
+def token_losses(net: Decoder, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
+    """-ln p of every token given those before it, float64 [B, T], 0 for the first.
+
+    Where the logits of all tokens would not fit in memory, the text is read in pieces through the cache; positions
+    tell the rules how long the sequence is, as they do without a cache.
+    """
+    rows, length = tokens_BT.shape
+    piece = max(1, LOGITS // net.vocab // rows)
+    lengths_B = positions_BT.amax(-1) + 1
+    cache = net.new_cache(rows, length, lengths=lengths_B) if piece < length else None
+    parts = [tokens_BT.new_zeros(rows, 1, dtype=torch.float64)]
+    for begin in range(0, length, piece):
+        end = min(begin + piece, length)
+        logits_BTV = net(tokens_BT[:, begin:end], positions=positions_BT[:, begin:end], cache=cache).logits
+        targets_BT = tokens_BT[:, begin + 1 : end + 1]
+        logits = logits_BTV[:, : targets_BT.shape[1]].float().flatten(0, 1)
+        nats = F.cross_entropy(logits, targets_BT.flatten(), reduction="none")
+        parts.append(nats.double().view(targets_BT.shape))
+    return torch.cat(parts, dim=1)

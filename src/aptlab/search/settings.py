@@ -1,0 +1,54 @@
+"""What a search may be told; the published values are the defaults. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aptlab.limits import Fraction, NonNegativeInt, Positive, PositiveInt, validate
+from aptlab.search.evolution import Evolution
+from aptlab.search.objectives import objective_of
+from aptlab.search.strategies import strategy_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How factors are searched (LongRoPE, arXiv:2402.13753; LongRoPE2, arXiv:2502.20082).
+
+    objective    needle_ppl (loss of a hidden number), ppl (loss of long text), mixed (both, over YaRN's);
+                 None = as published: ppl for rope=longrope, needle_ppl for rope=longrope2
+    strategy     halving (ours: candidates are read in part first) or published (all of them in full)
+    samples      texts of the target length; 5 in LongRoPE, 10 in LongRoPE2
+    population   candidates at first; then `iterations` times `mutations` + `crossovers` children of the best `parents`
+    probability  of each factor to change
+    step         grid of the factors
+    """
+
+    objective: Literal["needle_ppl", "ppl", "mixed"] | None = None
+    strategy: Literal["halving", "published"] = "halving"
+    samples: PositiveInt = 10
+    population: PositiveInt = 64
+    iterations: NonNegativeInt = 40
+    mutations: NonNegativeInt = 16
+    crossovers: NonNegativeInt = 16
+    parents: PositiveInt = 32
+    probability: Fraction = 0.3
+    step: Positive = 0.01
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.objective is not None:
+            objective_of(self.objective)
+        strategy_of(self.strategy)
+        self.evolution()
+
+    def evolution(self) -> Evolution:
+        """The part that makes candidates."""
+        return Evolution(
+            population=self.population,
+            iterations=self.iterations,
+            mutations=self.mutations,
+            crossovers=self.crossovers,
+            parents=self.parents,
+            probability=self.probability,
+        )

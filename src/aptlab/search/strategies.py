@@ -1,0 +1,204 @@
+"""How much is spent on a candidate before it is dropped. No torch."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aptlab.errors import ConfigError, suggest
+from aptlab.limits import Fraction, PositiveInt, validate
+from aptlab.search.book import Book
+from aptlab.search.evolution import Evolution
+from aptlab.search.guess import promising
+from aptlab.search.space import Factors, Genome, Space
+
+FITTED = 64  # complete scores, the best ones, through which the line goes
+TOLD = 0.9
+SLOPE = 0.1  # a better look never means a worse guess
+
+
+class Strategy(abc.ABC):
+    """Chooses what is measured of the candidates of one iteration, and tells how good any candidate looks."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def children(
+        self, evolution: Evolution, space: Space, book: Book, known: Mapping[Genome, float], rng: random.Random
+    ) -> list[Genome]:
+        """The candidates of the next iteration; `known` are the estimates of all candidates so far."""
+        del book
+        return evolution.children(space, ranked(known)[: evolution.parents], known, rng)
+
+    def fitted(self, target: int, least: int) -> Strategy:
+        """The strategy for samples of `target` tokens that need `least` to make sense."""
+        del target, least
+        return self
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """What the target is divided by for the samples that are read."""
+        return (1,)
+
+    @abc.abstractmethod
+    def measure(self, book: Book, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None) -> None:
+        """Measure the candidates as far as they deserve it.
+
+        earlier  those of the iterations before, which may be measured further; None = there were none
+        """
+
+    @abc.abstractmethod
+    def estimates(self, book: Book, candidates: Sequence[Factors]) -> list[float]:
+        """The complete score of each candidate, or what it would be by what has been measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published(Strategy):
+    """Every candidate is measured on every sample, as in both papers."""
+
+    def measure(self, book: Book, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None) -> None:
+        """See Strategy."""
+        del earlier
+        book.scores(candidates)
+
+    def estimates(self, book: Book, candidates: Sequence[Factors]) -> list[float]:
+        """See Strategy."""
+        return list(book.scores(candidates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halving(Strategy):
+    """Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) inside every iteration; our own variant.
+
+    1. For each child of the published search `proposals` are made, and the most promising of all are measured, as
+       guessed from all earlier scores (`guess`): guessing costs no tokens. The first candidates, of which nothing can
+       be guessed, are read in a version of target / `shorter` tokens instead, whose positions are spread over the
+       target length (skipped between pieces as in PoSE, Zhu et al. 2023, arXiv:2309.10400).
+    2. They are read on at most `part` of the samples: those that tell the good candidates apart.
+    3. The best, as many as 1/`keep` of these, are read on the rest, which makes their score complete.
+
+    An iteration measures as many as cost `share` of what a published iteration of the same size costs.
+
+    Those that stop early stay possible parents: their complete score is estimated by the line of least squares through
+    the candidates that have both numbers. Without them the search would lose the variety that it lives on; and one of
+    them is finished later if it still looks best then. Because no loss is negative, a candidate whose losses already
+    sum to more than those of many complete ones cannot become better than these, and is not finished.
+    """
+
+    share: Fraction = 0.22
+    proposals: PositiveInt = 16
+    shorter: PositiveInt = 4
+    part: Fraction = 0.4
+    keep: PositiveInt = 4
+
+    def children(
+        self, evolution: Evolution, space: Space, book: Book, known: Mapping[Genome, float], rng: random.Random
+    ) -> list[Genome]:
+        """See Strategy."""
+        sizes = {name: getattr(evolution, name) * self.proposals for name in ("mutations", "crossovers")}
+        parents = ranked(known)[: evolution.parents]
+        proposed = dataclasses.replace(evolution, **sizes).steps(space, parents, known, rng)
+        named = {space.factors(genome): genome for genome in proposed}
+        read = len(self.telling(book))
+        each = read + (book.samples - read) / self.keep
+        count = int(self.share * (evolution.mutations + evolution.crossovers) * book.samples / each)
+        seen = [space.factors(genome) for genome in known]
+        chosen = promising(list(named), max(count, 1), seen, list(known.values()))
+        return [named[factors] for factors in chosen]
+
+    def measure(self, book: Book, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None) -> None:
+        """See Strategy."""
+        left = list(dict.fromkeys(candidates))
+        if earlier is None and self.shorter > 1:
+            book.scores(left, length=book.target // self.shorter, samples=self.telling(book))
+            left = best(left, self.estimates(book, left), math.ceil(len(left) / self.keep))
+        book.scores(left, samples=self.telling(book))
+        count = math.ceil(len(left) / self.keep)
+        left += [f for f in earlier or () if book.score(f) is None and book.values(f, book.target)]
+        left = best(left, self.estimates(book, left), count)
+        if hopeful := [factors for factors in left if not self.hopeless(book, factors)]:
+            book.scores(hopeful)
+
+    def hopeless(self, book: Book, factors: Factors) -> bool:
+        """Whether the losses measured so far already sum to more than those of the FITTED best complete candidates."""
+        good = book.complete()
+        return len(good) >= FITTED and math.fsum(book.values(factors, book.target).values()) >= (
+            good[FITTED - 1][0] * book.samples
+        )
+
+    def fitted(self, target: int, least: int) -> Strategy:
+        """See Strategy: samples are shortened less, or not at all, where a needle would not fit."""
+        shorter = next((n for n in (self.shorter, 2) if n <= self.shorter and target // n >= 2 * least), 1)
+        return dataclasses.replace(self, shorter=shorter)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """See Strategy."""
+        return tuple(dict.fromkeys((1, self.shorter)))
+
+    def telling(self, book: Book) -> tuple[int, ...]:
+        """The samples that hold TOLD of the variance of the best complete candidates, at most `part` of all.
+
+        Evenly spread ones while fewer than three candidates are complete.
+        """
+        most = min(max(math.ceil(self.part * book.samples), 1), book.samples)
+        good = [book.values(factors, book.target) for score, factors in book.complete()[:FITTED] if score < math.inf]
+        if len(good) < 3:
+            return tuple(sorted({i * book.samples // most for i in range(most)}))
+        spread = {i: statistics.pvariance([own[i] for own in good]) for i in book.all}
+        ordered, chosen = sorted(book.all, key=lambda i: (-spread[i], i)), []
+        while len(chosen) < most and sum(spread[i] for i in chosen) <= TOLD * sum(spread.values()):
+            chosen.append(ordered[len(chosen)])
+        return tuple(sorted(chosen))
+
+    def estimates(self, book: Book, candidates: Sequence[Factors]) -> list[float]:
+        """See Strategy."""
+        good = book.complete()[:FITTED]
+        lines: dict[tuple[int, tuple[int, ...]], list[tuple[float, float]]] = {}
+        found = []
+        for factors in candidates:
+            length = book.target if book.values(factors, book.target) else book.target // self.shorter
+            samples = tuple(sorted(book.values(factors, length)))
+            if (length, samples) not in lines:
+                both = ((book.mean(other, length, samples), score) for score, other in good)
+                lines[length, samples] = [(x, y) for x, y in both if x is not None]
+            x = book.mean(factors, length, samples)
+            assert x is not None
+            found.append(x if (length, samples) == (book.target, book.all) else on_line(x, lines[length, samples]))
+        return found
+
+
+def on_line(x: float, pairs: Sequence[tuple[float, float]]) -> float:
+    """The value at `x` of the line of least squares through `pairs`, which never falls; `x` itself without any."""
+    finite = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+    if not finite or not math.isfinite(x):
+        return x
+    x_mean, y_mean = (math.fsum(column) / len(finite) for column in zip(*finite))
+    spread = math.fsum((a - x_mean) ** 2 for a, _ in finite)
+    slope = math.fsum((a - x_mean) * (b - y_mean) for a, b in finite) / spread if spread > 0 else 1.0
+    return y_mean + max(slope, SLOPE) * (x - x_mean)
+
+
+def best(candidates: Sequence[Factors], scores: Sequence[float], count: int) -> list[Factors]:
+    """The `count` candidates with the lowest scores; ties go to the smaller factors."""
+    return [factors for _, factors in sorted(zip(scores, candidates))[:count]]
+
+
+def ranked(known: Mapping[Genome, float]) -> list[Genome]:
+    """Genomes by their estimates, best first."""
+    return sorted(known, key=lambda genome: (known[genome], genome))
+
+
+STRATEGIES: dict[str, type[Strategy]] = {"published": Published, "halving": Halving}
+
+
+def strategy_of(name: str) -> Strategy:
+    """The strategy of this name; ConfigError names the others."""
+    if name not in STRATEGIES:
+        raise ConfigError(f"search.strategy={name}: no such strategy{suggest(name, STRATEGIES)}")
+    return STRATEGIES[name]()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from tests import helpers
+from tests.data.conftest import Texts
+
+from aptlab.callbacks.mixed import MixedShares
+from aptlab.errors import ConfigError
+from aptlab.testing import tiny_decoder
+
+
+class Lines(Logger):
+    """Keeps what it is given."""
+
+    name = version = "lines"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int | None, dict[str, float]] = {}
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("nothing should log hyper-parameters through Lightning")
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.found[step] = metrics
+
+
+class Fake:
+    """A trainer as far as the callback looks at it."""
+
+    def __init__(self, *, accumulate: int = 1) -> None:
+        self.lines, self.accumulate = Lines(), accumulate
+        self.loggers, self.is_global_zero, self.max_steps = [self.lines], True, 6
+        self.batches = 0
+
+    @property
+    def global_step(self) -> int:
+        return self.batches // self.accumulate
+
+
+def batch(*kinds: int) -> dict[str, torch.Tensor]:
+    """Rows of 8 tokens: kind 0 as four pieces of 2, others as one segment."""
+    pairs = torch.arange(8) // 2
+    segments = torch.stack([pairs + 1 if kind == 0 else torch.ones(8, dtype=torch.long) for kind in kinds])
+    positions = torch.stack([torch.arange(8) % 2 if kind == 0 else torch.arange(8) for kind in kinds])
+    return {"positions": positions, "segments": segments, "kinds": torch.tensor(kinds)}
+
+
+def feed(callback: MixedShares, trainer: Any, *batches: dict[str, torch.Tensor]) -> None:
+    for one in batches:
+        trainer.batches += 1
+        callback.on_train_batch_end(trainer, None, None, one, 0)  # type: ignore[arg-type]
+
+
+def test_shares_of_tokens_and_rows_are_logged():
+    callback, trainer = MixedShares(original_len=4, every=2), Fake()
+    callback.on_train_start(trainer, None)  # type: ignore[arg-type]
+    feed(callback, trainer, batch(0, 2), batch(1, 2), batch(0, 0), batch(0, 0))
+    rows = {"mixed/rows/short": 0.25, "mixed/rows/packed": 0.25, "mixed/rows/long": 0.5}
+    assert trainer.lines.found == {2: {"mixed/short": 0.25, **rows}, 4: pytest.approx(trainer.lines.found[4])}
+    assert trainer.lines.found[4]["mixed/short"] == 1.0
+
+
+def test_micro_batches_of_one_step_are_one_line():
+    callback, trainer = MixedShares(original_len=4, every=1), Fake(accumulate=2)
+    callback.on_train_start(trainer, None)  # type: ignore[arg-type]
+    feed(callback, trainer, batch(0), batch(2), batch(2), batch(2))
+    assert [line["mixed/short"] for line in trainer.lines.found.values()] == [0.5, 0.0]
+
+
+def test_a_line_that_is_not_full_survives_a_resume():
+    first, trainer = MixedShares(original_len=4, every=2), Fake()
+    first.on_train_start(trainer, None)  # type: ignore[arg-type]
+    feed(first, trainer, batch(0))
+    second = MixedShares(original_len=4, every=2)
+    second.load_state_dict(first.state_dict())
+    second.on_train_start(trainer, None)  # type: ignore[arg-type]
+    feed(second, trainer, batch(2))
+    assert trainer.lines.found[2]["mixed/short"] == 0.5
+
+
+def test_other_batches_are_refused():
+    with pytest.raises(ConfigError, match=r"callbacks\.mixed counts rows of data=mixed; choose it, or set callbacks"):
+        feed(MixedShares(original_len=4), Fake(), {"tokens": torch.zeros(1, 8)})
+
+
+def test_it_listens_to_a_real_training(tmp_path):
+    from aptlab.data.mixed import Mix, MixedData
+    from aptlab.data.tokenizers import Bytes
+    from aptlab.optim import AdamW, Cosine
+    from aptlab.tasks import LanguageTask
+
+    source = Texts(tuple("abcdefghij" * (1 + n % 9) for n in range(60)))
+    data = MixedData(
+        source, tokenizer=Bytes(), context=32, batch=4, mix=Mix(original_len=8), cache=str(tmp_path / "cache")
+    )
+    lines = Lines()
+    callbacks = [MixedShares(original_len=8, every=3)]
+    trainer = helpers.trainer(callbacks=callbacks, limit_val_batches=0, logger=lines)
+    torch.manual_seed(0)
+    net = tiny_decoder(vocab=257, gain=1.0)
+    trainer.fit(LanguageTask(net, optim=AdamW(lr=1e-3), schedule=Cosine()), datamodule=data)
+    assert set(lines.found) == {3, 6}
+    assert all(0 < line["mixed/short"] < 1 for line in lines.found.values())
+    assert data.state_dict()["micro_batches"] == 6

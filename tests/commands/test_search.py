@@ -1,0 +1,237 @@
+"""`aptlab search`, in this process, on a real checkpoint of a tiny random model, and killed in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from aptlab.commands import eval as evaluation
+from aptlab.commands import search as command
+from aptlab.commands.evaluating.session import make_data
+from aptlab.commands.loading import load
+from aptlab.commands.searching.progress import shown
+from aptlab.commands.searching.request import read
+from aptlab.config import build, compose
+from aptlab.errors import AptlabError
+from aptlab.nn.rope import LongRoPE, LongRoPE2
+from aptlab.search.meter import Meter
+from aptlab.search.needles import make_samples
+from aptlab.search.objectives import NeedlePpl
+from tests.commands.trained import CONTEXT, make_run, write_texts
+
+TARGET = 256
+SIZES = ("population=6", "parents=3", "iterations=2", "mutations=3", "crossovers=2", "samples=3")
+SMALL = [f"target={TARGET}", "device=cpu", *(f"search.{size}" for size in SIZES)]
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    return make_run(folder / "outputs", texts=write_texts(folder / "texts.jsonl", documents=60, words=200))
+
+
+@pytest.fixture
+def run(ckpt):
+    def call(*args: str, out: str = "out", workers: int = 1) -> dict:
+        assert command.run([f"ckpt={ckpt}", f"out={out}", f"workers={workers}", *SMALL, *args]) == 0
+        return json.loads(Path(out, "search.json").read_text())
+
+    return call
+
+
+def measurements(out: str = "out") -> list[dict]:
+    lines = map(json.loads, Path(out, "journal.jsonl").read_text().splitlines())
+    return [line for line in lines if "factors" in line]
+
+
+def test_the_option_can_be_used_at_once(run, ckpt, capsys):
+    found = run("rope=longrope2")
+    said = capsys.readouterr().out
+    rule = build(compose("train", ["rope=longrope2_256"]).resolved()["rope"])
+    assert rule == LongRoPE2(
+        factor=TARGET / CONTEXT,
+        original_len=CONTEXT,
+        target_len=TARGET,
+        long=tuple(found["found"]["factors"]),
+        critical_dim=found["found"]["first"],
+    )
+    assert f"use it   aptlab eval ckpt={ckpt} rope=longrope2_256" in said
+    assert "LongRoPE2, 16 -> 256 tokens (16x), needle_ppl, halving" in said
+    words = [f"ckpt={ckpt}", "device=cpu", "rope=longrope2_256", "tokens=512", "multiples=[1,2]", "out=measured"]
+    assert evaluation.run(words) == 0
+
+
+def test_the_score_is_that_of_the_rule_in_the_option(run, ckpt):
+    found = run("rope=longrope", "search.objective=needle_ppl", "search.strategy=published")
+    loaded = load(ckpt)
+    data = make_data(loaded, None)
+    asked = {"length": TARGET, "count": 3, "after": CONTEXT}
+    samples = make_samples(data.store.val, data.tokenizer, **asked)
+    rule = build(compose("train", ["rope=longrope_256"]).resolved()["rope"])
+    assert isinstance(rule, LongRoPE)
+    meter = Meter(loaded.net, {TARGET: samples}, objective=NeedlePpl(), rule_of=lambda factors: rule)
+    wanted = [answer for answer, _ in meter.losses(rule, TARGET, range(3))]
+    assert found["found"]["score"] == pytest.approx(sum(wanted) / 3, rel=1e-6)
+    assert found["scores"]["search"] == pytest.approx(found["found"]["score"], rel=1e-12)
+    assert found["found"]["tokens"] == sum(line["length"] * len(line["samples"]) for line in measurements())
+
+
+def test_the_table_holds_the_rules_that_need_no_search(run, capsys):
+    found = run("rope=longrope")
+    assert list(found["scores"]) == ["linear", "ntk", "yarn", "longrope guess", "search"]
+    assert found["objective"] == "ppl"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("linear ", "ntk ", "yarn ", "search "))][-4:] == [
+        "linear",
+        "ntk",
+        "yarn",
+        "search",
+    ]
+    assert {path.name for path in Path("out").iterdir()} >= {"journal.jsonl", "search.json", "figure.png"}
+    assert found["found"]["score"] <= min(found["scores"].values()) + 1e-3
+
+
+def test_a_mixed_objective_counts_in_losses_of_yarn(run):
+    found = run("rope=longrope2", "search.objective=mixed")
+    assert found["scores"]["yarn"] == pytest.approx(1.0)
+
+
+def test_the_same_command_measures_nothing_again(run):
+    first = run("rope=longrope2")
+    lines = measurements()
+    again = run("rope=longrope2")
+    assert measurements() == lines
+    assert again["found"] == first["found"]
+
+
+def test_processes_change_nothing(run):
+    one, two = run("rope=longrope2"), run("rope=longrope2", "name=other", out="two", workers=2)
+    assert two["found"] == one["found"]
+    assert two["losses"] == one["losses"]
+
+
+def test_a_fixed_critical_pair_is_searched_from(run):
+    assert run("rope=longrope2", "rope.critical_dim=3")["found"]["first"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, workers):
+    whole = run("rope=longrope2", "name=whole", out="whole")
+    words = [f"ckpt={ckpt}", "rope=longrope2", "out=out", f"workers={workers}", *SMALL]
+    process = subprocess.Popen([sys.executable, "-m", "aptlab", "search", *words], stdout=subprocess.DEVNULL)
+    journal, end = Path("out/journal.jsonl"), time.monotonic() + 120
+    while not journal.exists() or len(measurements()) < 8:
+        assert time.monotonic() < end
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = measurements()
+    again = run("rope=longrope2", workers=workers)
+    assert again["found"] == whole["found"]
+    assert measurements()[: len(done)] == done
+    assert len(measurements()) == len(measurements("whole"))
+
+
+def test_another_request_in_the_same_folder_is_refused(run):
+    run("rope=longrope2")
+    with pytest.raises(AptlabError, match=r"holds another search:\n  search\.population: 6 -> 7\n.*another out="):
+        run("rope=longrope2", "search.population=7")
+
+
+def test_a_name_that_is_taken_is_refused(run):
+    run("rope=longrope2")
+    with pytest.raises(AptlabError, match=r"name=longrope2_256: conf/rope/longrope2_256\.yaml is there already; choos"):
+        run("rope=longrope2", "seed=1", out="other")
+    with pytest.raises(AptlabError, match=r"name=yarn: rope=yarn is there already \(.*yarn\.yaml\); choose another na"):
+        run("rope=longrope2", "name=yarn")
+
+
+def test_factors_found_for_another_model_are_refused(run, tmp_path):
+    run("rope=longrope2")
+    texts = write_texts(tmp_path / "texts.jsonl")
+    narrow = make_run(tmp_path / "outputs", texts=texts, extra=("size.heads=4", "size.head_dim=8"))
+    with pytest.raises(AptlabError, match=r"rope\.long has 8 divisors, and a head of 8 dims needs 4"):
+        evaluation.run([f"ckpt={narrow}", "device=cpu", "rope=longrope2_256", "tokens=256"])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([f"target={CONTEXT}"], rf"target={CONTEXT} must be longer than the trained context of 16; use target=32 or"),
+        (["rope=yarn"], r"rope=YaRN has no factors to search; use rope=longrope or rope=longrope2"),
+        (["target=100000"], r"the validation text has .* tokens, and a sample takes 100,001; use more text"),
+        (["target=100"], r"a needle with its question takes 126 tokens, more than a sample of 100"),
+        (["search.step=99"], r"search\.step=99.* leaves 1 factors between 16 and 32 for 7 pairs; largest: 2"),
+        (["rope.critical_dim=8"], r"critical_dim=8"),
+        (["rope.temperature_on=keys"], r"temperature_on"),
+    ],
+)
+def test_what_the_checkpoint_does_not_allow_is_said_before_measuring(run, args, message):
+    with pytest.raises(AptlabError, match=message):
+        run("rope=longrope2", *args)
+    assert not Path("out/journal.jsonl").exists()
+    assert not Path("conf").exists()
+
+
+def test_a_model_without_rotary_positions_has_nothing_to_search(tmp_path):
+    texts = write_texts(tmp_path / "texts.jsonl", documents=60, words=200)
+    bare = make_run(tmp_path / "outputs", texts=texts, extra=("rope=none",))
+    with pytest.raises(AptlabError, match=r"trained with NoRope, whose frequencies have no base to rescale; use a"):
+        command.run([f"ckpt={bare}", *SMALL])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], r"target: a length is needed, in tokens, as in target=2048"),
+        (["target=0"], r"target: must be a finite number >= 1, got 0"),
+        (["target=2k"], r"target: expects int, got '2k'"),
+        (["target=64", "search.objective=needle"], r"search\.objective: .*'needle'; did you mean needle_ppl"),
+        (["target=64", "search.strategy=halvign"], r"search\.strategy: .*'halvign'; did you mean halving"),
+        (["target=64", "search.population=0"], r"search\.population"),
+        (["target=64", "search.parents=65"], r"search\.parents=65 is more than search\.population=64"),
+        (["target=64", "workers=0"], r"workers: must be a finite number >= 1"),
+        (["target=64", "name=a/b"], r"name: must be a name of letters, digits and _, got 'a/b'"),
+        (["target=64", "context=32"], r"context: is that of the checkpoint; set the length to reach with target="),
+        (["target=64", "tokenizer=bpe"], r"tokenizer: is that of the checkpoint"),
+        (["target=64", "rope.factor=8"], r"rope\.factor: is what target=… and the search say; leave it out"),
+        (["target=64", "rope.long=[1,2]"], r"rope\.long: is what target=… and the search say; leave it out"),
+        (["target=64", "data.batch=2"], r"data\.batch: choose the option first, as in data=text data\.batch=…"),
+        (["target=64", "rope=longrop"], r"rope=longrop: no such option; did you mean longrope"),
+    ],
+)
+def test_a_wrong_request_is_said_before_torch_is_needed(args, message):
+    with pytest.raises(AptlabError, match=message):
+        read(args)
+
+
+def test_reading_a_request_loads_no_torch():
+    code = "import sys; from aptlab.commands.searching.request import read; read(['target=2048']); "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_some_factors_stand_for_all():
+    assert shown([1.0]) == "1.00"
+    assert shown([float(i) for i in range(64)]) == "0.00 9.00 18.00 27.00 36.00 45.00 54.00 63.00"
+
+
+def test_torch_gets_its_threads_back(run):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run("rope=longrope2")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
