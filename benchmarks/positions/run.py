@@ -166,9 +166,11 @@ def precision_table(here: list[str]) -> str:
     for project in here:
         width = NARROW.get(project, HEAD_DIM)
         module = importlib.import_module(f"{PACKAGES[project]}_subject")
-        for subject in module.subjects(width):
-            if subject.name in FAR_KINDS[project]:
-                lines.append([project, subject.name, width, *(error_cell(subject, one) for one in POSITIONS)])
+        lines += [
+            [project, subject.name, width, *(error_cell(subject, one) for one in POSITIONS)]
+            for subject in module.subjects(width)
+            if subject.name in FAR_KINDS[project]
+        ]
     return table(head, lines)
 
 
@@ -198,8 +200,9 @@ def report(rows: list[Row], missing: list[list[str]], claims: list[list[str]], h
         Path(__file__).with_name("notes.md").read_text().strip(),
         "## Error of a score against float64, by position: mean / largest",
         precision_table(here),
-        f"Vectors of unit variance, float32, divided by the root of the head's size; head {HEAD_DIM} except where a peer "
-        "would need tens of gigabytes. The reference uses the subject's own frequencies in float64, so that only the "
+        f"Vectors of unit variance, float32, divided by the root of the head's size; head {HEAD_DIM} except where a "
+        "peer would need tens of gigabytes. The reference uses the subject's own frequencies in float64, so that only the "
+        ""
         "handling of positions is measured.",
         f"## Memory of angles for 10,000,000 positions, head {HEAD_DIM}",
         table(["project", "kept", "made in one pass", "what it is"], memory_rows(here)),

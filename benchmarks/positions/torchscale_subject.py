@@ -102,8 +102,8 @@ class TorchScale(Subject):
         parts.append(
             self.net(tokens_BT[:, :first], added(torch.ones(first, first, dtype=torch.bool).tril()), None, states)
         )
-        for at in range(first, tokens_BT.shape[1]):
-            parts.append(self.net(tokens_BT[:, at : at + 1], torch.zeros(1, at + 1), None, states))
+        rest = range(first, tokens_BT.shape[1])
+        parts += [self.net(tokens_BT[:, at : at + 1], torch.zeros(1, at + 1), None, states) for at in rest]
         return torch.cat(parts, dim=1)
 
     def cast(self, dtype: torch.dtype) -> TorchScale:
