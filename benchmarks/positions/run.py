@@ -201,7 +201,7 @@ def report(rows: list[Row], missing: list[list[str]], claims: list[list[str]], h
         "## Error of a score against float64, by position: mean / largest",
         precision_table(here),
         f"Vectors of unit variance, float32, divided by the root of the head's size; head {HEAD_DIM} except where a "
-        "peer would need tens of gigabytes. The reference uses the subject's own frequencies in float64, so that only the "
+        "peer would need tens of gigabytes. The reference uses the subject's own frequencies in float64: only the "
         ""
         "handling of positions is measured.",
         f"## Memory of angles for 10,000,000 positions, head {HEAD_DIM}",
