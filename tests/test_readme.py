@@ -11,6 +11,7 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
+from aptlab.commands.plotting.request import read as read_plot
 from aptlab.commands.sweep.request import plan as plan_sweep
 from aptlab.config import check, compose
 from aptlab.config.places import conf_dir
@@ -46,6 +47,8 @@ def test_a_command_line_is_accepted(line, capsys):
     elif name == "check" and any(arg.endswith("=-1") for arg in args):
         assert main([name, *args]) == 2
         assert "-1" in capsys.readouterr().err
+    elif name == "plot":
+        assert read_plot(args)
     elif COMMANDS[name].config:
         check(compose(name, args))
     elif name in ("ls", "show", "check", "completion"):

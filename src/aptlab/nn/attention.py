@@ -88,6 +88,7 @@ class FullAttention(nn.Module):
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         scale = None
         if in_kernel:
+            assert rotary is not None
             qk = rotate_heads(qk, self._fused_turn(rotary, step))
         elif rotary is not None:
             angles = step.angles(rotary)
