@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import math
-from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -57,17 +56,16 @@ VOCAB = 61
 GAIN = 8.0  # of matrices, so that attention is not uniform
 
 
-def options() -> list[str]:
+def names() -> list[str]:
     """Every option as the words that choose it, and the variants that declare something else than their option."""
     groups = library().groups
     found = [f"{group}={option}" for group in GROUPS for option in sorted(groups.get(group, {}))]
     return [*(word for word in found if word not in ("bias=none", "embed=none")), *VARIANTS]
 
 
-def subjects(head_dim: int = 16) -> Iterator[Subject]:
-    """All options and variants."""
-    for words in options():
-        yield Aptlab(words, head_dim=head_dim)
+def make(name: str, head_dim: int = 16) -> Subject:
+    """The subject of one name."""
+    return Aptlab(name, head_dim=head_dim)
 
 
 class Aptlab(Subject):

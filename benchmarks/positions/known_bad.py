@@ -48,5 +48,16 @@ CLAIMS = (
     ("x-transformers", "xpos", "10M", "section 1.5: overflow beyond 72,000 tokens"),
     ("torchscale", "xpos", "10M", "section 1.5: overflow beyond 72,000 tokens"),
 )
-KNOWN_BAD = tuple(Bad(project, PINS[project], name, law, source) for project, name, law, source in CLAIMS)
-# Cells that fail without a claim in the notes, found by this benchmark: said in the report, not expected.
+LLAMAS = ("default", "yarn", "longrope", "llama3", "proportional")
+LLAMAS_4 = ("llama4", "llama4 temperature", "llama4 chunked")
+FOUND_HERE = {
+    ("transformers", "bf16"): LLAMAS + LLAMAS_4,
+    ("transformers", "shift"): ("dynamic",),
+    ("rotary-embedding-torch", "bf16"): ("lang interpolated", "lang ntk", "lang learned", "xpos"),
+    ("x-transformers", "bf16"): ("rotary interpolated", "rotary ntk", "polar", "dynamic bias"),
+}
+KNOWN_BAD = tuple(Bad(project, PINS[project], name, law, source) for project, name, law, source in CLAIMS) + tuple(
+    Bad(project, PINS[project], name, law, "found by this benchmark")
+    for (project, law), names in FOUND_HERE.items()
+    for name in names
+)

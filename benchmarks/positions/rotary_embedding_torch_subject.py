@@ -30,10 +30,14 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-def subjects(head_dim: int = 16) -> Iterator[Subject]:
+def names() -> list[str]:
     """`lang` turns new queries by `offset`; "cached keys" and xpos by `rotate_queries_with_cached_keys`."""
-    for name in TYPES:
-        yield Lucidrains(name, head_dim=head_dim)
+    return list(TYPES)
+
+
+def make(name: str, head_dim: int = 16) -> Subject:
+    """The subject of one name."""
+    return Lucidrains(name, head_dim=head_dim)
 
 
 class Own(Turn):
@@ -131,14 +135,14 @@ def claims() -> Iterator[tuple[str, str, bool]]:
     turned = rotary.rotate_queries_or_keys(x)[0, 0].float()
     pairs, whole = (len(torch.unique(rows, dim=0)) for rows in (turned[:, :2], turned))
     found = f"1,000 positions give {whole} distinct rotations of 64 dims, {pairs} of the fastest pair"
-    yield "7: bfloat16 inputs get positions built in bfloat16", found, whole < 900
+    yield "7: bfloat16 inputs get positions built in bfloat16 (63 distinct rotations among 1,000)", found, whole < 900
     rotary, generator = RotaryEmbedding(64, use_xpos=True), torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1024, 64, generator=generator)
     whole_q, whole_k = rotary.rotate_queries_and_keys(q, k)
     last_q, keys = RotaryEmbedding(64, use_xpos=True).rotate_queries_with_cached_keys(q[:, :, -1:], k)
     ratio = ((last_q @ keys.mT) / (whole_q[:, :, -1:] @ whole_k.mT)).median().item()
     yield (
-        "8: xPos decoding centres queries and keys apart",
+        "8: xPos decoding centres queries and keys apart (logits x 0.76)",
         f"median ratio of logits at 1,024 keys: {ratio:.2f}",
         abs(ratio - 1) > 0.05,
     )

@@ -13,12 +13,15 @@ import importlib
 import importlib.metadata
 import importlib.util
 import math
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models lose by a second thread
 
 import torch
 
@@ -64,11 +67,12 @@ def main() -> None:
         if module is None:
             missing.append([project, PINS.get(project, ""), reason])
             continue
-        rows += [laws_of(subject) for subject in module.subjects()]
+        rows += [laws_of(project, module, name) for name in module.names()]
         claims += [[project, *row] for row in claim_rows(module)]
         print(f"{project}: {time.perf_counter() - began:.0f} s so far", file=sys.stderr, flush=True)
     if only is not None:
-        print(main_table(rows, [], Notes()))
+        notes = Notes()
+        print(main_table(rows, missing, notes), notes, sep="\n\n")
         return
     here = list(dict.fromkeys(row.project for row in rows))
     body = report(rows, missing, claims, here, began)
@@ -87,9 +91,15 @@ def loaded(project: str) -> tuple[Any, str]:
     return module, ""
 
 
-def laws_of(subject: Subject) -> Row:
-    found = {law.name: measure(subject, law) for law in LAWS}
-    return Row(subject.project, subject.version, subject.name, found)
+def laws_of(project: str, module: Any, name: str) -> Row:
+    """All laws on one kind; if it cannot be built, its error in every cell."""
+    try:
+        subject: Subject = module.make(name)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        found = {law.name: Measured(law=law.name, status="error", reason=reason) for law in LAWS}
+        return Row(project, importlib.metadata.version(project), name, found)
+    return Row(project, subject.version, name, {law.name: measure(subject, law) for law in LAWS})
 
 
 def claim_rows(module: Any) -> Iterator[list[str]]:
@@ -167,9 +177,8 @@ def precision_table(here: list[str]) -> str:
         width = NARROW.get(project, HEAD_DIM)
         module = importlib.import_module(f"{PACKAGES[project]}_subject")
         lines += [
-            [project, subject.name, width, *(error_cell(subject, one) for one in POSITIONS)]
-            for subject in module.subjects(width)
-            if subject.name in FAR_KINDS[project]
+            [project, name, width, *(error_cell(module.make(name, width), one) for one in POSITIONS)]
+            for name in FAR_KINDS[project]
         ]
     return table(head, lines)
 
@@ -201,13 +210,12 @@ def report(rows: list[Row], missing: list[list[str]], claims: list[list[str]], h
         "## Error of a score against float64, by position: mean / largest",
         precision_table(here),
         f"Vectors of unit variance, float32, divided by the root of the head's size; head {HEAD_DIM} except where a "
-        "peer would need tens of gigabytes. The reference uses the subject's own frequencies in float64: only the "
-        ""
-        "handling of positions is measured.",
+        "peer would need tens of gigabytes. The reference takes the subject's own frequencies, in float64, so that the "
+        "handling of positions alone is measured.",
         f"## Memory of angles for 10,000,000 positions, head {HEAD_DIM}",
         table(["project", "kept", "made in one pass", "what it is"], memory_rows(here)),
         "Made = bytes of all tensors that operations write on the way, on the CPU path.",
-        f"The whole run took {time.perf_counter() - began:.0f} s with {torch.get_num_threads()} threads.",
+        f"The whole run took {time.perf_counter() - began:.0f} s with OMP_NUM_THREADS={torch.get_num_threads()}.",
     ]
     return "\n\n".join(part for part in parts if part)
 

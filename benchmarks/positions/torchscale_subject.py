@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +22,14 @@ from aptlab.testing.precision import exact_scores
 PROJECT = "torchscale"
 
 
-def subjects(head_dim: int = 16) -> Iterator[Subject]:
-    """`xpos` and `t5`."""
-    for name in ("xpos", "t5"):
-        yield TorchScale(name, head_dim=head_dim)
+def names() -> list[str]:
+    """Its two kinds of positions."""
+    return ["xpos", "t5"]
+
+
+def make(name: str, head_dim: int = 16) -> Subject:
+    """The subject of one name."""
+    return TorchScale(name, head_dim=head_dim)
 
 
 class Stack(nn.Module):

@@ -23,10 +23,14 @@ PROJECT = "torchtune"
 LONGEST = 2048
 
 
-def subjects(head_dim: int = 16) -> Iterator[Subject]:
-    """`rope` and `llama3`."""
-    for name in ("rope", "llama3"):
-        yield TorchTune(name, head_dim=head_dim)
+def names() -> list[str]:
+    """Its two kinds of positions."""
+    return ["rope", "llama3"]
+
+
+def make(name: str, head_dim: int = 16) -> Subject:
+    """The subject of one name."""
+    return TorchTune(name, head_dim=head_dim)
 
 
 class TorchTune(Subject):

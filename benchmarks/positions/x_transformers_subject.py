@@ -34,10 +34,14 @@ BIASES: dict[str, dict[str, Any]] = {
 POLAR: dict[str, dict[str, Any]] = {"polar": {"polar_pos_emb": True}}
 
 
-def subjects(head_dim: int = 16) -> Iterator[Subject]:
+def names() -> list[str]:
     """All kinds of positions that attention itself sees."""
-    for name in (*ROTARY, *POLAR, *BIASES):
-        yield XTransformers(name, head_dim=head_dim)
+    return [*ROTARY, *POLAR, *BIASES]
+
+
+def make(name: str, head_dim: int = 16) -> Subject:
+    """The subject of one name."""
+    return XTransformers(name, head_dim=head_dim)
 
 
 class XTransformers(Subject):
