@@ -1,0 +1,81 @@
+"""The rules that are compared, each for one trained length and one factor. Legend: L trained length, s factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aptlab.commands.searching.problem import Problem
+from aptlab.nn.rope import NTK, Linear, Llama3, LongRoPE, LongRoPE2, NTKLiu, Rope, Standard, YaRN
+
+BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which rule's factors are searched, and by which objective (a name of `aptlab search`)."""
+
+    rule: type[LongRoPE] | type[LongRoPE2]
+    objective: str
+
+    def problem(self, *, original_len: int, factor: int, head_dim: int) -> Problem:
+        rule = self.rule(base=BASE, original_len=original_len, factor=factor)
+        return Problem(rule, head_dim, original_len, original_len * factor)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    search  factors to find on the network, else the rule is a formula
+    mixed   short windows keep the original rotation in fine-tuning (LongRoPE2, section 3.3); nothing without it
+    """
+
+    name: str
+    search: Search | None = None
+    mixed: bool = False
+
+    @property
+    def found_by(self) -> str:
+        """The method whose search finds the factors of this one."""
+        return self.name.removesuffix("_mixed")
+
+
+PPL, NEEDLE = "ppl", "needle_ppl"
+METHODS = {
+    method.name: method
+    for method in (
+        Method("none"),
+        Method("linear"),
+        Method("ntk"),
+        Method("ntk_liu"),
+        Method("yarn"),
+        Method("yarn_ratio"),
+        Method("llama3"),
+        Method("longrope", Search(LongRoPE, PPL)),
+        Method("longrope2", Search(LongRoPE2, NEEDLE)),
+        Method("longrope2_ppl", Search(LongRoPE2, PPL)),
+        Method("longrope2_mixed", Search(LongRoPE2, NEEDLE), mixed=True),
+    )
+}
+
+
+def formula(name: str, *, original_len: int, factor: int) -> Rope:
+    """The rule of a method that needs no search."""
+    same: dict[str, Any] = {"base": BASE}
+    stretch = {**same, "factor": factor}
+    known = {**stretch, "original_len": original_len}
+    match name:
+        case "none":
+            return Standard(**same)
+        case "linear":
+            return Linear(**stretch)
+        case "ntk":
+            return NTK(**stretch)
+        case "ntk_liu":
+            return NTKLiu(**known)
+        case "yarn" | "yarn_ratio":
+            return YaRN(**known, ramp="ratio" if name == "yarn_ratio" else "index")
+        case "llama3":
+            return Llama3(**known, low=1.0, high=4.0)
+    raise KeyError(name)

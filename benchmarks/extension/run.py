@@ -1,0 +1,241 @@
+"""Extend trained networks by every method, measure each, and write one line per measurement into a journal.
+
+    python benchmarks/extension/corpus.py --out outputs/corpus.jsonl
+    for seed in 0 1 2; do aptlab train recipe=context_base data.files=outputs/corpus.jsonl seed=$seed \\
+        run_dir=outputs/base$seed; done
+    python benchmarks/extension/run.py outputs/base0 outputs/base1 outputs/base2 --journal outputs/extension.jsonl
+    python benchmarks/extension/report.py outputs/extension.jsonl
+
+A seed is that of a base, of the search on it and of its fine-tuning. What stands in the journal is not measured again,
+so a run that was stopped, or that `--seconds` ended, goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aptlab.commands.loading import load
+from aptlab.commands.searching.problem import Problem
+from aptlab.commands.searching.session import samples_of
+from aptlab.models import Decoder
+from aptlab.nn.rope import Rope
+from aptlab.search.book import Book, Job, Values
+from aptlab.search.engine import Found, search
+from aptlab.search.meter import Meter
+from aptlab.search.needles import needle_tokens
+from aptlab.search.objectives import objective_of
+from aptlab.search.settings import Settings
+from aptlab.search.strategies import strategy_of
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import machine, versions
+from corpus import text_data, tokenizer
+from measure import perplexities, scores
+from methods import METHODS, Search, formula
+from tune import fine_tune
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One measurement. method "base" is the network as it was trained, at its own length."""
+
+    seed: int
+    factor: int
+    method: str
+    tuned: bool
+
+
+def units(seeds: list[int], factors: list[int], methods: list[str]) -> Iterator[Unit]:
+    """In the order in which a run that is cut short is worth most: all seeds of a method before the next method."""
+    for seed in seeds:
+        yield Unit(seed, 1, "base", False)
+    for tuned in (False, True):
+        for factor in factors:
+            for method in methods:
+                if METHODS[method].mixed and not tuned:
+                    continue
+                for seed in seeds:
+                    yield Unit(seed, factor, method, tuned)
+
+
+class Journal:
+    """Lines of JSON: searches and measurements, each on disk before the next begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
+
+    def find(self, **keys: Any) -> dict[str, Any] | None:
+        return next((line for line in self.lines if all(line.get(key) == keys[key] for key in keys)), None)
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class Study:
+    """Bases by seed, and what is done to them."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.asked, self.journal = asked, Journal(asked.journal)
+        self.device = torch.device(asked.device)
+        self.precision = "bf16-mixed" if self.device.type == "cuda" else "32-true"
+        self.where: dict[str, Any] = {"device": self.device, "precision": self.precision}
+        self.bases: dict[int, tuple[Decoder, int]] = {}
+        for folder in asked.bases:
+            loaded = load(folder, device=self.device)
+            self.bases[int(loaded.config["seed"])] = loaded.net, int(loaded.config["context"])
+
+    def run(self) -> None:
+        begun = time.perf_counter()
+        asked, wanted = self.asked, list(units(list(self.bases), self.asked.factors, self.asked.methods))
+        if self.journal.find(kind="setting") is None:
+            self.journal.add({"kind": "setting", **self.setting()})
+        for number, unit in enumerate(wanted, 1):
+            if self.journal.find(kind="result", **asdict(unit)):
+                continue
+            if time.perf_counter() - begun > asked.seconds:
+                print(f"{asked.seconds} seconds are over before {unit}; the same command goes on", flush=True)
+                return
+            start = time.perf_counter()
+            line = {"kind": "result", **asdict(unit), **self.measure(unit)}
+            self.journal.add({**line, "seconds": time.perf_counter() - start})
+            print(f"[{number}/{len(wanted)}] {told(self.journal.lines[-1])}", flush=True)
+        print(f"all {len(wanted)} measurements are in {asked.journal}", flush=True)
+
+    def setting(self) -> dict[str, Any]:
+        """What the report says about the machine and the budget."""
+        net, context = next(iter(self.bases.values()))
+        parameters = sum(weight.numel() for weight in net.parameters())
+        named = {key: value for key, value in vars(self.asked).items() if isinstance(value, int | float)}
+        versions_of = versions("torch", "triton", "aptlab")
+        return {"context": context, "parameters": parameters, "machine": machine(), "versions": versions_of, **named}
+
+    def measure(self, unit: Unit) -> dict[str, Any]:
+        """Perplexities by length, scores at the target, and what the rule was."""
+        asked, (base, context) = self.asked, self.bases[unit.seed]
+        target = context * unit.factor
+        rule = self.rule(unit)
+        net = base
+        if unit.tuned:
+            budget = {"steps": asked.steps, "tokens_per_step": asked.tokens_per_step, "seed": unit.seed}
+            mixed = METHODS[unit.method].mixed
+            net = fine_tune(base, rule, target=target, context=context, mixed=mixed, **budget, **self.where)
+        with turned(net, rule):
+            longest = max(unit.factor, 1)
+            ppl = perplexities(net, context=context, factor=longest, tokens=asked.text_tokens, **self.where)
+            counts = {"passkeys": asked.passkeys, "each": asked.ruler}
+            return {"ppl": ppl, "scores": scores(net, length=target, **counts, **self.where)}
+
+    def rule(self, unit: Unit) -> Rope:
+        base, context = self.bases[unit.seed]
+        if unit.method == "base":
+            return base.rope
+        method = METHODS[unit.method]
+        if method.search is None:
+            return formula(unit.method, original_len=context, factor=unit.factor)
+        head_dim = base.shape.head_sizes()[2]
+        problem = method.search.problem(original_len=context, factor=unit.factor, head_dim=head_dim)
+        keys = {"kind": "search", "seed": unit.seed, "factor": unit.factor, "method": method.found_by}
+        line = self.journal.find(**keys)
+        if line is None:
+            line = {**keys, **self.searched(problem, method.search, base, unit.seed)}
+            self.journal.add(line)
+        return problem.found(tuple(line["factors"]), line["first"])
+
+    def searched(self, problem: Problem, asked: Search, base: Decoder, seed: int) -> dict[str, Any]:
+        """The factors that `aptlab search` would find on this network with the same settings."""
+        settings = Settings(
+            objective=asked.objective,  # type: ignore[arg-type]
+            strategy="halving",
+            population=self.asked.population,
+            iterations=self.asked.iterations,
+            mutations=self.asked.population // 4,
+            crossovers=self.asked.population // 4,
+            parents=self.asked.population // 2,
+        )
+        objective = objective_of(asked.objective)
+        encoder = tokenizer() if objective.needles else None
+        least = needle_tokens(encoder) if encoder is not None else 1
+        strategy = strategy_of(settings.strategy).fitted(problem.target, least)
+        texts = samples_of(problem, settings.samples, strategy, text_data().store.val, encoder, seed)
+        begun = time.perf_counter()
+        with turned(base, base.rope):
+            meter = Meter(base, texts, objective=objective, rule_of=problem.rule_of, **self.where)
+
+            def evaluate(jobs: Any) -> list[Values]:
+                return [meter(Job(job.factors, job.length, job.samples)) for job in jobs]
+
+            book = Book(evaluate, target=problem.target, samples=settings.samples)
+            result: Found = search(
+                problem.starts(settings.step),
+                evolution=settings.evolution(),
+                strategy=strategy,
+                book=book,
+                seed=seed,
+            )
+        return {
+            "factors": result.factors,
+            "first": result.first,
+            "score": result.score,
+            "tokens": result.tokens,
+            "seconds": time.perf_counter() - begun,
+        }
+
+
+@contextlib.contextmanager
+def turned(net: Decoder, rule: Rope) -> Iterator[None]:
+    """`net` by this rule; afterwards by its own again."""
+    own = net.rope
+    net.swap_rope(rule)
+    try:
+        yield
+    finally:
+        net.swap_rope(own)
+
+
+def told(line: dict[str, Any]) -> str:
+    """One line of progress."""
+    ppl, got = line["ppl"], line["scores"]
+    ruler = [got[name] for name in got if name != "passkey"]
+    kept, reached = next(iter(ppl.values())), list(ppl.values())[-1]
+    return (
+        f"seed {line['seed']} x{line['factor']} {line['method']}{' tuned' * line['tuned']}: ppl {kept:.2f} to "
+        f"{reached:.2f}, pass key {got['passkey']:.0%}, RULER {sum(ruler) / len(ruler):.0%}, {line['seconds']:.1f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bases", nargs="+", help="run folders of recipe=context_base, one per seed")
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--factors", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--steps", type=int, default=24, help="of fine-tuning")
+    parser.add_argument("--tokens-per-step", type=int, default=65_536)
+    parser.add_argument("--text-tokens", type=int, default=262_144, help="validation tokens for perplexities")
+    parser.add_argument("--passkeys", type=int, default=16)
+    parser.add_argument("--ruler", type=int, default=6, help="samples of each of the 13 tasks")
+    parser.add_argument("--population", type=int, default=32, help="of a search, half of the published")
+    parser.add_argument("--iterations", type=int, default=20, help="of a search, half of the published")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no measurement after this time")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    Study(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    main()
