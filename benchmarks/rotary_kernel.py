@@ -5,17 +5,17 @@ it best (it then works in place). They are given cosines and sines made before; 
 Caches are flushed before every timed call; times are medians.
 
     python benchmarks/rotary_kernel.py            the table
-    python benchmarks/rotary_kernel.py --sweep    tile sizes of the kernel
+    python benchmarks/rotary_kernel.py --sweep    tiles of the kernel, at 8,192 and 16,384
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -27,7 +27,10 @@ from aptlab.ops.triton import rotary as kernel
 from common import table, write
 
 SHAPES = [(2048, 8, 2, 64), (8192, 32, 8, 128), (16384, 32, 8, 128), (131072, 32, 8, 128)]  # T H K D
-WHERES = (None, "before")  # kinds of work that --sweep tries tiles on
+FORWARD = [None, *(kernel.Tile(heads, warps) for heads in (4, 8, 16) for warps in (2, 4, 8))]  # None: the kernel's own
+SIZES = [(8, 4, 4), (8, 4, 5), (8, 4, 6), (8, 4, 8), (4, 2, 10), (8, 2, 8), (16, 4, 4), (16, 8, 2)]
+BACKWARD = [kernel.Tile(*sizes) for sizes in SIZES]  # heads, warps, programs
+SWEEP = (("half", None), ("half", "before"), ("interleaved", None))
 Arm = Callable[[], object]
 
 
@@ -170,7 +173,9 @@ def timed(run: Arm) -> float:
     from triton.testing import do_bench
 
     with torch.no_grad() if not getattr(run, "grad", False) else torch.enable_grad():
-        return do_bench(run, warmup=20, rep=100, return_mode="median")
+        time = do_bench(run, warmup=20, rep=100, return_mode="median")
+    assert isinstance(time, float)
+    return time
 
 
 def check_ours(work: Work, layout: str, where: str | None) -> None:
@@ -222,29 +227,42 @@ def backward_peer(work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tenso
 
 
 def sweep() -> None:
-    work = Work(*SHAPES[2])
-    target = torch.empty_like(work.qk)
-    copy = timed(lambda: target.copy_(work.qk))
-    x = work.qk.transpose(1, 2)
+    for shape in SHAPES[1:3]:
+        work = Work(*shape)
+        target = torch.empty_like(work.qk)
+        print(f"T {work.tokens:,}: copy {timed(lambda: target.copy_(work.qk)):.4f} ms", flush=True)  # noqa: B023
+        for layout, where in SWEEP:
+            sweep_forward(work, layout, where)
+        sweep_backward(work, "half", "before")
+
+
+def arguments(work: Work, layout: str, where: str | None) -> tuple[Any, ...]:
+    """Of the kernel, behind the heads."""
+    turn = work.turn(layout, where)
+    weight = turn.norm.weight if turn.norm else None
+    how = kernel.How(work.heads, layout == "interleaved", kernel.NORMS[where], 1e-6, 1.0)
+    return turn.positions, turn.tables, None, weight, None, how
+
+
+def sweep_forward(work: Work, layout: str, where: str | None) -> None:
+    """Milliseconds of every tile; each must give the same heads."""
+    x, given = work.qk.transpose(1, 2), arguments(work, layout, where)
+    right = kernel.forward(x, *given)
+    for tile in FORWARD:
+        name = "the kernel's own" if tile is None else f"{tile.heads} heads, {tile.warps} warps"
+        error = (kernel.forward(x, *given, tile=tile).float() - right.float()).abs().max().item()
+        assert error <= 0.04, f"{name} differs by {error}"
+        once = timed(lambda: kernel.forward(x, *given, tile=tile))  # noqa: B023
+        print(f"  forward  {layout:11} norm={where!s:6} {once:.4f} ms  {name}", flush=True)
+
+
+def sweep_backward(work: Work, layout: str, where: str) -> None:
+    x, given = work.qk.transpose(1, 2), arguments(work, layout, where)
     dy = torch.randn_like(x)
-    print(f"copy {copy:.4f} ms")
-    for layout, where in itertools.product(("half", "interleaved"), WHERES):
-        turn = work.turn(layout, where)
-        weight = turn.norm.weight if turn.norm else None
-        found = []
-        for blocks, warps in itertools.product((4, 8, 16), (2, 4, 8)):
-            given = {
-                "queries": work.heads, "interleaved": layout == "interleaved", "norm": kernel.NORMS[where],
-                "eps": 1e-6, "factor": 1.0, "tile": (blocks, warps),
-            }  # fmt: skip
-            a, b = (turn.positions, turn.tables), (weight, None)
-            once = timed(lambda: kernel.forward(x, *a, *b, **given))  # noqa: B023
-            back = timed(lambda: kernel.backward(dy, x, *a, *b, **given))  # noqa: B023
-            found.append((once, back, blocks, warps))
-        best = sorted(found)[:3], sorted(found, key=lambda row: row[1])[:3]
-        for label, rows in zip(("forward", "backward"), best, strict=True):
-            text = "  ".join(f"{row[label == 'backward']:.4f} ms at {row[2]} heads, {row[3]} warps" for row in rows)
-            print(f"{layout} norm={where} {label}: {text}", flush=True)
+    for tile in BACKWARD:
+        once = timed(lambda: kernel.backward(dy, x, *given, tile=tile))  # noqa: B023
+        text = f"{tile.heads} heads, {tile.warps} warps, {tile.programs} programs"
+        print(f"  backward {layout:11} norm={where:6} {once:.4f} ms  {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,22 @@ def test_the_kernel_is_float64_to_a_unit_in_the_last_place_forward_and_backward(
     assert "all cases passed" in done.stdout
 
 
+def test_float32_heads_are_rounded_once_where_the_frequencies_are_given():
+    """10 million tokens away, to half a unit in the last place of each value, as float64 rounds it."""
+    pytest.importorskip("triton", reason="the cases import the kernel")
+    from tests.ops.kernel_cases import exact, lengths, tables_of, theta_of, units
+
+    theta = theta_of(8)
+    x = torch.randn(2, 5, 7, 16, generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(7).unsqueeze(0) + 10_000_000
+    turn = Turn(positions, tables_of(8), queries=3, theta=theta)
+    wanted = exact(x, turn, theta, "half")
+    assert units(rotate_heads(x, turn), wanted, torch.float32, floor=1e-6) <= 0.5
+    by_tables = rotate_heads(x, turn._replace(theta=None))
+    assert units(by_tables, wanted, torch.float32, floor=1e-6) > 2
+    assert units(by_tables, wanted, torch.float32, size=lengths(wanted, 8, "half")) <= 2
+
+
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_heads_turn_as_the_rotary_module_turns_them(layout):
     rotary = RotaryEmbedding(Standard(layout=layout), head_dim=16)

@@ -31,6 +31,7 @@ class Turn(NamedTuple):
 
     positions  int [B or 1, T]
     tables     float32 [4, 4096, P]: cos and sin of hi · 4096 · theta, cos and sin of lo · theta
+    theta      float64 [P], the radians per token that the tables are made of: float32 heads turn by these
     queries    the first heads, which `scale` multiplies and which have the first row of the norm's weight
     factor     on cos and sin
     scale      float32 [B or 1, T]
@@ -43,17 +44,24 @@ class Turn(NamedTuple):
     norm: Norm | None = None
     factor: float = 1.0
     scale: Tensor | None = None
+    theta: Tensor | None = None
 
 
 def rotate_heads_reference(x_BNTD: Tensor, turn: Turn) -> Tensor:
-    """[norm ->] rotation [-> norm] [-> scale of queries], in float32 (float64 for float64), rounded once."""
-    wide = x_BNTD if x_BNTD.dtype == torch.float64 else x_BNTD.float()
+    """[norm ->] rotation [-> norm] [-> scale of queries], rounded once.
+
+    Errors against float64, in units in the last place of the output (of the pair's length sqrt(a² + b²) where said):
+
+    bfloat16, float16     1; arithmetic is float32, so a value far below its pair's length is off by more of its own
+    float32 with theta    1 (0.50 measured); arithmetic and angles are float64
+    float32 by tables     2 of the pair's length (1.41 measured): arithmetic is float64, but each of the two factors of
+                          the angle is rounded by up to sqrt(2) · 2^-25, 1.42 units together, and the output by a half
+    """
+    exact = x_BNTD.dtype in (torch.float32, torch.float64)
+    wide = x_BNTD.double() if exact else x_BNTD.float()
     if turn.norm is not None and turn.norm.where == "before":
         wide = normed(wide, turn.norm, turn.queries)
-    hi_cos, hi_sin, lo_cos, lo_sin = turn.tables
-    hi, lo = turn.positions.div(STEP, rounding_mode="floor"), turn.positions % STEP
-    cos = (hi_cos[hi] * lo_cos[lo] - hi_sin[hi] * lo_sin[lo]).unsqueeze(1) * turn.factor
-    sin = (hi_sin[hi] * lo_cos[lo] + hi_cos[hi] * lo_sin[lo]).unsqueeze(1) * turn.factor
+    cos, sin = (x.unsqueeze(1) * turn.factor for x in angles(turn, wide.dtype))
     wide = rotate_reference(wide, cos, sin, layout=turn.layout)
     if turn.norm is not None and turn.norm.where == "after":
         wide = normed(wide, turn.norm, turn.queries)
@@ -61,6 +69,18 @@ def rotate_heads_reference(x_BNTD: Tensor, turn: Turn) -> Tensor:
         q, k = wide.tensor_split([turn.queries], dim=1)
         wide = torch.cat((q * turn.scale[:, None, :, None], k), dim=1)
     return wide.to(x_BNTD.dtype)
+
+
+def angles(turn: Turn, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [B or 1, T, P]."""
+    if turn.theta is not None and dtype == torch.float64:
+        angle = turn.positions.unsqueeze(-1) * turn.theta
+        return angle.cos(), angle.sin()
+    hi, lo = turn.positions.div(STEP, rounding_mode="floor"), turn.positions % STEP
+    hi_cos, hi_sin, lo_cos, lo_sin = (
+        table[at].to(dtype) for table, at in zip(turn.tables, (hi, hi, lo, lo), strict=True)
+    )
+    return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
 
 
 def normed(x_BNTD: Tensor, norm: Norm, queries: int) -> Tensor:
@@ -72,7 +92,7 @@ def normed(x_BNTD: Tensor, norm: Norm, queries: int) -> Tensor:
 
 
 def rotate_heads(x_BNTD: Tensor, turn: Turn) -> Tensor:
-    """Rotated heads [B, N, T, D], the same numbers as `rotate_heads_reference`; x may be a strided view.
+    """Rotated heads [B, N, T, D], with the errors of `rotate_heads_reference`; x may be a strided view.
 
     Gradients reach x and the norm's weight, not the tables.
     """
@@ -80,10 +100,16 @@ def rotate_heads(x_BNTD: Tensor, turn: Turn) -> Tensor:
         return rotate_heads_reference(x_BNTD, turn)
     norm = turn.norm or Norm(None, 0.0, "")
     kind = {"": 0, "before": 1, "after": 2}[norm.where]
-    x_BNTD = x_BNTD if x_BNTD.stride(-1) == 1 else x_BNTD.contiguous()
+    weight = None if norm.weight is None else norm.weight.contiguous()
+    scale = None if turn.scale is None else adjacent(turn.scale)
     how = (turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
     run = _rotated if torch.compiler.is_compiling() else _Rotated.apply  # the op costs a small model 0.1 ms a call
-    return run(x_BNTD, turn.positions, turn.tables, norm.weight, turn.scale, *how)
+    return run(adjacent(x_BNTD), adjacent(turn.positions), turn.tables, turn.theta, weight, scale, *how)
+
+
+def adjacent(x: Tensor) -> Tensor:
+    """x with neighbours of the last dim side by side, as the kernel reads them."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def fused(x: Tensor) -> bool:
@@ -96,6 +122,7 @@ def _rotated(
     x: Tensor,
     positions: Tensor,
     tables: Tensor,
+    theta: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     queries: int,
@@ -106,14 +133,12 @@ def _rotated(
 ) -> Tensor:
     from aptlab.ops.triton import rotary as kernel
 
-    return kernel.forward(
-        x, positions, tables, weight, scale,
-        queries=queries, interleaved=interleaved, norm=norm, eps=eps, factor=factor,
-    )  # fmt: skip
+    how = kernel.How(queries, interleaved, norm, eps, factor)
+    return kernel.forward(x, positions, tables, theta, weight, scale, how)
 
 
 @_rotated.register_fake
-def _(x, positions, tables, weight, scale, queries, interleaved, norm, eps, factor):
+def _(x, positions, tables, theta, weight, scale, queries, interleaved, norm, eps, factor):
     batch, heads, tokens, head_dim = x.shape
     return x.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
 
@@ -124,6 +149,7 @@ def _turned_back(
     x: Tensor,
     positions: Tensor,
     tables: Tensor,
+    theta: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     queries: int,
@@ -134,15 +160,13 @@ def _turned_back(
 ) -> tuple[Tensor, Tensor]:
     from aptlab.ops.triton import rotary as kernel
 
-    dx, dw = kernel.backward(
-        dy, x, positions, tables, weight, scale,
-        queries=queries, interleaved=interleaved, norm=norm, eps=eps, factor=factor,
-    )  # fmt: skip
+    how = kernel.How(queries, interleaved, norm, eps, factor)
+    dx, dw = kernel.backward(dy, x, positions, tables, theta, weight, scale, how)
     return dx, dy.new_empty(0) if dw is None else dw
 
 
 @_turned_back.register_fake
-def _(dy, x, positions, tables, weight, scale, queries, interleaved, norm, eps, factor):
+def _(dy, x, positions, tables, theta, weight, scale, queries, interleaved, norm, eps, factor):
     batch, heads, tokens, head_dim = dy.shape
     dx = dy.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
     return dx, dy.new_empty(0) if weight is None else torch.empty_like(weight)
@@ -152,33 +176,34 @@ class _Rotated(torch.autograd.Function):
     """The op without the dispatcher, for eager code."""
 
     @staticmethod
-    def forward(ctx, x, positions, tables, weight, scale, queries, interleaved, norm, eps, factor):
+    def forward(ctx, x, positions, tables, theta, weight, scale, *how):
         from aptlab.ops.triton import rotary as kernel
 
-        ctx.save_for_backward(x if norm else None, positions, tables, weight, scale)
-        ctx.how = {"queries": queries, "interleaved": interleaved, "norm": norm, "eps": eps, "factor": factor}
-        return kernel.forward(x, positions, tables, weight, scale, **ctx.how)
+        ctx.how = kernel.How(*how)
+        ctx.save_for_backward(x if ctx.how.norm else None, positions, tables, theta, weight, scale)
+        return kernel.forward(x, positions, tables, theta, weight, scale, ctx.how)
 
     @staticmethod
     def backward(ctx, *grads):
         from aptlab.ops.triton import rotary as kernel
 
-        x, *rest = ctx.saved_tensors
-        dx, dw = kernel.backward(grads[0], grads[0] if x is None else x, *rest, **ctx.how)
-        return dx, None, None, dw, None, None, None, None, None, None
+        x, positions, tables, theta, weight, scale = ctx.saved_tensors
+        x = grads[0] if x is None else x
+        dx, dw = kernel.backward(grads[0], x, positions, tables, theta, weight, scale, ctx.how)
+        return dx, None, None, None, dw, None, None, None, None, None, None
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, positions, tables, weight, scale, *rest = inputs
-    norm = rest[2]
-    ctx.save_for_backward(x if norm else None, positions, tables, weight, scale)
-    ctx.rest = rest
+    x, *given, queries, interleaved, norm, eps, factor = inputs
+    ctx.save_for_backward(x if norm else None, *given)
+    ctx.how = queries, interleaved, norm, eps, factor
 
 
 def _back(ctx, dy: Tensor):
-    x, positions, tables, weight, scale = ctx.saved_tensors
-    dx, dw = _turned_back(dy, dy if x is None else x, positions, tables, weight, scale, *ctx.rest)
-    return dx, None, None, None if weight is None else dw, None, None, None, None, None, None
+    x, *given = ctx.saved_tensors
+    dx, dw = _turned_back(dy, dy if x is None else x, *given, *ctx.how)
+    weight = given[3]
+    return dx, None, None, None, None if weight is None else dw, None, None, None, None, None, None
 
 
 _rotated.register_autograd(_back, setup_context=_keep)

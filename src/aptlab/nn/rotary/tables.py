@@ -33,6 +33,7 @@ class RotaryEmbedding(nn.Module):
     """
 
     tables: Tensor
+    theta: Tensor
 
     def __init__(self, rule: Rope, *, head_dim: int, heads: int = 1, kv_heads: int = 1) -> None:
         super().__init__()
@@ -43,6 +44,7 @@ class RotaryEmbedding(nn.Module):
         self.adaptive = self.regimes > 1 and self.of_head is None
         self.combine = groups_of(rule.combine(head_dim))
         self.register_buffer("tables", self._tables(), persistent=False)
+        self.register_buffer("theta", self._theta(), persistent=False)
 
     @property
     def simple(self) -> bool:
@@ -76,10 +78,14 @@ class RotaryEmbedding(nn.Module):
             parts.append(torch.stack((hi_NP.cos(), hi_NP.sin(), lo_NP.cos(), lo_NP.sin())).float())
         return torch.cat(parts, dim=1)
 
+    def _theta(self) -> Tensor:
+        """Radians per token of the first regime, float64 [P]: float32 heads turn by these in the kernel."""
+        return torch.tensor(self.rule.regimes(self.head_dim)[0], dtype=torch.float64, device="cpu")
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
         """Follow the device, never the dtype: bfloat16 tables ruin positions beyond 256."""
         device = fn(torch.empty(0, device=self.tables.device)).device
-        self.tables = self._tables().to(device)
+        self.tables, self.theta = self._tables().to(device), self._theta().to(device)
         return self
 
     def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:

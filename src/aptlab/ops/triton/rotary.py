@@ -1,14 +1,18 @@
 # pyright: reportOperatorIssue=false, reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportAssignmentType=false
 """Rotation of all query and key heads of a token in one pass over memory, with RMS norm fused in if asked.
 
-Legend: B batch, N query and key heads side by side, T tokens, D head dim, P pairs that turn. One program reads one
-token (or several, backwards): cosines and sines come from two small tables that stay in the cache of the device and
-serve every head. Products are float32 and rounded once, at the store. Offsets are 64-bit.
+Legend: B batch, N query and key heads side by side, T tokens, H heads of a tile, D head dim, P pairs that turn, R dims
+that stay. A program reads one token (several, where weights get gradients): its cosines and sines come from two small
+tables that stay in the cache of the device and serve every head.
+
+Results are rounded once, at the store. Arithmetic is float32 for bfloat16 and float16, and float64 for float32, whose
+output would show what a float32 product loses. Offsets are 64-bit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -19,259 +23,317 @@ NORMS = {None: 0, "before": 1, "after": 2}
 
 
 @triton.jit
-def _angles(position, tables, factor, i_P, seen_P, P: tl.constexpr):
-    """Cosine and sine [1, P] of position · theta, from position = hi · 4096 + lo."""
-    size = 4096 * P
-    hi, lo = (position // 4096) * P, (position % 4096) * P
-    hi_cos = tl.load(tables + hi + i_P, mask=seen_P, other=0.0)
-    hi_sin = tl.load(tables + size + hi + i_P, mask=seen_P, other=0.0)
-    lo_cos = tl.load(tables + 2 * size + lo + i_P, mask=seen_P, other=0.0)
-    lo_sin = tl.load(tables + 3 * size + lo + i_P, mask=seen_P, other=0.0)
-    cos = (hi_cos * lo_cos - hi_sin * lo_sin) * factor
-    sin = (hi_sin * lo_cos + hi_cos * lo_sin) * factor
-    return cos[None, :], sin[None, :]
+def _angles(
+    position, tables, theta, FACTOR: tl.constexpr, KIND: tl.constexpr, P: tl.constexpr, BP: tl.constexpr,
+    KEEP: tl.constexpr,
+):  # fmt: skip
+    """Cosine and sine [1, P] of position · theta: by the tables, where position = hi · 4096 + lo, or in float64."""
+    p = tl.arange(0, BP)
+    seen = p < P
+    if theta is None:
+        size = 4096 * P
+        hi, lo = (position // 4096) * P + p, (position % 4096) * P + p
+        hi_cos = tl.load(tables + hi, mask=seen, other=0.0, eviction_policy=KEEP).to(KIND)
+        hi_sin = tl.load(tables + size + hi, mask=seen, other=0.0, eviction_policy=KEEP).to(KIND)
+        lo_cos = tl.load(tables + 2 * size + lo, mask=seen, other=0.0, eviction_policy=KEEP).to(KIND)
+        lo_sin = tl.load(tables + 3 * size + lo, mask=seen, other=0.0, eviction_policy=KEEP).to(KIND)
+        cos, sin = hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
+    else:
+        angle = position.to(tl.float64) * tl.load(theta + p, mask=seen, other=0.0)
+        cos, sin = tl.cos(angle), tl.sin(angle)
+    factor = tl.full((1,), FACTOR, KIND)  # an argument of a kernel would be float32
+    return (cos * factor)[None, :], (sin * factor)[None, :]
 
 
 @triton.jit
 def _read(
-    rows, seen_H, i_P, seen_P, P: tl.constexpr, BP: tl.constexpr, BH: tl.constexpr, INTERLEAVED: tl.constexpr
+    rows, seen, KIND: tl.constexpr, P: tl.constexpr, BP: tl.constexpr, R: tl.constexpr, BR: tl.constexpr,
+    BH: tl.constexpr, INTERLEAVED: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """First and second members [H, P] of the pairs, float32."""
+    """First and second members [H, P] of the pairs and the rest [H, R], as KIND."""
+    rows, seen, p = rows[:, None], seen[:, None], tl.arange(0, BP)[None, :]
     if INTERLEAVED:
-        c = tl.arange(0, 2 * BP)
-        both = tl.load(rows[:, None] + c[None, :], mask=seen_H[:, None] & (c < 2 * P)[None, :], other=0.0).to(
-            tl.float32
-        )
+        c = tl.arange(0, 2 * BP)[None, :]
+        both = tl.load(rows + c, mask=seen & (c < 2 * P), other=0.0, eviction_policy=KEEP).to(KIND)
         a, b = tl.split(tl.reshape(both, (BH, BP, 2)))
     else:
-        seen = seen_H[:, None] & seen_P[None, :]
-        a = tl.load(rows[:, None] + i_P[None, :], mask=seen, other=0.0).to(tl.float32)
-        b = tl.load(rows[:, None] + P + i_P[None, :], mask=seen, other=0.0).to(tl.float32)
-    return a, b
+        a = tl.load(rows + p, mask=seen & (p < P), other=0.0, eviction_policy=KEEP).to(KIND)
+        b = tl.load(rows + P + p, mask=seen & (p < P), other=0.0, eviction_policy=KEEP).to(KIND)
+    r = a
+    if R > 0:
+        i = tl.arange(0, BR)[None, :]
+        r = tl.load(rows + 2 * P + i, mask=seen & (i < R), other=0.0, eviction_policy=KEEP).to(KIND)
+    return a, b, r
 
 
 @triton.jit
 def _write(
-    rows, seen_H, a, b, i_P, seen_P, P: tl.constexpr, BP: tl.constexpr, BH: tl.constexpr, INTERLEAVED: tl.constexpr
+    rows, seen, a, b, r, P: tl.constexpr, BP: tl.constexpr, R: tl.constexpr, BR: tl.constexpr,
+    BH: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
     kind = rows.dtype.element_ty
+    rows, seen, p = rows[:, None], seen[:, None], tl.arange(0, BP)[None, :]
     if INTERLEAVED:
-        c = tl.arange(0, 2 * BP)
+        c = tl.arange(0, 2 * BP)[None, :]
         both = tl.reshape(tl.join(a, b), (BH, 2 * BP))
-        tl.store(rows[:, None] + c[None, :], both.to(kind), mask=seen_H[:, None] & (c < 2 * P)[None, :])
+        tl.store(rows + c, both.to(kind), mask=seen & (c < 2 * P))
     else:
-        seen = seen_H[:, None] & seen_P[None, :]
-        tl.store(rows[:, None] + i_P[None, :], a.to(kind), mask=seen)
-        tl.store(rows[:, None] + P + i_P[None, :], b.to(kind), mask=seen)
+        tl.store(rows + p, a.to(kind), mask=seen & (p < P))
+        tl.store(rows + P + p, b.to(kind), mask=seen & (p < P))
+    if R > 0:
+        i = tl.arange(0, BR)[None, :]
+        tl.store(rows + 2 * P + i, r.to(kind), mask=seen & (i < R))
 
 
 @triton.jit
-def _weights(weight_ptr, first, second, seen_P, D: tl.constexpr):
-    """The norm's weights of both members of every pair, of queries and of keys, float32 [P] each."""
-    wq_first = tl.load(weight_ptr + first, mask=seen_P, other=0.0).to(tl.float32)
-    wq_second = tl.load(weight_ptr + second, mask=seen_P, other=0.0).to(tl.float32)
-    wk_first = tl.load(weight_ptr + D + first, mask=seen_P, other=0.0).to(tl.float32)
-    wk_second = tl.load(weight_ptr + D + second, mask=seen_P, other=0.0).to(tl.float32)
-    return wq_first, wq_second, wk_first, wk_second
+def _weights(
+    weight, ROW: tl.constexpr, KIND: tl.constexpr, D: tl.constexpr, P: tl.constexpr, BP: tl.constexpr,
+    R: tl.constexpr, BR: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
+    """The norm's weights of both members [1, P] of the pairs and of the rest [1, R]; ones where there are none."""
+    if weight is None:
+        a, r = tl.full((BP,), 1.0, KIND), tl.full((BR,), 1.0, KIND)
+        b = a
+    else:
+        p, i = tl.arange(0, BP), tl.arange(0, BR)
+        own = weight + ROW * D
+        a = tl.load(own + tl.where(INTERLEAVED, 2 * p, p), mask=p < P, other=0.0).to(KIND)
+        b = tl.load(own + tl.where(INTERLEAVED, 2 * p + 1, P + p), mask=p < P, other=0.0).to(KIND)
+        r = tl.load(own + 2 * P + i, mask=i < R, other=0.0).to(KIND)
+    return a[None, :], b[None, :], r[None, :]
+
+
+@triton.jit
+def _normed(a, b, r, EPS: tl.constexpr, D: tl.constexpr, R: tl.constexpr):
+    """Heads over their root mean square, and its inverse [H, 1]."""
+    square = tl.sum(a * a, 1) + tl.sum(b * b, 1)
+    if R > 0:
+        square += tl.sum(r * r, 1)
+    inverse = tl.rsqrt(square / D + tl.full((1,), EPS, square.dtype))[:, None]  # an argument would be float32
+    return a * inverse, b * inverse, r * inverse, inverse
 
 
 @triton.jit
 def _forward(
-    x_ptr, out_ptr, positions_ptr, tables_ptr, weight_ptr, scale_ptr,
-    T, x_b, x_h, x_t, out_b, out_h, out_t, positions_b, scale_b, eps, factor,
-    Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
-    BH: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr,
-    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, WEIGHTED: tl.constexpr, SCALED: tl.constexpr,
+    x_ptr, out_ptr, positions_ptr, tables_ptr, theta_ptr, weight_ptr, scale_ptr,
+    T, x_b, x_h, x_t, out_b, out_h, out_t, positions_b, scale_b,
+    FACTOR: tl.constexpr, EPS: tl.constexpr, KIND: tl.constexpr,
+    Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, P: tl.constexpr, R: tl.constexpr,
+    BP: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr,
+    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, BACK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     b, t = row // T, row % T
-    i_P, i_R = tl.arange(0, BP), tl.arange(0, BR)
-    seen_P, seen_R = i_P < P, i_R < D - 2 * P
-    cos, sin = _angles(tl.load(positions_ptr + b * positions_b + t).to(tl.int64), tables_ptr, factor, i_P, seen_P, P)
-    first = tl.where(INTERLEAVED, 2 * i_P, i_P)
-    second = tl.where(INTERLEAVED, 2 * i_P + 1, P + i_P)
-    if WEIGHTED:
-        wq_first, wq_second, wk_first, wk_second = _weights(weight_ptr, first, second, seen_P, D)
-        wq_rest = tl.load(weight_ptr + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
-        wk_rest = tl.load(weight_ptr + D + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
+    x_at, out_at = x_ptr + b * x_b + t * x_t, out_ptr + b * out_b + t * out_t
+    start = tl.arange(0, BH)
+    # The heads are asked for before the angles, and the next before these are written: a store could touch what a later
+    # load reads, for all the compiler knows, so it does not swap them. Each head is read once, the tables by everyone.
+    x, y, r = _read(x_at + start.to(tl.int64) * x_h, start < N, KIND, P, BP, R, BR, BH, INTERLEAVED, "evict_first")
+    position = tl.load(positions_ptr + b * positions_b + t).to(tl.int64)
+    cos, sin = _angles(position, tables_ptr, theta_ptr, FACTOR, KIND, P, BP, "evict_last")
+    if BACK:
+        sin = -sin
+    qa, qb, qr = _weights(weight_ptr, 0, KIND, D, P, BP, R, BR, INTERLEAVED)
+    ka, kb, kr = _weights(weight_ptr, 1, KIND, D, P, BP, R, BR, INTERLEAVED)
     for begin in tl.static_range(0, N, BH):
-        h = begin + tl.arange(0, BH)
-        seen_H = h < N
-        rows = x_ptr + b * x_b + t * x_t + h.to(tl.int64) * x_h
-        x, y = _read(rows, seen_H, i_P, seen_P, P, BP, BH, INTERLEAVED)
-        if BR > 1:
-            seen = seen_H[:, None] & seen_R[None, :]
-            r = tl.load(rows[:, None] + 2 * P + i_R[None, :], mask=seen, other=0.0).to(tl.float32)
+        h = begin + start
+        of_q = (h < Q)[:, None]
+        wa, wb, wr = tl.where(of_q, qa, ka), tl.where(of_q, qb, kb), tl.where(of_q, qr, kr)
         if NORM == 1:
-            square = tl.sum(x * x, 1) + tl.sum(y * y, 1)
-            if BR > 1:
-                square += tl.sum(r * r, 1)
-            inverse = tl.rsqrt(square / D + eps)[:, None]
-            x, y = x * inverse, y * inverse
-            if BR > 1:
-                r = r * inverse
-            if WEIGHTED:
-                of_q = (h < Q)[:, None]
-                x *= tl.where(of_q, wq_first[None, :], wk_first[None, :])
-                y *= tl.where(of_q, wq_second[None, :], wk_second[None, :])
-                if BR > 1:
-                    r *= tl.where(of_q, wq_rest[None, :], wk_rest[None, :])
-        x, y = x * cos - y * sin, y * cos + x * sin
+            x, y, r, _ = _normed(x, y, r, EPS, D, R)
+            x, y, r = x * wa, y * wb, r * wr
+        u, v, w = x * cos - y * sin, y * cos + x * sin, r
         if NORM == 2:
-            square = tl.sum(x * x, 1) + tl.sum(y * y, 1)
-            if BR > 1:
-                square += tl.sum(r * r, 1)
-            inverse = tl.rsqrt(square / D + eps)[:, None]
-            x, y = x * inverse, y * inverse
-            if BR > 1:
-                r = r * inverse
-            if WEIGHTED:
-                of_q = (h < Q)[:, None]
-                x *= tl.where(of_q, wq_first[None, :], wk_first[None, :])
-                y *= tl.where(of_q, wq_second[None, :], wk_second[None, :])
-                if BR > 1:
-                    r *= tl.where(of_q, wq_rest[None, :], wk_rest[None, :])
-        if SCALED:
-            grown = tl.where(h < Q, tl.load(scale_ptr + b * scale_b + t), 1.0)[:, None]
-            x, y = x * grown, y * grown
-            if BR > 1:
-                r = r * grown
-        out = out_ptr + b * out_b + t * out_t + h.to(tl.int64) * out_h
-        _write(out, seen_H, x, y, i_P, seen_P, P, BP, BH, INTERLEAVED)
-        if BR > 1:
-            tl.store(out[:, None] + 2 * P + i_R[None, :], r.to(out_ptr.dtype.element_ty), mask=seen)
+            u, v, w, _ = _normed(u, v, w, EPS, D, R)
+            u, v, w = u * wa, v * wb, w * wr
+        if scale_ptr is not None:
+            grown = tl.where(of_q, tl.load(scale_ptr + b * scale_b + t), 1.0)
+            u, v, w = u * grown, v * grown, w * grown
+        if begin + BH < N:
+            far = h + BH
+            x, y, r = _read(x_at + far.to(tl.int64) * x_h, far < N, KIND, P, BP, R, BR, BH, INTERLEAVED, "evict_first")
+        _write(out_at + h.to(tl.int64) * out_h, h < N, u, v, w, P, BP, R, BR, BH, INTERLEAVED)
 
 
 @triton.jit
-def _backward(
-    dy_ptr, x_ptr, dx_ptr, positions_ptr, tables_ptr, weight_ptr, scale_ptr, dw_ptr,
-    T, rows_total, dy_b, dy_h, dy_t, x_b, x_h, x_t, dx_b, dx_h, dx_t, positions_b, scale_b, eps, factor,
-    Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
-    BH: tl.constexpr, BP: tl.constexpr, BR: tl.constexpr, TOKENS: tl.constexpr,
-    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, WEIGHTED: tl.constexpr, SCALED: tl.constexpr,
+def _turned_back(
+    da, db, dr, x, y, r, cos, sin, wa, wb, wr, sum_a, sum_b, sum_r,
+    EPS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, NORM: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0).to(tl.int64)
-    i_P, i_R = tl.arange(0, BP), tl.arange(0, BR)
-    seen_P, seen_R = i_P < P, i_R < D - 2 * P
-    first = tl.where(INTERLEAVED, 2 * i_P, i_P)
-    second = tl.where(INTERLEAVED, 2 * i_P + 1, P + i_P)
+    """Gradient of norm and rotation: n = x / rms, u = n w, dx = (du w - n mean(du w n)) / rms, dw = sum(du n)."""
+    if NORM == 1:
+        da, db = da * cos + db * sin, db * cos - da * sin
+    else:
+        x, y = x * cos - y * sin, y * cos + x * sin
+    x, y, r, inverse = _normed(x, y, r, EPS, D, R)
     if WEIGHTED:
-        wq_first, wq_second, wk_first, wk_second = _weights(weight_ptr, first, second, seen_P, D)
-        wq_rest = tl.load(weight_ptr + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
-        wk_rest = tl.load(weight_ptr + D + 2 * P + i_R, mask=seen_R, other=0.0).to(tl.float32)
-    wq_a, wq_b, wq_r = tl.zeros([BP], tl.float32), tl.zeros([BP], tl.float32), tl.zeros([BR], tl.float32)
-    wk_a, wk_b, wk_r = tl.zeros([BP], tl.float32), tl.zeros([BP], tl.float32), tl.zeros([BR], tl.float32)
-    for index in range(TOKENS):
-        row = program * TOKENS + index
-        alive = row < rows_total
-        row = tl.where(alive, row, 0)
-        b, t = row // T, row % T
-        cos, sin = _angles(
-            tl.load(positions_ptr + b * positions_b + t).to(tl.int64), tables_ptr, factor, i_P, seen_P, P
-        )
-        for begin in tl.static_range(0, N, BH):
-            h = begin + tl.arange(0, BH)
-            seen_H = h < tl.where(alive, N, 0)
-            seen = seen_H[:, None] & seen_R[None, :]
-            far = h.to(tl.int64)
-            from_y = dy_ptr + b * dy_b + t * dy_t + far * dy_h
-            da, db = _read(from_y, seen_H, i_P, seen_P, P, BP, BH, INTERLEAVED)
-            if BR > 1:
-                dr = tl.load(from_y[:, None] + 2 * P + i_R[None, :], mask=seen, other=0.0).to(tl.float32)
-            if SCALED:
-                grown = tl.where(h < Q, tl.load(scale_ptr + b * scale_b + t), 1.0)[:, None]
-                da, db = da * grown, db * grown
-                if BR > 1:
-                    dr = dr * grown
-            if NORM > 0:
-                from_x = x_ptr + b * x_b + t * x_t + far * x_h
-                x, y = _read(from_x, seen_H, i_P, seen_P, P, BP, BH, INTERLEAVED)
-                if NORM == 2:
-                    x, y = x * cos - y * sin, y * cos + x * sin
-                else:
-                    da, db = da * cos + db * sin, db * cos - da * sin
-                square = tl.sum(x * x, 1) + tl.sum(y * y, 1)
-                if BR > 1:
-                    r = tl.load(from_x[:, None] + 2 * P + i_R[None, :], mask=seen, other=0.0).to(tl.float32)
-                    square += tl.sum(r * r, 1)
-                inverse = tl.rsqrt(square / D + eps)[:, None]
-                x, y = x * inverse, y * inverse
-                if BR > 1:
-                    r = r * inverse
-                if WEIGHTED:
-                    of_q = (h < Q)[:, None]
-                    wq_a += tl.sum(tl.where(of_q, da * x, 0.0), 0)
-                    wq_b += tl.sum(tl.where(of_q, db * y, 0.0), 0)
-                    wk_a += tl.sum(tl.where(of_q, 0.0, da * x), 0)
-                    wk_b += tl.sum(tl.where(of_q, 0.0, db * y), 0)
-                    da *= tl.where(of_q, wq_first[None, :], wk_first[None, :])
-                    db *= tl.where(of_q, wq_second[None, :], wk_second[None, :])
-                    if BR > 1:
-                        wq_r += tl.sum(tl.where(of_q, dr * r, 0.0), 0)
-                        wk_r += tl.sum(tl.where(of_q, 0.0, dr * r), 0)
-                        dr *= tl.where(of_q, wq_rest[None, :], wk_rest[None, :])
-                mean = tl.sum(da * x, 1) + tl.sum(db * y, 1)
-                if BR > 1:
-                    mean += tl.sum(dr * r, 1)
-                mean = (mean / D)[:, None]
-                da, db = inverse * (da - x * mean), inverse * (db - y * mean)
-                if BR > 1:
-                    dr = inverse * (dr - r * mean)
-            if NORM != 1:
-                da, db = da * cos + db * sin, db * cos - da * sin
-            out = dx_ptr + b * dx_b + t * dx_t + far * dx_h
-            _write(out, seen_H, da, db, i_P, seen_P, P, BP, BH, INTERLEAVED)
-            if BR > 1:
-                tl.store(out[:, None] + 2 * P + i_R[None, :], dr.to(dx_ptr.dtype.element_ty), mask=seen)
-    if WEIGHTED:
-        own = dw_ptr + program * 2 * D
-        tl.store(own + first, wq_a, mask=seen_P)
-        tl.store(own + second, wq_b, mask=seen_P)
-        tl.store(own + D + first, wk_a, mask=seen_P)
-        tl.store(own + D + second, wk_b, mask=seen_P)
-        if BR > 1:
-            tl.store(own + 2 * P + i_R, wq_r, mask=seen_R)
-            tl.store(own + D + 2 * P + i_R, wk_r, mask=seen_R)
+        sum_a, sum_b = sum_a + da * x, sum_b + db * y
+        if R > 0:
+            sum_r = sum_r + dr * r
+        da, db, dr = da * wa, db * wb, dr * wr
+    mean = tl.sum(da * x + db * y, 1)
+    if R > 0:
+        mean += tl.sum(dr * r, 1)
+    mean = (mean / D)[:, None]
+    da, db, dr = (da - x * mean) * inverse, (db - y * mean) * inverse, (dr - r * mean) * inverse
+    if NORM == 2:
+        da, db = da * cos + db * sin, db * cos - da * sin
+    return da, db, dr, sum_a, sum_b, sum_r
 
 
-def plan(heads: int, head_dim: int, pairs: int, tile: tuple[int, int]) -> dict[str, Any]:
-    """Sizes of the kernels: heads of a tile and warps, found by benchmarks/rotary_kernel.py --sweep on an H200."""
+@triton.jit
+def _part_back(
+    dy, x, dx, dy_h, x_h, dx_h, cos, sin, wa, wb, wr, scale, sum_a, sum_b, sum_r,
+    COUNT: tl.constexpr, EPS: tl.constexpr, KIND: tl.constexpr, D: tl.constexpr, P: tl.constexpr, R: tl.constexpr,
+    BP: tl.constexpr, BR: tl.constexpr, BH: tl.constexpr,
+    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, WEIGHTED: tl.constexpr,
+):  # fmt: skip
+    """Write gradients of the COUNT heads of one token from the given addresses on, and add to the weights' sums.
+
+    As in `_forward`, the next heads are asked for before these are written.
+    """
+    GIVEN: tl.constexpr = x.dtype.element_ty
+    h = tl.arange(0, BH)
+    i = h.to(tl.int64)
+    ga, gb, gr = _read(dy + i * dy_h, h < COUNT, GIVEN, P, BP, R, BR, BH, INTERLEAVED, "")
+    xa, xb, xr = _read(x + i * x_h, h < COUNT, GIVEN, P, BP, R, BR, BH, INTERLEAVED, "")
+    for begin in range(0, COUNT, BH):
+        da, db, dr = ga.to(KIND) * scale, gb.to(KIND) * scale, gr.to(KIND) * scale
+        da, db, dr, sum_a, sum_b, sum_r = _turned_back(
+            da, db, dr, xa.to(KIND), xb.to(KIND), xr.to(KIND), cos, sin, wa, wb, wr, sum_a, sum_b, sum_r,
+            EPS, D, R, NORM, WEIGHTED,
+        )  # fmt: skip
+        far = i + begin
+        if COUNT > BH:
+            seen = far + BH < COUNT
+            ga, gb, gr = _read(dy + (far + BH) * dy_h, seen, GIVEN, P, BP, R, BR, BH, INTERLEAVED, "")
+            xa, xb, xr = _read(x + (far + BH) * x_h, seen, GIVEN, P, BP, R, BR, BH, INTERLEAVED, "")
+        _write(dx + far * dx_h, far < COUNT, da, db, dr, P, BP, R, BR, BH, INTERLEAVED)
+    return sum_a, sum_b, sum_r
+
+
+@triton.jit(do_not_specialize=["T", "rows", "positions_b", "scale_b"])
+def _backward(
+    dy_ptr, x_ptr, dx_ptr, positions_ptr, tables_ptr, theta_ptr, weight_ptr, scale_ptr, sums_ptr,
+    T, rows, dy_b, dy_h, dy_t, x_b, x_h, x_t, dx_b, dx_h, dx_t, positions_b, scale_b,
+    FACTOR: tl.constexpr, EPS: tl.constexpr, KIND: tl.constexpr,
+    Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, P: tl.constexpr, R: tl.constexpr,
+    BP: tl.constexpr, BR: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr,
+    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, DENSE: tl.constexpr,
+):  # fmt: skip
+    WEIGHTED: tl.constexpr = weight_ptr is not None
+    if DENSE:
+        dy_h, x_h, dx_h = D, D, D
+    # Sums keep a place for each head of a tile: to add heads up for every token would make all warps wait each time.
+    qa, qr = tl.zeros((BQ, BP), KIND), tl.zeros((BQ, BR), KIND)
+    ka, kr = tl.zeros((BK, BP), KIND), tl.zeros((BK, BR), KIND)
+    qb, kb = qa, ka
+    for row in range(tl.program_id(0), rows, tl.num_programs(0)):
+        b, t = (row // T).to(tl.int64), (row % T).to(tl.int64)
+        position = tl.load(positions_ptr + b * positions_b + t).to(tl.int64)
+        cos, sin = _angles(position, tables_ptr, theta_ptr, FACTOR, KIND, P, BP, "")
+        grown = tl.full((1, 1), 1.0, KIND)
+        if scale_ptr is not None:
+            grown *= tl.load(scale_ptr + b * scale_b + t)
+        dy, x, dx = dy_ptr + b * dy_b + t * dy_t, x_ptr + b * x_b + t * x_t, dx_ptr + b * dx_b + t * dx_t
+        # Weights are read again for each token, from the cache: kept, they would cost registers, and so programs.
+        wa, wb, wr = _weights(weight_ptr, 0, KIND, D, P, BP, R, BR, INTERLEAVED)
+        qa, qb, qr = _part_back(
+            dy, x, dx, dy_h, x_h, dx_h, cos, sin, wa, wb, wr, grown, qa, qb, qr,
+            Q, EPS, KIND, D, P, R, BP, BR, BQ, INTERLEAVED, NORM, WEIGHTED,
+        )  # fmt: skip
+        wa, wb, wr = _weights(weight_ptr, 1, KIND, D, P, BP, R, BR, INTERLEAVED)
+        far = tl.full((), Q, tl.int64)
+        ka, kb, kr = _part_back(
+            dy + far * dy_h, x + far * x_h, dx + far * dx_h, dy_h, x_h, dx_h, cos, sin, wa, wb, wr, 1.0,
+            ka, kb, kr, N - Q, EPS, KIND, D, P, R, BP, BR, BK, INTERLEAVED, NORM, WEIGHTED,
+        )  # fmt: skip
+    if WEIGHTED:
+        two = tl.arange(0, 2)
+        own = sums_ptr + tl.program_id(0).to(tl.int64) * 2 * D + two * D
+        of_q = (two == 0)[:, None]
+        a = tl.where(of_q, tl.sum(qa, 0)[None, :], tl.sum(ka, 0)[None, :])
+        b = tl.where(of_q, tl.sum(qb, 0)[None, :], tl.sum(kb, 0)[None, :])
+        r = tl.where(of_q, tl.sum(qr, 0)[None, :], tl.sum(kr, 0)[None, :])
+        _write(own, two < 2, a, b, r, P, BP, R, BR, 2, INTERLEAVED)
+
+
+class How(NamedTuple):
+    """What a rotation does: query heads, layout, place of the norm (`NORMS`), its epsilon, factor on cos and sin."""
+
+    queries: int
+    interleaved: bool
+    norm: int
+    eps: float
+    factor: float
+
+
+class Tile(NamedTuple):
+    """How a kernel goes through the heads of a token. `benchmarks/rotary_kernel.py --sweep` measures the choices.
+
+    heads     read at a time
+    warps     of a program
+    programs  per multiprocessor, where weights get gradients
+    """
+
+    heads: int
+    warps: int
+    programs: int = 4
+
+
+def tile_of(how: How, pairs: int, *, back: bool) -> Tile:
+    """The fastest tiles on an H200 at 32 and 8 heads of 128 dims."""
+    if back and how.norm:
+        return Tile(max(1, min(16, 1024 // triton.next_power_of_2(pairs))), 4)
+    if back:
+        return Tile(8, 2)
+    return Tile(4, 4) if how.norm else Tile(8, 4)
+
+
+def cover(count: int, most: int) -> int:
+    """The largest power of two <= `most` that covers `count` heads with at most a quarter more."""
+    size = triton.next_power_of_2(most)
+    while size > 1 and 4 * -(-count // size) * size > 5 * count:
+        size //= 2
+    return size
+
+
+def constants(x_BNTD: Tensor, tables: Tensor, how: How) -> dict[str, Any]:
+    """What both kernels are compiled for."""
+    head_dim, pairs = x_BNTD.shape[-1], tables.shape[-1]
     rest = head_dim - 2 * pairs
-    blocks, warps = min(tile[0], triton.next_power_of_2(heads)), tile[1]
     return {
-        "N": heads,
-        "D": head_dim,
-        "P": pairs,
-        "BH": blocks,
-        "BP": triton.next_power_of_2(pairs),
-        "BR": triton.next_power_of_2(rest + 1) if rest else 1,
-        "num_warps": warps,
-    }
+        "FACTOR": how.factor, "EPS": how.eps, "KIND": tl.float64 if exact(x_BNTD) else tl.float32,
+        "Q": how.queries, "N": x_BNTD.shape[1], "D": head_dim, "P": pairs, "R": rest,
+        "BP": triton.next_power_of_2(pairs), "BR": triton.next_power_of_2(max(rest, 1)),
+        "INTERLEAVED": how.interleaved, "NORM": how.norm,
+    }  # fmt: skip
 
 
 def forward(
     x_BNTD: Tensor,
     positions: Tensor,
     tables: Tensor,
+    theta: Tensor | None,
     weight_2D: Tensor | None,
     scale: Tensor | None,
+    how: How,
     *,
-    queries: int,
-    interleaved: bool,
-    norm: int,
-    eps: float,
-    factor: float,
-    tile: tuple[int, int] | None = None,
+    tile: Tile | None = None,
+    back: bool = False,
 ) -> Tensor:
-    """Rotated heads in fresh memory [B, T, N, D], returned as [B, N, T, D]. Arguments as in `ops.rotary_heads`."""
-    batch, heads, tokens, head_dim = x_BNTD.shape
-    out = torch.empty((batch, tokens, heads, head_dim), dtype=x_BNTD.dtype, device=x_BNTD.device).transpose(1, 2)
+    """Rotated heads in fresh memory [B, T, N, D], returned as [B, N, T, D]. Arguments as in `ops.rotary_heads`.
+
+    back   turn by -angle: the gradient, where there is no norm
+    """
+    (batch, heads, tokens, _), out = x_BNTD.shape, fresh(x_BNTD)
+    tile = tile or tile_of(how, tables.shape[-1], back=back)
     if x_BNTD.numel():
         _forward[(batch * tokens,)](
-            x_BNTD, out, positions, tables, weight_2D, scale,
-            tokens, *x_BNTD.stride()[:3], *out.stride()[:3], row_stride(positions), row_stride(scale), eps, factor,
-            Q=queries, INTERLEAVED=interleaved, NORM=norm, WEIGHTED=weight_2D is not None, SCALED=scale is not None,
-            **plan(heads, head_dim, tables.shape[-1], tile or ((16, 4) if norm and interleaved else (8, 4))),
+            x_BNTD, out, positions, tables, theta if exact(x_BNTD) else None, weight_2D, scale,
+            tokens, *x_BNTD.stride()[:3], *out.stride()[:3], row_stride(positions), row_stride(scale),
+            **constants(x_BNTD, tables, how), BH=min(tile.heads, triton.next_power_of_2(heads)),
+            BACK=back, num_warps=tile.warps,
         )  # fmt: skip
     return out
 
@@ -281,34 +343,44 @@ def backward(
     x_BNTD: Tensor,
     positions: Tensor,
     tables: Tensor,
+    theta: Tensor | None,
     weight_2D: Tensor | None,
     scale: Tensor | None,
+    how: How,
     *,
-    queries: int,
-    interleaved: bool,
-    norm: int,
-    eps: float,
-    factor: float,
-    tile: tuple[int, int] | None = None,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the heads and of the norm's weights; the sum over tokens has a fixed order."""
-    batch, heads, tokens, head_dim = dy_BNTD.shape
-    dx = torch.empty((batch, tokens, heads, head_dim), dtype=dy_BNTD.dtype, device=dy_BNTD.device).transpose(1, 2)
-    each = 4 if weight_2D is not None else 1
-    programs = -(-batch * tokens // each)
-    partial = None
+    """Gradients of the heads and of the norm's weights; the sum over tokens has an order fixed by the device."""
+    dy_BNTD = dy_BNTD if dy_BNTD.stride(-1) == 1 else dy_BNTD.contiguous()
+    if how.norm == 0:
+        return forward(dy_BNTD, positions, tables, theta, None, scale, how, tile=tile, back=True), None
+    (batch, heads, tokens, head_dim), dx, sums = x_BNTD.shape, fresh(x_BNTD), None
+    tile = tile or tile_of(how, tables.shape[-1], back=True)
+    rows = programs = batch * tokens
     if weight_2D is not None:
-        partial = torch.zeros((programs, 2, head_dim), dtype=torch.float32, device=dy_BNTD.device)
-    if dy_BNTD.numel():
-        dy_BNTD = dy_BNTD if dy_BNTD.stride(-1) == 1 else dy_BNTD.contiguous()
+        device = torch.cuda.get_device_properties(x_BNTD.device) if x_BNTD.is_cuda else None
+        programs = min(rows, tile.programs * (device.multi_processor_count if device else 1))
+        kind = torch.float64 if exact(x_BNTD) else torch.float32
+        sums = torch.empty((programs, 2, head_dim), dtype=kind, device=x_BNTD.device)
+    if x_BNTD.numel():
         _backward[(programs,)](
-            dy_BNTD, x_BNTD, dx, positions, tables, weight_2D, scale, partial,
-            tokens, batch * tokens, *dy_BNTD.stride()[:3], *x_BNTD.stride()[:3], *dx.stride()[:3],
-            row_stride(positions), row_stride(scale), eps, factor,
-            Q=queries, INTERLEAVED=interleaved, NORM=norm, WEIGHTED=weight_2D is not None, SCALED=scale is not None,
-            TOKENS=each, **plan(heads, head_dim, tables.shape[-1], tile or ((16, 2) if norm else (8, 2))),
+            dy_BNTD, x_BNTD, dx, positions, tables, theta if exact(x_BNTD) else None, weight_2D, scale, sums,
+            tokens, rows, *dy_BNTD.stride()[:3], *x_BNTD.stride()[:3], *dx.stride()[:3],
+            row_stride(positions), row_stride(scale), **constants(x_BNTD, tables, how),
+            BQ=cover(how.queries, tile.heads), BK=cover(heads - how.queries, tile.heads),
+            DENSE=dy_BNTD.stride(1) == x_BNTD.stride(1) == head_dim, num_warps=tile.warps,
         )  # fmt: skip
-    return dx, None if partial is None or weight_2D is None else partial.sum(0).to(weight_2D.dtype)
+    return dx, None if sums is None or weight_2D is None else sums.sum(0).to(weight_2D.dtype)
+
+
+def exact(x: Tensor) -> bool:
+    """Whether arithmetic is float64."""
+    return x.dtype == torch.float32
+
+
+def fresh(x_BNTD: Tensor) -> Tensor:
+    batch, heads, tokens, head_dim = x_BNTD.shape
+    return x_BNTD.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
 
 
 def row_stride(x: Tensor | None) -> int:
