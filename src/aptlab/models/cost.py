@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from aptlab.models.decoder import Decoder
+from aptlab.nn.reach import seen
 
 
 @dataclass(frozen=True)
 class Cost:
     """Sizes of a model.
 
-    parameters  all trainable numbers, a tied head counted once
+    parameters  all of them, frozen ones too, a tied head counted once
     matmul      those that multiply an activation (all matrices but the embedding look-up)
     forward     FLOPs per token of a forward pass at the given context
     training    FLOPs per token of a training step: forward, and twice that backward
@@ -26,27 +28,40 @@ class Cost:
 
 
 def cost(net: Decoder, context: int) -> Cost:
-    """2 FLOPs per matrix weight, and 4 · D · heads per seen key and layer; a causal token sees (context + 1) / 2 keys.
+    """2 FLOPs per matrix weight, and what each layer's attention says it takes (`mixing`).
 
-    Kaplan et al. 2020 (arXiv:2001.08361, table 1), with attention counted causally.
+    Kaplan et al. 2020 (arXiv:2001.08361, table 1), with pairs counted that a layer sees: softmax attention takes
+    4 · D · heads per seen key, (context + 1) / 2 of them in a causal layer without window or blocks; linear attention
+    takes a number that does not grow with the context. An attention of another package without `mixing` counts as
+    causal softmax. Left out, as there: norms, rotation, softmax, and what a bias adds to the scores.
     """
     parameters = sum(weight.numel() for weight in net.parameters())
     matmul = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Linear))
     heads, _, head_dim = net.shape.head_sizes()
-    attention = 4 * heads * head_dim * net.shape.depth * (context + 1) // 2
-    forward = 2 * matmul + attention
+    attention = 0.0
+    for block in net.blocks:
+        mixing = getattr(block.attention, "mixing", None)
+        attention += mixing(context) if mixing else 4 * heads * head_dim * seen(context)
+    forward = 2 * matmul + round(attention)
     return Cost(parameters=parameters, matmul=matmul, forward=forward, training=3 * forward)
 
 
 def by_part(net: Decoder) -> list[tuple[str, int]]:
-    """Parameters of each part of the model, largest idea first: embedding, one block's parts, norm, head."""
-    block = net.blocks[0]
-    rows = [("embedding", net.embed)]
-    rows += [(f"{net.shape.depth} x {name}", module) for name, module in block.named_children()]
-    rows += [("norm", net.norm)]
+    """Parameters of each part of the model, every one once; parts without any are left out, but for the head.
+
+    The embedding, what knows positions, the parts of all blocks together, norm, head, and anything else.
+    """
+    rows: dict[str, list[Any]] = {"embedding": [net.embed], "positions": [net.places]}
+    rows |= {"rope": [net.rotaries], "bias": [net.biases]}
+    for block in net.blocks:
+        for name, module in block.named_children():
+            rows.setdefault(f"{net.shape.depth} x {name}", []).append(module)
+    rows |= {"norm": [net.norm], "head (tied)" if net.tied else "head": [net.head], "other": [net]}
+    told: set[int] = set()
     counts = []
-    for name, module in rows:
-        size = sum(weight.numel() for weight in module.parameters())
-        counts.append((name, size * (net.shape.depth if name.startswith(f"{net.shape.depth} x ") else 1)))
-    counts.append(("head (tied)" if net.tied else "head", 0 if net.tied else net.head.weight.numel()))
+    for name, modules in rows.items():
+        weights = [weight for module in modules if module is not None for weight in module.parameters()]
+        mine = {id(weight): weight.numel() for weight in weights if id(weight) not in told}
+        told |= mine.keys()
+        counts.append((name, sum(mine.values())))
     return [(name, size) for name, size in counts if size or name.startswith("head")]

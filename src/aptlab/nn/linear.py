@@ -16,6 +16,7 @@ from aptlab.limits import Positive, PositiveInt
 from aptlab.nn.attention import growth_of
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.place import Place
+from aptlab.nn.reach import seen
 from aptlab.nn.rotary import Angles
 from aptlab.nn.shape import Shape
 from aptlab.nn.step import Step
@@ -79,6 +80,19 @@ class LinearAttention(nn.Module):
         self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
         check_place(place, self.head_dim)
+
+    def mixing(self, tokens: int) -> float:
+        """FLOPs per token beside the matrices, of a text of `tokens`: keys of the own chunk, and the running sum.
+
+        Per query head and form of features 2 (F + D) for a key and 2 F D for reading the sum; 2 F D per key head for
+        adding to it.
+        """
+        near, dims = seen(tokens, chunk=self.chunk), self.head_dim
+        sums = [(dims, dims), (dims, 1)] if self.form == "numerator" else [(3 * dims, dims + 1)]
+        return sum(
+            2 * self.heads * near * (features + values) + 2 * (self.heads + self.kv_heads) * features * values
+            for features, values in sums
+        )
 
     def forward(self, x_BTC: Tensor, step: Step) -> Tensor:
         check_place(self.place, self.head_dim)

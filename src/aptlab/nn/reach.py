@@ -26,3 +26,16 @@ class Sliding:
     def at(self, layer: int) -> int | None:
         """The window of a layer, None where it sees everything."""
         return None if self.full_every and (layer + 1) % self.full_every == 0 else self.window
+
+
+def seen(tokens: int, *, window: int | None = None, chunk: int | None = None) -> float:
+    """Keys that a token sees in the mean over a text: causal, within its window and its block of `chunk` positions."""
+    chunk = min(chunk or tokens, tokens)
+    blocks, rest = divmod(tokens, chunk)
+    return (blocks * _pairs(chunk, window) + _pairs(rest, window)) / tokens
+
+
+def _pairs(tokens: int, window: int | None) -> int:
+    """Pairs of a token and a key that it sees, in one block."""
+    window = min(window or tokens, tokens)
+    return window * (window + 1) // 2 + (tokens - window) * window
