@@ -9,6 +9,10 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.complete import candidates
+from aptlab.commands.plotting.request import NAMES
+from aptlab.config.dials import DIALS
+from aptlab.config.files import entries
+from aptlab.config.places import library
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,14 @@ from aptlab.cli.complete import candidates
         (["train", "compile="], ["compile=false", "compile=true"]),
         (["train", "precision=bf"], ["precision=bf16-mixed", "precision=bf16-true"]),
         (["train", "job="], []),
+        (["search", "tar"], ["target="]),
+        (["search", "precision=bf"], ["precision=bf16-mixed", "precision=bf16-true"]),
+        (["search", "workers="], ["workers=null"]),
+        (["search", "ckpt=be"], ["ckpt=best"]),
+        (["plot", "he"], ["head_dim=", "heads="]),
+        (["plot", "what=m"], ["what=memory"]),
+        (["plot", "what=decay,m"], ["what=decay,memory"]),
+        (["plot", "length="], ["length=null"]),
         (["check", "ev"], ["eval"]),
         (["check", "rope=lla"], ["rope=llama3"]),
         (["check", "eval", "mult"], ["multiples="]),
@@ -48,6 +60,19 @@ from aptlab.cli.complete import candidates
 )
 def test_candidates(words, found):
     assert candidates(words) == found
+
+
+@pytest.mark.parametrize("primary", sorted(library().primaries))
+def test_every_root_key_is_known(primary):
+    """No table entry without a key, no key without an entry but a node, an interpolation and what a command checks."""
+    keys = {entry.key for entry in entries(library().primaries[primary].path)} - library().groups.keys()
+    elsewhere = {"search": {"search", "context"}, "plot": {"context"}, "import": {"layout"}, "export": {"format"}}
+    dials = DIALS.get(primary, {}).keys()
+    assert dials | elsewhere.get(primary, set()) >= keys >= dials - library().groups.keys()
+
+
+def test_analyses_are_those_of_plot():
+    assert candidates(["plot", "what="]) == sorted(f"what={name}" for name in ("all", *NAMES))
 
 
 def test_options_of_the_current_folder_are_among_them():

@@ -91,7 +91,9 @@ def _values(found: Any, primary: str, chosen: dict[str, Any], key: str, value: s
         return [*_files("", value), *(_starting(value, ["last", "best"]) if key == "ckpt" else [])]
     dials = DIALS.get(primary, {})
     if key in dials:
-        return _starting(value, _choices(ast.parse(dials[key], mode="eval").body))
+        done, comma, last = value.rpartition(",") if "list[" in dials[key] else ("", "", value)
+        names = _starting(last, _choices(ast.parse(dials[key], mode="eval").body))
+        return [f"{done}{comma}{name}" for name in names]  # a list: what=decay,<here>
     parameters = _parameters(_node(found, chosen, key.split(".")[:-1]))
     annotation = getattr(parameters.get(key.rpartition(".")[2]), "annotation", None)
     return _starting(value, _choices(annotation)) if annotation is not None else []

@@ -8,6 +8,7 @@ from typing import Any
 from aptlab.config.types import text_problem
 
 PRECISION = "Literal['auto', '32-true', 'bf16-mixed', 'bf16-true', '16-mixed']"
+ANALYSIS = "Literal['all', 'wavelengths', 'similarity', 'extrapolation', 'decay', 'bases', 'precision', 'memory']"
 DIALS = {
     "train": {
         "seed": "NonNegativeInt",
@@ -54,6 +55,25 @@ DIALS = {
         "out": "str | None",
         "stream": "bool",
     },
+    "search": {
+        "ckpt": "str",
+        "target": "PositiveInt",
+        "seed": "NonNegativeInt",
+        "workers": "PositiveInt | None",
+        "precision": PRECISION,
+        "name": "str | None",
+        "out": "str | None",
+    },
+    "plot": {
+        "what": f"{ANALYSIS} | list[{ANALYSIS}]",
+        "head_dim": "PositiveInt",
+        "heads": "PositiveInt",
+        "original": "PositiveInt",
+        "length": "PositiveInt | None",
+        "base": "Positive | list[Positive]",
+        "seed": "NonNegativeInt",
+        "out": "str | None",
+    },
 }
 
 
@@ -62,7 +82,11 @@ def dial_problem(command: str, key: str, value: Any) -> str | None:
     annotation = DIALS.get(command, {}).get(key)
     if annotation is None:
         return None
+    if key == "target" and value is None:
+        return "a length is needed, in tokens, as in target=2048"
     problem = text_problem(value, annotation)
     if problem is None and key == "job" and not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", value):
         return f"must be the name of a folder, of letters, digits and . _ -, got {value!r}"
+    if problem is None and key == "name" and isinstance(value, str) and not re.fullmatch(r"[A-Za-z]\w*", value):
+        return f"must be a name of letters, digits and _, got {value!r}"
     return problem

@@ -8,23 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.config import Config, build, check, compose
+from aptlab.config.dials import DIALS, dial_problem
 from aptlab.config.files import content
 from aptlab.config.places import library
 from aptlab.config.signatures import signature
 from aptlab.config.sweeps import expand, split
-from aptlab.config.types import text_problem
 from aptlab.errors import AptlabError, ConfigError, suggest
 from aptlab.nn.rope import Rope, Scaled
 
 NAMES = ("wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory")
 RAW = ("what", "base", "out")  # lists that are no sweep, and a path that may hold any character
-TYPES = {
-    "head_dim": "PositiveInt",
-    "heads": "PositiveInt",
-    "original": "PositiveInt",
-    "length": "PositiveInt | None",
-    "seed": "NonNegativeInt",
-}
 MOST = 8  # rules that colours tell apart
 SHORTEST = 16  # tokens below which there is nothing to see
 LABEL = 48  # characters of a curve's name
@@ -59,7 +52,7 @@ def read(args: Sequence[str]) -> Request:
         raise ConfigError(f"{len(jobs)} curves; a figure shows {MOST} at most, so ask for fewer values")
     configs = _composed(jobs, shared)
     values = configs[0].resolved()
-    problems = [f"{key}: {p}" for key, kind in TYPES.items() if (p := text_problem(values[key], kind))]
+    problems = [f"{key}: {p}" for key in DIALS["plot"] if (p := dial_problem("plot", key, values[key]))]
     if problems:
         raise ConfigError("\n".join(problems))
     rules = tuple(zip(labels(jobs), (_rule(config) for config in configs), strict=True))

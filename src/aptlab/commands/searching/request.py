@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aptlab.commands.evaluating.request import STAND_IN, belongs, with_values
 from aptlab.config import Config, check, compose
-from aptlab.config.types import text_problem
+from aptlab.config.dials import DIALS, dial_problem
 from aptlab.errors import ConfigError
 from aptlab.search.settings import Settings
 
 OWN = {
     "context": "set the length to reach with target=…, and that of training with rope.original_len=…",
     "tokenizer": "the weights know no other",
-}
-KINDS = {
-    "ckpt": "str",
-    "target": "PositiveInt",
-    "seed": "NonNegativeInt",
-    "workers": "PositiveInt | None",
-    "precision": "Literal['auto', '32-true', 'bf16-mixed', 'bf16-true', '16-mixed']",
-    "name": "str | None",
-    "out": "str | None",
 }
 FOUND = ("rope.long", "rope.short", "rope.factor", "rope.target_len")
 STANDING = {name: value for name, value in STAND_IN.items() if name != "seed"}
@@ -49,22 +39,13 @@ def read(args: list[str]) -> Request:
     given = frozenset(arg.partition("=")[0].lstrip("+~") for arg in args)
     refuse(given)
     config = compose("search", args)
-    plain = {key: config.cfg[key] for key in KINDS}
-    problems = [f"{key}: {text}" for key, kind in KINDS.items() if (text := problem(key, plain[key], kind))]
+    plain = {key: config.cfg[key] for key in DIALS["search"]}
+    problems = [f"{key}: {text}" for key, value in plain.items() if (text := dial_problem("search", key, value))]
     if problems:
         raise ConfigError("\n".join(problems))
     check(with_values(config, STANDING))
     node = {key: value for key, value in config.resolved()["search"].items() if key != "_target_"}
     return Request(config=config, settings=Settings(**node), target=plain["target"], given=given)
-
-
-def problem(key: str, value: Any, kind: str) -> str | None:
-    """What is wrong with the value of a root key, or None."""
-    if key == "target" and value is None:
-        return "a length is needed, in tokens, as in target=2048"
-    if key == "name" and isinstance(value, str) and not re.fullmatch(r"[A-Za-z]\w*", value):
-        return f"must be a name of letters, digits and _, got {value!r}"
-    return text_problem(value, kind)
 
 
 def refuse(given: frozenset[str]) -> None:
