@@ -26,6 +26,27 @@ def test_the_loss_is_the_mean_over_targets_that_count():
     assert token_loss(logits, targets, reduction="sum").item() == pytest.approx(total, abs=1e-5)
 
 
+def test_losses_by_row_are_sums_and_leave_loss_and_gradients_as_they_are():
+    module, batch = task(), Rows().row(0)
+    batch["targets"] = batch["targets"].clone()
+    batch["targets"][1, 3:] = -100
+    whole = module.training_step(batch, 0)
+    whole["loss"].backward()
+    gradients = [weight.grad.clone() for weight in module.parameters()]
+    module.zero_grad()
+    module.by_row = True
+    out = module.training_step(batch, 0)
+    out["loss"].backward()
+    assert "rows" not in whole
+    assert out["loss"].item() == pytest.approx(whole["loss"].item(), rel=1e-6)
+    assert all(torch.allclose(weight.grad, old, atol=1e-6) for weight, old in zip(module.parameters(), gradients))
+    logits = module(batch).logits
+    wanted = [token_loss(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
+    assert out["rows"][0].tolist() == pytest.approx(wanted, rel=1e-6)
+    assert out["rows"][1].tolist() == [16, 3, 16, 16]
+    assert not out["rows"].requires_grad
+
+
 def test_validation_weighs_tokens_and_not_batches():
     module, run = task(), trainer(max_steps=1, val_check_interval=1)
     rows = FewRows(2)

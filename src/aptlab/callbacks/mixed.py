@@ -1,4 +1,7 @@
-"""What mixed batches were made of: the share of tokens that short factors turned, and of each kind of row."""
+"""What mixed batches were made of, and the loss of each kind of row.
+
+Legend: B rows of a micro-batch, K kinds of rows (short, packed, long).
+"""
 
 from __future__ import annotations
 
@@ -17,45 +20,66 @@ from aptlab.limits import PositiveInt
 class MixedShares(Callback):
     """Log mixed/short, the share of tokens in sequences of at most `original_len` tokens, every `every` steps.
 
-    mixed/rows/<kind> are the shares of short, packed and long rows. Sums run over all micro-batches of this rank since
-    the last line and stay on the device in between. Raises ConfigError for batches that are not of data=mixed.
+    mixed/rows/<kind> are the shares of short, packed and long rows, and train/loss_<kind> the loss per token of each
+    kind, where there were any. Sums run over all micro-batches of this rank since the last line and stay on the device
+    in between, so that no step waits for a number. Raises ConfigError for batches that are not of data=mixed.
     """
 
     def __init__(self, *, original_len: PositiveInt, every: PositiveInt = 10) -> None:
         self.original_len, self.every = original_len, every
         self._step = 0
-        self._counts: Tensor | None = None  # tokens of both regimes, then rows of each kind
+        self._counts: Tensor | None = None  # int64: tokens of both regimes, then rows of each kind
+        self._losses: Tensor | None = None  # float64 [2, K]: sums of losses, numbers of targets
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
+        pl_module.by_row = True  # type: ignore[assignment]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.by_row = False  # type: ignore[assignment]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if "kinds" not in batch:
             raise ConfigError("callbacks.mixed counts rows of data=mixed; choose it, or set callbacks.mixed=null")
-        rows = torch.bincount(batch["kinds"], minlength=len(KINDS))
-        counts = torch.cat((regime_tokens(batch, self.original_len), rows))
-        self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
+        self.add(batch, (outputs or {}).get("rows"))
         step = trainer.global_step
         if step == self._step:
             return
         self._step = step
         if step % self.every == 0 or step == trainer.max_steps:
             log(trainer, self.numbers(), step)
-            self._counts = None
+            self._counts = self._losses = None
+
+    def add(self, batch: dict[str, Tensor], rows_2B: Tensor | None) -> None:
+        """Count one micro-batch; nothing is read by the host (`torch.bincount` would be)."""
+        is_BK = batch["kinds"].unsqueeze(1) == torch.arange(len(KINDS), device=batch["kinds"].device)
+        counts = torch.cat((regime_tokens(batch, self.original_len), is_BK.sum(0)))
+        self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
+        if rows_2B is not None:
+            losses = torch.where(is_BK, rows_2B.unsqueeze(2), 0.0).sum(
+                1
+            )  # a row that is not finite spoils its own kind
+            self._losses = losses if self._losses is None else self._losses.to(losses.device) + losses
 
     def numbers(self) -> dict[str, float]:
-        """The shares since the last line."""
+        """Shares and losses since the last line."""
         assert self._counts is not None
         short, long, *rows = self._counts.tolist()
         kinds = {f"mixed/rows/{kind}": count / sum(rows) for kind, count in zip(KINDS, rows, strict=True)}
-        return {"mixed/short": short / (short + long), **kinds}
+        found = {"mixed/short": short / (short + long), **kinds}
+        if self._losses is None:
+            return found
+        losses = zip(KINDS, *self._losses.tolist(), strict=True)
+        return found | {f"train/loss_{kind}": nats / count for kind, nats, count in losses if count}
 
     def state_dict(self) -> dict[str, Any]:
         """The line that is not full yet, so that a resumed run logs the same lines."""
-        return {"counts": None if self._counts is None else self._counts.tolist()}
+        told = {"counts": self._counts, "losses": self._losses}
+        return {name: None if sums is None else sums.tolist() for name, sums in told.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        counts = state_dict["counts"]
+        counts, losses = state_dict["counts"], state_dict.get("losses")  # none in checkpoints of before
         self._counts = None if counts is None else torch.tensor(counts)
+        self._losses = None if losses is None else torch.tensor(losses, dtype=torch.float64)

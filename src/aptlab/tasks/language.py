@@ -36,7 +36,8 @@ def token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") 
 class LanguageTask(LightningModule):
     """Minimise the cross entropy of the next token.
 
-    Callbacks may set `tracing` to have smoothing statistics in the step's outputs; the command sets
+    Callbacks may set `tracing` to have smoothing statistics in the step's outputs, and `by_row` to have `rows`, a
+    float64 [2, B] of every row's sum of losses and number of targets, which stays on the device; the command sets
     `bytes_per_token` (of the validation text) so that losses can be told in bits per byte.
     """
 
@@ -45,7 +46,7 @@ class LanguageTask(LightningModule):
         self.net = net
         self.optim, self.schedule = optim, schedule
         self.compile_net = compile
-        self.tracing = False
+        self.tracing = self.by_row = False
         self.skipped = False
         self.bytes_per_token = 1.0
         self.grad_norm: Tensor | None = None
@@ -62,7 +63,12 @@ class LanguageTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         self.grad_norm = None
         out = self(batch, trace=self.tracing)
-        return {"loss": token_loss(out.logits, batch["targets"]), "traces": out.traces}
+        if not self.by_row:
+            return {"loss": token_loss(out.logits, batch["targets"]), "traces": out.traces}
+        losses_BT = token_loss(out.logits, batch["targets"], reduction="none").view_as(batch["targets"])
+        counted_BT = batch["targets"] != IGNORE
+        rows = torch.stack((losses_BT.detach().double().sum(1), counted_BT.double().sum(1)))
+        return {"loss": losses_BT.sum() / counted_BT.sum(), "traces": out.traces, "rows": rows}
 
     def configure_gradient_clipping(
         self,
