@@ -1,0 +1,284 @@
+"""The table, the figures and the verdicts of the extension study, from its journal.
+
+    python benchmarks/extension/report.py outputs/extension.jsonl
+
+Writes extension.md, extension_lengths.png and extension_tasks.png into benchmarks/results. The journal of the figures
+that lie there is benchmarks/results/extension.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aptlab.report.heatmap import Heat, heat_maps
+from aptlab.report.statistics import Interval, interval, paired
+from aptlab.report.style import INK, heading, look, plain_numbers, save, two_panels
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from common import RESULTS, table
+from methods import METHODS
+from run import Journal
+
+Line = dict[str, Any]
+Value = Callable[[Line], float]
+# What the literature says: the first is better than the second (LongRoPE2, arXiv:2502.20082, tables 2, 3 and 6 to 8).
+EXPECTED = (
+    ("longrope2", "longrope", "LongRoPE2 ahead of LongRoPE"),
+    ("longrope", "yarn", "LongRoPE ahead of YaRN"),
+    ("ntk_liu", "yarn", "NTK (base by Liu) ahead of YaRN"),
+    ("longrope2", "yarn", "LongRoPE2 ahead of YaRN"),
+    ("longrope2", "longrope2_ppl", "needle objective ahead of perplexity objective"),
+    ("longrope2_mixed", "longrope2", "mixed windows ahead of one window"),
+)
+
+
+def at_target(line: Line) -> float:
+    return list(line["ppl"].values())[-1]
+
+
+def at_base(line: Line) -> float:
+    return next(iter(line["ppl"].values()))
+
+
+def pass_key(line: Line) -> float:
+    return 100 * line["scores"]["passkey"]
+
+
+def ruler(line: Line) -> float:
+    tasks = [score for name, score in line["scores"].items() if name != "passkey"]
+    return 100 * sum(tasks) / len(tasks)
+
+
+MEASURES: dict[str, tuple[Value, bool]] = {  # name: value, whether more is better
+    "ppl at target": (at_target, False),
+    "ppl at L": (at_base, False),
+    "pass key %": (pass_key, True),
+    "RULER %": (ruler, True),
+}
+
+
+class Results:
+    """The lines of a journal by what they measured."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.lines = [line for line in journal.lines if line["kind"] == "result"]
+        self.searches = [line for line in journal.lines if line["kind"] == "search"]
+        self.setting = next(line for line in journal.lines if line["kind"] == "setting")
+        self.factors = sorted({line["factor"] for line in self.lines if line["factor"] > 1})
+        self.seeds = sorted({line["seed"] for line in self.lines})
+
+    def of(self, method: str, factor: int, tuned: bool) -> dict[int, Line]:
+        """Lines by seed."""
+        return {
+            line["seed"]: line
+            for line in self.lines
+            if (line["method"], line["factor"], line["tuned"]) == (method, factor, tuned)
+        }
+
+    def methods(self, factor: int, tuned: bool) -> list[str]:
+        return [name for name in METHODS if self.of(name, factor, tuned)]
+
+    def cost(self, method: str, factor: int) -> str:
+        """Of one search: evaluated tokens and seconds, means over seeds."""
+        if METHODS[method].search is None:
+            return "none"
+        found = METHODS[method].found_by
+        mine = [line for line in self.searches if (line["method"], line["factor"]) == (found, factor)]
+        tokens, seconds = (sum(line[key] for line in mine) / len(mine) for key in ("tokens", "seconds"))
+        return f"{tokens / 1e6:.1f} M, {seconds:.0f} s"
+
+
+def shown(values: Sequence[float]) -> str:
+    """Mean ± 95 % interval; of numbers that span decades the range, because a mean would be that of the largest."""
+    if max(values) > 100 * max(min(values), 1e-9) and min(values) > 0:
+        return f"{min(values):,.3g} to {max(values):,.3g}"
+    told = interval(values)
+    assert told is not None
+    digits = 2 if abs(told.mean) < 10 else 1 if abs(told.mean) < 100 else 0
+    text = f"{told.mean:,.{digits}f}"
+    return text if told.half is None else f"{text} ± {told.half:,.{digits}f}"
+
+
+def rows(results: Results, factor: int, tuned: bool) -> list[list[str]]:
+    made = []
+    for method in results.methods(factor, tuned):
+        lines = list(results.of(method, factor, tuned).values())
+        values = [shown([value(line) for line in lines]) for value, _ in MEASURES.values()]
+        made.append([method, str(len(lines)), *values, results.cost(method, factor)])
+    return made
+
+
+def verdict(results: Results, better: str, worse: str, factor: int, tuned: bool, measure: str) -> str | None:
+    """Whether the difference over the seeds that both have excludes 0; perplexities are compared by their logarithm."""
+    value, more = MEASURES[measure]
+    own = (lambda line: math.log(value(line))) if "ppl" in measure else value
+    sides = [{seed: own(line) for seed, line in results.of(name, factor, tuned).items()} for name in (better, worse)]
+    told = paired(*sides)  # type: ignore[arg-type]
+    if told is None or told.half is None:
+        return None
+    gain = told if more else Interval(-told.mean, told.half, told.n)
+    word = "holds" if gain.low > 0 else "the opposite holds" if gain.high < 0 else "not separated"
+    unit = "nats" if "ppl" in measure else "points"
+    return f"{word} ({gain.mean:+.2f} ± {gain.half:.2f} {unit})"
+
+
+def verdicts(results: Results) -> list[list[str]]:
+    made = []
+    for better, worse, claim in EXPECTED:
+        for factor in results.factors:
+            for tuned in (False, True):
+                found = [verdict(results, better, worse, factor, tuned, name) for name in MEASURES]
+                if any(found):
+                    how = "fine-tuned" if tuned else "as trained"
+                    made.append([claim, f"{factor}x, {how}", *(one or "" for one in found)])
+    return made
+
+
+def draw_lengths(results: Results, path: Path) -> None:
+    """Perplexity by length at the largest factor: as trained, and fine-tuned where that was measured."""
+    tuned_factor = max(f for f in results.factors if results.methods(f, True))
+    panels = [(max(results.factors), False, "as trained"), (tuned_factor, True, "after a short fine-tuning")]
+    figure, *axes = two_panels("Perplexity per byte against length: mean over seeds (geometric)", bottom=0.27)
+    for panel, (factor, tuned, how) in zip(axes, panels):
+        heading(panel, f"extended {factor} times, {how}")
+        drawn = {method: curve(results.of(method, factor, tuned)) for method in results.methods(factor, tuned)}
+        top = 1.3 * sorted(max(means) for _, means in drawn.values())[len(drawn) * 3 // 4]
+        above = [method for method, (_, means) in drawn.items() if min(means) > top]
+        if above:
+            text = f"above this panel: {', '.join(above)}"
+            panel.text(0.99, 0.97, text, transform=panel.transAxes, ha="right", va="top", fontsize=8, color=INK)
+        for number, method in enumerate(METHODS):
+            if method in drawn and method not in above:
+                panel.plot(*drawn[method], label=method, linewidth=1.4, markersize=3.5, **look(number))
+        panel.axvline(results.setting["context"], color=INK, linewidth=0.8, linestyle=":")
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        panel.set_yscale("log")
+        panel.set_ylim(0.95 * min(min(means) for _, means in drawn.values()), top)
+        panel.set_xlabel("tokens of a window (dotted: trained length)")
+        plain_numbers(panel.yaxis)
+    names = {}
+    for panel in axes:
+        handles, labels = panel.get_legend_handles_labels()
+        names |= dict(zip(labels, handles))
+    ordered = [name for name in METHODS if name in names]
+    figure.legend(
+        [names[name] for name in ordered], ordered, loc="lower center", ncols=6, frameon=False, fontsize=8,
+        labelcolor=INK,
+    )  # fmt: skip
+    save(figure, path)
+
+
+def curve(lines: dict[int, Line]) -> tuple[list[int], list[float]]:
+    """Lengths, and the geometric mean of the perplexities over seeds."""
+    logs = [[math.log(value) for value in line["ppl"].values()] for line in lines.values()]
+    lengths = [int(length) for length in next(iter(lines.values()))["ppl"]]
+    return lengths, [math.exp(sum(values) / len(values)) for values in zip(*logs)]
+
+
+def draw_tasks(results: Results, path: Path) -> None:
+    """Answers found by method and task at the smallest factor, as trained and fine-tuned."""
+    factor = min(results.factors)
+    tasks = ["passkey", *(name for name in results.lines[0]["scores"] if name != "passkey")]
+    methods = results.methods(factor, True)
+    panels = []
+    for tuned in (False, True):
+        found = [[mean(results.of(method, factor, tuned), task) for task in tasks] for method in methods]
+        title = f"percent of answers found, {'fine-tuned' if tuned else 'as trained'}"
+        columns = [short(task) for task in tasks]
+        panels.append(Heat(title=title, rows=methods, columns=columns, values=found, low=0, high=100))
+    target = results.setting["context"] * factor
+    title = f"Pass key and RULER's tasks at {target:,} tokens, {factor} times the trained length"
+    heat_maps(panels, title=title, path=path, across="task (niah: s single, k key, v value, q query)")
+
+
+def mean(lines: dict[int, Line], task: str) -> float | None:
+    """Percent over seeds; None where nothing was measured."""
+    return 100 * sum(line["scores"][task] for line in lines.values()) / len(lines) if lines else None
+
+
+def short(task: str) -> str:
+    """A name that fits under a column."""
+    names = {"passkey": "pass", "niah_multivalue": "mv", "niah_multiquery": "mq"}
+    return names.get(task) or task.replace("niah_single_", "s").replace("niah_multikey_", "k").replace("_", "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("journal", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the figures")
+    asked = parser.parse_args()
+    results = Results(Journal(asked.journal))
+    draw_lengths(results, asked.out / "extension_lengths.png")
+    draw_tasks(results, asked.out / "extension_tasks.png")
+    text = "\n".join([*opening(results), *tables(results), *closing(results)])
+    (asked.out / "extension.md").write_text(text + "\n")
+    print(text)
+
+
+def opening(results: Results) -> list[str]:
+    """What was done."""
+    s, seeds = results.setting, len(results.seeds)
+    lines = [
+        f"# {len(METHODS)} ways to a longer context, one model, one budget",
+        "",
+        f"Byte models of {s['parameters']:,} parameters, {seeds} seeds, trained at L = {s['context']} tokens by",
+        "`recipe=context_base` (900 steps of 65,536 tokens: half plain text, half questions), then read at longer",
+        "lengths.",
+        "",
+        "- ppl: per byte, on the same validation bytes at every length. The target is the factor times L.",
+        f"- pass key, RULER (mean of 13 tasks): at the target; {s['passkeys']} and 13 x {s['ruler']} samples a seed.",
+        "  An answer counts when each of its tokens is the likeliest after the right ones before it.",
+        f"- fine-tuning: {s['steps']} steps of {s['tokens_per_step']:,} tokens of the base's own mixture at the target",
+        "  length, the same tokens for all. `longrope2_mixed` keeps short windows on the original rotation.",
+        f"- searches: successive halving, population {s['population']}, {s['iterations']} iterations, 10 samples.",
+        "  `longrope` and `longrope2_ppl` search by perplexity, `longrope2` by needle perplexity.",
+        "- ±: 95 % t interval over seeds; where values span more than two decades, their range.",
+        "",
+    ]
+    bases = list(results.of("base", 1, False).values())
+    if bases:
+        ppl, key, tasks = (shown([value(base) for base in bases]) for value in (at_base, pass_key, ruler))
+        lines += [f"The bases at L: perplexity {ppl}, pass key {key} %, RULER {tasks} %.", ""]
+    return lines
+
+
+def tables(results: Results) -> list[str]:
+    head, lines = ["method", "seeds", *MEASURES, "search: tokens, time"], []
+    for tuned in (False, True):
+        for factor in results.factors:
+            how = f"after {results.setting['steps']} steps of fine-tuning" if tuned else "as trained"
+            made = rows(results, factor, tuned)
+            lines += [f"## {factor} times the length, {how}", "", table(head, made) if made else "Not measured.", ""]
+    return lines
+
+
+def closing(results: Results) -> list[str]:
+    """Verdicts, figures, provenance."""
+    s = results.setting
+    return [
+        "## What the literature expects",
+        "",
+        "Differences over paired seeds with their 95 % t interval; positive is better.",
+        "",
+        table(["claim", "where", *MEASURES], verdicts(results)),
+        "",
+        "![Perplexity against length](extension_lengths.png)",
+        "",
+        "![Tasks by method](extension_tasks.png)",
+        "",
+        f"- machine: {s['machine']}",
+        f"- versions: {s['versions']}",
+        "- commands: those at the top of `benchmarks/extension/run.py`; the journal is `extension.jsonl`, and what",
+        "  is not measured yet is what the same command goes on with",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The extension study from corpus to report, as small as it goes, and on again after a stop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "benchmarks" / "extension"
+
+
+def python(*words: object) -> str:
+    run = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
+    corpus, base, journal = tmp_path / "corpus.jsonl", tmp_path / "base", tmp_path / "journal.jsonl"
+    python(STUDY / "corpus.py", "--out", corpus, "--documents", 60, "--workers", 1)
+    rows = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+    assert {len(text.encode()) for text in rows} == {511}
+    python(
+        "-m", "aptlab", "train", "recipe=context_base", "size=debug", f"data.files={corpus}", f"run_dir={base}",
+        "data.batch=4", "data.val_batches=1", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=none",
+        "device=cpu",
+    )  # fmt: skip
+    small = [
+        "--factors", 2, "--methods", "yarn", "longrope2", "longrope2_mixed", "--steps", 1, "--tokens-per-step", 10_240,
+        "--text-tokens", 4096, "--passkeys", 2, "--ruler", 1, "--population", 8, "--iterations", 1,
+    ]  # fmt: skip
+    stopped = python(STUDY / "run.py", base, "--journal", journal, *small, "--seconds", 0)
+    assert "0.0 seconds are over before" in stopped
+    done = python(STUDY / "run.py", base, "--journal", journal, *small)
+    assert "all 6 measurements" in done
+    lines = journal.read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines].count("result") == 6
+    assert python(STUDY / "run.py", base, "--journal", journal, *small).startswith("all 6 measurements")
+    assert journal.read_text().splitlines() == lines
+    python(STUDY / "report.py", journal, "--out", tmp_path)
+    report = (tmp_path / "extension.md").read_text()
+    assert "| longrope2_mixed | 1 " in report
+    assert "2 times the length, after 1 steps of fine-tuning" in report
+    assert (tmp_path / "extension_lengths.png").stat().st_size > 10_000
+    assert (tmp_path / "extension_tasks.png").stat().st_size > 10_000
