@@ -220,7 +220,7 @@ class Exact:
             angles, amplitude, factor = self.angles(streams)
             q, k = (turned(x, angles, self.rule.layout, amplitude) for x in (q, k))
         if self.place.norm_after:
-            q, k = (x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+            q, k = (x / (x.pow(2).mean(-1, keepdim=True) + self.place.norm_eps).sqrt() for x in (q, k))
         if self.place.growth is not None:
             steps = (streams[:, :1].double() + 1).div(self.place.growth.floor).floor()
             factor = factor * (1 + self.place.growth.scale * torch.log1p(steps))

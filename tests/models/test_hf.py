@@ -224,10 +224,6 @@ GIVEN = describe(tiny_decoder(), context=CONTEXT).config
         ({"model_type": "qwen3_moe"}, "model_type=qwen3_moe cannot be imported: its feed-forward layers are a mixture"),
         ({"model_type": "llama4_text"}, r"model_type=llama4_text with moe_layers other than \[\] cannot be imported"),
         (
-            {"model_type": "llama4_text", "moe_layers": []},
-            r"use_qk_norm=true with rms_norm_eps=1e-05 cannot be imported: aptlab's rope\.qk_norm has eps=1e-06",
-        ),
-        (
             {"model_type": "llama4_text", "moe_layers": [], "use_qk_norm": False, "no_rope_layers": [0, 1, 1]},
             r"no_rope_layers=\[0, 1, 1\] with these layer_types cannot be imported.*every n-th layer",
         ),

@@ -251,6 +251,12 @@ def test_every_shipped_rule_says_what_it_is_and_where_it_is_from(rule):
     assert rule.__dataclass_params__.frozen
 
 
+def test_no_shipped_rule_is_made_from_another():
+    assert [
+        (rule, other) for rule in SHIPPED for other in SHIPPED if rule is not other and issubclass(rule, other)
+    ] == []
+
+
 def test_rules_import_no_torch():
     code = "import aptlab.nn.rope, aptlab.nn.shape, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -57,16 +57,17 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(vocab, shape.dim)
         added = NoEmbed(shape.dim) if beside.embed is None else beside.embed(dim=shape.dim)
         self.places = None if isinstance(added, NoEmbed) else added
-        places = self._places(rope, beside.bias)
+        last = norm(shape.dim)
+        places = self._places(rope, beside.bias, last)
         self.blocks = nn.ModuleList(
             Block(shape, layer=layer, place=place, attention=attention, ffn=ffn, norm=norm, smooth=smooth)
             for layer, place in enumerate(places)
         )
-        self.norm = norm(shape.dim)
+        self.norm = last
         self.head = nn.Linear(shape.dim, vocab, bias=False)
         self.reset_parameters()
 
-    def _places(self, rope: Rope, bias: Callable[..., nn.Module] | None = None) -> list[Place]:
+    def _places(self, rope: Rope, bias: Callable[..., nn.Module] | None, norm: nn.Module) -> list[Place]:
         """What each layer does with positions; layers with equal rules share one module."""
         self.rope = rope
         heads, kv_heads, head_dim = self.shape.head_sizes()
@@ -83,6 +84,7 @@ class Decoder(nn.Module):
                 chunk=one.chunk,
                 growth=one.growth,
                 norm_after=one.norm_after,
+                norm_eps=float(getattr(norm, "eps", Place.norm_eps)),
             )
             for layer, one in enumerate(placed)
         ]
@@ -90,7 +92,7 @@ class Decoder(nn.Module):
     def swap_rope(self, rope: Rope) -> None:
         """Turn by another rule from now on; weights stay as they are."""
         device = self.embed.weight.device
-        for block, place in zip(self.blocks, self._places(rope), strict=True):
+        for block, place in zip(self.blocks, self._places(rope, None, self.norm), strict=True):
             block.attention.place = place  # type: ignore[union-attr]
         self.rotaries.to(device)
 

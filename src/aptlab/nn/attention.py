@@ -17,13 +17,11 @@ from aptlab.nn.attend import attend
 from aptlab.nn.look import Heads, Look
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.place import Place
-from aptlab.nn.reach import Sliding
+from aptlab.nn.reach import Sliding, seen
 from aptlab.nn.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
 from aptlab.nn.step import Step
 from aptlab.ops.rotary_heads import Norm, Turn, fused, rotate_heads
-
-EPS = 1e-6  # of the norm after rotation
 
 
 class FullAttention(nn.Module):
@@ -70,6 +68,10 @@ class FullAttention(nn.Module):
         limits = [limit for limit in (self.window, self.place.chunk) if limit is not None]
         return min(limits, default=None)
 
+    def mixing(self, tokens: int) -> float:
+        """FLOPs per token that scores and their sum of values take in a text of `tokens`; masked pairs take none."""
+        return 4 * self.heads * self.head_dim * seen(tokens, window=self.window, chunk=self.place.chunk)
+
     def forward(self, x_BTC: Tensor, step: Step) -> Tensor:
         heads = self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         qk, v = heads.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
@@ -94,7 +96,7 @@ class FullAttention(nn.Module):
             angles = step.angles(rotary)
             qk, scale = rotary.rotate(qk, angles), angles.scale
         if place.norm_after and not in_kernel:
-            qk = unit_rms(qk)
+            qk = unit_rms(qk, place.norm_eps)
         q, k = qk.split([self.heads, self.kv_heads], dim=1)
         if scale is not None:
             q = (q * scale).to(q.dtype)
@@ -106,11 +108,12 @@ class FullAttention(nn.Module):
         """What the kernel does in one pass: rotation, and the norm before or after it."""
         norm = None
         if self.place.norm_after:
-            norm = Norm(None, EPS, "after")
+            norm = Norm(None, self.place.norm_eps, "after")
         elif self.qk_norm:
             weights = torch.stack((self.q_norm.weight, self.k_norm.weight))  # type: ignore[arg-type]
             norm = Norm(weights, self.q_norm.eps, "before")  # type: ignore[arg-type]
-        return Turn(step.places, rotary.tables, self.heads, rotary.rule.layout, norm, rotary.factor)
+        layout, factor = rotary.rule.layout, rotary.factor
+        return Turn(step.places, rotary.tables, self.heads, layout, norm, factor, theta=rotary.theta)
 
     def _look(self) -> Look:
         rotary, temperature, decay = self.place.rotary, 1.0, None
@@ -128,7 +131,7 @@ class FullAttention(nn.Module):
         )
 
 
-def unit_rms(x: Tensor, eps: float = EPS) -> Tensor:
+def unit_rms(x: Tensor, eps: float) -> Tensor:
     """x over its root mean square, computed in float32 (Llama 4's query and key norm; it has no weights)."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)

@@ -30,6 +30,7 @@ class Place:
     chunk       attention stays inside blocks of this many positions
     growth      queries grow with their position
     norm_after  queries and keys get a root mean square of 1 after they were turned
+    norm_eps    of that norm; the model gives that of its own norms, as Llama 4 does
 
     Neither module belongs to the layer: the model holds them, once.
     """
@@ -39,3 +40,4 @@ class Place:
     chunk: int | None = None
     growth: Growth | None = None
     norm_after: bool = False
+    norm_eps: float = 1e-6

@@ -31,7 +31,8 @@ def ours(parts):
 
     options = {name: getattr(parts, name) for name in ("bias", "qk_norm", "reach", "sinks")}
     attention = partial(FullAttention, **options)
-    return Decoder(SHAPE, vocab=5, rope=parts.rope, attention=attention, ffn=SwiGLU, norm=RMSNorm, smooth=Plain).eval()
+    norm = partial(RMSNorm, eps=parts.eps)
+    return Decoder(SHAPE, vocab=5, rope=parts.rope, attention=attention, ffn=SwiGLU, norm=norm, smooth=Plain).eval()
 
 
 def copied(mine, theirs):
@@ -105,7 +106,7 @@ def test_our_attention_is_that_of_gpt_oss(layer, gpt_oss):
 
 def llama4(**changes):
     module = transformers().models.llama4
-    given = SIZES | {"attention_chunk_size": 7, "floor_scale": 5, "attn_scale": 0.3, "rms_norm_eps": 1e-6} | changes
+    given = SIZES | {"attention_chunk_size": 7, "floor_scale": 5, "attn_scale": 0.3, "rms_norm_eps": 0.01} | changes
     config = module.Llama4TextConfig(**given, rope_parameters={"rope_type": "default", "rope_theta": 100.0})
     config._attn_implementation = "eager"
     return SimpleNamespace(config=config, **vars(module.modeling_llama4))

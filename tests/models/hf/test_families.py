@@ -76,7 +76,8 @@ MODELS = {
         | {"shape": SIX, "rope": PerLayer(rules=(*[LOCAL] * 5, FAR))}
         | {"attention": attention(qk_norm=True, reach=Sliding(window=5, full_every=6))},
     ),
-    "llama4": ("Llama4ForCausalLM", {"rope": IROPE, "norm": partial(RMSNorm, eps=1e-6), "tied": False}),
+    "llama4": ("Llama4ForCausalLM", {"rope": IROPE, "tied": False}),
+    "llama4 wide eps": ("Llama4ForCausalLM", {"rope": IROPE, "norm": partial(RMSNorm, eps=0.01)}),
     "llama4 no chunk": (
         "Llama4ForCausalLM",
         {"rope": IRope(inner=IROPE.inner, interval=2, chunk=None, qk_norm=False, growth=Growth(floor=5))},

@@ -88,7 +88,7 @@ MODELS |= {
     ),
     "llama4 dense": (
         "Llama4TextConfig",
-        {"head_dim": 16, "moe_layers": [], "intermediate_size_mlp": 48, "rms_norm_eps": 1e-6, "floor_scale": 5}
+        {"head_dim": 16, "moe_layers": [], "intermediate_size_mlp": 48, "rms_norm_eps": 0.01, "floor_scale": 5}
         | {"attention_chunk_size": 7, "no_rope_layer_interval": 3, "attn_scale": 0.3},
     ),
     "llama4 dense, scaled": (

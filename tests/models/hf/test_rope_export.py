@@ -110,7 +110,7 @@ def test_learned_frequencies_are_written_as_they_are_now(tmp_path):
 SHORTER = {"size": "debug", "context": "32", "vocab": "61"}
 WRITTEN = {
     "standard linear ntk ntk_liu dynamic yarn llama3 ntk_by_parts yarn_zones yarn_uniform linear_harmonic longrope": "",
-    "longrope2 proportional partial learnable mrope mrope_interleaved irope_pairs none": "",
+    "longrope2 proportional partial learnable mrope mrope_interleaved irope irope_pairs none": "",
     "axial2d mixed2d kron2d": r"cannot be exported to format=hf: it reads positions of 2 numbers",
     "axial3d kron3d": r"cannot be exported to format=hf: it reads positions of 3 numbers",
     "xpos": r"rope=XPos cannot be exported to format=hf: it shrinks logits with distance",
@@ -118,7 +118,6 @@ WRITTEN = {
     "irope_phase": r"rope=IRopePhase cannot be exported.*goes by the position of a token.*irope_pairs can be",
     "irope_heads": r"rope=IRopeHeads cannot be exported.*differs from head to head.*irope_pairs can be",
     "irope_layers per_layer": r"differs from layer to layer and cannot be exported.*train with one rule for all layers",
-    "irope": r"norm\.eps=1e-05 differs from the eps of rope\.qk_norm=1e-06.*the Llama 4 layout has one",
 }
 OPTIONS = {name: message for names, message in WRITTEN.items() for name in names.split()}
 
@@ -143,10 +142,12 @@ def test_every_option_exports_or_says_why_it_cannot(name, tmp_path):
         assert (net(tokens).logits - wanted).abs().max().item() <= 1e-6
 
 
-def test_irope_is_exported_where_the_epsilons_agree(tmp_path):
-    config = compose("train", ["size=debug", "context=32", "vocab=61", "rope=irope", "norm.eps=1e-6"])
+@pytest.mark.parametrize("eps", ["1e-6", "1e-5", "0.1"])
+def test_irope_is_exported_with_any_eps_of_the_norms(eps, tmp_path):
+    config = compose("train", ["size=debug", "context=32", "vocab=61", "rope=irope", f"norm.eps={eps}"])
     net = build(config.resolved()["model"]).eval()
-    assert export(net, tmp_path).config["model_type"] == "llama4_text"
+    written = export(net, tmp_path).config
+    assert (written["model_type"], written["rms_norm_eps"]) == ("llama4_text", float(eps))
     assert gap_of(net, tmp_path) <= 1e-6
 
 
@@ -241,8 +242,11 @@ def test_a_factor_that_contradicts_the_lengths_is_warned_of():
     assert mismatch({"rope_type": "yarn", "factor": 4.0}, GIVEN) == []
 
 
-def test_the_norm_after_rotation_needs_its_own_eps():
-    from aptlab.nn.rope import IRope
+def test_the_norm_after_rotation_takes_the_eps_of_the_norms():
+    from aptlab.nn.rope import IRope, Standard
 
-    described = describe(tiny_decoder(rope=IRope(interval=2), norm=partial(RMSNorm, eps=1e-6)), context=CONTEXT)
-    assert described.config["use_qk_norm"] is True
+    net = tiny_decoder(rope=IRope(interval=2), norm=partial(RMSNorm, eps=0.01))
+    assert describe(net, context=CONTEXT).config["use_qk_norm"] is True
+    assert net.blocks[0].attention.place.norm_eps == 0.01
+    net.swap_rope(IRope(inner=Standard(base=100.0), interval=2))
+    assert net.blocks[0].attention.place.norm_eps == 0.01

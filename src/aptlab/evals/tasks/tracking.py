@@ -19,6 +19,7 @@ class Tracking(Task):
 
     RULER's VT (Hsieh et al. 2024, arXiv:2404.06654, section 3.2; published: 1 chain of 4 hops). The other chains,
     with other values, mislead. Asked for are all variables of the first chain. Where a length is too short, fewer hops.
+    Scores of these tasks must not be put beside published ones: facts are made up, and no examples stand before them.
     """
 
     published: ClassVar[int] = 30

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-UNIT_EPS = 1e-6  # of the norm without weights after rotation, in aptlab.nn.attention
-
 NAMES = {
     "attention_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import Parts, attention_parts
-from aptlab.models.hf.family import FAMILIES, LLAMA4, UNIT_EPS, Family
+from aptlab.models.hf.family import FAMILIES, LLAMA4, Family
 from aptlab.nn.rope import Rope
 from aptlab.nn.shape import Shape
 
@@ -146,12 +146,6 @@ def _computable(config: Mapping[str, Any]) -> Family:
         raise ConfigError(
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.attention_parts(config) reads its attention"
-        )
-    eps = config.get("rms_norm_eps", 1e-5)
-    if kind == LLAMA4.model_type and config.get("use_qk_norm", True) and eps != UNIT_EPS:
-        raise ConfigError(
-            f"use_qk_norm=true with rms_norm_eps={eps} cannot be imported: aptlab's rope.qk_norm has eps={UNIT_EPS}, "
-            "and the logits would differ"
         )
     if config.get("quantization_config"):
         raise ConfigError("quantization_config: quantised weights cannot be imported; take the unquantised model")

@@ -19,7 +19,6 @@ from aptlab.nn.rope import (
     Learnable,
     Linear,
     Llama3,
-    MRope,
     NoRope,
     NTKLiu,
     Partial,
@@ -31,6 +30,7 @@ from aptlab.nn.rope import (
     YaRN,
     standard_frequencies,
 )
+from aptlab.nn.rope.grid import Sections
 
 CLOSE = 1e-12  # relative difference of frequencies that counts as none
 Written = tuple[dict[str, Any], str | None]
@@ -82,7 +82,7 @@ def _relative_to_text(rule: Rope, head_dim: int) -> None:
 
 
 def _is_plain_for_text(rule: Rope) -> bool:
-    return isinstance(rule, MRope) and rule.grid is None
+    return isinstance(rule, Sections) and rule.grid is None
 
 
 def _temperature_of_all(rule: Rope, head_dim: int) -> None:
@@ -106,7 +106,7 @@ def _named(rule: Rope, head_dim: int) -> Written | None:
     base = float(getattr(rule, "base", 10_000.0))
     if isinstance(rule, Standard):
         return _parameters("default", base), None
-    if isinstance(rule, MRope):
+    if isinstance(rule, Sections):
         return _parameters("default", base), "rope=mrope is written as the default rope: for text they are the same"
     if isinstance(rule, Linear):
         return _parameters("linear", base, factor=rule.stretch), None

@@ -10,7 +10,7 @@ from torch import nn
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import Decoder
 from aptlab.models.hf import family as families
-from aptlab.models.hf.family import UNIT_EPS, Family
+from aptlab.models.hf.family import Family
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
@@ -89,8 +89,6 @@ def traits(net: Decoder) -> Traits:
     if isinstance(block.attention_smooth, PostNorm):
         epsilons["smooth.eps"] = block.attention_smooth.norm.eps
     layers = tuple(_layer(net, index) for index in range(net.shape.depth))
-    if any(layer.norm_after for layer in layers):
-        epsilons["the eps of rope.qk_norm"] = UNIT_EPS
     heads, _, head_dim = net.shape.head_sizes()
     return Traits(
         layers=layers,

@@ -101,13 +101,13 @@ class Axial3D(Volume):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MRope(Volume):
-    """Sections of the pairs take time, height and width; for text all three are equal and it is plain RoPE.
+class Sections(Volume, abc.ABC):
+    """Each pair of one set of frequencies takes time, height or width; for text all three are equal: plain RoPE.
 
-    Wang et al. 2024 (Qwen2-VL, arXiv:2409.12191). sections  pairs of each; None = 16 : 24 : 24 of the head
+    sections  pairs of each; None = by `space`
     """
 
-    space: ClassVar[float] = 24 / 64  # share of the pairs that height has, and width
+    space: ClassVar[float]  # share of the pairs that height has by default, and width
     grid: tuple[int, int] | None = None
     sections: tuple[int, int, int] | None = None
 
@@ -124,9 +124,8 @@ class MRope(Volume):
         self.counts(head_dim)
         return standard_frequencies(self.base, head_dim)
 
-    def combine(self, head_dim: int) -> Coefficients:
-        time, height, width = self.counts(head_dim)
-        return ((1, 0, 0),) * time + ((0, 1, 0),) * height + ((0, 0, 1),) * width
+    @abc.abstractmethod
+    def combine(self, head_dim: int) -> Coefficients: ...
 
     def counts(self, head_dim: int) -> tuple[int, ...]:
         """Pairs of each stream."""
@@ -146,7 +145,21 @@ class MRope(Volume):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MRopeInterleaved(MRope):
+class MRope(Sections):
+    """The fast pairs take time, the next height, the slow ones width (Wang et al. 2024, Qwen2-VL, arXiv:2409.12191).
+
+    sections  pairs of each; None = 16 : 24 : 24 of the head
+    """
+
+    space: ClassVar[float] = 24 / 64
+
+    def combine(self, head_dim: int) -> Coefficients:
+        time, height, width = self.counts(head_dim)
+        return ((1, 0, 0),) * time + ((0, 1, 0),) * height + ((0, 0, 1),) * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class MRopeInterleaved(Sections):
     """Height on pairs 1, 4, 7 …, width on 2, 5, 8 …, time on the rest, as in Qwen3-VL (arXiv:2511.21631).
 
     Every stream has fast and slow pairs, where `mrope` gives the fast ones to time. sections  None = 24 : 20 : 20

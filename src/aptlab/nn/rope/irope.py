@@ -18,7 +18,8 @@ class IRope(Rope):
     interval  layer l has no rotation where (l + 1) is divisible by it
     chunk     positions of a block; None = turning layers see everything
     growth    queries of the layers without rotation grow with position; None = they do not
-    qk_norm   queries and keys of turning layers get a root mean square of 1, without weights, after they turned
+    qk_norm   queries and keys of turning layers get a root mean square of 1, without weights, after they turned;
+              its eps is that of the model's norms
     """
 
     inner: Rope = field(default_factory=lambda: Standard(base=500_000.0, layout="interleaved"))
