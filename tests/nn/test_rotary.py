@@ -125,6 +125,9 @@ def test_tables_stay_float32_and_exact_whatever_is_cast(cast):
     for name, table in after.items():
         assert table.dtype == torch.float32
         assert torch.equal(table, before[name])
+    for rotary in net.rotaries:
+        assert rotary.theta.dtype == torch.float64
+        assert rotary.theta.tolist() == list(rotary.rule.inv_freq(rotary.head_dim))
 
 
 def test_a_model_built_on_meta_has_right_tables_once_it_is_real():

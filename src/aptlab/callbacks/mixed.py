@@ -58,9 +58,8 @@ class MixedShares(Callback):
         counts = torch.cat((regime_tokens(batch, self.original_len), is_BK.sum(0)))
         self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
         if rows_2B is not None:
-            losses = torch.where(is_BK, rows_2B.unsqueeze(2), 0.0).sum(
-                1
-            )  # a row that is not finite spoils its own kind
+            # Not a product: a row that is not finite spoils its own kind alone.
+            losses = torch.where(is_BK, rows_2B.unsqueeze(2), 0.0).sum(1)
             self._losses = losses if self._losses is None else self._losses.to(losses.device) + losses
 
     def numbers(self) -> dict[str, float]:

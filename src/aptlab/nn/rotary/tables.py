@@ -44,7 +44,7 @@ class RotaryEmbedding(nn.Module):
         self.adaptive = self.regimes > 1 and self.of_head is None
         self.combine = groups_of(rule.combine(head_dim))
         self.register_buffer("tables", self._tables(), persistent=False)
-        self.register_buffer("theta", self._theta(), persistent=False)
+        self.theta = self._theta()  # no buffer: a device may have no float64
 
     @property
     def simple(self) -> bool:
@@ -79,13 +79,15 @@ class RotaryEmbedding(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _theta(self) -> Tensor:
-        """Radians per token of the first regime, float64 [P]: float32 heads turn by these in the kernel."""
+        """Radians per token of the first regime, float64 [P]: by these float32 heads turn in the kernel."""
         return torch.tensor(self.rule.regimes(self.head_dim)[0], dtype=torch.float64, device="cpu")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
         """Follow the device, never the dtype: bfloat16 tables ruin positions beyond 256."""
         device = fn(torch.empty(0, device=self.tables.device)).device
-        self.tables, self.theta = self._tables().to(device), self._theta().to(device)
+        self.tables, self.theta = self._tables().to(device), self._theta()
+        if device.type == "cuda":
+            self.theta = self.theta.to(device)
         return self
 
     def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:
