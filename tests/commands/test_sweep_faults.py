@@ -61,7 +61,8 @@ def _no_figure(monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with their parent")
 def test_after_kill_9_no_trainer_lives_on_and_only_what_is_missing_is_run(capsys):
     parent = start("seed=0,1,2", "sweep.name=x", FAKE_SLEEP="0.6", FAKE_CHECKPOINT="1")
-    wait_for(lambda: started(2))
+    saved = Path("outputs/train/sweeps/x/jobs/001-seed=1/checkpoints")
+    wait_for(lambda: started(2) and any(saved.glob("*.json")))  # the manifest comes last
     children = trainers(parent.pid)
     parent.kill()
     parent.communicate()
