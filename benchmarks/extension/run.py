@@ -17,7 +17,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ from measure import perplexities, scores
 from methods import METHODS, Search, formula
 from tune import fine_tune
 
+PLACE = ("machine", "versions")  # where a journal was begun, not what it measures
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -70,19 +72,25 @@ def units(seeds: list[int], factors: list[int], methods: list[str]) -> Iterator[
 
 
 class Journal:
-    """Lines of JSON: searches and measurements, each on disk before the next begins."""
+    """Lines of JSON: the setting, searches and measurements, each on disk before the next begins.
+
+    A line that a crash cut off is taken away, and measured again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            path.write_text(whole)
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
 
     def find(self, **keys: Any) -> dict[str, Any] | None:
         return next((line for line in self.lines if all(line.get(key) == keys[key] for key in keys)), None)
 
     def add(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -103,8 +111,7 @@ class Study:
     def run(self) -> None:
         begun = time.perf_counter()
         asked, wanted = self.asked, list(units(list(self.bases), self.asked.factors, self.asked.methods))
-        if self.journal.find(kind="setting") is None:
-            self.journal.add({"kind": "setting", **self.setting()})
+        self.agree(self.setting())
         for number, unit in enumerate(wanted, 1):
             if self.journal.find(kind="result", **asdict(unit)):
                 continue
@@ -117,11 +124,22 @@ class Study:
             print(f"[{number}/{len(wanted)}] {told(self.journal.lines[-1])}", flush=True)
         print(f"all {len(wanted)} measurements are in {asked.journal}", flush=True)
 
+    def agree(self, setting: dict[str, Any]) -> None:
+        """One journal is one budget: the first run writes it down, others must have the same."""
+        before = self.journal.find(kind="setting")
+        if before is None:
+            self.journal.add({"kind": "setting", **setting})
+            return
+        other = [key for key, value in setting.items() if key not in PLACE and before[key] != value]
+        if other:
+            told = ", ".join(f"{key}={before[key]}, now {setting[key]}" for key in other)
+            raise SystemExit(f"{self.asked.journal} was measured with {told}; repeat those, or name another --journal")
+
     def setting(self) -> dict[str, Any]:
         """What the report says about the machine and the budget."""
         net, context = next(iter(self.bases.values()))
         parameters = sum(weight.numel() for weight in net.parameters())
-        named = {key: value for key, value in vars(self.asked).items() if isinstance(value, int | float)}
+        named = {key: value for key, value in vars(self.asked).items() if isinstance(value, int)}
         versions_of = versions("torch", "triton", "aptlab")
         return {"context": context, "parameters": parameters, "machine": machine(), "versions": versions_of, **named}
 
@@ -136,8 +154,7 @@ class Study:
             mixed = METHODS[unit.method].mixed
             net = fine_tune(base, rule, target=target, context=context, mixed=mixed, **budget, **self.where)
         with turned(net, rule):
-            longest = max(unit.factor, 1)
-            ppl = perplexities(net, context=context, factor=longest, tokens=asked.text_tokens, **self.where)
+            ppl = perplexities(net, context=context, factor=unit.factor, tokens=asked.text_tokens, **self.where)
             counts = {"passkeys": asked.passkeys, "each": asked.ruler}
             return {"ppl": ppl, "scores": scores(net, length=target, **counts, **self.where)}
 
@@ -177,8 +194,8 @@ class Study:
         with turned(base, base.rope):
             meter = Meter(base, texts, objective=objective, rule_of=problem.rule_of, **self.where)
 
-            def evaluate(jobs: Any) -> list[Values]:
-                return [meter(Job(job.factors, job.length, job.samples)) for job in jobs]
+            def evaluate(jobs: Sequence[Job]) -> list[Values]:
+                return [meter(job) for job in jobs]
 
             book = Book(evaluate, target=problem.target, samples=settings.samples)
             result: Found = search(

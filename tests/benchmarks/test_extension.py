@@ -39,9 +39,16 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     done = python(STUDY / "run.py", base, "--journal", journal, *small)
     assert "all 6 measurements" in done
     lines = journal.read_text().splitlines()
+    journal.write_text(journal.read_text() + '{"kind": "res')  # as a crash leaves it
     assert [json.loads(line)["kind"] for line in lines].count("result") == 6
     assert python(STUDY / "run.py", base, "--journal", journal, *small).startswith("all 6 measurements")
     assert journal.read_text().splitlines() == lines
+    other = subprocess.run(
+        [sys.executable, str(STUDY / "run.py"), str(base), "--journal", str(journal), *map(str, small), "--ruler", "2"],
+        capture_output=True, text=True, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+    assert other.returncode == 1
+    assert "was measured with ruler=1, now 2; repeat those, or name another --journal" in other.stderr
     python(STUDY / "report.py", journal, "--out", tmp_path)
     report = (tmp_path / "extension.md").read_text()
     assert "| longrope2_mixed | 1 " in report
