@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.commands.searching.problem import Problem
-from aptlab.nn.rope import NTK, Linear, Llama3, LongRoPE, LongRoPE2, NTKLiu, Rope, Standard, YaRN
+from aptlab.nn.rope import (
+    NTK,
+    Growth,
+    IRope,
+    IRopePairs,
+    Linear,
+    Llama3,
+    LongRoPE,
+    LongRoPE2,
+    NTKLiu,
+    Rope,
+    Standard,
+    YaRN,
+)
 
 BASE = 10_000.0
 
@@ -56,6 +69,8 @@ METHODS = {
         Method("longrope2", Search(LongRoPE2, NEEDLE)),
         Method("longrope2_ppl", Search(LongRoPE2, PPL)),
         Method("longrope2_mixed", Search(LongRoPE2, NEEDLE), mixed=True),
+        Method("irope"),
+        Method("irope_pairs"),
     )
 }
 
@@ -78,4 +93,10 @@ def formula(name: str, *, original_len: int, factor: int) -> Rope:
             return YaRN(**known, ramp="ratio" if name == "yarn_ratio" else "index")
         case "llama3":
             return Llama3(**known, low=1.0, high=4.0)
+        case "irope":
+            # Llama 4 at this length; no qk-norm, because the networks were trained without one.
+            growth = Growth(floor=original_len)
+            return IRope(inner=Standard(**same), interval=4, chunk=original_len, growth=growth, qk_norm=False)
+        case "irope_pairs":
+            return IRopePairs()
     raise KeyError(name)

@@ -239,6 +239,8 @@ def opening(results: Results) -> list[str]:
         "  length, the same tokens for all. `longrope2_mixed` keeps short windows on the original rotation.",
         f"- searches: successive halving, population {s['population']}, {s['iterations']} iterations, 10 samples.",
         "  `longrope` and `longrope2_ppl` search by perplexity, `longrope2` by needle perplexity.",
+        "- `irope`: every fourth layer without rotation, the others in blocks of L (Llama 4); `irope_pairs`: the",
+        "  seeds' four bases. Both replace the plain rotation that the bases were trained with.",
         "- ±: 95 % t interval over seeds; where values span more than two decades, their range.",
         "",
     ]

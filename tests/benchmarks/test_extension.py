@@ -31,17 +31,18 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
         "device=cpu",
     )  # fmt: skip
     small = [
-        "--factors", 2, "--methods", "yarn", "longrope2", "longrope2_mixed", "--steps", 1, "--tokens-per-step", 10_240,
-        "--text-tokens", 4096, "--passkeys", 2, "--ruler", 1, "--population", 8, "--iterations", 1,
+        "--factors", 2, "--methods", "yarn", "longrope2", "longrope2_mixed", "irope", "--steps", 1,
+        "--tokens-per-step", 10_240, "--text-tokens", 4096, "--passkeys", 2, "--ruler", 1, "--population", 8,
+        "--iterations", 1,
     ]  # fmt: skip
     stopped = python(STUDY / "run.py", base, "--journal", journal, *small, "--seconds", 0)
     assert "0.0 seconds are over before" in stopped
     done = python(STUDY / "run.py", base, "--journal", journal, *small)
-    assert "all 6 measurements" in done
+    assert "all 8 measurements" in done
     lines = journal.read_text().splitlines()
     journal.write_text(journal.read_text() + '{"kind": "res')  # as a crash leaves it
-    assert [json.loads(line)["kind"] for line in lines].count("result") == 6
-    assert python(STUDY / "run.py", base, "--journal", journal, *small).startswith("all 6 measurements")
+    assert [json.loads(line)["kind"] for line in lines].count("result") == 8
+    assert python(STUDY / "run.py", base, "--journal", journal, *small).startswith("all 8 measurements")
     assert journal.read_text().splitlines() == lines
     other = subprocess.run(
         [sys.executable, str(STUDY / "run.py"), str(base), "--journal", str(journal), *map(str, small), "--ruler", "2"],
