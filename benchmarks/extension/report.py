@@ -2,8 +2,11 @@
 
     python benchmarks/extension/report.py outputs/extension.jsonl
 
-Writes extension.md, extension_lengths.png and extension_tasks.png into benchmarks/results. The journal of the figures
-that lie there is benchmarks/results/extension.jsonl.
+Writes extension.md, extension_lengths.png and extension_tasks.png into benchmarks/results. Several journals with one
+setting, as seeds that were measured side by side leave them, make one report. What lies there comes from
+
+    python benchmarks/extension/report.py benchmarks/results/extension.jsonl
+    python benchmarks/extension/report.py benchmarks/results/extension_32.jsonl --name extension_32 --factors 32
 """
 
 from __future__ import annotations
@@ -23,8 +26,12 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from common import RESULTS, table
 from methods import METHODS
-from run import Journal
+from run import PLACE, Journal
 
+CONVERTED = (
+    "- `irope`: every fourth layer without rotation, the others in blocks of L (Llama 4); `irope_pairs`: the",
+    "  seeds' four bases. Both replace the plain rotation that the bases were trained with.",
+)
 Line = dict[str, Any]
 Value = Callable[[Line], float]
 # What the literature says: the first is better than the second (LongRoPE2, arXiv:2502.20082, tables 2, 3 and 6 to 8).
@@ -64,14 +71,20 @@ MEASURES: dict[str, tuple[Value, bool]] = {  # name: value, whether more is bett
 
 
 class Results:
-    """The lines of a journal by what they measured."""
+    """The lines of journals by what they measured; `factors` limits them, None = all."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.lines = [line for line in journal.lines if line["kind"] == "result"]
-        self.searches = [line for line in journal.lines if line["kind"] == "search"]
-        self.setting = next(line for line in journal.lines if line["kind"] == "setting")
+    def __init__(self, lines: Sequence[Line], factors: Sequence[int] | None = None) -> None:
+        settings = [line for line in lines if line["kind"] == "setting"]
+        budgets = [{key: value for key, value in line.items() if key not in PLACE} for line in settings]
+        if any(budget != budgets[0] for budget in budgets):
+            raise SystemExit("these journals have different settings; report each by itself")
+        wanted = None if factors is None else {1, *factors}
+        self.setting = settings[0]
+        self.lines = [x for x in lines if x["kind"] == "result" and (wanted is None or x["factor"] in wanted)]
+        self.searches = [line for line in lines if line["kind"] == "search"]
         self.factors = sorted({line["factor"] for line in self.lines if line["factor"] > 1})
         self.seeds = sorted({line["seed"] for line in self.lines})
+        self.named = [name for name in METHODS if any(line["method"] == name for line in self.lines)]
 
     def of(self, method: str, factor: int, tuned: bool) -> dict[int, Line]:
         """Lines by seed."""
@@ -123,9 +136,12 @@ def verdict(results: Results, better: str, worse: str, factor: int, tuned: bool,
     if told is None or told.half is None:
         return None
     gain = told if more else Interval(-told.mean, told.half, told.n)
-    word = "holds" if gain.low > 0 else "the opposite holds" if gain.high < 0 else "not separated"
     unit = "nats" if "ppl" in measure else "points"
-    return f"{word} ({gain.mean:+.2f} ± {gain.half:.2f} {unit})"
+    few = f", {gain.n} seeds" if gain.n < len(results.seeds) else ""
+    if gain.mean and told.half < 1e-9:  # scores are counts of few answers: seeds that agree by chance have no spread
+        return f"no spread to judge by ({gain.mean:+.2f} {unit}{few})"
+    word = "holds" if gain.low > 0 else "the opposite holds" if gain.high < 0 else "not separated"
+    return f"{word} ({gain.mean:+.2f} ± {gain.half:.2f} {unit}{few})"
 
 
 def verdicts(results: Results) -> list[list[str]]:
@@ -211,14 +227,20 @@ def short(task: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("journal", type=Path)
+    parser.add_argument("journals", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the figures")
+    parser.add_argument("--name", default="extension", help="what their names begin with")
+    parser.add_argument("--factors", type=int, nargs="+", help="report these alone")
+    parser.add_argument("--note", default="", help="a line for the end of the report")
     asked = parser.parse_args()
-    results = Results(Journal(asked.journal))
-    draw_lengths(results, asked.out / "extension_lengths.png")
-    draw_tasks(results, asked.out / "extension_tasks.png")
-    text = "\n".join([*opening(results), *tables(results), *closing(results)])
-    (asked.out / "extension.md").write_text(text + "\n")
+    missing = [str(path) for path in asked.journals if not path.exists()]
+    if missing:
+        raise SystemExit(f"no such journal: {', '.join(missing)}")
+    results = Results([line for path in asked.journals for line in Journal(path).lines], asked.factors)
+    draw_lengths(results, asked.out / f"{asked.name}_lengths.png")
+    draw_tasks(results, asked.out / f"{asked.name}_tasks.png")
+    text = "\n".join([*opening(results), *tables(results), *closing(results, asked.name, asked.note)])
+    (asked.out / f"{asked.name}.md").write_text(text + "\n")
     print(text)
 
 
@@ -226,7 +248,7 @@ def opening(results: Results) -> list[str]:
     """What was done."""
     s, seeds = results.setting, len(results.seeds)
     lines = [
-        f"# {len(METHODS)} ways to a longer context, one model, one budget",
+        f"# {len(results.named)} ways to a longer context, one model, one budget",
         "",
         f"Byte models of {s['parameters']:,} parameters, {seeds} seeds, trained at L = {s['context']} tokens by",
         "`recipe=context_base` (900 steps of 65,536 tokens: half plain text, half questions), then read at longer",
@@ -239,8 +261,7 @@ def opening(results: Results) -> list[str]:
         "  length, the same tokens for all. `longrope2_mixed` keeps short windows on the original rotation.",
         f"- searches: successive halving, population {s['population']}, {s['iterations']} iterations, 10 samples.",
         "  `longrope` and `longrope2_ppl` search by perplexity, `longrope2` by needle perplexity.",
-        "- `irope`: every fourth layer without rotation, the others in blocks of L (Llama 4); `irope_pairs`: the",
-        "  seeds' four bases. Both replace the plain rotation that the bases were trained with.",
+        *(CONVERTED if "irope" in results.named else ()),
         "- ±: 95 % t interval over seeds; where values span more than two decades, their range.",
         "",
     ]
@@ -261,7 +282,7 @@ def tables(results: Results) -> list[str]:
     return lines
 
 
-def closing(results: Results) -> list[str]:
+def closing(results: Results, name: str, note: str) -> list[str]:
     """Verdicts, figures, provenance."""
     s = results.setting
     return [
@@ -271,14 +292,14 @@ def closing(results: Results) -> list[str]:
         "",
         table(["claim", "where", *MEASURES], verdicts(results)),
         "",
-        "![Perplexity against length](extension_lengths.png)",
+        f"![Perplexity against length]({name}_lengths.png)",
         "",
-        "![Tasks by method](extension_tasks.png)",
+        f"![Tasks by method]({name}_tasks.png)",
         "",
         f"- machine: {s['machine']}",
         f"- versions: {s['versions']}",
-        "- commands: those at the top of `benchmarks/extension/run.py`; the journal is `extension.jsonl`, and what",
-        "  is not measured yet is what the same command goes on with",
+        f"- commands: those at the top of `benchmarks/extension/run.py`; the journal is `{name}.jsonl`",
+        *([f"- {note}"] if note else []),
     ]
 
 
