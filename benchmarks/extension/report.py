@@ -7,6 +7,7 @@ setting, as seeds that were measured side by side leave them, make one report. W
 
     python benchmarks/extension/report.py benchmarks/results/extension.jsonl
     python benchmarks/extension/report.py benchmarks/results/extension_32.jsonl --name extension_32 --factors 32
+    python benchmarks/extension/report.py benchmarks/results/extension_8.jsonl --name extension_8 --factors 8
 """
 
 from __future__ import annotations
@@ -158,12 +159,16 @@ def verdicts(results: Results) -> list[list[str]]:
 
 def draw_lengths(results: Results, path: Path) -> None:
     """Perplexity by length at the largest factor: as trained, and fine-tuned where that was measured."""
-    tuned_factor = max(f for f in results.factors if results.methods(f, True))
+    tuned_factor = max((f for f in results.factors if results.methods(f, True)), default=max(results.factors))
     panels = [(max(results.factors), False, "as trained"), (tuned_factor, True, "after a short fine-tuning")]
     figure, *axes = two_panels("Perplexity per byte against length: mean over seeds (geometric)", bottom=0.27)
     for panel, (factor, tuned, how) in zip(axes, panels):
         heading(panel, f"extended {factor} times, {how}")
         drawn = {method: curve(results.of(method, factor, tuned)) for method in results.methods(factor, tuned)}
+        if not drawn:
+            panel.text(0.5, 0.5, "not measured", transform=panel.transAxes, ha="center", color=INK)
+            panel.set_axis_off()
+            continue
         top = 1.3 * sorted(max(means) for _, means in drawn.values())[len(drawn) * 3 // 4]
         above = [method for method, (_, means) in drawn.items() if min(means) > top]
         if above:
@@ -202,7 +207,7 @@ def draw_tasks(results: Results, path: Path) -> None:
     """Answers found by method and task at the smallest factor, as trained and fine-tuned."""
     factor = min(results.factors)
     tasks = ["passkey", *(name for name in results.lines[0]["scores"] if name != "passkey")]
-    methods = results.methods(factor, True)
+    methods = [name for name in METHODS if any(results.of(name, factor, tuned) for tuned in (False, True))]
     panels = []
     for tuned in (False, True):
         found = [[mean(results.of(method, factor, tuned), task) for task in tasks] for method in methods]
@@ -237,6 +242,8 @@ def main() -> None:
     if missing:
         raise SystemExit(f"no such journal: {', '.join(missing)}")
     results = Results([line for path in asked.journals for line in Journal(path).lines], asked.factors)
+    if not results.factors:
+        raise SystemExit("nothing beyond the trained length is measured yet; run.py goes on with the same command")
     draw_lengths(results, asked.out / f"{asked.name}_lengths.png")
     draw_tasks(results, asked.out / f"{asked.name}_tasks.png")
     text = "\n".join([*opening(results), *tables(results), *closing(results, asked.name, asked.note)])
