@@ -3,7 +3,8 @@
     python benchmarks/extension/report.py outputs/extension.jsonl
 
 Writes extension.md, extension_lengths.png and extension_tasks.png into benchmarks/results. Several journals with one
-setting, as seeds that were measured side by side leave them, make one report. What lies there comes from
+setting, as seeds that were measured side by side leave them, make one report. A line {"kind": "note", "text": …} of a
+journal says what a reader must know of it, and ends the report. What lies there comes from
 
     python benchmarks/extension/report.py benchmarks/results/extension.jsonl
     python benchmarks/extension/report.py benchmarks/results/extension_32.jsonl --name extension_32 --factors 32
@@ -77,12 +78,18 @@ class Results:
     def __init__(self, lines: Sequence[Line], factors: Sequence[int] | None = None) -> None:
         settings = [line for line in lines if line["kind"] == "setting"]
         budgets = [{key: value for key, value in line.items() if key not in PLACE} for line in settings]
+        if not settings:
+            raise SystemExit("there is no setting in it; give the journal of a run.py that has begun to measure")
         if any(budget != budgets[0] for budget in budgets):
             raise SystemExit("these journals have different settings; report each by itself")
         wanted = None if factors is None else {1, *factors}
         self.setting = settings[0]
         self.lines = [x for x in lines if x["kind"] == "result" and (wanted is None or x["factor"] in wanted)]
+        told = [tuple(line[key] for key in ("seed", "factor", "method", "tuned")) for line in self.lines]
+        if twice := sorted({unit for unit in told if told.count(unit) > 1}):
+            raise SystemExit(f"(seed, factor, method, tuned) = {twice[0]} is measured twice; report each by itself")
         self.searches = [line for line in lines if line["kind"] == "search"]
+        self.notes = [line["text"] for line in lines if line["kind"] == "note"]
         self.factors = sorted({line["factor"] for line in self.lines if line["factor"] > 1})
         self.seeds = sorted({line["seed"] for line in self.lines})
         self.named = [name for name in METHODS if any(line["method"] == name for line in self.lines)]
@@ -236,7 +243,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the figures")
     parser.add_argument("--name", default="extension", help="what their names begin with")
     parser.add_argument("--factors", type=int, nargs="+", help="report these alone")
-    parser.add_argument("--note", default="", help="a line for the end of the report")
     asked = parser.parse_args()
     missing = [str(path) for path in asked.journals if not path.exists()]
     if missing:
@@ -246,7 +252,7 @@ def main() -> None:
         raise SystemExit("nothing beyond the trained length is measured yet; run.py goes on with the same command")
     draw_lengths(results, asked.out / f"{asked.name}_lengths.png")
     draw_tasks(results, asked.out / f"{asked.name}_tasks.png")
-    text = "\n".join([*opening(results), *tables(results), *closing(results, asked.name, asked.note)])
+    text = "\n".join([*opening(results), *tables(results), *closing(results, asked.name)])
     (asked.out / f"{asked.name}.md").write_text(text + "\n")
     print(text)
 
@@ -289,7 +295,7 @@ def tables(results: Results) -> list[str]:
     return lines
 
 
-def closing(results: Results, name: str, note: str) -> list[str]:
+def closing(results: Results, name: str) -> list[str]:
     """Verdicts, figures, provenance."""
     s = results.setting
     return [
@@ -306,7 +312,7 @@ def closing(results: Results, name: str, note: str) -> list[str]:
         f"- machine: {s['machine']}",
         f"- versions: {s['versions']}",
         f"- commands: those at the top of `benchmarks/extension/run.py`; the journal is `{name}.jsonl`",
-        *([f"- {note}"] if note else []),
+        *(f"- {note}" for note in results.notes),
     ]
 
 

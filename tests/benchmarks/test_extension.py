@@ -57,15 +57,20 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     assert (tmp_path / "extension_lengths.png").stat().st_size > 10_000
     assert (tmp_path / "extension_tasks.png").stat().st_size > 10_000
     other_seed = tmp_path / "other.jsonl"
-    other_seed.write_text(journal.read_text().replace('"seed": 0', '"seed": 1'))
-    python(STUDY / "report.py", journal, other_seed, "--out", tmp_path, "--name", "both", "--note", "Two at once.")
+    note = '{"kind": "note", "text": "Two at once."}\n'
+    other_seed.write_text(journal.read_text().replace('"seed": 0', '"seed": 1') + note)
+    python(STUDY / "report.py", journal, other_seed, "--out", tmp_path, "--name", "both")
     report = (tmp_path / "both.md").read_text()
     assert "| longrope2_mixed | 2 " in report
     assert "journal is `both.jsonl`\n- Two at once." in report
-    other_seed.write_text(journal.read_text().replace('"ruler": 1', '"ruler": 2'))
-    refused = subprocess.run(
-        [sys.executable, str(STUDY / "report.py"), str(journal), str(other_seed), "--out", str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT, timeout=300,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert "these journals have different settings" in refused.stderr
+    for text, why in (
+        (journal.read_text().replace('"ruler": 1', '"ruler": 2'), "these journals have different settings"),
+        (journal.read_text(), "is measured twice"),
+    ):
+        other_seed.write_text(text)
+        refused = subprocess.run(
+            [sys.executable, str(STUDY / "report.py"), str(journal), str(other_seed), "--out", str(tmp_path)],
+            capture_output=True, text=True, cwd=ROOT, timeout=300,
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert why in refused.stderr
