@@ -40,13 +40,15 @@ class Search:
 class Method:
     """One row of the table.
 
-    search  factors to find on the network, else the rule is a formula
-    mixed   short windows keep the original rotation in fine-tuning (LongRoPE2, section 3.3); nothing without it
+    search   factors to find on the network, else the rule is a formula
+    mixed    short windows keep the original rotation in fine-tuning (LongRoPE2, section 3.3); nothing without it
+    trained  the rule of the networks it is for: the plain one, or one that needs no change beyond the trained length
     """
 
     name: str
     search: Search | None = None
     mixed: bool = False
+    trained: type[Rope] = Standard
 
     @property
     def found_by(self) -> str:
@@ -71,6 +73,7 @@ METHODS = {
         Method("longrope2_mixed", Search(LongRoPE2, NEEDLE), mixed=True),
         Method("irope"),
         Method("irope_pairs"),
+        Method("irope_trained", trained=IRope),
     )
 }
 

@@ -34,6 +34,10 @@ CONVERTED = (
     "- `irope`: every fourth layer without rotation, the others in blocks of L (Llama 4); `irope_pairs`: the",
     "  seeds' four bases. Both replace the plain rotation that the bases were trained with.",
 )
+TRAINED = (
+    "- `irope_trained`: networks of the same size and budget that had every fourth layer without rotation and the",
+    "  others in blocks of L / 4 from the start, and are used at the target as they are.",
+)
 Line = dict[str, Any]
 Value = Callable[[Line], float]
 # What the literature says: the first is better than the second (LongRoPE2, arXiv:2502.20082, tables 2, 3 and 6 to 8).
@@ -275,13 +279,14 @@ def opening(results: Results) -> list[str]:
         f"- searches: successive halving, population {s['population']}, {s['iterations']} iterations, 10 samples.",
         "  `longrope` and `longrope2_ppl` search by perplexity, `longrope2` by needle perplexity.",
         *(CONVERTED if "irope" in results.named else ()),
+        *(TRAINED if "irope_trained" in results.named else ()),
         "- ±: 95 % t interval over seeds; where values span more than two decades, their range.",
         "",
     ]
-    bases = list(results.of("base", 1, False).values())
-    if bases:
-        ppl, key, tasks = (shown([value(base) for base in bases]) for value in (at_base, pass_key, ruler))
-        lines += [f"The bases at L: perplexity {ppl}, pass key {key} %, RULER {tasks} %.", ""]
+    for name, told in (("base", "The bases"), ("irope_trained", "`irope_trained`")):
+        if bases := list(results.of(name, 1, False).values()):
+            ppl, key, tasks = (shown([value(base) for base in bases]) for value in (at_base, pass_key, ruler))
+            lines += [f"{told} at L: perplexity {ppl}, pass key {key} %, RULER {tasks} %.", ""]
     return lines
 
 

@@ -1,13 +1,17 @@
 """Extend trained networks by every method, measure each, and write one line per measurement into a journal.
 
     python benchmarks/extension/corpus.py --out outputs/corpus.jsonl
-    for seed in 0 1 2; do aptlab train recipe=context_base data.files=outputs/corpus.jsonl seed=$seed \\
-        run_dir=outputs/base$seed; done
-    python benchmarks/extension/run.py outputs/base0 outputs/base1 outputs/base2 --journal outputs/extension.jsonl
+    for seed in 0 1 2; do
+        aptlab train recipe=context_base data.files=outputs/corpus.jsonl seed=$seed run_dir=outputs/base$seed
+        aptlab train recipe=context_base data.files=outputs/corpus.jsonl seed=$seed run_dir=outputs/irope$seed \\
+            rope=irope rope.inner.base=10000 rope.chunk=128 rope.growth.floor=512
+    done
+    python benchmarks/extension/run.py outputs/base? outputs/irope? --journal outputs/extension.jsonl
     python benchmarks/extension/report.py outputs/extension.jsonl
 
-A seed is that of a base, of the search on it and of its fine-tuning. What stands in the journal is not measured again,
-so a run that was stopped, or that `--seconds` ended, goes on where it was.
+A seed is that of a base, of the search on it and of its fine-tuning. A base is measured with the methods for the rule
+that it was trained with. What stands in the journal is not measured again, so a run that was stopped, or that
+`--seconds` ended, goes on where it was.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from aptlab.commands.loading import load
 from aptlab.commands.searching.problem import Problem
 from aptlab.commands.searching.session import samples_of
 from aptlab.models import Decoder
-from aptlab.nn.rope import Rope
+from aptlab.nn.rope import Rope, Standard
 from aptlab.search.book import Book, Job, Values
 from aptlab.search.engine import Found, search
 from aptlab.search.meter import Meter
@@ -45,12 +49,13 @@ from measure import perplexities, scores
 from methods import METHODS, Search, formula
 from tune import fine_tune
 
+Bases = dict[tuple[int, type[Rope]], tuple[Decoder, int]]  # by seed and rule: the network, its trained length
 PLACE = ("machine", "versions")  # where a journal was begun, not what it measures
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One measurement. method "base" is the network as it was trained, at its own length."""
+    """One measurement. At factor 1 the network is as it was trained: "base", or the method that it was trained with."""
 
     seed: int
     factor: int
@@ -58,17 +63,23 @@ class Unit:
     tuned: bool
 
 
-def units(seeds: list[int], factors: list[int], methods: list[str]) -> Iterator[Unit]:
+def units(bases: Bases, factors: list[int], methods: list[str]) -> Iterator[Unit]:
     """In the order in which a run that is cut short is worth most: all seeds of a method before the next method."""
-    for seed in seeds:
-        yield Unit(seed, 1, "base", False)
+    for seed, rule in bases:
+        yield Unit(seed, 1, at_its_length(rule), False)
     for tuned in (False, True):
         for factor in factors:
-            for method in methods:
-                if METHODS[method].mixed and not tuned:
+            for method in (METHODS[name] for name in methods):
+                if method.mixed and not tuned:
                     continue
-                for seed in seeds:
-                    yield Unit(seed, factor, method, tuned)
+                for seed, rule in bases:
+                    if rule is method.trained:
+                        yield Unit(seed, factor, method.name, tuned)
+
+
+def at_its_length(rule: type[Rope]) -> str:
+    """What a network that was trained with this rule is called at its own length."""
+    return "base" if rule is Standard else next(name for name, method in METHODS.items() if method.trained is rule)
 
 
 class Journal:
@@ -103,14 +114,21 @@ class Study:
         self.device = torch.device(asked.device)
         self.precision = "bf16-mixed" if self.device.type == "cuda" else "32-true"
         self.where: dict[str, Any] = {"device": self.device, "precision": self.precision}
-        self.bases: dict[int, tuple[Decoder, int]] = {}
+        self.bases: Bases = {}
         for folder in asked.bases:
             loaded = load(folder, device=self.device)
-            self.bases[int(loaded.config["seed"])] = loaded.net, int(loaded.config["context"])
+            seed, rule = int(loaded.config["seed"]), type(loaded.net.rope)
+            known = {method.trained for method in METHODS.values()}
+            if rule not in known:
+                told = ", ".join(sorted(one.__name__ for one in known))
+                raise SystemExit(f"{folder} was trained with {rule.__name__}; there are methods for {told}")
+            if (seed, rule) in self.bases:
+                raise SystemExit(f"{folder}: another base has seed {seed} too; give one of them, or train it anew")
+            self.bases[seed, rule] = loaded.net, int(loaded.config["context"])
 
     def run(self) -> None:
         begun = time.perf_counter()
-        asked, wanted = self.asked, list(units(list(self.bases), self.asked.factors, self.asked.methods))
+        asked, wanted = self.asked, list(units(self.bases, self.asked.factors, self.asked.methods))
         self.agree(self.setting())
         for number, unit in enumerate(wanted, 1):
             if self.journal.find(kind="result", **asdict(unit)):
@@ -143,9 +161,13 @@ class Study:
         versions_of = versions("torch", "triton", "aptlab")
         return {"context": context, "parameters": parameters, "machine": machine(), "versions": versions_of, **named}
 
+    def base_of(self, unit: Unit) -> tuple[Decoder, int]:
+        """The network it begins from, and the length that this was trained at."""
+        return self.bases[unit.seed, Standard if unit.method == "base" else METHODS[unit.method].trained]
+
     def measure(self, unit: Unit) -> dict[str, Any]:
         """Perplexities by length, scores at the target, and what the rule was."""
-        asked, (base, context) = self.asked, self.bases[unit.seed]
+        asked, (base, context) = self.asked, self.base_of(unit)
         target = context * unit.factor
         rule = self.rule(unit)
         net = base
@@ -159,10 +181,12 @@ class Study:
             return {"ppl": ppl, "scores": scores(net, length=target, **counts, **self.where)}
 
     def rule(self, unit: Unit) -> Rope:
-        base, context = self.bases[unit.seed]
-        if unit.method == "base":
+        base, context = self.base_of(unit)
+        if unit.factor == 1:
             return base.rope
         method = METHODS[unit.method]
+        if method.trained is not Standard:
+            return base.rope
         if method.search is None:
             return formula(unit.method, original_len=context, factor=unit.factor)
         head_dim = base.shape.head_sizes()[2]
@@ -238,11 +262,11 @@ def told(line: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bases", nargs="+", help="run folders of recipe=context_base, one per seed")
+    parser.add_argument("bases", nargs="+", help="run folders of recipe=context_base, one per seed and rule")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--factors", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--steps", type=int, default=24, help="of fine-tuning")
+    parser.add_argument("--steps", type=int, default=48, help="of fine-tuning")
     parser.add_argument("--tokens-per-step", type=int, default=65_536)
     parser.add_argument("--text-tokens", type=int, default=262_144, help="validation tokens for perplexities")
     parser.add_argument("--passkeys", type=int, default=16)

@@ -21,31 +21,33 @@ def python(*words: object) -> str:
 
 @pytest.mark.slow
 def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
-    corpus, base, journal = tmp_path / "corpus.jsonl", tmp_path / "base", tmp_path / "journal.jsonl"
+    corpus, journal = tmp_path / "corpus.jsonl", tmp_path / "journal.jsonl"
+    bases = base, other_rule = tmp_path / "base", tmp_path / "irope"
     python(STUDY / "corpus.py", "--out", corpus, "--documents", 60, "--workers", 1)
     rows = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
     assert {len(text.encode()) for text in rows} == {511}
-    python(
-        "-m", "aptlab", "train", "recipe=context_base", "size=debug", f"data.files={corpus}", f"run_dir={base}",
-        "data.batch=4", "data.val_batches=1", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=none",
-        "device=cpu",
-    )  # fmt: skip
+    for folder, words in ((base, []), (other_rule, ["rope=irope", "rope.chunk=128", "rope.growth.floor=512"])):
+        python(
+            "-m", "aptlab", "train", "recipe=context_base", "size=debug", f"data.files={corpus}", f"run_dir={folder}",
+            "data.batch=4", "data.val_batches=1", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=none",
+            "device=cpu", *words,
+        )  # fmt: skip
     small = [
-        "--factors", 2, "--methods", "yarn", "longrope2", "longrope2_mixed", "irope", "--steps", 1,
+        "--factors", 2, "--methods", "yarn", "longrope2", "longrope2_mixed", "irope", "irope_trained", "--steps", 1,
         "--tokens-per-step", 10_240, "--text-tokens", 4096, "--passkeys", 2, "--ruler", 1, "--population", 8,
         "--iterations", 1,
     ]  # fmt: skip
-    stopped = python(STUDY / "run.py", base, "--journal", journal, *small, "--seconds", 0)
+    stopped = python(STUDY / "run.py", *bases, "--journal", journal, *small, "--seconds", 0)
     assert "0.0 seconds are over before" in stopped
-    done = python(STUDY / "run.py", base, "--journal", journal, *small)
-    assert "all 8 measurements" in done
+    done = python(STUDY / "run.py", *bases, "--journal", journal, *small)
+    assert "all 11 measurements" in done
     lines = journal.read_text().splitlines()
     journal.write_text(journal.read_text() + '{"kind": "res')  # as a crash leaves it
-    assert [json.loads(line)["kind"] for line in lines].count("result") == 8
-    assert python(STUDY / "run.py", base, "--journal", journal, *small).startswith("all 8 measurements")
+    assert [json.loads(line)["kind"] for line in lines].count("result") == 11
+    assert python(STUDY / "run.py", *bases, "--journal", journal, *small).startswith("all 11 measurements")
     assert journal.read_text().splitlines() == lines
     other = subprocess.run(
-        [sys.executable, str(STUDY / "run.py"), str(base), "--journal", str(journal), *map(str, small), "--ruler", "2"],
+        [sys.executable, *map(str, [STUDY / "run.py", *bases, "--journal", journal, *small, "--ruler", 2])],
         capture_output=True, text=True, cwd=ROOT, timeout=300,
     )  # fmt: skip
     assert other.returncode == 1
@@ -53,6 +55,7 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     python(STUDY / "report.py", journal, "--out", tmp_path)
     report = (tmp_path / "extension.md").read_text()
     assert "| longrope2_mixed | 1 " in report
+    assert "`irope_trained` at L: perplexity " in report
     assert "2 times the length, after 1 steps of fine-tuning" in report
     assert (tmp_path / "extension_lengths.png").stat().st_size > 10_000
     assert (tmp_path / "extension_tasks.png").stat().st_size > 10_000
