@@ -46,6 +46,22 @@ def test_logits_at_ten_million_differ_from_float64_by_less_than_a_millionth(rule
     assert np.abs(got - wanted).max() <= 1e-6
 
 
+@pytest.mark.parametrize("step", [1, STEP])
+def test_tables_are_the_cosines_and_sines_of_float64_in_float32(step):
+    rotary = RotaryEmbedding(Standard(), head_dim=128)
+    exact = np.outer(step * np.arange(STEP, dtype=np.float64), np.array(Standard().inv_freq(128)))
+    cos, sin = rotary.tables[:2] if step == STEP else rotary.tables[2:]
+    for table, wanted in ((cos, np.cos(exact)), (sin, np.sin(exact))):
+        assert np.abs(table.double().numpy() - wanted).max() < 2**-25 + 4e-9  # half a step of float32, and 1.6e7 rad
+
+
+def test_tables_are_not_made_again_when_a_module_moves(monkeypatch):
+    rotary = RotaryEmbedding(Standard(), head_dim=64)
+    monkeypatch.setattr(RotaryEmbedding, "_tables", lambda self: pytest.fail("made again"))
+    before = rotary.tables
+    assert rotary.to("cpu", torch.bfloat16).tables is before
+
+
 def test_a_float32_product_of_position_and_frequency_would_be_off_by_a_third():
     """What the two tables are for: the plain float32 angle at ten million."""
     theta = torch.tensor(Standard().inv_freq(128))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,13 +71,11 @@ class RotaryEmbedding(nn.Module):
 
     def _tables(self) -> Tensor:
         """Cosines and sines of hi · 4096 · theta and of lo · theta, [4, R · 4096, P], the regimes below one another."""
-        steps_N1 = torch.arange(STEP, dtype=torch.float64, device="cpu").unsqueeze(1)
         parts = []
         for frequencies in self.rule.regimes(self.head_dim):
-            theta_P = torch.tensor(frequencies, dtype=torch.float64, device="cpu")
-            hi_NP, lo_NP = steps_N1 * STEP * theta_P, steps_N1 * theta_P
-            parts.append(torch.stack((hi_NP.cos(), hi_NP.sin(), lo_NP.cos(), lo_NP.sin())).float())
-        return torch.cat(parts, dim=1)
+            theta_P = np.array(frequencies, dtype=np.float64)
+            parts.append(np.concatenate((turns(STEP * theta_P), turns(theta_P))))
+        return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def _theta(self) -> Tensor:
         """Radians per token of the first regime, float64 [P]: by these float32 heads turn in the kernel."""
@@ -85,7 +84,8 @@ class RotaryEmbedding(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
         """Follow the device, never the dtype: bfloat16 tables ruin positions beyond 256."""
         device = fn(torch.empty(0, device=self.tables.device)).device
-        self.tables, self.theta = self._tables().to(device), self._theta()
+        self.tables = (self._tables() if self.tables.is_meta else self.tables).to(device)
+        self.theta = self._theta()
         if device.type == "cuda":
             self.theta = self.theta.to(device)
         return self
@@ -137,6 +137,19 @@ class RotaryEmbedding(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.rule}, head_dim={self.head_dim}"
+
+
+def turns(theta_P: np.ndarray) -> np.ndarray:
+    """Cosines and sines of n · theta, n in [0, 4096), float32 [2, 4096, P], from those of 64 coarse and 64 fine steps.
+
+    A search makes thousands of these, so they are cheap; and by numpy, whose one thread is enough: processes that
+    share a host and each give such work to a thread per core wait for one another far longer than it takes.
+    """
+    root = math.isqrt(STEP)
+    steps_N1 = np.arange(root, dtype=np.float64)[:, None]
+    coarse_NP, fine_NP = np.exp(1j * (root * steps_N1 * theta_P)), np.exp(1j * (steps_N1 * theta_P))
+    all_NP = (coarse_NP[:, None] * fine_NP).reshape(STEP, -1)
+    return np.stack((np.real(all_NP), np.imag(all_NP)), dtype=np.float32, casting="same_kind")
 
 
 class Combined:
