@@ -300,6 +300,12 @@ def tables(results: Results) -> list[str]:
     return lines
 
 
+def budget(setting: Line) -> str:
+    """The options of run.py that were in force; its defaults may be others by now."""
+    measured = {key: value for key, value in setting.items() if key not in (*PLACE, "kind", "context", "parameters")}
+    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in measured.items())
+
+
 def closing(results: Results, name: str) -> list[str]:
     """Verdicts, figures, provenance."""
     s = results.setting
@@ -317,6 +323,7 @@ def closing(results: Results, name: str) -> list[str]:
         f"- machine: {s['machine']}",
         f"- versions: {s['versions']}",
         f"- commands: those at the top of `benchmarks/extension/run.py`; the journal is `{name}.jsonl`",
+        f"- options of `run.py`: `{budget(s)}`",
         *(f"- {note}" for note in results.notes),
     ]
 

@@ -125,10 +125,22 @@ class Study:
             if (seed, rule) in self.bases:
                 raise SystemExit(f"{folder}: another base has seed {seed} too; give one of them, or train it anew")
             self.bases[seed, rule] = loaded.net, int(loaded.config["context"])
+        self.methods = self.fitting(asked.methods)
+
+    def fitting(self, asked: list[str] | None) -> list[str]:
+        """The methods asked for, each of which needs a base; None = all that have one, and the others are told."""
+        rules = {rule for _, rule in self.bases}
+        without = [name for name in asked or METHODS if METHODS[name].trained not in rules]
+        if without:
+            told = ", ".join(f"{name} (trained with {METHODS[name].trained.__name__})" for name in without)
+            if asked:
+                raise SystemExit(f"--methods: no base is given for {told}")
+            print(f"not measured, because no base is given: {told}", flush=True)
+        return [name for name in asked or METHODS if name not in without]
 
     def run(self) -> None:
         begun = time.perf_counter()
-        asked, wanted = self.asked, list(units(self.bases, self.asked.factors, self.asked.methods))
+        asked, wanted = self.asked, list(units(self.bases, self.asked.factors, self.methods))
         self.agree(self.setting())
         for number, unit in enumerate(wanted, 1):
             if self.journal.find(kind="result", **asdict(unit)):
@@ -182,11 +194,9 @@ class Study:
 
     def rule(self, unit: Unit) -> Rope:
         base, context = self.base_of(unit)
-        if unit.factor == 1:
+        if unit.factor == 1 or METHODS[unit.method].trained is not Standard:
             return base.rope
         method = METHODS[unit.method]
-        if method.trained is not Standard:
-            return base.rope
         if method.search is None:
             return formula(unit.method, original_len=context, factor=unit.factor)
         head_dim = base.shape.head_sizes()[2]
@@ -265,7 +275,7 @@ def main() -> None:
     parser.add_argument("bases", nargs="+", help="run folders of recipe=context_base, one per seed and rule")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--factors", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="default: all that a base is given for")
     parser.add_argument("--steps", type=int, default=48, help="of fine-tuning")
     parser.add_argument("--tokens-per-step", type=int, default=65_536)
     parser.add_argument("--text-tokens", type=int, default=262_144, help="validation tokens for perplexities")

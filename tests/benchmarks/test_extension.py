@@ -13,20 +13,34 @@ ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "benchmarks" / "extension"
 
 
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
 def python(*words: object) -> str:
-    run = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return run.stdout
+    """What it printed."""
+    done = run(*words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def refused(*words: object) -> str:
+    """Why it ended at once."""
+    done = run(*words)
+    assert done.returncode == 1
+    return done.stderr
 
 
 @pytest.mark.slow
 def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     corpus, journal = tmp_path / "corpus.jsonl", tmp_path / "journal.jsonl"
-    bases = base, other_rule = tmp_path / "base", tmp_path / "irope"
+    base, irope, third = tmp_path / "base", tmp_path / "irope", tmp_path / "ntk"
+    bases = [base, irope]
     python(STUDY / "corpus.py", "--out", corpus, "--documents", 60, "--workers", 1)
     rows = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
     assert {len(text.encode()) for text in rows} == {511}
-    for folder, words in ((base, []), (other_rule, ["rope=irope", "rope.chunk=128", "rope.growth.floor=512"])):
+    as_irope = ["rope=irope", "rope.chunk=128", "rope.growth.floor=512"]
+    for folder, words in ((base, []), (irope, as_irope), (third, ["rope=ntk"])):
         python(
             "-m", "aptlab", "train", "recipe=context_base", "size=debug", f"data.files={corpus}", f"run_dir={folder}",
             "data.batch=4", "data.val_batches=1", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=none",
@@ -46,12 +60,13 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     assert [json.loads(line)["kind"] for line in lines].count("result") == 11
     assert python(STUDY / "run.py", *bases, "--journal", journal, *small).startswith("all 11 measurements")
     assert journal.read_text().splitlines() == lines
-    other = subprocess.run(
-        [sys.executable, *map(str, [STUDY / "run.py", *bases, "--journal", journal, *small, "--ruler", 2])],
-        capture_output=True, text=True, cwd=ROOT, timeout=300,
-    )  # fmt: skip
-    assert other.returncode == 1
-    assert "was measured with ruler=1, now 2; repeat those, or name another --journal" in other.stderr
+    for folders, words, why in (
+        (bases, ["--ruler", 2], "was measured with ruler=1, now 2; repeat those, or name another --journal"),
+        ([base, base], [], "another base has seed 0 too; give one of them, or train it anew"),
+        ([base], [], "--methods: no base is given for irope_trained (trained with IRope)"),
+        ([third], [], "was trained with NTK; there are methods for IRope, Standard"),
+    ):
+        assert why in refused(STUDY / "run.py", *folders, "--journal", journal, *small, *words)
     python(STUDY / "report.py", journal, "--out", tmp_path)
     report = (tmp_path / "extension.md").read_text()
     assert "| longrope2_mixed | 1 " in report
@@ -65,15 +80,11 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     python(STUDY / "report.py", journal, other_seed, "--out", tmp_path, "--name", "both")
     report = (tmp_path / "both.md").read_text()
     assert "| longrope2_mixed | 2 " in report
-    assert "journal is `both.jsonl`\n- Two at once." in report
+    assert "journal is `both.jsonl`\n- options of `run.py`: `--steps 1 --tokens-per-step 10240 " in report
+    assert report.endswith("\n- Two at once.\n")
     for text, why in (
         (journal.read_text().replace('"ruler": 1', '"ruler": 2'), "these journals have different settings"),
         (journal.read_text(), "is measured twice"),
     ):
         other_seed.write_text(text)
-        refused = subprocess.run(
-            [sys.executable, str(STUDY / "report.py"), str(journal), str(other_seed), "--out", str(tmp_path)],
-            capture_output=True, text=True, cwd=ROOT, timeout=300,
-        )  # fmt: skip
-        assert refused.returncode == 1
-        assert why in refused.stderr
+        assert why in refused(STUDY / "report.py", journal, other_seed, "--out", tmp_path)
