@@ -71,11 +71,12 @@ class RotaryEmbedding(nn.Module):
 
     def _tables(self) -> Tensor:
         """Cosines and sines of hi · 4096 · theta and of lo · theta, [4, R · 4096, P], the regimes below one another."""
-        parts = []
-        for frequencies in self.rule.regimes(self.head_dim):
-            theta_P = np.array(frequencies, dtype=np.float64)
-            parts.append(np.concatenate((turns(STEP * theta_P), turns(theta_P))))
-        return torch.from_numpy(np.concatenate(parts, axis=1))
+        regimes = np.array(self.rule.regimes(self.head_dim), dtype=np.float64)
+        tables = np.empty((4, len(regimes), STEP, regimes.shape[1]), dtype=np.float32)
+        for regime, theta_P in enumerate(regimes):
+            turns(STEP * theta_P, tables[:2, regime])
+            turns(theta_P, tables[2:, regime])
+        return torch.from_numpy(tables.reshape(4, -1, regimes.shape[1]))
 
     def _theta(self) -> Tensor:
         """Radians per token of the first regime, float64 [P]: by these float32 heads turn in the kernel."""
@@ -139,17 +140,17 @@ class RotaryEmbedding(nn.Module):
         return f"{self.rule}, head_dim={self.head_dim}"
 
 
-def turns(theta_P: np.ndarray) -> np.ndarray:
-    """Cosines and sines of n · theta, n in [0, 4096), float32 [2, 4096, P], from those of 64 coarse and 64 fine steps.
+def turns(theta_P: np.ndarray, out: np.ndarray) -> None:
+    """Write cosines and sines of n · theta, n in [0, 4096), to `out` [2, 4096, P], by 64 coarse and 64 fine steps.
 
     A search makes thousands of these, so they are cheap; and by numpy, whose one thread is enough: processes that
-    share a host and each give such work to a thread per core wait for one another far longer than it takes.
+    share a host and each give such work to a thread per core wait for one another.
     """
     root = math.isqrt(STEP)
     steps_N1 = np.arange(root, dtype=np.float64)[:, None]
     coarse_NP, fine_NP = np.exp(1j * (root * steps_N1 * theta_P)), np.exp(1j * (steps_N1 * theta_P))
     all_NP = (coarse_NP[:, None] * fine_NP).reshape(STEP, -1)
-    return np.stack((np.real(all_NP), np.imag(all_NP)), dtype=np.float32, casting="same_kind")
+    out[0], out[1] = np.real(all_NP), np.imag(all_NP)
 
 
 class Combined:
