@@ -2,13 +2,12 @@
 
     python benchmarks/extension/report.py outputs/extension.jsonl
 
-Writes extension.md, extension_lengths.png and extension_tasks.png into benchmarks/results. Several journals with one
-setting, as seeds that were measured side by side leave them, make one report. A line {"kind": "note", "text": …} of a
-journal says what a reader must know of it, and ends the report. What lies there comes from
+Writes extension.md, extension_lengths.png and extension_tasks_8.png, one for each factor, into benchmarks/results.
+Several journals with one setting, as seeds that were measured side by side leave them, make one report. A line
+{"kind": "note", "text": …} of a journal says what a reader must know of it, and ends the report. What lies there comes
+from
 
     python benchmarks/extension/report.py benchmarks/results/extension.jsonl
-    python benchmarks/extension/report.py benchmarks/results/extension_32.jsonl --name extension_32 --factors 32
-    python benchmarks/extension/report.py benchmarks/results/extension_8.jsonl --name extension_8 --factors 8
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ TRAINED = (
 )
 Line = dict[str, Any]
 Value = Callable[[Line], float]
-# What the literature says: the first is better than the second (LongRoPE2, arXiv:2502.20082, tables 2, 3 and 6 to 8).
+# What the literature says: the first is better than the second (LongRoPE2, arXiv:2502.20082, tables 2, 3 and 6 to 8;
+# the last, of networks that were trained with it: Meta AI, "The Llama 4 herd", 2025).
 EXPECTED = (
     ("longrope2", "longrope", "LongRoPE2 ahead of LongRoPE"),
     ("longrope", "yarn", "LongRoPE ahead of YaRN"),
@@ -48,6 +48,7 @@ EXPECTED = (
     ("longrope2", "yarn", "LongRoPE2 ahead of YaRN"),
     ("longrope2", "longrope2_ppl", "needle objective ahead of perplexity objective"),
     ("longrope2_mixed", "longrope2", "mixed windows ahead of one window"),
+    ("irope_trained", "yarn", "irope from the start ahead of YaRN"),
 )
 
 
@@ -214,9 +215,8 @@ def curve(lines: dict[int, Line]) -> tuple[list[int], list[float]]:
     return lengths, [math.exp(sum(values) / len(values)) for values in zip(*logs)]
 
 
-def draw_tasks(results: Results, path: Path) -> None:
-    """Answers found by method and task at the smallest factor, as trained and fine-tuned."""
-    factor = min(results.factors)
+def draw_tasks(results: Results, factor: int, path: Path) -> None:
+    """Answers found by method and task at this factor, as trained and fine-tuned."""
     tasks = ["passkey", *(name for name in results.lines[0]["scores"] if name != "passkey")]
     methods = [name for name in METHODS if any(results.of(name, factor, tuned) for tuned in (False, True))]
     panels = []
@@ -255,7 +255,8 @@ def main() -> None:
     if not results.factors:
         raise SystemExit("nothing beyond the trained length is measured yet; run.py goes on with the same command")
     draw_lengths(results, asked.out / f"{asked.name}_lengths.png")
-    draw_tasks(results, asked.out / f"{asked.name}_tasks.png")
+    for factor in results.factors:
+        draw_tasks(results, factor, asked.out / f"{asked.name}_tasks_{factor}.png")
     text = "\n".join([*opening(results), *tables(results), *closing(results, asked.name)])
     (asked.out / f"{asked.name}.md").write_text(text + "\n")
     print(text)
@@ -318,8 +319,7 @@ def closing(results: Results, name: str) -> list[str]:
         "",
         f"![Perplexity against length]({name}_lengths.png)",
         "",
-        f"![Tasks by method]({name}_tasks.png)",
-        "",
+        *(line for x in results.factors for line in (f"![Tasks by method, {x} times]({name}_tasks_{x}.png)", "")),
         f"- machine: {s['machine']}",
         f"- versions: {s['versions']}",
         f"- commands: those at the top of `benchmarks/extension/run.py`; the journal is `{name}.jsonl`",

@@ -73,7 +73,7 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     assert "`irope_trained` at L: perplexity " in report
     assert "2 times the length, after 1 steps of fine-tuning" in report
     assert (tmp_path / "extension_lengths.png").stat().st_size > 10_000
-    assert (tmp_path / "extension_tasks.png").stat().st_size > 10_000
+    assert (tmp_path / "extension_tasks_2.png").stat().st_size > 10_000
     other_seed = tmp_path / "other.jsonl"
     note = '{"kind": "note", "text": "Two at once."}\n'
     other_seed.write_text(journal.read_text().replace('"seed": 0', '"seed": 1') + note)
