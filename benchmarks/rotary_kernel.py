@@ -141,8 +141,8 @@ def main() -> None:
     body = table(head, rows) + (
         "\n\nTB/s counts q and k read and written once, whatever the arm really moves. A copy of the same bytes on the "
         "same device is the limit; `of copy` is its time over the arm's. Forward + backward is held against two "
-        "copies. Times are the device's own: it waits until the host has asked for the whole call. `host µs` is what the host "
-        "takes to ask for a forward, and is the time of a call where the device is faster."
+        "copies. Times are the device's own: it waits until the host has asked for the whole call. `host µs` is what "
+        "the host takes to ask for a forward, and is the time of a call where the device is faster."
     )
     path = write(
         "rotary_kernel", "Rotation of queries and keys", body, "torch", "triton", "liger_kernel", "transformers"
