@@ -71,7 +71,7 @@ def test_the_real_stdlib_builds_and_opens():
     data.setup()
     summary = data.summary()
     assert summary["name"] == "stdlib"
-    assert summary["train_tokens"] > 10 * summary["val_tokens"] > 0
+    assert summary["train_tokens"] > 3 * summary["val_tokens"] > 0  # documents go whole: one of them is large
     assert summary["train_bytes"] + summary["val_bytes"] > 300_000
     batch = next(iter(data.train_dataloader()))
     text = "".join(text for _, text in Stdlib(parts=["prose"]).documents())

@@ -80,6 +80,7 @@ def test_offline_run_keeps_its_id_and_holds_no_secret(tmp_path, monkeypatch, cap
     rule = Tracking(mode="offline", tags=["a"], base_url="http://127.0.0.1:9")
     identity = None
     for part in range(2):
+        time.sleep(1.1 * part)  # wandb names the folder of a run by the second in which it began
         with caplog.at_level(logging.INFO, logger="aptlab"):
             metrics, run = rule.make(tmp_path, config=config, resume_id=identity)
         assert isinstance(run, WandbRun)

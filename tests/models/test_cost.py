@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from aptlab.config import build, compose
 from aptlab.models.cost import by_part, cost
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.bias import CoPE
 from aptlab.nn.linear import LinearAttention
+from aptlab.nn.place import Beside
 from aptlab.nn.reach import Sliding, seen
 from aptlab.nn.rope import IRope, PerLayer, Standard
 from aptlab.testing import random_tokens, tiny_decoder
@@ -106,6 +108,16 @@ def test_full_attention_takes_the_products_that_torch_counts():
         net(random_tokens(1, tokens))
     dropped = 3 * 4 * SHAPE.heads * SHAPE.head_sizes()[2] * (tokens - 1) / 2
     assert counter.get_total_flops() / tokens == cost(net, tokens).forward + dropped
+
+
+def test_cope_takes_the_products_that_torch_counts():
+    tokens = 24
+    net = tiny_decoder(beside=Beside(bias=partial(CoPE, max_pos=5)))
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        net(random_tokens(1, tokens))
+    dropped = 3 * 6 * SHAPE.heads * SHAPE.head_sizes()[2] * (tokens - 1) / 2
+    assert counter.get_total_flops() / tokens == cost(net, tokens).forward + dropped
+    assert cost(net, tokens).forward > cost(tiny_decoder(), tokens).forward
 
 
 def test_an_attention_that_does_not_say_counts_as_causal():

@@ -118,11 +118,3 @@ def test_a_converted_model_learns_again_sooner_than_a_new_one(embed):
     fresh = losses(tiny_decoder(rope=Standard(), gain=1.0, vocab=128), 60, seed=1)
     assert again[0] < fresh[0] - 1.0
     assert sum(again[-10:]) / 10 < min(trained, sum(fresh[-10:]) / 10 - 0.3)
-
-
-@pytest.mark.slow
-def test_folding_softens_the_change_where_waves_are_as_large_as_tokens():
-    net = net_with(partial(SinusoidalPositions, scale=1.0), gain=1.0, vocab=128)
-    losses(net, 300, seed=0)
-    folded, dropped = (losses(to_rope(net, Standard(), length=64, fold=fold), 1, seed=1)[0] for fold in (True, False))
-    assert folded < dropped - 0.2

@@ -33,7 +33,8 @@ def cost(net: Decoder, context: int) -> Cost:
     Kaplan et al. 2020 (arXiv:2001.08361, table 1), with pairs counted that a layer sees: softmax attention takes
     4 · D · heads per seen key, (context + 1) / 2 of them in a causal layer without window or blocks; linear attention
     takes a number that does not grow with the context. An attention of another package without `mixing` counts as
-    causal softmax. Left out, as there: norms, rotation, softmax, and what a bias adds to the scores.
+    causal softmax. A bias that multiplies matrices says so by `mixing` too (CoPE). Left out, as there: norms,
+    rotation, softmax, and what a bias adds.
     """
     parameters = sum(weight.numel() for weight in net.parameters())
     matmul = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Linear))

@@ -69,8 +69,13 @@ class FullAttention(nn.Module):
         return min(limits, default=None)
 
     def mixing(self, tokens: int) -> float:
-        """FLOPs per token that scores and their sum of values take in a text of `tokens`; masked pairs take none."""
-        return 4 * self.heads * self.head_dim * seen(tokens, window=self.window, chunk=self.place.chunk)
+        """FLOPs per token of scores, of a bias that multiplies, and of the sum of values in a text of `tokens`.
+
+        Masked pairs take none.
+        """
+        keys, scores = seen(tokens, window=self.window, chunk=self.place.chunk), self.place.scores
+        own = getattr(scores, "mixing", None)
+        return 4 * self.heads * self.head_dim * keys + (own(keys) if own else 0)
 
     def forward(self, x_BTC: Tensor, step: Step) -> Tensor:
         heads = self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -64,6 +64,21 @@ MODELS = {
         {"rope": LONGROPE, "attention": attention(reach=Sliding(window=5))},
     ),
     "phi3 partial": ("Phi3ForCausalLM", {"rope": Partial(fraction=0.5, base=100.0)}),
+    "phi3 partial, longrope": (
+        "Phi3ForCausalLM",
+        {
+            "rope": LongRoPE(
+                base=100.0,
+                factor=4.0,
+                original_len=CONTEXT,
+                short=LISTS["short"][:6],
+                long=LISTS["long"][:6],
+                fraction=0.75,
+                temperature_on="cos_sin",
+            ),
+            "shape": WIDE,
+        },
+    ),
     "gemma3": ("Gemma3ForCausalLM", GEMMA | {"shape": WIDE}),
     "gemma3 untied": ("Gemma3ForCausalLM", GEMMA | {"shape": WIDE, "tied": False}),
     "gemma3 one base": (

@@ -76,6 +76,12 @@ MODELS |= {
     "phi3 sliding": ("Phi3Config", PHI | {"sliding_window": 5}),
     "phi3 su": ("Phi3Config", PHI | {"rope_parameters": LONGROPE | {"rope_type": "su"}}),
     "phi3 partial": ("Phi3Config", {"rope_parameters": ROPES["default"] | {"partial_rotary_factor": 0.5}}),
+    "phi3 partial, longrope": (
+        "Phi3Config",
+        PHI
+        | {"rope_parameters": LONGROPE | {"short_factor": SHORT[:6], "long_factor": LONG[:6]}}
+        | {"partial_rotary_factor": 0.75},
+    ),
     "gemma3": (
         "Gemma3TextConfig",
         {"head_dim": 24, "query_pre_attn_scalar": 10, "sliding_window": 5, "layer_types": MIXED}

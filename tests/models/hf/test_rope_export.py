@@ -175,6 +175,10 @@ def gap_of(net, folder):
             {"rope": Partial(fraction=0.5), "attention": partial(FullAttention, qk_norm=True)},
             r"attention\.qk_norm=true cannot be exported to format=hf: Phi-3 is the layout in which the first dims",
         ),
+        (
+            {"rope": LongRoPE(**TO, fraction=0.5)},
+            r"size\.head_dim=\d+, which is not dim / heads, cannot be exported.*Phi-3 .*with heads of dim / heads",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -226,9 +230,9 @@ def test_ropes_that_cannot_be_read_are_refused(given, message):
         rope_rule(GIVEN | {"rope_parameters": given})
 
 
-def test_a_partial_longrope_is_refused():
-    given = {"rope_type": "longrope", "partial_rotary_factor": 0.75}
-    with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.75 with rope_type=longrope cannot be imported"):
+def test_parts_of_heads_that_turn_by_other_rules_are_refused():
+    given = {"rope_type": "yarn", "partial_rotary_factor": 0.75}
+    with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.75 with rope_type=yarn cannot be imported"):
         rope_rule({"rope_parameters": given, "model_type": "phi3"})
 
 

@@ -40,6 +40,8 @@ FORMS = {
     "LongRoPEWithRetained": LongRoPE(factor=8.0, retained=4, **LENGTHS),
     "LongRoPEOnCosSin": LongRoPE(factor=8.0, temperature_on="cos_sin", **LENGTHS),
     "LongRoPE2Sharpened": LongRoPE2(factor=8.0, attention_factor=1.1, **LENGTHS),
+    "LongRoPEOfHalfAHead": LongRoPE(factor=8.0, fraction=0.5, temperature_on="cos_sin", **LENGTHS),
+    "LongRoPE2OfHalfAHead": LongRoPE2(factor=8.0, fraction=0.5, **LENGTHS),
     "Scout": IRope(inner=Llama3(factor=16.0, low=1.0, high=1.0, layout="interleaved")),
     "IRopeOfThreeBases": IRope(inner=PerLayer(), chunk=None, growth=None, qk_norm=False),
     "LocalAndGlobal": PerLayer(chunks=(8, None)),

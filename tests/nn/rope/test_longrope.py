@@ -41,6 +41,19 @@ def test_each_sequence_chooses_by_its_own_length(rule):
     assert torch.equal(alone, regime[:1])  # other rows change nothing
 
 
+@pytest.mark.parametrize("rule", [LongRoPE, LongRoPE2])
+def test_a_part_of_each_head_is_a_smaller_head(rule):
+    """Guess, critical pair and lists are those of a head that has the turning dims alone."""
+    for given in ({}, {"long": LONG}, {"short": SHORT, "long": LONG}):
+        part, whole = rule(fraction=0.5, **given), rule(**given)
+        assert part.regimes(128) == whole.regimes(64)
+        assert len(part.inv_freq(128)) == 32
+    with pytest.raises(ConfigError, match=r"rope\.long has 32 divisors, and a head of which 48 dims turn needs 24"):
+        rule(fraction=0.75, long=LONG).inv_freq(64)
+    with pytest.raises(ConfigError, match=r"rope\.fraction=0\.3 of head_dim=64 is 19 dims"):
+        rule(fraction=0.3).inv_freq(64)
+
+
 def test_retained_tokens_keep_the_plain_frequencies_in_long_texts_only():
     rule = LongRoPE(original_len=10, retained=3, short=SHORT, long=LONG)
     positions, standard = torch.arange(6).unsqueeze(0), Standard().inv_freq(64)

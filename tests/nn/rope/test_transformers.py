@@ -120,6 +120,18 @@ def test_longrope_below_and_above_the_trained_length():
             agree(rule.regimes(head_dim)[regime], rule.temperatures()[regime], oracle)
 
 
+@pytest.mark.parametrize(("fraction", "head_dim"), [(0.75, 128), (0.5, 64), (0.25, 32)])
+def test_longrope_of_a_part_of_each_head(fraction, head_dim):
+    """0.75 of 128 as Phi-4-mini."""
+    pairs = int(fraction * head_dim) // 2
+    short, long = [1.0 + 0.01 * i for i in range(pairs)], [1.0 + 0.4 * i for i in range(pairs)]
+    rule = LongRoPE(factor=32.0, original_len=4096, short=tuple(short), long=tuple(long), fraction=fraction)
+    given = {"factor": 32.0, "short_factor": short, "long_factor": long, "partial_rotary_factor": fraction}
+    for regime, seq_len in enumerate((4096, 4097)):
+        oracle = theirs("longrope", 10_000.0, head_dim, seq_len=seq_len, original_max_position_embeddings=4096, **given)
+        agree(rule.regimes(head_dim)[regime], rule.temperatures()[regime], oracle)
+
+
 def test_proportional_with_its_factor():
     for base, head_dim, factor, fraction in itertools.product(BASES, DIMS, (1.0, *FACTORS), (0.25, 0.3, 0.5, 1.0)):
         rule = Proportional(base=base, fraction=fraction, factor=factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +11,15 @@ from typing import Any
 
 from aptlab.config import build
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import NTK, Linear, LongRoPE2, Rope, Rotation, YaRN
+from aptlab.nn.rope import NTK, Linear, LongRoPE, LongRoPE2, Partial, Rope, Rotation, Searched, YaRN
 from aptlab.search.engine import Start
-from aptlab.search.seeds import critical_pairs, published, v1_space, v2_seeds, v2_space
+from aptlab.search.seeds import critical_pairs, divisors, published, v1_space, v2_seeds, v2_space
 from aptlab.search.space import Factors
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`rule` with its factors missing, for heads of `head_dim`; lengths in tokens."""
+    """`rule` with its factors missing, for heads of which `head_dim` dims turn; lengths in tokens."""
 
     rule: Any
     head_dim: int
@@ -76,12 +77,27 @@ class Problem:
             "layout": self.rule.layout,
             "temperature_on": self.rule.temperature_on,
         }
-        return {
+        rules = {
             "linear": Linear(factor=self.scale, **same),
             "ntk": NTK(factor=self.scale, **same),
             "yarn": YaRN(factor=self.scale, original_len=self.original_len, **same),
-            f"{self.kind.lower()} guess": self.rule,  # its own factors where none are given
         }
+        if self.rule.fraction != 1:
+            rules = {name: self._of_a_part(rule, same) for name, rule in rules.items()}
+        return {**rules, f"{self.kind.lower()} guess": self.rule}  # its own factors where none are given
+
+    def _of_a_part(self, rule: Rope, same: dict[str, Any]) -> Rope:
+        """A rule for whole heads as one that turns a part of each, at every length."""
+        factors = divisors(rule, self.rule.base, self.head_dim)
+        return LongRoPE(
+            factor=self.scale,
+            original_len=self.original_len,
+            short=factors,
+            long=factors,
+            attention_factor=math.sqrt(rule.temperature),
+            fraction=self.rule.fraction,
+            **same,
+        )
 
 
 def with_factors(rule: Any, factors: Sequence[float]) -> Any:
@@ -92,8 +108,8 @@ def with_factors(rule: Any, factors: Sequence[float]) -> Any:
 def problem_of(node: Mapping[str, Any], trained: Any, *, head_dim: int, target: int, own_base: bool) -> Problem:
     """The problem of a rope node and the rule that the checkpoint was trained with.
 
-    The trained base and layout count unless `own_base` says that the user named a base. ConfigError where there is
-    nothing to search.
+    The trained base, layout and part of a head that turns count, unless `own_base` says that the user named a base.
+    ConfigError where there is nothing to search.
     """
     if str(node["_target_"]).rpartition(".")[2] not in ("LongRoPE", "LongRoPE2"):
         raise ConfigError(
@@ -115,11 +131,17 @@ def problem_of(node: Mapping[str, Any], trained: Any, *, head_dim: int, target: 
             **node,
             "base": node["base"] if own_base else trained.base,
             "layout": trained.layout,
+            "fraction": trained.fraction if isinstance(trained, Partial | Searched) else node.get("fraction", 1.0),
             "factor": target / original,
             "target_len": target,
             "long": None,
             "short": None,
         }
     )
-    rule.inv_freq(head_dim)
-    return Problem(rule, head_dim, original, target)
+    pairs, turned = len(rule.inv_freq(head_dim)), sum(f > 0 for f in trained.inv_freq(head_dim))
+    if pairs != turned:
+        raise ConfigError(
+            f"the checkpoint was trained with {type(trained).__name__}, which turns {turned} pairs of a head, and "
+            f"rope.fraction={rule.fraction:g} turns {pairs}; search for a checkpoint with rope=standard or rope=partial"
+        )
+    return Problem(rule, 2 * pairs, original, target)

@@ -175,7 +175,8 @@ def _as_divisors(rule: Rope, head_dim: int, learned: Frequencies | None) -> Writ
     """Frequencies as divisors of the standard ones: `longrope`, with two equal lists where nothing switches."""
     regimes = (learned,) if learned is not None else rule.regimes(head_dim)
     base = float(getattr(rule, "base", 10_000.0))
-    standard = standard_frequencies(base, head_dim)
+    turning = rule.turning(head_dim) if isinstance(rule, Searched) else head_dim
+    standard = standard_frequencies(base, turning)
     if any(len(regime) != len(standard) or min(regime) <= 0 for regime in regimes):
         raise ConfigError(
             f"rope={type(rule).__name__} cannot be exported to format=hf: some of its pairs do not turn, and "
@@ -194,6 +195,8 @@ def _as_divisors(rule: Rope, head_dim: int, learned: Frequencies | None) -> Writ
         "short_factor": short,
         "long_factor": long,
     }
+    if turning != head_dim:
+        parameters["partial_rotary_factor"] = turning / head_dim
     return parameters, _note(rule)
 
 

@@ -37,7 +37,10 @@ def rule_of(given: Given, config: Given, *, base: float | None = None) -> Rope:
     if kind == "proportional":
         return Proportional(base=base, fraction=fraction, factor=float(given.get("factor") or 1.0))
     if fraction != 1:
-        return Partial(base=base, fraction=fraction)
+        if kind == "default":
+            return Partial(base=base, fraction=fraction)
+        whole = _longrope(given, base, config)
+        return dataclasses.replace(whole, fraction=fraction, temperature_on="cos_sin")  # of the dims that turn alone
     return _of_whole_heads(kind, given, config, base)
 
 
@@ -73,10 +76,11 @@ def _fraction(given: Given, config: Given, kind: str) -> float:
             f"partial_rotary_factor={value} cannot be imported with model_type={config.get('model_type')}: its layout "
             "turns whole heads, and transformers either ignores the key or fails; repair the file"
         )
-    if kind != "default":
+    if kind not in ("default", "longrope"):
         raise ConfigError(
-            f"partial_rotary_factor={value} with rope_type={kind} cannot be imported: aptlab's rope=partial has the "
-            "default frequencies; choose a model with rope_type=default, or one that turns whole heads"
+            f"partial_rotary_factor={value} with rope_type={kind} cannot be imported: aptlab turns a part of each head "
+            "by rope=partial or rope=longrope; choose a model with rope_type=default or longrope, or one that turns "
+            "whole heads"
         )
     return fraction
 

@@ -159,6 +159,11 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
         (mixed and family.windows == "all", "attention.reach.full_every", "attention.reach.full_every=null"),
         (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that turns all"),
         (found.partial and not family.partial, "rope=partial", "rope=standard or rope=proportional"),
+        (
+            found.partial and found.switching and not found.square,
+            f"rope.fraction with two lists of divisors and size.head_dim={found.head_dim}, which is not dim / heads,",
+            "heads of dim / heads",
+        ),
     ]
 
 

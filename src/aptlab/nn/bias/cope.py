@@ -47,5 +47,9 @@ class CoPE(nn.Module):
             above = rows_BHTN.gather(-1, (low + 1).clamp_max(self.max_pos - 1))
             return torch.lerp(below, above, place - low)
 
+    def mixing(self, keys: float) -> float:
+        """FLOPs per token beside the scores, for `keys` seen keys: gates (q·k) and the rows of e (q·e)."""
+        return 2 * self.heads * self.embed.embedding_dim * (keys + self.max_pos)
+
     def extra_repr(self) -> str:
         return f"heads={self.heads}, max_pos={self.max_pos}"

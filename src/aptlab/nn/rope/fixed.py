@@ -44,6 +44,17 @@ def share(dims: int, head_dim: int) -> float:
     return math.ceil(1000 * dims / head_dim) / 1000
 
 
+def turning_dims(head_dim: int, fraction: float) -> int:
+    """The first `fraction` of a head's dims; ConfigError unless they are pairs."""
+    turning = int(head_dim * fraction)
+    if turning < 2 or turning % 2:
+        raise ConfigError(
+            f"rope.fraction={fraction} of head_dim={head_dim} is {turning} dims, and pairs need an even "
+            f"number of at least 2; use rope.fraction={share(max(2, turning + turning % 2), head_dim):g}"
+        )
+    return turning
+
+
 @dataclass(frozen=True, kw_only=True)
 class Partial(Rotation):
     """The first `fraction` of a head's dims turn, with exponents over these alone; the rest carries content.
@@ -54,13 +65,7 @@ class Partial(Rotation):
     fraction: Fraction = 0.25
 
     def inv_freq(self, head_dim: int) -> Frequencies:
-        turning = int(head_dim * self.fraction)
-        if turning < 2 or turning % 2:
-            raise ConfigError(
-                f"rope.fraction={self.fraction} of head_dim={head_dim} is {turning} dims, and pairs need an even "
-                f"number of at least 2; use rope.fraction={share(max(2, turning + turning % 2), head_dim):g}"
-            )
-        return standard_frequencies(self.base, turning)
+        return standard_frequencies(self.base, turning_dims(head_dim, self.fraction))
 
 
 @dataclass(frozen=True, kw_only=True)

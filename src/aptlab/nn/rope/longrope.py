@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.limits import NonNegativeInt, Positive, PositiveInt
+from aptlab.limits import Fraction, NonNegativeInt, Positive, PositiveInt
 from aptlab.nn.rope.base import Frequencies, standard_frequencies
+from aptlab.nn.rope.fixed import turning_dims
 from aptlab.nn.rope.lengths import Scaled
 from aptlab.nn.rope.ntk import check_critical
 from aptlab.nn.rope.parts import YaRN
@@ -25,11 +26,15 @@ class Searched(Scaled, abc.ABC):
 
     Which list a token turns by follows from the length of its own sequence, so rows of a batch and documents of a
     packed row choose for themselves.
+
+    With `fraction` below 1 the first dims of a head turn alone, with exponents over these, as in Phi-4-mini (0.75);
+    its factor is meant for them alone, temperature_on=cos_sin.
     """
 
     short: tuple[float, ...] | None = None
     long: tuple[float, ...] | None = None
     attention_factor: Positive | None = None
+    fraction: Fraction = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,24 +50,30 @@ class Searched(Scaled, abc.ABC):
                 )
 
     @abc.abstractmethod
-    def guess(self, head_dim: int) -> Divisors:
-        """Long divisors where none are given."""
+    def guess(self, turning: int) -> Divisors:
+        """Long divisors where none are given, for the dims of a head that turn."""
+
+    def turning(self, head_dim: int) -> int:
+        """How many dims of a head turn."""
+        return head_dim if self.fraction == 1 else turning_dims(head_dim, self.fraction)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         return self.regimes(head_dim)[1]
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
-        standard = standard_frequencies(self.base, head_dim)
-        short = self._divisors("short", head_dim) or (1.0,) * len(standard)
-        long = self._divisors("long", head_dim) or self.guess(head_dim)
+        turning = self.turning(head_dim)
+        standard = standard_frequencies(self.base, turning)
+        short = self._divisors("short", turning) or (1.0,) * len(standard)
+        long = self._divisors("long", turning) or self.guess(turning)
         return tuple(tuple(f / d for f, d in zip(standard, each)) for each in (short, long))
 
-    def _divisors(self, name: str, head_dim: int) -> Divisors | None:
+    def _divisors(self, name: str, turning: int) -> Divisors | None:
         given = getattr(self, name)
-        if given is not None and len(given) != head_dim // 2:
+        if given is not None and len(given) != turning // 2:
+            what = f"a head of {turning} dims" if self.fraction == 1 else f"a head of which {turning} dims turn"
             raise ConfigError(
-                f"rope.{name} has {len(given)} divisors, and a head of {head_dim} dims needs {head_dim // 2}; it was "
-                "found for another model: search again with `aptlab search rope=longrope2 ckpt=… target=…`"
+                f"rope.{name} has {len(given)} divisors, and {what} needs {turning // 2}; it was found for another "
+                "model: search again with `aptlab search rope=longrope2 ckpt=… target=…`"
             )
         return given
 
@@ -75,7 +86,7 @@ class Searched(Scaled, abc.ABC):
 class LongRoPE(Searched):
     """Divisors found by an evolutionary search on perplexity (Ding et al. 2024, arXiv:2402.13753).
 
-    short, long       head_dim / 2 divisors; None = all ones, and YaRN's, the search's first guess
+    short, long       a divisor per pair; None = all ones, and YaRN's, the search's first guess
     attention_factor  factor on queries and keys each, at every length; None = sqrt(1 + ln s / ln L), as in Phi-3
     retained          first tokens of a long text that keep the plain frequencies (n^): no longer relative
     """
@@ -93,14 +104,14 @@ class LongRoPE(Searched):
             return self.attention_factor**2
         return su(self.stretch, self.original_len) if self.stretch > 1 else 1.0
 
-    def guess(self, head_dim: int) -> Divisors:
+    def guess(self, turning: int) -> Divisors:
         """YaRN's divisors."""
-        yarn = YaRN(base=self.base, factor=self.stretch, original_len=self.original_len).inv_freq(head_dim)
-        return tuple(f / y for f, y in zip(standard_frequencies(self.base, head_dim), yarn, strict=True))
+        yarn = YaRN(base=self.base, factor=self.stretch, original_len=self.original_len).inv_freq(turning)
+        return tuple(f / y for f, y in zip(standard_frequencies(self.base, turning), yarn, strict=True))
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
         pair = super().regimes(head_dim)
-        return (*pair, standard_frequencies(self.base, head_dim)) if self.retained else pair
+        return (*pair, standard_frequencies(self.base, self.turning(head_dim))) if self.retained else pair
 
     def temperatures(self) -> tuple[float, ...]:
         return (self.temperature,) * (3 if self.retained else 2)
@@ -140,16 +151,16 @@ class LongRoPE2(Searched):
                     "longrope2 rise from pair to pair; use rope=longrope for a list that does not"
                 )
 
-    def critical(self, head_dim: int) -> int:
-        """d_rcd as a pair index."""
+    def critical(self, turning: int) -> int:
+        """d_rcd as a pair index, of the dims that turn."""
         if self.critical_dim is not None:
-            return check_critical(self.critical_dim, head_dim)
-        return min(max(theoretical_critical(self.base, self.original_len, head_dim), 1), head_dim // 2 - 1)
+            return check_critical(self.critical_dim, turning)
+        return min(max(theoretical_critical(self.base, self.original_len, turning), 1), turning // 2 - 1)
 
-    def guess(self, head_dim: int) -> Divisors:
+    def guess(self, turning: int) -> Divisors:
         """NTK's continuation below the critical pair, `factor` from it on."""
-        critical = self.critical(head_dim)
-        return tuple(self.stretch ** min(1.0, i / critical) for i in range(head_dim // 2))
+        critical = self.critical(turning)
+        return tuple(self.stretch ** min(1.0, i / critical) for i in range(turning // 2))
 
     def temperatures(self) -> tuple[float, ...]:
         return (1.0, (self.attention_factor or 1.0) ** 2)
