@@ -87,8 +87,9 @@ class RopeContract(Contract):
         plain = {"attention_factor": None} if "attention_factor" in self._fields() else {}
         rule: Any = dataclasses.replace(self.rule, factor=1.0, **plain)  # type: ignore[type-var]
         for head_dim in self.head_dims:
-            for i, got in enumerate(rule.inv_freq(head_dim)):
-                wanted = rule.base ** (-2 * i / head_dim)
+            frequencies = rule.inv_freq(head_dim)
+            for i, got in enumerate(frequencies):
+                wanted = rule.base ** (-i / len(frequencies))  # over the dims that turn
                 close_enough = got == 0 or math.isclose(got, wanted, rel_tol=1e-12)
                 assert close_enough, f"factor=1: pair {i} has {got}, standard is {wanted}"
         assert rule.temperature == 1.0, f"factor=1: temperature is {rule.temperature}, should be 1"
