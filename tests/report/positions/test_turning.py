@@ -93,6 +93,9 @@ def test_extensions_were_trained_with_the_plain_rule_and_others_with_their_own()
     plain = standard_frequencies(10_000, 16)
     for rule in (Linear(original_len=128), YaRN(original_len=128), Standard()):
         assert one(rule).trained(128)[0] == pytest.approx(plain)
+    half = standard_frequencies(10_000, 8)
+    assert one(LongRoPE(original_len=128, fraction=0.5)).trained(128)[0] == pytest.approx(half)
+    assert one(Partial(fraction=0.5)).plain() == pytest.approx(half)
     assert one(Standard(base=500.0)).trained(128)[0] == pytest.approx(standard_frequencies(500, 16))
 
 
