@@ -263,6 +263,19 @@ def test_planning_imports_no_torch():
     assert done.stdout.split() == ["True", "False", "False"]
 
 
+def test_an_extension_has_the_base_and_layout_of_the_old_weights():
+    checkpoint("size=debug", "context=64", "rope=standard", "rope.base=500", "rope.layout=interleaved")
+    made = plan(["ckpt=last", "rope=yarn", "rope.factor=8"])
+    assert (made.config.cfg.rope.base, made.config.cfg.rope.layout) == (500.0, "interleaved")
+    assert made.config.cfg.model.rope.base == 500.0
+    assert "  rope.layout: interleaved, as the weights have it" in made.notes
+    assert not any("rope.base" in line and "->" in line for line in made.notes)
+    assert {"++rope.base=500", "++rope.layout=interleaved"} <= {arg.removesuffix(".0") for arg in made.config.overrides}
+    given = plan(["ckpt=last", "rope=yarn", "rope.base=9", "+rope.layout=half"])
+    assert (given.config.cfg.rope.base, given.config.cfg.rope.layout) == (9, "half")
+    assert "  rope.base: 500 -> 9" in given.notes
+
+
 @pytest.mark.parametrize(
     ("base", "new", "original"),
     [

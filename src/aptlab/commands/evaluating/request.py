@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aptlab.commands.inherited import inherited
 from aptlab.config import Config, check, compose
 from aptlab.errors import ConfigError
 
@@ -28,8 +31,16 @@ class Request:
     config: Config
 
     def filled(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole request as plain values, where `${context}` and its like mean what the model was trained with."""
-        return with_values(self.config, {name: stored.get(name) for name in OWN}).resolved()
+        """The whole request as plain values, where `${context}` and its like mean what the model was trained with.
+
+        A rule on these weights has their base, layout and part of a head, unless the user gave others.
+        """
+        values = with_values(self.config, {name: stored.get(name) for name in OWN}).resolved()
+        given = {arg.partition("=")[0].lstrip("+~") for arg in self.config.overrides}
+        for key, value in inherited(values.get("rope"), stored.get("rope"), given).items():
+            *place, last = key.split(".")
+            functools.reduce(operator.getitem, place, values)[last] = value
+        return values
 
 
 def read(args: list[str]) -> Request:

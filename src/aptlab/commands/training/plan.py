@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aptlab.commands.inherited import inherited
 from aptlab.config import Config, check, compose, redact
 from aptlab.errors import CheckpointError, ConfigError, suggest
 from aptlab.redact import HIDDEN
@@ -76,9 +77,9 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
-    original = original_length(config, manifest.config, [*stored, *new])
-    stored = [*stored, *original]
-    config = compose("train", [*stored, *new]) if original else config
+    carried = of_the_weights(config, manifest.config, [*stored, *new])
+    stored = [*stored, *carried]
+    config = compose("train", [*stored, *new]) if carried else config
     check(config)
     changed = changes(manifest.config, redact(config.resolved())) if manifest.config else {}
     resume = decide(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
@@ -88,18 +89,27 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
     elif value_of(new, "run_dir") is None and path.parent.name == "checkpoints":
         config = in_folder(config, path.parent.parent)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
-    return Plan(config, path, resume, notes=(*describe(path, changed, resume), *lost))
+    kept = [f"  {arg.lstrip('+').replace('=', ': ', 1)}, as the weights have it" for arg in carried]
+    return Plan(config, path, resume, notes=(*describe(path, changed, resume), *kept, *lost))
 
 
-def original_length(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> list[str]:
-    """An override of rope.original_len, where the rule has one that nobody gave: the context of the old weights.
+def of_the_weights(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> list[str]:
+    """Overrides of what the rule has from the old weights where nobody gave it: their context, base, layout, part.
 
     `${context}` in the option means the context of this run, which an extension makes longer.
     """
     rope, old_rope = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
+    keys = {arg.lstrip("+~").partition("=")[0] for arg in given}
+    same = [f"++{key}={value}" for key, value in inherited(rope, old_rope, keys).items()]
+    return [*same, *original_length(rope, old_rope, old, keys)]
+
+
+def original_length(
+    rope: Mapping[str, Any], old_rope: Mapping[str, Any], old: Any, given: Collection[str]
+) -> list[str]:
     length = old_rope.get("original_len") or (old or {}).get("context")
     unknown = "original_len" not in rope or length is None or rope["original_len"] == length
-    if unknown or any(arg.lstrip("+").startswith("rope.original_len=") for arg in given):
+    if unknown or "rope.original_len" in given:
         return []
     return [f"rope.original_len={length}"]
 
