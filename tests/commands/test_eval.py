@@ -57,20 +57,13 @@ def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run,
     assert [row["loss"] for row in found["lengths"]] != [row["loss"] for row in before["lengths"]]
 
 
-def test_a_rule_on_old_weights_has_their_base_layout_and_part(ckpt):
+def test_a_rule_on_old_weights_has_their_base_and_layout_unless_they_are_given(ckpt):
     """llama3's option has base 500,000 and irope's turning layers base 500,000 and interleaved pairs."""
     stored = load(ckpt).config
     assert read(["rope=llama3"]).filled(stored)["rope"]["base"] == 10_000.0
     assert read(["rope=llama3", "rope.base=7"]).filled(stored)["rope"]["base"] == 7
     irope = read(["rope=irope"]).filled(stored)["rope"]
     assert (irope["inner"]["base"], irope["inner"]["layout"]) == (10_000.0, "half")
-    part = {"_target_": "aptlab.nn.rope.Partial", "base": 5.0, "fraction": 0.5, "layout": "interleaved"}
-    searched = read(["rope=longrope"]).filled({**stored, "rope": part})["rope"]
-    assert (searched["base"], searched["fraction"], searched["layout"]) == (5.0, 0.5, "interleaved")
-    other = read(["rope=proportional"]).filled({**stored, "rope": part})["rope"]
-    assert (other["base"], other["fraction"]) == (5.0, 0.25)
-    back = read(["rope=yarn"]).filled({**stored, "rope": irope})["rope"]
-    assert back["base"] == 10_000.0
 
 
 def test_the_weights_stay_when_the_rule_changes(ckpt):

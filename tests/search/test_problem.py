@@ -1,6 +1,5 @@
 """What a search begins from, for checkpoints that turn whole heads and for those that turn a part of each."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -10,18 +9,18 @@ from aptlab.commands.searching.problem import problem_of
 from aptlab.errors import ConfigError
 from aptlab.nn.rope import NTK, Linear, LongRoPE, Partial, Proportional, Standard, YaRN
 
-NODE = {"_target_": "aptlab.nn.rope.LongRoPE", "base": 10_000.0, "original_len": 128, "factor": 4.0}
+NODE = {"_target_": "aptlab.nn.rope.LongRoPE", "original_len": 128, "factor": 4.0}
 SAME = {"base": 500.0, "layout": "interleaved"}
 TRAINED = Partial(fraction=0.5, **SAME)
 
 
-def problem(trained, **changes):
-    return problem_of(NODE | changes, trained, head_dim=64, target=512, own_base=False)
+def problem(trained, **given):
+    return problem_of(NODE | SAME | given, trained, head_dim=64, target=512)
 
 
-def test_base_layout_and_part_of_the_head_are_the_checkpoints():
+def test_a_part_of_each_head_is_searched_as_a_smaller_head():
     for trained in (TRAINED, LongRoPE(fraction=0.5, original_len=64, **SAME)):
-        found = problem(trained)
+        found = problem(trained, fraction=0.5)
         assert (found.rule.base, found.rule.layout, found.rule.fraction) == (500.0, "interleaved", 0.5)
         assert found.head_dim == 32
         assert {start.space.pairs for start in found.starts(0.01)} == {16}
@@ -30,20 +29,21 @@ def test_base_layout_and_part_of_the_head_are_the_checkpoints():
 
 
 def test_baselines_of_a_part_are_those_of_a_head_of_that_size():
-    part, whole = problem(TRAINED).baselines(), {"linear": Linear, "ntk": NTK, "yarn": YaRN}
+    found = problem(TRAINED, fraction=0.5)
+    part, whole = found.baselines(), {"linear": Linear, "ntk": NTK, "yarn": YaRN}
     for name, rule in whole.items():
         lengths = {"original_len": 128} if rule is YaRN else {}
         wanted = rule(factor=4.0, **SAME, **lengths)
         for frequencies in part[name].regimes(64):
             np.testing.assert_allclose(frequencies, wanted.inv_freq(32), rtol=1e-12)
         assert all(math.isclose(mine, wanted.temperature) for mine in part[name].temperatures())
-    assert part["longrope guess"] == dataclasses.replace(problem(TRAINED).rule)
+    assert part["longrope guess"] == found.rule
 
 
 @pytest.mark.parametrize(
-    ("trained", "changes", "turned"), [(Standard(), {"fraction": 0.5}, (32, 16)), (Proportional(), {}, (8, 32))]
+    ("trained", "given", "turned"), [(Standard(), {"fraction": 0.5}, (32, 16)), (Proportional(), {}, (8, 32))]
 )
-def test_a_checkpoint_that_turns_another_part_is_refused(trained, changes, turned):
+def test_a_checkpoint_that_turns_another_part_is_refused(trained, given, turned):
     message = rf"which turns {turned[0]} pairs of a head, and rope\.fraction=\S+ turns {turned[1]}; search for a"
     with pytest.raises(ConfigError, match=message):
-        problem(trained, **changes)
+        problem(trained, **given)

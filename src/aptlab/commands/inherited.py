@@ -1,17 +1,19 @@
-"""What a position rule on old weights takes from the rule that they were trained with. No torch."""
+"""What a position rule on old weights takes from the rule that they were trained with. Nothing is imported for it."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-from collections.abc import Collection, Mapping
+import ast
+import contextlib
+from collections.abc import Collection
 from typing import Any
 
-from aptlab.nn.rope import Partial, Searched
+from aptlab.config.signatures import signature
+from aptlab.errors import ConfigError
 
 # Queries and keys were trained for these; another value is another model, not a longer context.
 KEYS = ("base", "layout", "fraction")
-Node = Mapping[str, Any]
+PARTS = ("Partial", "LongRoPE", "LongRoPE2")  # rules whose `fraction` is the part of each head that turns
+Node = dict[str, Any]
 
 
 def inherited(rope: Node | None, trained: Node | None, given: Collection[str]) -> dict[str, Any]:
@@ -19,33 +21,36 @@ def inherited(rope: Node | None, trained: Node | None, given: Collection[str]) -
 
     given  keys of the command line. The turning layers of irope count: theirs are below `inner`
     """
-    (place, new), (_, old) = turning(rope or {}), turning(trained or {})
-    kinds = [class_of(node) for node in (new, old)]
-    if any(kind is None for kind in kinds):
-        return {}
-    mine, theirs = (values_of(kind, node) for kind, node in zip(kinds, (new, old)))
-    if not all(issubclass(kind, Partial | Searched) for kind in kinds if kind is not None):
-        mine.pop("fraction", None)  # a word that means something else elsewhere
-    taken = {
-        f"rope.{place}{key}": theirs[key] for key in KEYS if key in mine and theirs.get(key, mine[key]) != mine[key]
-    }
+    place, node = turning(rope or {})
+    mine, theirs = values_of(node), values_of(turning(trained or {})[1])
+    taken = {f"{place}.{key}": theirs[key] for key in mine if key in theirs and theirs[key] != mine[key]}
     return {key: value for key, value in taken.items() if key not in given}
+
+
+def with_inherited(values: Node, trained: Node | None, given: Collection[str]) -> Node:
+    """A request's plain values with those of the trained rule put in."""
+    _, node = turning(values.get("rope") or {})
+    node.update({key.rpartition(".")[2]: value for key, value in inherited(values.get("rope"), trained, given).items()})
+    return values
 
 
 def turning(rope: Node) -> tuple[str, Node]:
     """Where the rule of the layers that turn stands, and that rule."""
     inner = rope.get("inner")
-    return ("inner.", inner) if isinstance(inner, Mapping) else ("", rope)
+    return ("rope.inner", inner) if isinstance(inner, dict) else ("rope", rope)
 
 
-def class_of(node: Node) -> type | None:
-    """The rule's class; None where there is no rule, or one that has no fields."""
-    module, _, name = str(node.get("_target_") or "").rpartition(".")
-    found = getattr(importlib.import_module(module), name, None) if module else None
-    return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
-
-
-def values_of(kind: Any, node: Node) -> dict[str, Any]:
-    """Those of `KEYS` that the class has, as the node or its defaults say."""
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    return {key: node.get(key, defaults[key]) for key in KEYS if key in defaults}
+def values_of(node: Node) -> dict[str, Any]:
+    """Those of `KEYS` that the rule has, as the node or its defaults say; none of a class that is not there."""
+    target = str(node.get("_target_") or "")
+    try:
+        known = signature(target) if target else None
+    except ConfigError:  # `check` says so of a new rule
+        return {}
+    parameters = known.parameters if known else {}
+    asked = [key for key in KEYS if key in parameters and (key != "fraction" or target.rpartition(".")[2] in PARTS)]
+    found = {}
+    for key in asked:
+        with contextlib.suppress(ValueError):  # a default that is computed says nothing here
+            found[key] = node[key] if key in node else ast.literal_eval(parameters[key].default or "None")
+    return found

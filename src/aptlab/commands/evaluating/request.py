@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.commands.inherited import inherited
+from aptlab.commands.inherited import with_inherited
 from aptlab.config import Config, check, compose
 from aptlab.errors import ConfigError
 
@@ -35,12 +33,7 @@ class Request:
 
         A rule on these weights has their base, layout and part of a head, unless the user gave others.
         """
-        values = with_values(self.config, {name: stored.get(name) for name in OWN}).resolved()
-        given = {arg.partition("=")[0].lstrip("+~") for arg in self.config.overrides}
-        for key, value in inherited(values.get("rope"), stored.get("rope"), given).items():
-            *place, last = key.split(".")
-            functools.reduce(operator.getitem, place, values)[last] = value
-        return values
+        return filled(self.config, stored, OWN)
 
 
 def read(args: list[str]) -> Request:
@@ -55,7 +48,7 @@ def read(args: list[str]) -> Request:
 
 def refuse(args: list[str]) -> None:
     """Keys that are the checkpoint's, and values of groups that are not chosen."""
-    given = {arg.partition("=")[0].lstrip("+~") for arg in args}
+    given = keys(args)
     problems = [f"{key}: is that of the checkpoint; {why}" for key, why in OWN.items() if belongs(key, given)]
     for group, example in GROUPS.items():
         inner = sorted(key for key in given if key.startswith(f"{group}."))
@@ -65,7 +58,18 @@ def refuse(args: list[str]) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def belongs(key: str, given: set[str]) -> bool:
+def filled(config: Config, stored: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
+    """Plain values, with the checkpoint's for the keys in `own` and for what a rule has from the weights."""
+    values = with_values(config, {name: stored.get(name) for name in own}).resolved()
+    return with_inherited(values, stored.get("rope"), keys(config.overrides))
+
+
+def keys(overrides: Iterable[str]) -> frozenset[str]:
+    """What a command line sets."""
+    return frozenset(arg.partition("=")[0].lstrip("+~") for arg in overrides)
+
+
+def belongs(key: str, given: Collection[str]) -> bool:
     return any(name == key or name.startswith(f"{key}.") for name in given)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aptlab.config import build
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import NTK, Linear, LongRoPE, LongRoPE2, Partial, Rope, Rotation, Searched, YaRN
+from aptlab.nn.rope import NTK, Linear, LongRoPE, LongRoPE2, Rope, Rotation, YaRN
 from aptlab.search.engine import Start
 from aptlab.search.seeds import critical_pairs, divisors, published, v1_space, v2_seeds, v2_space
 from aptlab.search.space import Factors
@@ -105,10 +105,9 @@ def with_factors(rule: Any, factors: Sequence[float]) -> Any:
     return dataclasses.replace(rule, long=tuple(factors))
 
 
-def problem_of(node: Mapping[str, Any], trained: Any, *, head_dim: int, target: int, own_base: bool) -> Problem:
-    """The problem of a rope node and the rule that the checkpoint was trained with.
+def problem_of(node: Mapping[str, Any], trained: Any, *, head_dim: int, target: int) -> Problem:
+    """The problem of a rope node, filled in, and the rule that the checkpoint was trained with.
 
-    The trained base, layout and part of a head that turns count, unless `own_base` says that the user named a base.
     ConfigError where there is nothing to search.
     """
     if str(node["_target_"]).rpartition(".")[2] not in ("LongRoPE", "LongRoPE2"):
@@ -129,9 +128,6 @@ def problem_of(node: Mapping[str, Any], trained: Any, *, head_dim: int, target: 
     rule = build(
         {
             **node,
-            "base": node["base"] if own_base else trained.base,
-            "layout": trained.layout,
-            "fraction": trained.fraction if isinstance(trained, Partial | Searched) else node.get("fraction", 1.0),
             "factor": target / original,
             "target_len": target,
             "long": None,

@@ -88,7 +88,6 @@ def open_session(request: Request) -> Session:
         loaded.net.rope,
         head_dim=loaded.net.shape.head_sizes()[2],
         target=request.target,
-        own_base="rope.base" in request.given,
     )
     problem.starts(settings.step)
     objective = objective_of(settings.objective or problem.objective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
     stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
     carried = of_the_weights(config, manifest.config, [*stored, *new])
-    stored = [*stored, *carried]
+    stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
     config = compose("train", [*stored, *new]) if carried else config
     check(config)
     changed = changes(manifest.config, redact(config.resolved())) if manifest.config else {}
@@ -89,29 +89,21 @@ def from_checkpoint(ckpt: str, load: str, args: list[str]) -> Plan:
     elif value_of(new, "run_dir") is None and path.parent.name == "checkpoints":
         config = in_folder(config, path.parent.parent)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
-    kept = [f"  {arg.lstrip('+').replace('=', ': ', 1)}, as the weights have it" for arg in carried]
+    kept = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     return Plan(config, path, resume, notes=(*describe(path, changed, resume), *kept, *lost))
 
 
-def of_the_weights(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> list[str]:
-    """Overrides of what the rule has from the old weights where nobody gave it: their context, base, layout, part.
+def of_the_weights(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> dict[str, Any]:
+    """What the rule has from the old weights, by key, where nobody gave it: their context, base, layout, part.
 
     `${context}` in the option means the context of this run, which an extension makes longer.
     """
-    rope, old_rope = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
+    rope, trained = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
     keys = {arg.lstrip("+~").partition("=")[0] for arg in given}
-    same = [f"++{key}={value}" for key, value in inherited(rope, old_rope, keys).items()]
-    return [*same, *original_length(rope, old_rope, old, keys)]
-
-
-def original_length(
-    rope: Mapping[str, Any], old_rope: Mapping[str, Any], old: Any, given: Collection[str]
-) -> list[str]:
-    length = old_rope.get("original_len") or (old or {}).get("context")
+    taken = inherited(rope, trained, keys)
+    length = trained.get("original_len") or (old or {}).get("context")
     unknown = "original_len" not in rope or length is None or rope["original_len"] == length
-    if unknown or "rope.original_len" in given:
-        return []
-    return [f"rope.original_len={length}"]
+    return taken if unknown or "rope.original_len" in keys else {**taken, "rope.original_len": length}
 
 
 def in_folder(config: Config, folder: Path) -> Config:
