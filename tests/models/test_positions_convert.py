@@ -50,6 +50,17 @@ def test_the_copy_is_the_model_built_with_rope_from_the_start():
         assert (decode(out, tokens, [7, 1]) - out(tokens).logits).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("embed", [LEARNED, SinusoidalPositions], ids=["learned", "sinusoidal"])
+def test_no_other_constant_changes_what_the_first_layer_reads_less(embed):
+    net = net_with(embed)
+    added = net.places(torch.arange(32).unsqueeze(0))[0]
+    folded = to_rope(net, Standard(), length=32).embed.weight - net.embed.weight
+    least = (added - folded[0]).square().mean()
+    assert (folded - folded[0]).abs().max() < 1e-5
+    for other in (torch.zeros(32), folded[0] + 0.01, added[0], added.median(0).values):
+        assert least < (added - other).square().mean()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_folding_is_exact_where_all_positions_are_the_same(tied):
     net, tokens = net_with(LEARNED, tied=tied), random_tokens(2, 20)

@@ -28,8 +28,8 @@ def to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold
     fold    add the mean of the added positions to every token's embedding. Layers were trained on E[token] + P[n]; of
             P, the part that is the same for all n says nothing about order, but norms and biases of all layers have
             adapted to it, and sinusoids of long wavelength make it large. With a tied head every logit of a token
-            rises by the same number, so probabilities stay. Exact where all P[n] are the same; how much it softens
-            the change elsewhere differs from model to model, and in some it does not.
+            rises by the same number, so probabilities stay. Of all constants it changes what the first
+            layer reads least, and nothing where all P[n] are the same; the loss after it is not always the smaller one.
     length  positions 0 .. length - 1 are averaged: those that were trained. None = all rows of a learned table
     """
     places = net.places

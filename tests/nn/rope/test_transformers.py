@@ -47,7 +47,7 @@ def theirs(kind, base, head_dim, *, length=2048, seq_len=None, **parameters):
     return freq.double().numpy(), float(factor)
 
 
-def agree(freq, temperature, oracle, rel=CLOSE):
+def assert_agree(freq, temperature, oracle, rel=CLOSE):
     wanted, factor = oracle
     assert len(freq) == len(wanted)
     np.testing.assert_allclose(np.array(freq), wanted, rtol=rel, atol=0)
@@ -63,13 +63,13 @@ def test_default():
         config = LlamaConfig(hidden_size=2 * head_dim, num_attention_heads=2, rope_parameters=parameters)
         embedding = LlamaRotaryEmbedding(config)
         oracle = embedding.inv_freq.double().numpy(), embedding.attention_scaling
-        agree(Standard(base=base).inv_freq(head_dim), 1.0, oracle)
+        assert_agree(Standard(base=base).inv_freq(head_dim), 1.0, oracle)
 
 
 def test_linear():
     for base, head_dim, factor in itertools.product(BASES, DIMS, FACTORS):
         rule = Linear(base=base, factor=factor)
-        agree(rule.inv_freq(head_dim), rule.temperature, theirs("linear", base, head_dim, factor=factor))
+        assert_agree(rule.inv_freq(head_dim), rule.temperature, theirs("linear", base, head_dim, factor=factor))
 
 
 def test_dynamic_at_lengths_below_at_and_above_the_trained_one():
@@ -77,7 +77,7 @@ def test_dynamic_at_lengths_below_at_and_above_the_trained_one():
         rule, seq_len = Dynamic(base=base, factor=factor, original_len=length), int(times * length)
         scaled = rule.bases(torch.tensor([float(seq_len)], dtype=torch.float64), head_dim).item()
         oracle = theirs("dynamic", base, head_dim, length=length, seq_len=seq_len, factor=factor)
-        agree(Standard(base=scaled).inv_freq(head_dim), rule.temperature, oracle)
+        assert_agree(Standard(base=scaled).inv_freq(head_dim), rule.temperature, oracle)
 
 
 @pytest.mark.parametrize("truncate", [True, False])
@@ -88,13 +88,13 @@ def test_yarn(fast, slow, truncate):
         rule = YaRN(base=base, original_len=length, **given)
         oracle = theirs("yarn", base, head_dim, original_max_position_embeddings=length, **given)
         rel = CLOSE if truncate else CLOSE + factor * WEIGHT  # our own are within 1e-15 of float64, see test_rope.py
-        agree(rule.inv_freq(head_dim), rule.temperature, oracle, rel)
+        assert_agree(rule.inv_freq(head_dim), rule.temperature, oracle, rel)
 
 
 def test_yarn_with_a_given_attention_factor():
     oracle = theirs("yarn", 1e4, 64, original_max_position_embeddings=2048, factor=8.0, attention_factor=1.3)
     rule = YaRN(factor=8.0, original_len=2048, attention_factor=1.3)
-    agree(rule.inv_freq(64), rule.temperature, oracle)
+    assert_agree(rule.inv_freq(64), rule.temperature, oracle)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 4.0), (1.0, 32.0), (2.0, 8.0)])
@@ -103,7 +103,7 @@ def test_llama3(low, high):
         rule = Llama3(base=base, factor=factor, low=low, high=high, original_len=length)
         given = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
         oracle = theirs("llama3", base, head_dim, original_max_position_embeddings=length, **given)
-        agree(rule.inv_freq(head_dim), rule.temperature, oracle)
+        assert_agree(rule.inv_freq(head_dim), rule.temperature, oracle)
 
 
 def test_longrope_below_and_above_the_trained_length():
@@ -117,7 +117,7 @@ def test_longrope_below_and_above_the_trained_length():
             oracle = theirs(
                 "longrope", base, head_dim, seq_len=seq_len, original_max_position_embeddings=length, **given
             )
-            agree(rule.regimes(head_dim)[regime], rule.temperatures()[regime], oracle)
+            assert_agree(rule.regimes(head_dim)[regime], rule.temperatures()[regime], oracle)
 
 
 @pytest.mark.parametrize(("fraction", "head_dim"), [(0.75, 128), (0.5, 64), (0.25, 32)])
@@ -129,14 +129,14 @@ def test_longrope_of_a_part_of_each_head(fraction, head_dim):
     given = {"factor": 32.0, "short_factor": short, "long_factor": long, "partial_rotary_factor": fraction}
     for regime, seq_len in enumerate((4096, 4097)):
         oracle = theirs("longrope", 10_000.0, head_dim, seq_len=seq_len, original_max_position_embeddings=4096, **given)
-        agree(rule.regimes(head_dim)[regime], rule.temperatures()[regime], oracle)
+        assert_agree(rule.regimes(head_dim)[regime], rule.temperatures()[regime], oracle)
 
 
 def test_proportional_with_its_factor():
     for base, head_dim, factor, fraction in itertools.product(BASES, DIMS, (1.0, *FACTORS), (0.25, 0.3, 0.5, 1.0)):
         rule = Proportional(base=base, fraction=fraction, factor=factor)
         oracle = theirs("proportional", base, head_dim, factor=factor, partial_rotary_factor=fraction)
-        agree(rule.inv_freq(head_dim), rule.temperature, oracle)
+        assert_agree(rule.inv_freq(head_dim), rule.temperature, oracle)
 
 
 PLACES = [[0, 1, 2, 3, 40], [0, 0, 5, 9, 41], [0, 7, 1, 30, 42]]  # three streams of five tokens
@@ -147,7 +147,7 @@ def test_mrope_is_qwen2_vls(sections):
     from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
     from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRotaryEmbedding
 
-    same_as_theirs(MRope(base=1e6, sections=sections), Qwen2VLTextConfig, Qwen2VLRotaryEmbedding)
+    assert_same_as_theirs(MRope(base=1e6, sections=sections), Qwen2VLTextConfig, Qwen2VLRotaryEmbedding)
 
 
 @pytest.mark.parametrize("sections", [(24, 20, 20), (22, 21, 21)])
@@ -155,10 +155,10 @@ def test_interleaved_mrope_is_qwen3_vls(sections):
     from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
 
-    same_as_theirs(MRopeInterleaved(base=1e6, sections=sections), Qwen3VLTextConfig, Qwen3VLTextRotaryEmbedding)
+    assert_same_as_theirs(MRopeInterleaved(base=1e6, sections=sections), Qwen3VLTextConfig, Qwen3VLTextRotaryEmbedding)
 
 
-def same_as_theirs(rule, config, embedding):
+def assert_same_as_theirs(rule, config, embedding):
     parameters = {"rope_type": "default", "rope_theta": rule.base, "mrope_section": list(rule.sections)}
     given = config(hidden_size=256, num_attention_heads=2, head_dim=128, rope_parameters=parameters)
     cos, sin = embedding(given)(torch.zeros(1, 5, 256), torch.tensor(PLACES)[:, None])

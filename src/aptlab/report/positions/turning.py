@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aptlab.errors import ConfigError
 from aptlab.limits import NonNegativeInt, Positive, PositiveInt, validate
-from aptlab.nn.rope import Dynamic, Partial, Rope, Scaled, Searched, YaRNUniform, standard_frequencies
+from aptlab.nn.rope import Dynamic, Rope, Scaled, YaRNUniform, standard_frequencies
 
 Array = NDArray[Any]
 LAYERS = 24  # layers that are asked for their rule; schedules repeat within them
@@ -131,9 +131,7 @@ class Turning:
     def plain(self) -> Array:
         """[P] radians per token of the standard rule with the same base, on the dims that turn."""
         base = getattr(self.rule, "base", None) or min(getattr(self.rule, "bases", (BASE,)))
-        part = isinstance(self.rule, Partial | Searched)
-        dims = 2 * len(self.rule.inv_freq(self.head_dim)) if part else self.head_dim
-        return self._own(standard_frequencies(base, dims))
+        return self._own(standard_frequencies(base, 2 * len(self.rule.inv_freq(self.head_dim))))
 
     def _own(self, values: tuple[float, ...]) -> Array:
         return np.array(values)[list(self.pairs)]
