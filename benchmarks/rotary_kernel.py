@@ -136,13 +136,12 @@ def main() -> None:
         sweep()
         return
     rows = [row for shape in SHAPES for row in measure(Work(*shape))]
-    head = ["T, H/K, D", "work", "arm", "forward ms", "TB/s", "of copy", "host µs", "forward + backward ms"]
-    head.append("of copy twice")
+    head = ["T, H/K, D", "work", "arm", "forward ms", "TB/s", "of copy", "host µs", "both ways ms", "of copy twice"]
     body = table(head, rows) + (
         "\n\nTB/s counts q and k read and written once, whatever the arm really moves. A copy of the same bytes on the "
-        "same device is the limit; `of copy` is its time over the arm's. Forward + backward is held against two "
-        "copies. Times are the device's own: it waits until the host has asked for the whole call. `host µs` is what "
-        "the host takes to ask for a forward, and is the time of a call where the device is faster."
+        "same device is the limit; `of copy` is its time over the arm's. Both ways, forward and backward, is held "
+        "against two copies. Times are the device's own: it waits until the host has asked for the whole call. "
+        "`host µs` is what the host takes to ask for a forward, and is the time of a call where the device is faster."
     )
     path = write(
         "rotary_kernel", "Rotation of queries and keys", body, "torch", "triton", "liger_kernel", "transformers"
@@ -209,7 +208,8 @@ def asking(run: Arm, calls: int = 20) -> float:
 @functools.cache
 def cycles_per_second() -> float:
     """Of the clock that `_sleep` counts."""
-    start, end, cycles = (*(torch.cuda.Event(enable_timing=True) for _ in range(2)), 50_000_000)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    cycles = 50_000_000
     torch.cuda._sleep(cycles)  # the first call loads its kernel
     start.record()
     torch.cuda._sleep(cycles)

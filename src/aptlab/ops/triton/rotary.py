@@ -128,7 +128,7 @@ def _forward(
     start = tl.arange(0, BH)
     # The heads are asked for before the angles, and the next before these are written: a store could touch what a later
     # load reads, for all the compiler knows, so it does not swap them. Tables are read by everyone and asked to stay in
-    # the cache; heads carry no such hint: though each is read once, to have them leave first costs 2 to 3 % (H200).
+    # the cache; heads carry no hint: though each is read once, asking the cache to drop them first made it slower.
     x, y, r = _read(x_at + start.to(tl.int64) * x_h, start < N, KIND, P, BP, R, BR, BH, INTERLEAVED)
     position = tl.load(positions_ptr + b * positions_b + t).to(tl.int64)
     cos, sin = _angles(position, tables_ptr, theta_ptr, FACTOR, KIND, P, BP, "evict_last")
