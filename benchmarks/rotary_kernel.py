@@ -1,12 +1,14 @@
 """Rotation of queries and keys beside Liger, torch.compile and transformers: time, bandwidth, share of a device copy.
 
 Every arm does the same work in one run: q and k of one layer in bfloat16, projected apart for the peers, as Liger likes
-it best (it then works in place). They are given cosines and sines made before; ours makes them from positions.
+it best: it writes over them, which ours does where it is asked to. They are given cosines and sines made before; ours
+makes them from positions.
 Caches are flushed before every timed call, and the device waits until the host has asked for all of it, so that what
 is timed is the device; the host's own time for a forward call stands in a column beside it. Times are medians.
 
-    python benchmarks/rotary_kernel.py            the table
-    python benchmarks/rotary_kernel.py --sweep    tiles of the kernel, from 8,192 tokens on
+    python benchmarks/rotary_kernel.py                      the table
+    python benchmarks/rotary_kernel.py --sweep forward      tiles of the kernel, or backward
+    … --tokens 2048 131072                                  these lengths alone
 """
 
 from __future__ import annotations
@@ -26,15 +28,24 @@ from torch.nn import functional as F
 
 from aptlab.nn.rope import Standard
 from aptlab.nn.rotary import RotaryEmbedding
-from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_reference
+from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_, rotate_heads_reference
 from aptlab.ops.triton import rotary as kernel
+from aptlab.ops.triton.tiles import Tile
 from common import table, write
 
-SHAPES = [(2048, 8, 2, 64), (8192, 32, 8, 128), (16384, 32, 8, 128), (131072, 32, 8, 128)]  # T H K D
-FORWARD = [None, *(kernel.Tile(heads, warps) for heads in (4, 8, 16) for warps in (2, 4, 8))]  # None: the kernel's own
-SIZES = [(8, 4, 4), (8, 4, 5), (8, 4, 6), (8, 4, 8), (4, 2, 10), (8, 2, 8), (16, 4, 4), (16, 8, 2)]
-BACKWARD = [kernel.Tile(*sizes) for sizes in SIZES]  # heads, warps, programs
-SWEEP = (("half", None), ("half", "before"), ("interleaved", None), ("interleaved", "before"))
+SHAPES = [  # T H K D
+    (2048, 8, 2, 64),
+    (65536, 12, 4, 64),
+    (8192, 32, 8, 128),
+    (16384, 32, 8, 128),
+    (131072, 32, 8, 128),
+    (32768, 16, 8, 256),
+]
+FORWARD = [None, *(Tile(heads, warps) for heads in (2, 4, 8, 16) for warps in (1, 2, 4, 8))]  # None: its own
+SIZES = [(8, 4, 4), (8, 4, 6), (8, 4, 8), (4, 2, 10), (4, 2, 14), (4, 2, 16), (8, 2, 8), (8, 2, 12)]
+SIZES += [(4, 1, 16), (4, 1, 24), (8, 1, 12), (8, 1, 16), (2, 1, 24), (16, 4, 4), (16, 8, 2), (4, 4, 8), (2, 2, 12)]
+BACKWARD = [Tile(*sizes) for sizes in SIZES]  # heads, warps, programs
+SWEEP = [(layout, where) for layout in ("half", "interleaved") for where in (None, "before", "after")]
 Arm = Callable[[], object]
 
 
@@ -62,6 +73,10 @@ class Work:
     def ours(self, layout: str = "half", where: str | None = None) -> Arm:
         turn = self.turn(layout, where)
         return lambda: rotate_heads(self.qk.transpose(1, 2), turn)
+
+    def in_place(self, layout: str) -> Arm:
+        turn, qk = self.turn(layout), self.qk.clone()
+        return lambda: rotate_heads_(qk.transpose(1, 2), turn)
 
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.q.transpose(1, 2), self.k.transpose(1, 2)
@@ -130,17 +145,20 @@ KINDS = {"rope": None, "norm, rope": "before", "rope, norm": "after"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--sweep", choices=["forward", "backward"])
+    parser.add_argument("--tokens", type=int, nargs="+", choices=[shape[0] for shape in SHAPES])
     args = parser.parse_args()
+    shapes = [shape for shape in SHAPES if args.tokens is None or shape[0] in args.tokens]
     if args.sweep:
-        sweep()
+        sweep(shapes, sweep_forward if args.sweep == "forward" else sweep_backward)
         return
-    rows = [row for shape in SHAPES for row in measure(Work(*shape))]
+    rows = [row for shape in shapes for row in measure(Work(*shape))]
     head = ["T, H/K, D", "work", "arm", "forward ms", "TB/s", "of copy", "host µs", "both ways ms", "of copy twice"]
     body = table(head, rows) + (
         "\n\nTB/s counts q and k read and written once, whatever the arm really moves. A copy of the same bytes on the "
         "same device is the limit; `of copy` is its time over the arm's. Both ways, forward and backward, is held "
-        "against two copies. Times are the device's own: it waits until the host has asked for the whole call. "
+        "against two copies. `in place` writes over q and k, which is for inference, so there is only forward; Liger "
+        "writes over them both ways. Times are the device's own: it waits until the host has asked for the whole call. "
         "`host µs` is what the host takes to ask for a forward, and is the time of a call where the device is faster."
     )
     path = write(
@@ -157,18 +175,21 @@ def measure(work: Work) -> list[list[str]]:
     rows = [[name, "copy", "torch", f"{copy:.4f}", f"{work.bytes / copy / 1e9:.2f}", "1.00", "", "", ""]]
     everyone = peers(work)
     for kind, where in KINDS.items():
-        arms: dict[str, tuple[Arm, Arm]] = {}
+        arms: dict[str, tuple[Arm, Arm | None]] = {}
         for layout in ("half", "interleaved"):
             check_ours(work, layout, where)
             arms[f"aptlab {layout}"] = work.ours(layout, where), backward_ours(work, layout, where)
+            if where is None:
+                arms[f"aptlab {layout}, in place"] = work.in_place(layout), None
         for label, run in everyone[kind].items():
             check_peer(label, work, run, where)
             arms[label] = (lambda run=run: run(*work.views())), backward_peer(work, run)
         for label, (forward, both) in arms.items():
-            once, twice, host = timed(forward), timed(both), 1e6 * asking(forward)
+            once, host, twice = timed(forward), 1e6 * asking(forward), timed(both) if both else None
+            back = ["", ""] if twice is None else [f"{twice:.4f}", f"{2 * copy / twice:.2f}"]
             rows.append(
                 [name, kind, label, f"{once:.4f}", f"{work.bytes / once / 1e9:.2f}", f"{copy / once:.2f}",
-                 f"{host:.0f}", f"{twice:.4f}", f"{2 * copy / twice:.2f}"]
+                 f"{host:.0f}", *back]
             )  # fmt: skip
             print(rows[-1], flush=True)
     return rows
@@ -223,11 +244,11 @@ def gradients(run: Arm) -> torch.set_grad_enabled:
 
 
 def check_ours(work: Work, layout: str, where: str | None) -> None:
-    turn = work.turn(layout, where)
-    got = rotate_heads(work.qk.transpose(1, 2)[:, :, :512], turn._replace(positions=work.positions[:, :512]))
-    wide = turn._replace(positions=work.positions[:, :512])
-    wanted = rotate_heads_reference(work.qk.transpose(1, 2)[:, :, :512].double(), wide)
-    assert (got.double() - wanted).abs().max() < 0.04, f"{layout} {where}"
+    x, turn = work.qk.transpose(1, 2), work.turn(layout, where)
+    got = rotate_heads(x, turn)
+    wanted = rotate_heads_reference(x[:, :, :512].double(), turn._replace(positions=work.positions[:, :512]))
+    assert (got[:, :, :512].double() - wanted).abs().max() < 0.04, f"{layout} {where}"
+    assert torch.equal(rotate_heads_(x.clone(), turn), got), f"{layout} {where} in place"
 
 
 def check_peer(
@@ -270,14 +291,14 @@ def backward_peer(work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tenso
     return Both(leaves, lambda: run(*(leaf.transpose(1, 2) for leaf in leaves)))
 
 
-def sweep() -> None:
-    for shape in SHAPES[1:]:
+def sweep(shapes: list[tuple[int, int, int, int]], run: Callable[[Work, str, str | None], None]) -> None:
+    for shape in shapes:
         work = Work(*shape)
         target = torch.empty_like(work.qk)
-        print(f"T {work.tokens:,}: copy {timed(lambda: target.copy_(work.qk)):.4f} ms", flush=True)  # noqa: B023
+        print(f"T {work.tokens:,}, D {work.head_dim}: copy {timed(lambda: target.copy_(work.qk)):.4f} ms", flush=True)  # noqa: B023
         for layout, where in SWEEP:
-            sweep_forward(work, layout, where)
-        sweep_backward(work, "half", "before")
+            if where or run is sweep_forward:  # without a norm, backward is forward
+                run(work, layout, where)
 
 
 def arguments(work: Work, layout: str, where: str | None) -> tuple[Any, ...]:
@@ -300,13 +321,13 @@ def sweep_forward(work: Work, layout: str, where: str | None) -> None:
         print(f"  forward  {layout:11} norm={where!s:6} {once:.4f} ms  {name}", flush=True)
 
 
-def sweep_backward(work: Work, layout: str, where: str) -> None:
+def sweep_backward(work: Work, layout: str, where: str | None) -> None:
     x, given = work.qk.transpose(1, 2), arguments(work, layout, where)
     dy = torch.randn_like(x)
     for tile in BACKWARD:
         once = timed(lambda: kernel.backward(dy, x, *given, tile=tile))  # noqa: B023
         text = f"{tile.heads} heads, {tile.warps} warps, {tile.programs} programs"
-        print(f"  backward {layout:11} norm={where:6} {once:.4f} ms  {text}", flush=True)
+        print(f"  backward {layout:11} norm={where!s:6} {once:.4f} ms  {text}", flush=True)
 
 
 if __name__ == "__main__":

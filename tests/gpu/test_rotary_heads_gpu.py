@@ -8,7 +8,7 @@ from tests.ops.kernel_cases import LAYOUTS, check, main, tables_of, theta_of, un
 
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.rope import IRope, Standard, YaRN
-from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_reference
+from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_, rotate_heads_reference
 from aptlab.testing import random_tokens, tiny_decoder
 
 pytestmark = [
@@ -72,6 +72,41 @@ def test_the_op_compiles_as_one_graph_with_gradients(layout):
     torch._dynamo.reset()
     (compiled,) = torch.autograd.grad(torch.compile(loss, fullgraph=True)(x), x)
     assert (eager - compiled).abs().max() < 2e-2 * eager.abs().max()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("where", [None, "before", "after"])
+def test_heads_are_written_over_with_the_same_numbers(layout, where):
+    whole = torch.randn(2, 1300, 48, 128, device="cuda", dtype=torch.bfloat16)
+    norm = None if where is None else Norm(None, 1e-6, where)
+    turn = Turn(torch.arange(1300, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, layout, norm)
+    x, values = whole.transpose(1, 2)[:, :40], whole[:, :, 40:].clone()
+    wanted = rotate_heads(x, turn)
+    assert rotate_heads_(x, turn) is x
+    assert torch.equal(whole[:, :, :40].transpose(1, 2), wanted)
+    assert torch.equal(whole[:, :, 40:], values)
+
+
+def test_a_gradient_that_needs_what_was_written_over_is_refused():
+    x = torch.randn(1, 4, 9, 64, device="cuda", requires_grad=True)
+    y = x * 2
+    loss = y.square().sum()
+    rotate_heads_(y, Turn(torch.arange(9, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=3))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_hook_sees_queries_and_keys_as_they_were_projected():
+    net = tiny_decoder(rope=Standard()).cuda()
+    tokens, seen = random_tokens(1, 40).cuda(), []
+    linear = net.blocks[0].attention.qkv
+    with torch.no_grad():
+        plain = net(tokens).logits
+        handle = linear.register_forward_hook(lambda module, given, out: seen.append((given[0], out)))
+        assert torch.equal(net(tokens).logits, plain)
+        handle.remove()
+        ((given, out),) = seen
+        assert torch.equal(out, linear(given))
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import torch
 from aptlab.ops import rotary_heads as op
 from aptlab.ops.rotary_heads import STEP, Norm, Turn
 from aptlab.ops.triton import rotary as kernel
+from aptlab.ops.triton.tiles import Tile
 
 FACTOR = 1.1  # no float32 number
 TILES = [
-    kernel.Tile(1, 1),
-    kernel.Tile(4, 2, programs=1),
-    kernel.Tile(16, 8),
-    kernel.Tile(2, 4),
+    Tile(1, 1),
+    Tile(4, 2, programs=1),
+    Tile(16, 8),
+    Tile(2, 4),
 ]
 LAYOUTS, WHERES = ("half", "interleaved"), (None, "before", "after")
 SIZES = [(2, 5, 3, 1, 16, 8), (1, 3, 2, 2, 24, 12), (2, 4, 1, 1, 32, 6), (1, 2, 5, 2, 64, 32)]  # B T Q K D P
@@ -105,6 +106,10 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
     wanted = exact(near, wide, exactly, layout)
     assert got.dtype == dtype
     assert got.shape == x.shape
+    spent, heads = whole.clone(), q + k
+    kernel.forward(over := spent.transpose(1, 2)[:, :heads], *given, how, out=over, tile=tile)
+    assert torch.equal(over, got), f"in place {size} {layout} {where} {dtype}"
+    assert torch.equal(spent[:, :, heads:], whole[:, :, heads:]), "values behind the keys are no heads to turn"
     dy = torch.randn(got.shape, generator=generator).to(device, dtype)
     dx, dw = kernel.backward(dy, x, *given, how, tile=tile)
     wanted.backward(dy.double())

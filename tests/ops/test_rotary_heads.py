@@ -13,7 +13,7 @@ import torch
 
 from aptlab.nn.rope import Standard
 from aptlab.nn.rotary import RotaryEmbedding
-from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_reference
+from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_, rotate_heads_reference
 
 CASES = Path(__file__).with_name("kernel_cases.py")
 
@@ -62,6 +62,16 @@ def test_queries_alone_are_scaled_and_weights_differ_for_keys():
     weight = torch.stack((torch.full((8,), 2.0), torch.full((8,), 3.0)))
     normed = rotate_heads_reference(x, Turn(positions, tables, queries=2, norm=Norm(weight, 0.0, "before")))
     assert torch.allclose(normed.pow(2).mean(-1).sqrt()[0, :, 0], torch.tensor([2.0, 2.0, 3.0]))
+
+
+def test_heads_that_are_not_needed_any_more_are_written_over():
+    turn = Turn(torch.arange(4).unsqueeze(0), RotaryEmbedding(Standard(), head_dim=8).tables, queries=2)
+    whole = torch.randn(2, 4, 5, 8)
+    x, values = whole.transpose(1, 2)[:, :3], whole[:, :, 3:].clone()
+    wanted = rotate_heads(x, turn)
+    assert rotate_heads_(x, turn) is x
+    assert torch.equal(whole.transpose(1, 2)[:, :3], wanted)
+    assert torch.equal(whole[:, :, 3:], values)
 
 
 def test_the_op_traces_as_one_graph():

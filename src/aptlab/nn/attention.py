@@ -21,7 +21,7 @@ from aptlab.nn.reach import Sliding, seen
 from aptlab.nn.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
 from aptlab.nn.step import Step
-from aptlab.ops.rotary_heads import Norm, Turn, fused, rotate_heads
+from aptlab.ops.rotary_heads import Norm, Turn, fused, rotate_heads, rotate_heads_
 
 
 class FullAttention(nn.Module):
@@ -96,7 +96,7 @@ class FullAttention(nn.Module):
         scale = None
         if in_kernel:
             assert rotary is not None
-            qk = rotate_heads(qk, self._fused_turn(rotary, step))
+            qk = (rotate_heads_ if self._spare() else rotate_heads)(qk, self._fused_turn(rotary, step))
         elif rotary is not None:
             angles = step.angles(rotary)
             qk, scale = rotary.rotate(qk, angles), angles.scale
@@ -108,6 +108,10 @@ class FullAttention(nn.Module):
         if place.growth is not None:
             q = (q * growth_of(step.places, place.growth.floor, place.growth.scale)).to(q.dtype)
         return q, k
+
+    def _spare(self) -> bool:
+        """Whether nobody needs queries and keys unrotated: no gradient, no compiler, no hook that kept them."""
+        return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or self.qkv._forward_hooks)
 
     def _fused_turn(self, rotary: RotaryEmbedding, step: Step) -> Turn:
         """What the kernel does in one pass: rotation, and the norm before or after it."""

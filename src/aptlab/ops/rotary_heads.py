@@ -7,7 +7,7 @@ and which reads nothing on the host.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,13 +98,35 @@ def rotate_heads(x_BNTD: Tensor, turn: Turn) -> Tensor:
     """
     if not fused(x_BNTD):
         return rotate_heads_reference(x_BNTD, turn)
+    run = _rotated if torch.compiler.is_compiling() else _Rotated.apply  # the op costs a small model 0.1 ms a call
+    return run(adjacent(x_BNTD), *arguments(turn))
+
+
+@torch.no_grad()
+def rotate_heads_(x_BNTD: Tensor, turn: Turn) -> Tensor:
+    """`rotate_heads` written over x, which is returned: half the memory, and less traffic while x fits a cache.
+
+    For reading a prompt and for decoding: no gradient is kept.
+    """
+    if not fused(x_BNTD) or x_BNTD.stride(-1) != 1:
+        return x_BNTD.copy_(rotate_heads(x_BNTD, turn))
+    from aptlab.ops.triton import rotary as kernel
+
+    given = arguments(turn)
+    kernel.forward(x_BNTD, *given[:5], kernel.How._make(given[5:]), out=x_BNTD)
+    if not x_BNTD.is_inference():
+        torch.autograd.graph.increment_version(x_BNTD)  # whoever kept x for a gradient is told
+    return x_BNTD
+
+
+def arguments(turn: Turn) -> tuple[Any, ...]:
+    """Of the ops, behind the heads."""
     norm = turn.norm or Norm(None, 0.0, "")
     kind = {"": 0, "before": 1, "after": 2}[norm.where]
     weight = None if norm.weight is None else norm.weight.contiguous()
     scale = None if turn.scale is None else adjacent(turn.scale)
-    how = (turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
-    run = _rotated if torch.compiler.is_compiling() else _Rotated.apply  # the op costs a small model 0.1 ms a call
-    return run(adjacent(x_BNTD), adjacent(turn.positions), turn.tables, turn.theta, weight, scale, *how)
+    tensors = (adjacent(turn.positions), turn.tables, turn.theta, weight, scale)
+    return (*tensors, turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
 
 
 def adjacent(x: Tensor) -> Tensor:

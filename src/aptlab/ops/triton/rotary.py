@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from aptlab.ops.triton.tiles import Tile, cover, tile_back, tile_of
+
 NORMS = {None: 0, "before": 1, "after": 2}
 
 
@@ -269,38 +271,6 @@ class How(NamedTuple):
     factor: float
 
 
-class Tile(NamedTuple):
-    """How a kernel goes through the heads of a token. `benchmarks/rotary_kernel.py --sweep` measures the choices.
-
-    heads     read at a time
-    warps     of a program
-    programs  per multiprocessor, where weights get gradients
-    """
-
-    heads: int
-    warps: int
-    programs: int = 4
-
-
-def tile_of(how: How, pairs: int, *, back: bool) -> Tile:
-    """The fastest tiles on an H200 at 32 and 8 heads of 128 dims."""
-    if back and how.norm:
-        return Tile(max(1, min(16, 1024 // triton.next_power_of_2(pairs))), 4)
-    if back:
-        return Tile(8, 2)
-    if how.norm:
-        return Tile(4, 4)
-    return Tile(16, 4) if how.interleaved else Tile(16, 8)
-
-
-def cover(count: int, most: int) -> int:
-    """The largest power of two <= `most` that covers `count` heads with at most a quarter more."""
-    size = triton.next_power_of_2(most)
-    while size > 1 and 4 * -(-count // size) * size > 5 * count:
-        size //= 2
-    return size
-
-
 def constants(x_BNTD: Tensor, tables: Tensor, how: How) -> dict[str, Any]:
     """What both kernels are compiled for."""
     head_dim, pairs = x_BNTD.shape[-1], tables.shape[-1]
@@ -322,15 +292,17 @@ def forward(
     scale: Tensor | None,
     how: How,
     *,
+    out: Tensor | None = None,
     tile: Tile | None = None,
     back: bool = False,
 ) -> Tensor:
-    """Rotated heads in fresh memory [B, T, N, D], returned as [B, N, T, D]. Arguments as in `ops.rotary_heads`.
+    """Rotated heads [B, N, T, D]. Arguments as in `ops.rotary_heads`.
 
+    out    where to write, x itself perhaps: a program has read a head before it writes it; None = fresh [B, T, N, D]
     back   turn by -angle: the gradient, where there is no norm
     """
-    (batch, heads, tokens, _), out = x_BNTD.shape, fresh(x_BNTD)
-    tile = tile or tile_of(how, tables.shape[-1], back=back)
+    (batch, heads, tokens, _), out = x_BNTD.shape, fresh(x_BNTD) if out is None else out
+    tile = tile or tile_of(how.norm, tables.shape[-1], interleaved=how.interleaved)
     if x_BNTD.numel():
         _forward[(batch * tokens,)](
             x_BNTD, out, positions, tables, theta if exact(x_BNTD) else None, weight_2D, scale,
@@ -358,7 +330,7 @@ def backward(
     if how.norm == 0:
         return forward(dy_BNTD, positions, tables, theta, None, scale, how, tile=tile, back=True), None
     (batch, heads, tokens, head_dim), dx, sums = x_BNTD.shape, fresh(x_BNTD), None
-    tile = tile or tile_of(how, tables.shape[-1], back=True)
+    tile = tile or tile_back(tables.shape[-1], weighted=weight_2D is not None)
     rows = programs = batch * tokens
     if weight_2D is not None:
         device = torch.cuda.get_device_properties(x_BNTD.device) if x_BNTD.is_cuda else None
