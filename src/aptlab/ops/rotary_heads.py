@@ -7,7 +7,7 @@ and which reads nothing on the host.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from aptlab.ops.rotary import rotate_reference
 
 STEP = 4096
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
+Given = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
 class Norm(NamedTuple):
@@ -99,7 +100,8 @@ def rotate_heads(x_BNTD: Tensor, turn: Turn) -> Tensor:
     if not fused(x_BNTD):
         return rotate_heads_reference(x_BNTD, turn)
     run = _rotated if torch.compiler.is_compiling() else _Rotated.apply  # the op costs a small model 0.1 ms a call
-    return run(adjacent(x_BNTD), *arguments(turn))
+    given, how = arguments(turn)
+    return run(adjacent(x_BNTD), *given, *how)
 
 
 @torch.no_grad()
@@ -112,21 +114,21 @@ def rotate_heads_(x_BNTD: Tensor, turn: Turn) -> Tensor:
         return x_BNTD.copy_(rotate_heads(x_BNTD, turn))
     from aptlab.ops.triton import rotary as kernel
 
-    given = arguments(turn)
-    kernel.forward(x_BNTD, *given[:5], kernel.How._make(given[5:]), out=x_BNTD)
+    given, how = arguments(turn)
+    kernel.forward(x_BNTD, *given, kernel.How(*how), out=x_BNTD)
     if not x_BNTD.is_inference():
         torch.autograd.graph.increment_version(x_BNTD)  # whoever kept x for a gradient is told
     return x_BNTD
 
 
-def arguments(turn: Turn) -> tuple[Any, ...]:
-    """Of the ops, behind the heads."""
+def arguments(turn: Turn) -> tuple[Given, tuple[int, bool, int, float, float]]:
+    """Of the ops, behind the heads: tensors, and how they turn (the fields of the kernel's `How`)."""
     norm = turn.norm or Norm(None, 0.0, "")
     kind = {"": 0, "before": 1, "after": 2}[norm.where]
     weight = None if norm.weight is None else norm.weight.contiguous()
     scale = None if turn.scale is None else adjacent(turn.scale)
-    tensors = (adjacent(turn.positions), turn.tables, turn.theta, weight, scale)
-    return (*tensors, turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
+    given = adjacent(turn.positions), turn.tables, turn.theta, weight, scale
+    return given, (turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
 
 
 def adjacent(x: Tensor) -> Tensor:
