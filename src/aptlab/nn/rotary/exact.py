@@ -1,5 +1,7 @@
 """Rotations whose frequencies change: by length, or by learning. Angles are products in float64.
 
+No other rotation asks a device for float64; one that lacks it cannot run these.
+
 Legend: B batch, H query heads, K key/value heads, T tokens, P pairs, D head dim.
 """
 
