@@ -15,7 +15,7 @@ from aptlab.commands.evaluating.session import make_data, net_with
 from aptlab.commands.loading import load
 from aptlab.errors import AptlabError
 from aptlab.evals import evaluate
-from aptlab.nn.rope import Standard, YaRN
+from aptlab.nn.rope import YaRN
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 
@@ -53,7 +53,8 @@ def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run,
     found = run("rope=yarn", "rope.factor=8")
     out = capsys.readouterr().out
     assert found["rope"]["original_len"] == CONTEXT
-    assert f"rope     {Standard()} -> {YaRN(factor=8, original_len=CONTEXT)}, without training" in out
+    assert f"rope     Standard -> YaRN(factor=8, original_len={CONTEXT}, beta_fast=32.0, " in out
+    assert "base=" not in out  # the same in both
     assert [row["loss"] for row in found["lengths"]] != [row["loss"] for row in before["lengths"]]
 
 

@@ -173,7 +173,7 @@ def test_a_closed_pipe_is_quiet(root):
         (["samples=0"], r"samples: must be a finite number >= 1, got 0"),
         (["max_new_tokens=many"], r"max_new_tokens: expects int, got 'many'"),
         (["stream=perhaps"], r"stream: expects bool, got 'perhaps'"),
-        (["stop=User"], r"stop: expects list\[str\], got 'User'; write \[User\]"),
+        (["stop=User"], r"stop: expects a list of str, got 'User'; write \[User\]"),
         (["stop=['']"], r"stop: an empty string would end every text at once"),
         (["temprature=1"], r"temprature: unknown top-level key; did you mean temperature"),
         (["prompt=a", "prompts_file=b"], r"prompt and prompts_file are both given; keep one"),

@@ -58,7 +58,7 @@ WRONG = [
     ("compile=1", "compile: expects bool, got 1"),
     ("job=2024", "job: expects str, got 2024; quote it: '\"2024\"'"),
     ("data.cache=3", "data.cache: expects str or null, got 3; quote it"),
-    ("data.source.parts=prose", "data.source.parts: expects Sequence[str], got 'prose'; write [prose]"),
+    ("data.source.parts=prose", "data.source.parts: expects a list of str, got 'prose'; write [prose]"),
     ("size.dim=null", "size.dim: expects int, got None"),
     ("model.rope=yarn", "model.rope: expects Rope, got 'yarn'; choose a part by its group, as in rope=yarn"),
     (

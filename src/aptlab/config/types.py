@@ -149,13 +149,21 @@ def _is_node(value: Any) -> bool:
 
 
 def _spoken(members: list[Member]) -> str:
-    """Type names as a user says them: limits by their number type, None as null."""
-    names = []
-    for member, _ in members:
-        name = _name(member) if not isinstance(member, ast.Subscript) else ast.unparse(member)
-        name = LIMITS[name][0].__name__ if name in LIMITS else name
-        names.append("null" if name == "None" else name)
-    return " or ".join(dict.fromkeys(names))
+    """Types as a user says them: limits by their number type, sequences as lists, None as null."""
+    return " or ".join(dict.fromkeys(_said(member) for member, _ in members))
+
+
+def _said(member: ast.expr) -> str:
+    if isinstance(member, ast.Subscript):
+        if _name(member.value) not in SEQUENCES:
+            return ast.unparse(member)
+        inner = member.slice.elts if isinstance(member.slice, ast.Tuple) else [member.slice]
+        if _name(member.value) == "tuple" and ast.unparse(inner[-1]) != "...":
+            return f"[{', '.join(_said(part) for part in inner)}]"
+        name = _name(inner[0])
+        return f"a list of {name if name not in LIMITS else f'{LIMITS[name][0].__name__} {LIMITS[name][1]}'}"
+    name = _name(member)
+    return "null" if name == "None" else LIMITS[name][0].__name__ if name in LIMITS else name
 
 
 def _hint(value: Any, members: list[Member]) -> str:
@@ -166,7 +174,7 @@ def _hint(value: Any, members: list[Member]) -> str:
         return f"; write {int(value)}"
     if isinstance(value, int | float) and not isinstance(value, bool) and "str" in kinds:
         return f"; quote it: '\"{value}\"'"
-    if isinstance(value, str) and kinds & set(SEQUENCES):
+    if isinstance(value, str | int | float) and kinds & set(SEQUENCES):
         return f"; write [{value}]"
     if isinstance(value, str) and not kinds - {"None"} & {*SCALARS, *SEQUENCES, *MAPPINGS, "Literal"}:
         return "; choose a part by its group, as in rope=yarn"

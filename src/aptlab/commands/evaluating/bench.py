@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -130,13 +131,21 @@ def differences(loaded: Loaded, net: Decoder, data: Any | None, *, own_text: boo
     """Lines that say what is not as in the checkpoint; one line when nothing is. `data` None: no text is read."""
     lines = []
     if net.rope != loaded.net.rope:
-        lines.append(f"rope     {loaded.net.rope} -> {net.rope}, without training")
+        before, now = loaded.net.rope, net.rope
+        lines.append(f"rope     {apart(before, now)} -> {apart(now, before)}, without training")
     before = loaded.meta.get("fingerprint")
     if data is not None and data.fingerprint != before and own_text:
         lines.append("data     the text is not what it was in training: the source has changed, or is another here")
     elif data is not None and data.fingerprint != before:
         lines.append(f"data     {data.summary()['name']}, another text than in training")
     return lines or ["parts    all as in the checkpoint"]
+
+
+def apart(rule: Any, other: Any) -> str:
+    """The rule's name, with what is set in it and not the same in the other."""
+    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
+    told = [f"{k}={v}" for k, v in values.items() if v not in (None, False) and getattr(other, k, None) != v]
+    return f"{type(rule).__name__}({', '.join(told)})" if told else type(rule).__name__
 
 
 def rule_name(net: Decoder) -> str:
