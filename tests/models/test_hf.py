@@ -23,7 +23,7 @@ from aptlab.models.hf.family import LLAMA
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.bias import ALiBi
 from aptlab.nn.embed import SinusoidalPositions
-from aptlab.nn.ffn import GELU, SwiGLU
+from aptlab.nn.ffn import GELU, ClampedSwiGLU, SwiGLU
 from aptlab.nn.linear import LinearAttention
 from aptlab.nn.norm import LayerNorm, RMSNorm
 from aptlab.nn.place import Beside
@@ -159,7 +159,24 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
         ),
         (
             {"attention": partial(FullAttention, sinks=True)},
-            r"attention\.sinks=true cannot be exported.*only the gpt-oss layout.*attention\.sinks=false",
+            r"ffn other than swiglu_clamped cannot be exported.*gpt-oss is the layout with attention\.sinks=true.*"
+            r"train with ffn=swiglu_clamped",
+        ),
+        (
+            {"attention": partial(FullAttention, sinks=True), "ffn": partial(ClampedSwiGLU, bias=False)},
+            r"ffn\.bias=false cannot be exported.*gpt-oss is the layout.*train with ffn\.bias=true",
+        ),
+        (
+            {"ffn": ClampedSwiGLU},
+            r"attention\.sinks=false cannot be exported.*ffn=swiglu_clamped.*train with attention\.sinks=true",
+        ),
+        (
+            {"ffn": ClampedSwiGLU, "smooth": PostNorm, "attention": partial(FullAttention, sinks=True)},
+            r"smooth=post_norm cannot be exported.*gpt-oss.*train with smooth=none",
+        ),
+        (
+            {"ffn": ClampedSwiGLU, "rope": IRope(), "attention": partial(FullAttention, sinks=True)},
+            r"rope=irope with blocks, growth or qk_norm cannot be exported.*gpt-oss.*train with rope=yarn",
         ),
         ({"attention": LinearAttention}, "attention=LinearAttention cannot be exported.*train with attention=full"),
         (
@@ -220,7 +237,7 @@ GIVEN = describe(tiny_decoder(), context=CONTEXT).config
             {"model_type": "gpt2"},
             "model_type=gpt2 cannot be imported; aptlab reads llama, mistral, qwen2, qwen3",
         ),
-        ({"model_type": "gpt_oss"}, r"model_type=gpt_oss cannot be imported.*a mixture of experts.*attention_parts"),
+        ({"model_type": "gpt_oss"}, r"model_type=gpt_oss with num_local_experts=128 cannot be imp.*attention_parts"),
         ({"model_type": "qwen3_moe"}, "model_type=qwen3_moe cannot be imported: its feed-forward layers are a mixture"),
         ({"model_type": "llama4_text"}, r"model_type=llama4_text with moe_layers other than \[\] cannot be imported"),
         (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn.ffn import GELU, GeGLU, SwiGLU
+from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.shape import Shape
 from tests.reference import ffn as reference
 
@@ -31,6 +31,24 @@ def test_swiglu_is_the_papers(bias):
         for row in x.numpy().reshape(-1, 12)
     ]
     assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("limit", [0.1, 7.0])
+def test_the_clamped_gate_is_that_of_gpt_oss(bias, limit):
+    layer, x, w = made(partial(ClampedSwiGLU, limit=limit), bias)
+    gate, up = np.split(w["gate_up.weight"], 2)
+    gate_bias, up_bias = np.split(w["gate_up.bias"], 2) if bias else (None, None)
+    weights = (gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"))
+    rows = x.numpy().reshape(-1, 12)
+    wanted = np.stack([reference.swiglu_clamped(row, *weights, limit=limit) for row in rows])
+    assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - wanted).max() < 1e-12
+
+
+def test_the_clamp_bounds_what_goes_down_however_large_the_input():
+    layer, x, _ = made(ClampedSwiGLU, False)
+    layer.down.weight.data.fill_(1 / SHAPE.hidden)  # the mean of the units
+    assert layer(1e9 * x).abs().max() <= 7 * 8
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])

@@ -33,6 +33,17 @@ def geglu(x, gate, up, down, gate_bias=None, up_bias=None, down_bias=None, *, cu
     return linear(gates * linear(x, up, up_bias), down, down_bias)
 
 
+def swiglu_clamped(x, gate, up, down, gate_bias=None, up_bias=None, down_bias=None, *, alpha=1.702, limit=7.0):
+    """W2 (g sigmoid(alpha g) ⊗ (u + 1)), g = min(W x, limit), u = V x cut to [-limit, limit].
+
+    The released gpt-oss code (OpenAI 2025, arXiv:2508.10925, which names a SwiGLU with clamping and a residual).
+    """
+    gates = [min(z, limit) for z in linear(x, gate, gate_bias)]
+    values = [max(-limit, min(z, limit)) for z in linear(x, up, up_bias)]
+    mixed = [g / (1 + math.exp(-alpha * g)) * (u + 1) for g, u in zip(gates, values, strict=True)]
+    return linear(np.array(mixed), down, down_bias)
+
+
 def gelu(x, up, down, up_bias=None, down_bias=None):
     """W2 gelu(W1 x), gelu(z) = z Phi(z) (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
     inner = np.array([gelu_exact(z) for z in linear(x, up, up_bias)])

@@ -101,6 +101,7 @@ def overrides(source: Source) -> list[str]:
         "attention.bias": parts.bias,
         "attention.qk_norm": parts.qk_norm,
         "attention.qk_norm_eps": source.eps,
+        "attention.sinks": parts.sinks,
         "ffn.bias": source.ffn_bias,
     }
     return lines + [f"{key}={literal(value)}" for key, value in values.items()]
@@ -118,12 +119,18 @@ def part_overrides(source: Source) -> list[str]:
     lines = ["attention=full" if reach is None else "attention=sliding"]
     if reach is not None:
         lines += [f"attention.reach.{key}={literal(value)}" for key, value in vars(reach).items()]
-    lines.append("ffn=swiglu" if source.act == "silu" else "ffn=geglu")
-    if source.act != "silu":
-        lines.append(f"ffn.approximate={'none' if source.act == 'gelu' else 'tanh'}")
+    lines += ffn_overrides(source)
     if source.family.sandwich:
         return [*lines, "smooth=post_norm", f"smooth.eps={literal(source.eps)}"]
     return [*lines, "smooth=none"]
+
+
+def ffn_overrides(source: Source) -> list[str]:
+    if source.clamp is not None:
+        return ["ffn=swiglu_clamped", *(f"ffn.{k}={v}" for k, v in zip(("alpha", "limit"), source.clamp, strict=True))]
+    if source.act == "silu":
+        return ["ffn=swiglu"]
+    return ["ffn=geglu", f"ffn.approximate={'none' if source.act == 'gelu' else 'tanh'}"]
 
 
 def literal(value: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.errors import ConfigError
-from aptlab.limits import OpenFraction
+from aptlab.limits import OpenFraction, Positive
 from aptlab.nn.shape import Shape
 
 
@@ -71,4 +72,32 @@ class GeGLU(nn.Module):
     def forward(self, x_BTC: Tensor) -> Tensor:
         gate, up = self.gate_up(x_BTC).chunk(2, dim=-1)
         out = self.down(F.gelu(gate, approximate=self.approximate) * up)
+        return F.dropout(out, self.dropout, self.training) if self.dropout else out
+
+
+class ClampedSwiGLU(nn.Module):
+    """down(g · sigmoid(alpha g) · (u + 1)), g = min(gate(x), limit), u = up(x) within [-limit, limit].
+
+    The gate of gpt-oss (OpenAI 2025, arXiv:2508.10925), by its released code: no activation can be larger than
+    limit · (limit + 1), and a unit whose u is 0 still passes its gate on. gate and up are one matrix, as in `SwiGLU`.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        bias: bool = True,
+        dropout: OpenFraction = 0.0,
+        alpha: Positive = 1.702,
+        limit: Positive = 7.0,
+    ) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=bias)
+        self.down = nn.Linear(shape.hidden, shape.dim, bias=bias)
+        self.dropout, self.alpha, self.limit = dropout, alpha, limit
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        gate, up = self.gate_up(x_BTC).chunk(2, dim=-1)
+        gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        out = self.down(gate * torch.sigmoid(self.alpha * gate) * (up + 1))
         return F.dropout(out, self.dropout, self.training) if self.dropout else out

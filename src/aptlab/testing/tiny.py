@@ -46,7 +46,7 @@ def tiny_decoder(
                     weight.mul_(gain)
                 elif name.endswith("norm.weight"):
                     weight.uniform_(0.5, 1.5)
-                elif name.endswith("bias"):
+                elif name.endswith(("bias", "sinks")):
                     weight.normal_(std=0.1)
     return net.eval()
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from aptlab.models.hf import describe, from_hf, read_folder, to_hf
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import GeGLU, SwiGLU
+from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.smooth import Plain, PostNorm
 from aptlab.testing import random_tokens, tiny_decoder
@@ -37,8 +37,14 @@ def export(net, folder, dtype="float32", context=CONTEXT):
     return described
 
 
-def loaded(folder, kind="sdpa"):
-    """The folder as transformers loads it; every weight must find its place."""
+def kinds_of(folder):
+    """The attention implementations that transformers has for a folder's model; gpt-oss' sinks have no sdpa."""
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    return ("eager",) if model_type == "gpt_oss" else ("eager", "sdpa")
+
+
+def loaded(folder, kind=None):
+    """The folder as transformers loads it, by itself or as told; every weight must find its place."""
     model, report = transformers().AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation=kind, dtype="float32", output_loading_info=True
     )
@@ -50,6 +56,9 @@ def loaded(folder, kind="sdpa"):
 def built(source):
     """Our decoder with the weights of a source."""
     kinds = {"silu": SwiGLU, "gelu": GeGLU, "gelu_pytorch_tanh": partial(GeGLU, approximate="tanh")}
+    kind = kinds[source.act]
+    if source.clamp is not None:
+        kind = partial(ClampedSwiGLU, alpha=source.clamp[0], limit=source.clamp[1])
     parts = source.attention
     net = tiny_decoder(
         rope=parts.rope,
@@ -57,7 +66,7 @@ def built(source):
         vocab=source.vocab,
         tied=source.tied,
         norm=partial(RMSNorm, eps=source.eps),
-        ffn=partial(kinds[source.act], bias=source.ffn_bias),
+        ffn=partial(kind, bias=source.ffn_bias),
         smooth=partial(PostNorm, eps=source.eps) if source.family.sandwich else Plain,
         attention=partial(
             FullAttention,
@@ -104,7 +113,7 @@ def assert_there_and_back(net, folder):
     """Export, compare with transformers in both attention kinds, and read equal weights back; the source."""
     described = export(net, folder)
     tokens = random_tokens(2, 4 * CONTEXT)
-    for kind in ("eager", "sdpa"):
+    for kind in kinds_of(folder):
         model = loaded(folder, kind)
         assert type(model).__name__ == described.config["architectures"][0]
         for length in (CONTEXT, 4 * CONTEXT):  # in this order: dynamic ropes of transformers keep what they saw

@@ -8,7 +8,7 @@ import torch
 from aptlab.errors import ConfigError
 from aptlab.models.hf import describe, model_card, read_folder
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import GeGLU, SwiGLU
+from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.reach import Sliding
 from aptlab.nn.rope import Growth, IRope, Linear, LongRoPE, NoRope, Partial, PerLayer, Standard, YaRN
@@ -33,6 +33,12 @@ GEMMA = {
     "ffn": partial(GeGLU, approximate="tanh"),
     "attention": attention(qk_norm=True, reach=Sliding(window=5, full_every=3)),
     "rope": PerLayer(rules=(LOCAL, LOCAL, FAR)),
+}
+GPT_OSS = {
+    "tied": False,
+    "attention": attention(bias=True, sinks=True, reach=Sliding(window=5, full_every=2)),
+    "ffn": partial(ClampedSwiGLU, limit=0.5),  # small enough to be reached
+    "rope": YaRN(base=100.0, factor=4.0, original_len=CONTEXT, truncate=False),
 }
 IROPE = IRope(inner=Standard(base=100.0, layout="interleaved"), interval=3, chunk=7, growth=Growth(floor=5, scale=0.3))
 MODELS = {
@@ -91,6 +97,11 @@ MODELS = {
         | {"shape": SIX, "rope": PerLayer(rules=(*[LOCAL] * 5, FAR))}
         | {"attention": attention(qk_norm=True, reach=Sliding(window=5, full_every=6))},
     ),
+    "gpt-oss": ("GptOssForCausalLM", GPT_OSS),
+    "gpt-oss plain rope, no window, no attention bias": (
+        "GptOssForCausalLM",
+        GPT_OSS | {"rope": Standard(base=100.0), "attention": attention(sinks=True), "tied": True},
+    ),
     "llama4": ("Llama4ForCausalLM", {"rope": IROPE, "tied": False}),
     "llama4 wide eps": ("Llama4ForCausalLM", {"rope": IROPE, "norm": partial(RMSNorm, eps=0.01)}),
     "llama4 no chunk": (
@@ -112,7 +123,7 @@ def test_transformers_computes_the_same_logits_and_the_weights_come_back(name, t
     assert source.context == CONTEXT
 
 
-@pytest.mark.parametrize("name", ["mistral", "qwen2 sliding", "smollm3", "phi3 partial", "gemma3", "llama4"])
+@pytest.mark.parametrize("name", ["mistral", "qwen2 sliding", "smollm3", "phi3 partial", "gemma3", "gpt-oss", "llama4"])
 def test_transformers_generates_the_same_greedy_tokens(name, tmp_path):
     net = tiny_decoder(gain=4.0, **MODELS[name][1])
     export(net, tmp_path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf.family import FAMILIES, GEMMA3, GPT_OSS, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3, Family
+from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3, Family
 from aptlab.models.hf.rope_read import mismatch, rule_of
 from aptlab.models.layouts import with_layout
 from aptlab.nn.reach import Sliding
@@ -34,15 +34,14 @@ class Parts:
 
 
 def attention_parts(config: Config) -> Parts:
-    """Read the attention of a layout that aptlab knows, gpt-oss and Llama 4 with experts included.
+    """Read the attention of a layout that aptlab knows; gpt-oss and Llama 4 may have experts.
 
     Raises ConfigError naming the key for what our attention does not compute.
     """
     kind = config.get("model_type")
-    known = FAMILIES | {GPT_OSS.model_type: GPT_OSS}
-    if kind not in known:
+    if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
-    family = known[kind]
+    family = FAMILIES[kind]
     config = {**family.defaults, **config}
     _refuse_caps(config)
     layers = layer_types(family, config)
@@ -53,7 +52,7 @@ def attention_parts(config: Config) -> Parts:
         qk_norm=family.qk_norm,
         eps=float(config["rms_norm_eps"]),
         reach=reach_of(layers, config.get("sliding_window")),
-        sinks=family is GPT_OSS,
+        sinks=family.expert,
         notes=tuple(notes),
     )
 

@@ -38,6 +38,7 @@ class Family:
     chunked    blocks, growing queries and a norm after rotation are possible
     sandwich   branches are normalised before they join, norms are stored less one, embeddings are scaled
     partial    the first dims of a head may turn alone
+    expert     attention has sinks, and the feed-forward is one clamped, biased expert of a mixture
     layout     of rotary pairs
     names      of our matrices, separated by blanks where there are several
     defaults   of keys that a config.json may leave out, from transformers' configuration classes
@@ -54,6 +55,7 @@ class Family:
     chunked: bool = False
     sandwich: bool = False
     partial: bool = False
+    expert: bool = False
     layout: str = "half"
     names: Mapping[str, str] = field(default_factory=lambda: NAMES)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -168,10 +170,18 @@ GPT_OSS = Family(
     model_type="gpt_oss",
     architecture="GptOssForCausalLM",
     title="gpt-oss",
-    biases=(True,),
+    biases=(False, True),
+    ffn_bias=True,
     windows="any",
+    expert=True,
+    names=NAMES | {"attention": "self_attn"},
     defaults={
         "rms_norm_eps": 1e-5,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_local_experts": 128,
+        "swiglu_alpha": 1.702,
+        "swiglu_limit": 7.0,
         "attention_bias": True,
         "sliding_window": 128,
         "sliding_window_pattern": 2,
@@ -187,4 +197,5 @@ GPT_OSS = Family(
     },
 )
 
-FAMILIES = {one.model_type: one for one in (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4)}
+ALL = (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4, GPT_OSS)
+FAMILIES = {one.model_type: one for one in ALL}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import INIT_STD, Decoder
-from aptlab.models.hf.family import GEMMA3, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
+from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
 from aptlab.models.hf.rope import longest, rope_parameters
 from aptlab.models.hf.traits import Traits, family_of, traits
 from aptlab.nn.rope import Frequencies, Learnable, Rope, Searched, Standard
@@ -93,6 +93,11 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
             "query_pre_attn_scalar": found.head_dim,
         }  # a window must stand there, used or not
         return values | {"sliding_window": window or config["max_position_embeddings"]}
+    if family is GPT_OSS:
+        assert found.clamp is not None
+        alpha, limit = found.clamp
+        experts = {"num_local_experts": 1, "num_experts_per_tok": 1, "swiglu_alpha": alpha, "swiglu_limit": limit}
+        return experts | {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
     assert family is LLAMA4
     return _llama4(found, config, turns)
 

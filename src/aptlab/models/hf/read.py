@@ -17,7 +17,7 @@ from aptlab.nn.rope import Rope
 from aptlab.nn.shape import Shape
 
 ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
-EXPERTS = ("gpt_oss", "mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
+EXPERTS = ("mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Source:
     vocab, context  rows of the embedding; tokens the model was trained for, before any stretching
     attention       rope and the options of attention
     act             gate of the feed-forward: silu, gelu or gelu_pytorch_tanh
+    clamp           alpha and limit of a gate that is clamped, which is no silu whatever `act` says
     scalar          query_pre_attn_scalar, 1 / (factor on the logits)²; the head dim outside Gemma
     weights         by Hugging Face names, as stored
     tokenizer       text of tokenizer.json, None where there is none
@@ -39,6 +40,7 @@ class Source:
     context: int
     attention: Parts
     act: str
+    clamp: tuple[float, float] | None
     ffn_bias: bool
     tied: bool
     scalar: float
@@ -80,7 +82,8 @@ def read_folder(folder: str | Path) -> Source:
         context=_context(attention.rope, shape.depth, _whole(config, "max_position_embeddings")),
         attention=attention,
         act=act,
-        ffn_bias=bool(config.get("mlp_bias", False)),
+        clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
+        ffn_bias=family.expert or bool(config.get("mlp_bias", False)),
         tied=bool(config.get("tie_word_embeddings", False)),
         scalar=float(config.get("query_pre_attn_scalar", shape.head_sizes()[2])),
         weights=_text_weights(weights) if inner else weights,
@@ -137,8 +140,7 @@ def _computable(config: Mapping[str, Any]) -> Family:
     if kind in EXPERTS or kind.endswith("_moe"):
         raise ConfigError(
             f"model_type={kind} cannot be imported: its feed-forward layers are a mixture of experts, which aptlab "
-            "does not have yet. aptlab.models.hf.attention_parts(config) reads the attention of gpt_oss and "
-            f"llama4_text; whole models: {', '.join(FAMILIES)}"
+            f"does not have yet; it reads {', '.join(FAMILIES)}"
         )
     if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
@@ -146,6 +148,12 @@ def _computable(config: Mapping[str, Any]) -> Family:
         raise ConfigError(
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.attention_parts(config) reads its attention"
+        )
+    experts = {**FAMILIES[kind].defaults, **config}.get("num_local_experts", 1)
+    if FAMILIES[kind].expert and experts != 1:
+        raise ConfigError(
+            f"model_type={kind} with num_local_experts={experts} cannot be imported: aptlab has no mixture of experts "
+            "yet, and one expert is a plain layer; aptlab.models.hf.attention_parts(config) reads its attention"
         )
     if config.get("quantization_config"):
         raise ConfigError("quantization_config: quantised weights cannot be imported; take the unquantised model")

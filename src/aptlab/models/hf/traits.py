@@ -12,7 +12,7 @@ from aptlab.models.decoder import Decoder
 from aptlab.models.hf import family as families
 from aptlab.models.hf.family import Family
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import GeGLU, SwiGLU
+from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.rope import Growth, Rope
 from aptlab.nn.smooth import Plain, PostNorm
@@ -35,6 +35,7 @@ class Traits:
     """What the layouts differ in.
 
     act     the feed-forward's gate as transformers names it
+    clamp   alpha and limit of a clamped gate
     square  whether heads · head_dim is the width
     """
 
@@ -42,7 +43,9 @@ class Traits:
     bias: bool | str
     qk_norm: bool
     act: str
+    clamp: tuple[float, float] | None
     ffn_bias: bool
+    sinks: bool
     sandwich: bool
     head_dim: int
     square: bool
@@ -95,7 +98,9 @@ def traits(net: Decoder) -> Traits:
         bias=_bias(block.attention),
         qk_norm=block.attention.qk_norm,
         act=_act(block.ffn),
+        clamp=(block.ffn.alpha, block.ffn.limit) if isinstance(block.ffn, ClampedSwiGLU) else None,
         ffn_bias=block.ffn.gate_up.bias is not None,
+        sinks=block.attention.sinks is not None,
         sandwich=isinstance(block.attention_smooth, PostNorm),
         head_dim=head_dim,
         square=heads * head_dim == net.shape.dim,
@@ -124,6 +129,8 @@ def family_of(found: Traits) -> Family:
 
 def _nearest(found: Traits) -> tuple[Family, str]:
     windows = any(found.windows)
+    if found.sinks or found.clamp:
+        return families.GPT_OSS, "with attention.sinks=true or ffn=swiglu_clamped"
     if found.sandwich:
         return families.GEMMA3, "with smooth=post_norm"
     if found.chunked:
@@ -148,6 +155,11 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
     mixed = bool(windows) and None in found.windows
     qk_norm = str(found.qk_norm).lower()
     return [
+        (family.expert and not found.sinks, "attention.sinks=false", "attention.sinks=true"),
+        (family.expert and found.clamp is None, "ffn other than swiglu_clamped", "ffn=swiglu_clamped"),
+        (family.expert and not found.ffn_bias, "ffn.bias=false", "ffn.bias=true"),
+        (found.sandwich and not family.sandwich, "smooth=post_norm", "smooth=none"),
+        (found.chunked and not family.chunked, "rope=irope with blocks, growth or qk_norm", "rope=yarn"),
         (found.bias not in family.biases, f"attention.bias={str(found.bias).lower()}", f"attention.bias={biases}"),
         (
             found.qk_norm != family.qk_norm,
@@ -181,18 +193,13 @@ def _plain_block(block: nn.Module) -> None:
         ("smooth", block.attention_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
         ("smooth", block.ffn_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
         ("attention", block.attention, (FullAttention,), "attention=full"),
-        ("ffn", block.ffn, (SwiGLU, GeGLU), "ffn=swiglu or geglu"),
+        ("ffn", block.ffn, (SwiGLU, GeGLU, ClampedSwiGLU), "ffn=swiglu or geglu"),
         ("norm", block.attention_norm, (RMSNorm,), "norm=rms"),
         ("norm", block.ffn_norm, (RMSNorm,), "norm=rms"),
     )
     for group, part, wanted, way_out in parts:
         if type(part) not in wanted:
             raise ConfigError(refused(group, part, way_out))
-    if block.attention.sinks is not None:  # type: ignore[union-attr]
-        raise ConfigError(
-            "attention.sinks=true cannot be exported to format=hf: only the gpt-oss layout has sinks, and its "
-            f"feed-forward layers are a mixture of experts; train with attention.sinks=false to export, {KEEP}"
-        )
 
 
 def refused(group: str, part: object, way_out: str) -> str:
@@ -214,7 +221,7 @@ def _bias(attention: FullAttention) -> bool | str:
     return True if attention.out.bias is not None else "qkv"
 
 
-def _act(ffn: SwiGLU | GeGLU) -> str:
-    if isinstance(ffn, SwiGLU):
+def _act(ffn: SwiGLU | GeGLU | ClampedSwiGLU) -> str:
+    if not isinstance(ffn, GeGLU):
         return "silu"
     return "gelu" if ffn.approximate == "none" else "gelu_pytorch_tanh"

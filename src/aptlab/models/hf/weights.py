@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError
 from aptlab.models.decoder import Decoder
+from aptlab.models.hf.expert import plain, stacked
 from aptlab.models.hf.family import Family
 from aptlab.models.hf.fold import fold, unfold
 from aptlab.models.hf.read import Source
@@ -43,6 +44,8 @@ def to_hf(net: Decoder, family: Family, *, dtype: torch.dtype | None = None) -> 
         theirs = names_of(name, family, tied=net.tied)
         parts = [weight] if len(theirs) == 1 else weight.split(rows_of(_part(name), net.shape))
         named |= dict(zip(theirs, parts, strict=True))
+    if family.expert:
+        named = stacked(named)
     return {name: weight.detach().to("cpu", dtype).contiguous().clone() for name, weight in named.items()}
 
 
@@ -51,7 +54,7 @@ def from_hf(source: Source, expected: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     Raises CheckpointError that lists every weight which is missing, left over, or of another size.
     """
-    weights = source.weights
+    weights = plain(source.weights) if source.family.expert else source.weights
     left = {name: weight for name, weight in weights.items() if not name.endswith(IGNORED)}
     if source.tied:
         left.pop("lm_head.weight", None)
