@@ -144,7 +144,7 @@ def differences(loaded: Loaded, net: Decoder, data: Any | None, *, own_text: boo
 def apart(rule: Any, other: Any) -> str:
     """The rule's name, with what is set in it and not the same in the other."""
     values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
-    told = [f"{k}={v}" for k, v in values.items() if v not in (None, False) and getattr(other, k, None) != v]
+    told = [f"{k}={v}" for k, v in values.items() if v is not None and v is not False and getattr(other, k, None) != v]
     return f"{type(rule).__name__}({', '.join(told)})" if told else type(rule).__name__
 
 
