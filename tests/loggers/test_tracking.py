@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
 from aptlab.errors import ConfigError
@@ -94,6 +95,7 @@ def test_offline_run_keeps_its_id_and_holds_no_secret(tmp_path, monkeypatch, cap
         run.close()
     assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{identity}"))) == 2
     assert "W&B offline (asked for); to upload later: wandb sync " in caplog.text
+    wandb.teardown()  # as at the end of a program: W&B writes its file after `finish` has returned
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     stored = [path.read_bytes() for path in files if path.suffix == ".wandb"]
     assert [b"ordinary words and ***" in data for data in stored] == [True, True]
