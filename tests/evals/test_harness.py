@@ -1,8 +1,10 @@
-"""The adapter for lm-evaluation-harness, on requests shaped as its own, without it."""
+"""The adapter for lm-evaluation-harness: on requests shaped as its own, and in its evaluator (slow)."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from aptlab.data.tokenizers import Bytes
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals import harness
-from aptlab.evals.harness import Answers, as_lm, settings
+from aptlab.evals.harness import Answers, as_lm, run, settings
 from aptlab.evals.rules import Harness
 from aptlab.sample import Rules, generate
 from aptlab.testing.tiny import tiny_decoder
@@ -155,3 +158,45 @@ def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
 def test_no_task_is_an_error():
     with pytest.raises(ConfigError, match=r"eval\.tasks=\[\] asks for nothing; name tasks of lm_eval"):
         Harness(tasks=[])
+
+
+@pytest.mark.slow
+def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
+    """Tasks of local files; the answers are chosen by what the network says, so that every score is known."""
+    own = answers()
+    questions = [("The sky is", [" blue", " zqx"]), ("One and", [" two", " @@@@"])]
+    scores = [[own.loglikelihood(requests((q, c)))[0][0] for c in choices] for q, choices in questions]
+    likelier = [row.index(max(row)) for row in scores]
+    (greedy,) = own.generate_until(requests(("ab", {"until": ["~~"], "max_gen_toks": 4})))
+    texts = ["A text of some length", "and one that is longer than a window of the network has tokens, by some"]
+    right = (likelier[0], 1 - likelier[1])
+    docs = {
+        "choose": [{"q": q, "c": c, "a": a} for (q, c), a in zip(questions, right, strict=True)],
+        "write": [{"q": "ab", "a": answer} for answer in (greedy, "not this", "nor this")],
+        "read": [{"text": text} for text in texts],
+    }
+    limits = {"until": ["~~"], "max_gen_toks": 4}
+    kinds = {
+        "choose": {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": "{{c}}"},
+        "write": {"output_type": "generate_until", "doc_to_text": "{{q}}", "generation_kwargs": limits},
+        "read": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}"},
+    }
+    metrics = {"choose": "acc", "write": "exact_match", "read": "bits_per_byte"}
+    for name, rows in docs.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        files = {"data_files": {"test": str(tmp_path / f"{name}.jsonl")}, "cache_dir": str(tmp_path / "cache")}
+        task = {"task": f"own_{name}", "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
+        task |= {"doc_to_target": "{{a}}", "target_delimiter": "", "metric_list": [{"metric": metrics[name]}]}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(task | kinds[name]))
+    found = run(own, Harness(tasks=[f"own_{name}" for name in docs], include=str(tmp_path)))["results"]
+    assert found["own_choose"]["acc,none"] == 0.5
+    assert found["own_write"]["exact_match,none"] == pytest.approx(1 / 3)
+    nats = sum(own.loglikelihood_rolling(requests(*((text,) for text in texts))))
+    wanted = -nats / sum(len(text.encode()) for text in texts) / math.log(2)
+    assert found["own_read"]["bits_per_byte,none"] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_task_that_it_does_not_know_is_named():
+    with pytest.raises(ConfigError, match=r"lm_eval knows no task no_such_task; see `lm_eval --tasks list`, or name"):
+        run(answers(), Harness(tasks=["no_such_task"]))
