@@ -1,26 +1,32 @@
 """What a search for factors finds and costs: YaRN, NTK, PI, the published evolution and successive halving.
 
-A small byte model is trained here on the Python library's own text with numbers hidden in it, until it can repeat a
-number from its context; then its context is extended without training. Scores are the mean loss (nats) on the digits
-of hidden numbers: on the samples that the search sees, and on others that it never sees. Every search starts from the
-same seeds; the table gives each of them. Weights that are there already (--weights) are taken as they are.
+Small byte models are trained here on the Python library's own text with numbers hidden in it, until they can repeat a
+number from their context; then their context is extended without training. Scores are the mean loss (nats) on the
+digits of hidden numbers: on the samples that the search sees, and on others that it never sees. Every network adds a
+line to the journal, from which `search_report.py` makes the table and the figures. One network says little: what a
+rule does without training differs more between two networks than between two rules.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import math
+import platform
 import random
 import statistics
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+import search_report
 from aptlab.data.module import TextData
 from aptlab.data.sources import Stdlib
 from aptlab.data.tokenizers import Bytes
@@ -31,7 +37,7 @@ from aptlab.nn.norm import RMSNorm
 from aptlab.nn.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard, YaRN
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
-from aptlab.search.book import Book, Point
+from aptlab.search.book import Book
 from aptlab.search.engine import Start, search
 from aptlab.search.evolution import Evolution
 from aptlab.search.meter import Meter
@@ -40,7 +46,7 @@ from aptlab.search.objectives import NeedlePpl
 from aptlab.search.pool import Pool
 from aptlab.search.seeds import critical_pairs, published, v1_space, v2_seeds, v2_space
 from aptlab.search.strategies import STRATEGIES
-from common import RESULTS, table, write
+from common import RESULTS, machine, versions
 
 BASE, CONTEXT, SHAPE = 10_000.0, 192, Shape(dim=96, depth=3, heads=3, hidden=288)
 SAMPLES, HELD_OUT, STEP = 10, 40, 0.01
@@ -58,10 +64,10 @@ def text() -> TextData:
     return TextData(Stdlib(), tokenizer=Bytes(), context=CONTEXT, batch=4)
 
 
-def train(path: Path, steps: int, *, batch: int = 24, rate: float = 3e-3) -> None:
+def train(path: Path, steps: int, seed: int, *, batch: int = 24, rate: float = 3e-3) -> None:
     """Three of four rows hide a number; the loss of its repetition counts on top of the mean over all tokens."""
-    side, rng = text().store.train, random.Random(0)
-    torch.manual_seed(0)
+    side, rng = text().store.train, random.Random(seed)
+    torch.manual_seed(seed)
     net = decoder().train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     hidden = torch.arange(batch) % 4 != 0
@@ -145,54 +151,33 @@ def searched(make: Make, starts: list[Start], strategy: str, seed: int, iteratio
         return found, time.perf_counter() - begun
 
 
-def draw(curves: dict[str, list[list[Point]]], baselines: dict[str, float], path: Path, title: str) -> None:
-    """Best score by evaluated tokens, one line per seed, and the factors of the best of each kind."""
-    from aptlab.report.style import COLOURS, INK, heading, plain_numbers, save, two_panels
-
-    figure, left, right = two_panels(title, bottom=0.26)
-    heading(left, "best loss of hidden numbers so far (nats per token)")
-    heading(right, "divisor of each pair's frequency")
-    for colour, (name, runs) in zip(COLOURS, curves.items()):
-        style = {"color": colour, "linestyle": "-" if "halving" in name else "--"}
-        for number, points in enumerate(runs):
-            x, y = [point.tokens / 1e6 for point in points], [point.score for point in points]
-            left.step(x, y, where="post", linewidth=1.4, label=None if number else name, **style)
-        best = min((points[-1] for points in runs), key=lambda point: point.score)
-        right.plot(best.factors, marker="o", markersize=3, linewidth=1.4, **style)
-    for name, dots in (("yarn", "-."), ("ntk", ":")):
-        left.axhline(baselines[name], color=INK, linewidth=1, linestyle=dots, label=name)
-    left.set_yscale("log")
-    left.set_xscale("log")
-    left.set_xlabel("evaluated tokens (millions)")
-    right.set_xlabel("pair, fastest first")
-    right.set_yscale("log", base=2)
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    plain_numbers(left.xaxis)
-    plain_numbers(left.yaxis)
-    names = left.get_legend_handles_labels()
-    figure.legend(*names, loc="lower center", ncols=4, frameon=False, fontsize=8, labelcolor=INK)
-    save(figure, path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", type=int, nargs="+", default=[0, 1, 2], help="seeds of their training")
     parser.add_argument("--steps", type=int, default=3000, help="training steps, 0.3 s each on one core")
     parser.add_argument("--target", type=int, default=4 * CONTEXT)
     parser.add_argument("--iterations", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=2, help="of the first space; the others take one")
+    parser.add_argument("--seeds", type=int, default=2, help="of searches of the first space; the others take one")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--weights", type=Path, help="keep the trained weights here, or take those that are here")
+    parser.add_argument("--weights", type=Path, help="keep weights in this folder, or take those that are there")
+    parser.add_argument("--journal", type=Path, default=RESULTS / "search.jsonl", help="a line for each network")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        weights = asked.weights or Path(folder) / "weights.pt"
-        if not weights.exists():
-            train(weights, asked.steps)
-        measure(asked, weights)
+        place = asked.weights or Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        for seed in asked.networks:
+            weights = place / f"network_{seed}.pt"
+            if not weights.exists():
+                train(weights, asked.steps, seed)
+            line = measure(asked, weights, seed)
+            with open(asked.journal, "a") as journal:
+                journal.write(json.dumps(line) + "\n")
+    search_report.write_report(asked.journal)
 
 
-def measure(asked: argparse.Namespace, weights: Path) -> None:
+def measure(asked: argparse.Namespace, weights: Path, seed: int) -> dict[str, Any]:
+    """All rules and searches on one network: a line of the journal."""
     target, scale = asked.target, asked.target / CONTEXT
-    spaces = problems(target)
     shown = Make(weights, None, target)(0)
     held = Make(weights, None, target, count=HELD_OUT, seed=99)(0)
     rules = {
@@ -200,42 +185,35 @@ def measure(asked: argparse.Namespace, weights: Path) -> None:
         "ntk": NTK(factor=scale, **SAME),
         "yarn": YaRN(factor=scale, original_len=CONTEXT, **SAME),
     }
-    scores = {name: mean(shown.losses(rule, target, range(SAMPLES))) for name, rule in rules.items()}
-    rows = [
-        [name, "", f"{scores[name]:.3f}", f"{mean(held.losses(rule, target, range(HELD_OUT))):.3f}", "0", "", ""]
-        for name, rule in rules.items()
-    ]
-    curves: dict[str, list[list[Point]]] = {}
-    spent: dict[tuple[str, str], list[int]] = {}
-    reached: dict[tuple[str, str], list[float]] = {}
-    for space, (rule, starts) in spaces.items():
+
+    def both(rule) -> dict[str, float]:
+        score, unseen = (
+            mean(meter.losses(rule, target, range(n))) for meter, n in ((shown, SAMPLES), (held, HELD_OUT))
+        )
+        return {"score": round(score, 4), "unseen": round(unseen, 4)}
+
+    searches = []
+    for space, (rule, starts) in problems(target).items():
         for strategy in ("published", "halving"):
-            for seed in range(asked.seeds if space == "longrope" else 1):
+            for number in range(asked.seeds if space == "longrope" else 1):
                 make = Make(weights, rule, target)
-                found, seconds = searched(make, starts, strategy, seed, asked.iterations, asked.workers)
-                unseen = mean(held.losses(with_factors(rule, found.factors), target, range(HELD_OUT)))
-                end = Point(found.tokens, found.score, found.factors)
-                curves.setdefault(f"{space}, {strategy}", []).append([*found.curve, end])
-                spent.setdefault((space, strategy), []).append(found.tokens)
-                reached.setdefault((space, strategy), []).append(found.score)
-                row = [space, f"{strategy} {seed}", f"{found.score:.3f}", f"{unseen:.3f}"]
-                rows.append([*row, f"{found.tokens / 1e6:.2f}", f"{seconds:.0f}", str(found.first)])
-                print("  ".join(rows[-1]), flush=True)
-    head = ["rule", "search, seed", "score", "unseen samples", "tokens (M)", "seconds", "from pair"]
-    notes = [
-        f"- {space}: halving spends {ratio(spent, space):.1%} of the published tokens; best score "
-        f"{min(reached[space, 'halving']):.3f} against {min(reached[space, 'published']):.3f}, worst "
-        f"{max(reached[space, 'halving']):.3f} against {max(reached[space, 'published']):.3f}"
-        for space in spaces
-    ]
-    title = f"Search for factors: {CONTEXT} to {target} tokens, score = loss of hidden digits (nats)"
-    draw(curves, scores, RESULTS / "search.png", f"{CONTEXT} to {target} tokens: loss of hidden numbers by search cost")
-    body = table(head, rows) + "\n\n" + "\n".join(notes) + f"\n- {asked.workers} processes of one thread each"
-    write("search", title, body, "torch", "numpy", "aptlab")
-
-
-def ratio(spent: dict[tuple[str, str], list[int]], space: str) -> float:
-    return sum(spent[space, "halving"]) / sum(spent[space, "published"])
+                found, seconds = searched(make, starts, strategy, number, asked.iterations, asked.workers)
+                curve = [(point.tokens, round(point.score, 4)) for point in found.curve]
+                cost = {"tokens": found.tokens, "seconds": round(seconds), "from_pair": found.first}
+                ends = both(with_factors(rule, found.factors)) | {"score": round(found.score, 4)}
+                line = {"rule": space, "search": strategy, "seed": number, **ends, **cost}
+                print("  ".join(str(value) for value in line.values()), flush=True)
+                curve.append((found.tokens, round(found.score, 4)))
+                searches.append(line | {"curve": curve, "factors": [round(f, 4) for f in found.factors]})
+    return {
+        "network": seed,
+        **{name: getattr(asked, name) for name in search_report.SETTING},
+        "rules": {name: both(rule) for name, rule in rules.items()},
+        "searches": searches,
+        "machine": f"{machine()}; {asked.workers} processes of one thread each",
+        "versions": f"Python {platform.python_version()}, {versions('torch', 'numpy', 'aptlab')}",
+        "date": str(datetime.date.today()),
+    }
 
 
 if __name__ == "__main__":
