@@ -2,7 +2,7 @@
 
     python benchmarks/search_report.py
 
-A curve and the factors are drawn for the networks whose line holds them.
+The best score by cost is drawn for the networks whose line holds the curve.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def draw(networks: list[Line], path: Path, title: str) -> None:
     box = left.get_position()
     left.set_position((0.2, box.y0, box.x1 - 0.2, box.height))  # room for the names
     heading(left, "score by rule (nats per token)")
-    heading(right, "best score so far, by evaluated tokens (millions)")
+    heading(right, "longrope: best score so far, by evaluated tokens (millions)")
     names = list(
         dict.fromkeys(name for network in networks for name in (*network["rules"], *map(label, network["searches"])))
     )
@@ -100,7 +100,7 @@ def draw(networks: list[Line], path: Path, title: str) -> None:
         places, scores = zip(*dots)
         left.plot(scores, places, "o", color=colour, markersize=5, alpha=0.8, label=f"network {number}")
         for one in network["searches"]:
-            if curve := one.get("curve"):
+            if one["rule"] == "longrope" and (curve := one.get("curve")):
                 style = "-" if one["search"] == "halving" else "--"
                 tokens, best = zip(*curve)
                 right.step([t / 1e6 for t in tokens], best, where="post", color=colour, linestyle=style, linewidth=1.3)
