@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from aptlab.report.statistics import interval
@@ -37,15 +38,15 @@ def average(found: Found, key: tuple[str, str]) -> float:
 
 
 def rows_of(networks: list[Line]) -> list[list[str]]:
-    """A row for each rule, search and seed, a column for each network: score / on unseen samples."""
+    """A row for each rule, search and seed, a column for each network; tokens are their mean."""
     rows: dict[tuple[str, ...], list[str]] = {}
-    spent: dict[tuple[str, ...], float] = {}
+    spent: dict[tuple[str, ...], list[float]] = {}
     for column, network in enumerate(networks):
         fixed = [((name, ""), scores) for name, scores in network["rules"].items()]
         for key, one in [*fixed, *(((s["rule"], f"{s['search']} {s['seed']}"), s) for s in network["searches"])]:
             rows.setdefault(key, [""] * len(networks))[column] = f"{one['score']:.3f} / {one['unseen']:.3f}"
-            spent[key] = one.get("tokens", 0) / 1e6
-    return [[*key, f"{spent[key]:.2f}" if spent[key] else "0", *cells] for key, cells in rows.items()]
+            spent.setdefault(key, []).append(one.get("tokens", 0) / 1e6)
+    return [[*key, f"{fmean(spent[key]):.2f}" if any(spent[key]) else "0", *cells] for key, cells in rows.items()]
 
 
 def verdicts(networks: list[Line]) -> list[str]:

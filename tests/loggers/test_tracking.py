@@ -123,11 +123,11 @@ def test_a_silent_server_means_an_offline_run_within_ten_seconds(tmp_path, monke
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     begun = time.monotonic()
     with caplog.at_level(logging.INFO, logger="aptlab"):
-        _, run = Tracking(mode=mode, base_url=silent, timeout=2.0).make(tmp_path)
+        _, run = Tracking(mode=mode, base_url=silent).make(tmp_path)
     assert time.monotonic() - begun < 10
     assert isinstance(run, WandbRun)
     run.close()
-    assert "did not answer within 2 s); to upload later: wandb sync" in caplog.text
+    assert "did not answer within 5 s); to upload later: wandb sync" in caplog.text
 
 
 @pytest.mark.slow
