@@ -67,12 +67,12 @@ def same(run: Path, whole: Path) -> bool:
     """Weights, optimizer state and logged losses equal to the bit."""
     from tests.faults.parts import differences, file_state
 
-    from aptlab.checkpoint import find
-    from aptlab.runs import Table
+    from aptlab.checkpoint import find_checkpoint
+    from aptlab.runs import MetricsTable
 
-    if differences(file_state(find(run)), file_state(find(whole))):
+    if differences(file_state(find_checkpoint(run)), file_state(find_checkpoint(whole))):
         return False
-    mine, theirs = (Table.read(path / "metrics.csv").rows for path in (run, whole))
+    mine, theirs = (MetricsTable.read(path / "metrics.csv").rows for path in (run, whole))
     names = ("train/loss", "val/loss", "lr", "grad_norm")
     return [[row.get(n) for n in names] for row in mine.values()] == [
         [row.get(n) for n in names] for row in theirs.values()
@@ -80,9 +80,9 @@ def same(run: Path, whole: Path) -> bool:
 
 
 def step_of_last(run: Path) -> int:
-    from aptlab.checkpoint import find, read_manifest
+    from aptlab.checkpoint import find_checkpoint, read_manifest
 
-    return read_manifest(find(run)).step
+    return read_manifest(find_checkpoint(run)).step
 
 
 def killed(place: Place, whole: Path, kind: str, at: int) -> bool:

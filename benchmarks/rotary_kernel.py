@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from aptlab.nn.rope import Standard
-from aptlab.nn.rotary import RotaryEmbedding
-from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_, rotate_heads_reference
+from aptlab.nn.positions.rope import Standard
+from aptlab.nn.positions.rotary import RotaryEmbedding
+from aptlab.ops.rotary_heads import HeadNorm, RotationArgs, rotate_heads, rotate_heads_, rotate_heads_reference
 from aptlab.ops.triton import rotary as kernel
 from aptlab.ops.triton.tiles import Tile
 from common import table, write
@@ -66,9 +66,9 @@ class Work:
         self.cos, self.sin = (torch.cat((x[:, 0], x[:, 0]), -1).to(torch.bfloat16) for x in (angles.cos, angles.sin))
         self.bytes = 2 * self.qk.nbytes
 
-    def turn(self, layout: str = "half", where: str | None = None) -> Turn:
-        norm = None if where is None else Norm(self.weight if where == "before" else None, 1e-6, where)
-        return Turn(self.positions, self.tables, self.heads, layout, norm)
+    def turn(self, layout: str = "half", where: str | None = None) -> RotationArgs:
+        norm = None if where is None else HeadNorm(self.weight if where == "before" else None, 1e-6, where)
+        return RotationArgs(self.positions, self.tables, self.heads, layout, norm)
 
     def ours(self, layout: str = "half", where: str | None = None) -> Arm:
         turn = self.turn(layout, where)
@@ -305,19 +305,19 @@ def arguments(work: Work, layout: str, where: str | None) -> tuple[Any, ...]:
     """Of the kernel, behind the heads."""
     turn = work.turn(layout, where)
     weight = turn.norm.weight if turn.norm else None
-    how = kernel.How(work.heads, layout == "interleaved", kernel.NORMS[where], 1e-6, 1.0)
+    how = kernel.KernelSpec(work.heads, layout == "interleaved", kernel.NORMS[where], 1e-6, 1.0)
     return turn.positions, turn.tables, None, weight, None, how
 
 
 def sweep_forward(work: Work, layout: str, where: str | None) -> None:
     """Milliseconds of every tile; each must give the same heads."""
     x, given = work.qk.transpose(1, 2), arguments(work, layout, where)
-    right = kernel.forward(x, *given)
+    right = kernel.rotate_forward(x, *given)
     for tile in FORWARD:
         name = "the kernel's own" if tile is None else f"{tile.heads} heads, {tile.warps} warps"
-        error = (kernel.forward(x, *given, tile=tile).float() - right.float()).abs().max().item()
+        error = (kernel.rotate_forward(x, *given, tile=tile).float() - right.float()).abs().max().item()
         assert error <= 0.04, f"{name} differs by {error}"
-        once = timed(lambda: kernel.forward(x, *given, tile=tile))  # noqa: B023
+        once = timed(lambda: kernel.rotate_forward(x, *given, tile=tile))  # noqa: B023
         print(f"  forward  {layout:11} norm={where!s:6} {once:.4f} ms  {name}", flush=True)
 
 
@@ -325,7 +325,7 @@ def sweep_backward(work: Work, layout: str, where: str | None) -> None:
     x, given = work.qk.transpose(1, 2), arguments(work, layout, where)
     dy = torch.randn_like(x)
     for tile in BACKWARD:
-        once = timed(lambda: kernel.backward(dy, x, *given, tile=tile))  # noqa: B023
+        once = timed(lambda: kernel.rotate_backward(dy, x, *given, tile=tile))  # noqa: B023
         text = f"{tile.heads} heads, {tile.warps} warps, {tile.programs} programs"
         print(f"  backward {layout:11} norm={where!s:6} {once:.4f} ms  {text}", flush=True)
 

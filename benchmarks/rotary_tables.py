@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import torch
 
-from aptlab.nn.rope import LongRoPE2
-from aptlab.nn.rotary import STEP, RotaryEmbedding
+from aptlab.nn.positions.rope import LongRoPE2
+from aptlab.nn.positions.rotary import STEP, RotaryEmbedding
 from common import table, write
 
 RULE, HEAD_DIM, CALLS = LongRoPE2(base=10_000.0, original_len=512, factor=8), 64, 50

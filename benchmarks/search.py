@@ -29,22 +29,28 @@ from torch.nn import functional as F
 import search_report
 from aptlab.data.module import TextData
 from aptlab.data.sources import Stdlib
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.models import Decoder
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard, YaRN
+from aptlab.nn.positions.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard, YaRN
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
-from aptlab.search.book import Book
-from aptlab.search.engine import Start, search
+from aptlab.search.engine import SearchStart, search_factors
+from aptlab.search.evaluation_cache import EvaluationCache
 from aptlab.search.evolution import Evolution
-from aptlab.search.meter import Meter
-from aptlab.search.needles import hide, make_samples
-from aptlab.search.objectives import NeedlePpl
-from aptlab.search.pool import Pool
-from aptlab.search.seeds import critical_pairs, published, v1_space, v2_seeds, v2_space
+from aptlab.search.meter import CandidateScorer
+from aptlab.search.needles import make_needle_sample, make_samples
+from aptlab.search.objectives import NeedleObjective
+from aptlab.search.pool import ProcessPool
+from aptlab.search.seeds import (
+    build_v1_space,
+    build_v2_seeds,
+    build_v2_space,
+    compute_published_factors,
+    list_critical_pairs,
+)
 from aptlab.search.strategies import STRATEGIES
 from common import RESULTS, machine, versions
 
@@ -57,11 +63,11 @@ SAME = {"base": BASE}
 
 def decoder() -> Decoder:
     parts = {"attention": FullAttention, "ffn": SwiGLU, "norm": partial(RMSNorm, eps=1e-5), "smooth": Plain}
-    return Decoder(SHAPE, vocab=Bytes().vocab_size, rope=Standard(**SAME), **parts)
+    return Decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(**SAME), **parts)
 
 
 def text() -> TextData:
-    return TextData(Stdlib(), tokenizer=Bytes(), context=CONTEXT, batch=4)
+    return TextData(Stdlib(), tokenizer=ByteTokenizer(), context=CONTEXT, batch=4)
 
 
 def train(path: Path, steps: int, seed: int, *, batch: int = 24, rate: float = 3e-3) -> None:
@@ -78,7 +84,9 @@ def train(path: Path, steps: int, seed: int, *, batch: int = 24, rate: float = 3
         for wanted in hidden.tolist():
             start = rng.randrange(len(side.tokens) - CONTEXT - 1)
             row = np.asarray(side.tokens[start : start + CONTEXT], dtype=np.int64)
-            rows.append(hide(row, Bytes(), rng.random(), CONTEXT, 0, rng).tokens if wanted else row)
+            rows.append(
+                make_needle_sample(row, ByteTokenizer(), rng.random(), CONTEXT, 0, rng).tokens if wanted else row
+            )
         tokens = torch.from_numpy(np.stack(rows))
         logits = net(tokens[:, :-1]).logits
         nats = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(batch, -1)
@@ -98,15 +106,15 @@ class Make:
     def __init__(self, weights: Path, rule, target: int, *, count: int = SAMPLES, seed: int = 0) -> None:
         self.weights, self.rule, self.target, self.count, self.seed = weights, rule, target, count, seed
 
-    def __call__(self, number: int) -> Meter:
+    def __call__(self, number: int) -> CandidateScorer:
         torch.set_num_threads(1)
         net = decoder()
         net.load_state_dict(torch.load(self.weights))
         asked = {"count": self.count, "span": self.target, "after": CONTEXT, "seed": self.seed}
         val = text().store.val
         lengths = (self.target, self.target // 4)
-        samples = {length: make_samples(val, Bytes(), length=length, **asked) for length in lengths}
-        return Meter(net, samples, objective=NeedlePpl(), rule_of=partial(with_factors, self.rule))
+        samples = {length: make_samples(val, ByteTokenizer(), length=length, **asked) for length in lengths}
+        return CandidateScorer(net, samples, objective=NeedleObjective(), rule_of=partial(with_factors, self.rule))
 
 
 def with_factors(rule, factors):
@@ -115,19 +123,19 @@ def with_factors(rule, factors):
     return dataclasses.replace(rule, long=tuple(factors))
 
 
-def problems(target: int) -> dict[str, tuple[object, list[Start]]]:
+def problems(target: int) -> dict[str, tuple[object, list[SearchStart]]]:
     """Rule and starts of both papers' spaces, and of the second with a later critical pair."""
     pairs, scale = HEAD_DIM // 2, target / CONTEXT
-    known = published(base=BASE, head_dim=HEAD_DIM, original_len=CONTEXT, scale=scale)
-    first = v1_space(pairs=pairs, scale=scale, step=STEP)
-    firsts = critical_pairs(base=BASE, pairs=pairs, length=CONTEXT)
-    second = [v2_space(one, pairs=pairs, scale=scale, step=STEP) for one in firsts]
-    late = v2_space(LATE, pairs=pairs, scale=scale, step=STEP)
+    known = compute_published_factors(base=BASE, head_dim=HEAD_DIM, original_len=CONTEXT, scale=scale)
+    first = build_v1_space(pairs=pairs, scale=scale, step=STEP)
+    firsts = list_critical_pairs(base=BASE, pairs=pairs, length=CONTEXT)
+    second = [build_v2_space(one, pairs=pairs, scale=scale, step=STEP) for one in firsts]
+    late = build_v2_space(LATE, pairs=pairs, scale=scale, step=STEP)
     asked = {"factor": scale, "original_len": CONTEXT, **SAME}
     return {
-        "longrope": (LongRoPE(**asked), [Start(first, tuple({first.nearest(f): 0 for f in known.values()}))]),
-        "longrope2": (LongRoPE2(**asked), [Start(space, tuple(v2_seeds(space))) for space in second]),
-        f"longrope2, critical_dim={LATE}": (LongRoPE2(**asked), [Start(late, tuple(v2_seeds(late)))]),
+        "longrope": (LongRoPE(**asked), [SearchStart(first, tuple({first.nearest(f): 0 for f in known.values()}))]),
+        "longrope2": (LongRoPE2(**asked), [SearchStart(space, tuple(build_v2_seeds(space))) for space in second]),
+        f"longrope2, critical_dim={LATE}": (LongRoPE2(**asked), [SearchStart(late, tuple(build_v2_seeds(late)))]),
     }
 
 
@@ -135,9 +143,9 @@ def mean(losses: list[tuple[float, float]]) -> float:
     return statistics.fmean(answer for answer, _ in losses)
 
 
-def searched(make: Make, starts: list[Start], strategy: str, seed: int, iterations: int, workers: int):
+def searched(make: Make, starts: list[SearchStart], strategy: str, seed: int, iterations: int, workers: int):
     """One search: what it found, and its wall time with the network already loaded in all processes."""
-    with Pool(make, workers) as pool:
+    with ProcessPool(make, workers) as pool:
 
         def evaluate(jobs):
             found = dict(pool.run(jobs))
@@ -145,9 +153,9 @@ def searched(make: Make, starts: list[Start], strategy: str, seed: int, iteratio
 
         evaluate([])
         begun = time.perf_counter()
-        book = Book(evaluate, target=make.target, samples=SAMPLES)
+        book = EvaluationCache(evaluate, target=make.target, samples=SAMPLES)
         evolution = Evolution(iterations=iterations)
-        found = search(starts, evolution=evolution, strategy=STRATEGIES[strategy](), book=book, seed=seed)
+        found = search_factors(starts, evolution=evolution, strategy=STRATEGIES[strategy](), book=book, seed=seed)
         return found, time.perf_counter() - begun
 
 

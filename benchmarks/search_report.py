@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from aptlab.report.statistics import interval
-from aptlab.report.style import COLOURS, INK, heading, plain_numbers, save, two_panels
+from aptlab.report.statistics import compute_interval
+from aptlab.report.style import COLOURS, INK, format_plain_ticks, make_two_panels, save_figure, set_heading
 from common import RESULTS, table
 
 SETTING = ("steps", "target", "iterations")
@@ -78,7 +78,7 @@ def verdicts(networks: list[Line]) -> list[str]:
 def difference(every: list[tuple[Line, Found]], of: Callable[[Found], float]) -> str:
     """A difference of scores in words: mean and 95 % t interval over networks, and each of them."""
     values = [of(found) for _, found in every]
-    known = interval(values)
+    known = compute_interval(values)
     assert known is not None
     half = "" if known.half is None else f" ± {known.half:.3f}"
     return f"{known.mean:+.3f}{half} nats (by network {', '.join(f'{value:+.3f}' for value in values)})"
@@ -86,11 +86,11 @@ def difference(every: list[tuple[Line, Found]], of: Callable[[Found], float]) ->
 
 def draw(networks: list[Line], path: Path, title: str) -> None:
     """Scores of all rules, a dot for each network and seed; and the best score by evaluated tokens."""
-    figure, left, right = two_panels(title, bottom=0.24)
+    figure, left, right = make_two_panels(title, bottom=0.24)
     box = left.get_position()
     left.set_position((0.2, box.y0, box.x1 - 0.2, box.height))  # room for the names
-    heading(left, "score by rule (nats per token)")
-    heading(right, "longrope: best score so far, by evaluated tokens (millions)")
+    set_heading(left, "score by rule (nats per token)")
+    set_heading(right, "longrope: best score so far, by evaluated tokens (millions)")
     names = list(
         dict.fromkeys(name for network in networks for name in (*network["rules"], *map(label, network["searches"])))
     )
@@ -113,12 +113,12 @@ def draw(networks: list[Line], path: Path, title: str) -> None:
     right.set_xscale("log")
     right.set_yscale("log")
     for axis in (left.xaxis, right.xaxis, right.yaxis):
-        plain_numbers(axis)
+        format_plain_ticks(axis)
     right.set_xlabel("dashed: published, solid: halving")
     figure.legend(
         *left.get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False, fontsize=8, labelcolor=INK
     )
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def label(search: Line) -> str:

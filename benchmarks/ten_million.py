@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from aptlab.config import build, compose
-from aptlab.models.cost import cost
+from aptlab.models.cost import estimate_cost
 from common import table, write
 
 HEAD = [
@@ -51,7 +51,7 @@ def main() -> None:
     for length in args.lengths:
         rows.append(measure(net, length, args))
         print(rows[-1], flush=True)
-    parameters = cost(net, args.lengths[0]).parameters
+    parameters = estimate_cost(net, args.lengths[0]).parameters
     body = table(HEAD, rows) + "\n\n" + explain(net, parameters, args)
     path = write(f"ten_million_{device.type}", "An irope model at up to ten million positions", body, "torch", "aptlab")
     if os.environ.get("OUT"):

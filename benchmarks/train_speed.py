@@ -23,7 +23,7 @@ import torch
 
 from aptlab.config import build, compose
 from aptlab.data.loader import TokenLoader
-from aptlab.models.cost import cost
+from aptlab.models.cost import estimate_cost
 from aptlab.runs import quiet_lightning
 from common import table, write
 
@@ -105,9 +105,9 @@ def aptlab(case: Case) -> float:
     """Seconds of the timed steps under Lightning with the default callbacks."""
     from lightning.pytorch import Callback
 
-    from aptlab.commands.training.plan import Plan
-    from aptlab.commands.training.session import assemble, prepare
     from aptlab.runs import RunFolder
+    from aptlab.train.assemble import assemble_parts, prepare_run
+    from aptlab.train.plan import TrainPlan
 
     class Clock(Callback):
         begun = seconds = 0.0
@@ -123,8 +123,8 @@ def aptlab(case: Case) -> float:
     case.config.cfg.trainer.val_check_interval = 10**6
     case.config.cfg.callbacks.checkpoints = None
     with tempfile.TemporaryDirectory() as root, RunFolder.create(run_dir=Path(root) / "run") as folder:
-        plan = Plan(case.config)
-        session = prepare(plan, assemble(plan), folder)
+        plan = TrainPlan(case.config)
+        session = prepare_run(plan, assemble_parts(plan), folder)
         clock = Clock()
         session.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         session.trainer.limit_val_batches = 0
@@ -236,7 +236,7 @@ def main() -> None:
 
 def report(args: argparse.Namespace, case: Case, times: dict[str, list[float]]) -> None:
     tokens = args.steps * args.batch * args.context
-    price = cost(build(case.config.cfg.model), args.context)
+    price = estimate_cost(build(case.config.cfg.model), args.context)
     first = next(iter(times))
     rows = []
     for name, seconds in times.items():

@@ -13,7 +13,7 @@ from aptlab.models import Decoder
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rope import Rope, Standard
+from aptlab.nn.positions.rope import Rope, Standard
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
 from aptlab.optim import AdamW, Cosine

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from aptlab.config import Config, build, check, compose
-from aptlab.config.places import library
+from aptlab.config.search_path import read_option_index
 from aptlab.device import Device
 from aptlab.errors import ConfigError
-from aptlab.tasks.language import token_loss
+from aptlab.tasks.language import compute_token_loss
 
-GROUPS = {group: sorted(options) for group, options in library().groups.items() if group != "recipe"}
+GROUPS = {group: sorted(options) for group, options in read_option_index().groups.items() if group != "recipe"}
 SWEEP = ("sweep", "launcher")
 PRIMARY = {"sweep": "sweep", "launcher": "sweep", "eval": "eval"}  # command of a group that train does not have
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options if group not in SWEEP]
@@ -75,7 +75,7 @@ def test_a_device_answers_or_says_what_is_missing(option):
 def test_a_sweep_option_builds(group, option):
     config = composed(group, option)
     check(config)
-    assert type(build(config.cfg[group])).__module__.startswith("aptlab.commands.sweep")
+    assert type(build(config.cfg[group])).__module__.startswith("aptlab.sweep")
 
 
 @pytest.mark.parametrize("smooth", GROUPS["smooth"])
@@ -89,7 +89,7 @@ def test_every_rule_trains_with_every_smoothing(rope, smooth):
     row = torch.randint(61, (4, 33))
     losses = []
     for _ in range(3):
-        loss = token_loss(net(row[:, :-1]).logits, row[:, 1:])
+        loss = compute_token_loss(net(row[:, :-1]).logits, row[:, 1:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

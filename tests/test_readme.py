@@ -11,11 +11,11 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
-from aptlab.commands.plotting.request import read as read_plot
-from aptlab.commands.sweep.request import plan as plan_sweep
 from aptlab.config import check, compose
-from aptlab.config.places import conf_dir
+from aptlab.config.search_path import find_conf_dir
 from aptlab.errors import ConfigError
+from aptlab.report.positions.request import read_plot_request as read_plot
+from aptlab.sweep.request import plan_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -88,7 +88,7 @@ def test_the_table_lists_the_options_that_there_are():
     told = {group: set(re.findall(r"`([^`]+)`", re.sub(r"\(.*?\)", "", options))) for group, options in rows}
     there = {
         folder.name: {path.stem for path in folder.glob("*.yaml")}
-        for folder in conf_dir().iterdir()
+        for folder in find_conf_dir().iterdir()
         if folder.is_dir() and folder.name not in NOT_IN_TABLE
     }
     assert told == there

@@ -22,12 +22,12 @@ import numpy as np
 
 from aptlab.data.module import TextData
 from aptlab.data.sources import Stdlib
-from aptlab.data.tokenizers import Bytes, Tokenizer
-from aptlab.evals.tasks.haystack import Listed
-from aptlab.evals.tasks.needle import PassKey
-from aptlab.evals.tasks.ruler import ruler
-from aptlab.evals.tasks.sample import Samples
-from aptlab.search.needles import hide
+from aptlab.data.tokenizers import ByteTokenizer, Tokenizer
+from aptlab.evals.tasks.haystack import ListedTexts
+from aptlab.evals.tasks.needle import PasskeyTask
+from aptlab.evals.tasks.ruler import build_ruler_tasks
+from aptlab.evals.tasks.sample import TaskSampler
+from aptlab.search.needles import make_needle_sample
 
 SEED = 1_000_003  # far from the seeds of evaluations
 MAGIC = "magic number"  # the needle of `aptlab search`
@@ -38,7 +38,7 @@ OFTEN = {"passkey": 3, MAGIC: 3, "niah_single_1": 2, "niah_single_2": 3, "niah_m
 @cache
 def text_data() -> TextData:
     """The stdlib in bytes; its two sides are what is trained on and what is measured."""
-    return TextData(Stdlib(), tokenizer=Bytes(), context=512, batch=1)
+    return TextData(Stdlib(), tokenizer=ByteTokenizer(), context=512, batch=1)
 
 
 @cache
@@ -52,15 +52,15 @@ def documents(side: str) -> list[str]:
 
 def kinds() -> list[str]:
     """Names of the question kinds, as often as they are drawn."""
-    names = ["passkey", MAGIC, *ruler("text")]
+    names = ["passkey", MAGIC, *build_ruler_tasks("text")]
     return [name for name in names for _ in range(OFTEN.get(name, 1))]
 
 
 @cache
-def maker(name: str, length: int, seed: int, side: str) -> Samples:
+def maker(name: str, length: int, seed: int, side: str) -> TaskSampler:
     """Samples of a task at a length, with haystacks from one side of the text."""
-    task = PassKey(name="passkey") if name == "passkey" else ruler("text")[name]
-    return Samples(task, tokenizer=tokenizer(), length=length, texts=Listed(documents(side)), seed=seed)
+    task = PasskeyTask(name="passkey") if name == "passkey" else build_ruler_tasks("text")[name]
+    return TaskSampler(task, tokenizer=tokenizer(), length=length, texts=ListedTexts(documents(side)), seed=seed)
 
 
 def tokenizer() -> Tokenizer:
@@ -79,7 +79,7 @@ def question(name: str, length: int, chance: random.Random, index: int, seed: in
     """A text with a question and its answer, `length` tokens; what is left behind the answer is plain text."""
     if name == MAGIC:
         row = np.array(tokenizer().encode(plain(length, chance)), dtype=np.int64)
-        return hide(row, tokenizer(), chance.random(), length, 0, chance).tokens.tolist()
+        return make_needle_sample(row, tokenizer(), chance.random(), length, 0, chance).tokens.tolist()
     sample = maker(name, length, seed, "train").make(index)
     tokens = [*sample.tokens, *sample.answer]
     missing = length - len(tokens)

@@ -14,32 +14,34 @@ from collections.abc import Sequence
 
 import torch
 
-from aptlab.data.windows import Windows
-from aptlab.evals.lengths import autocast, evaluate
-from aptlab.evals.tasks.ruler import ruler
-from aptlab.evals.tasks.sample import Sample
+from aptlab.data.rows.windows import Windows
+from aptlab.evals.lengths import evaluate_windows, make_autocast
+from aptlab.evals.tasks.ruler import build_ruler_tasks
+from aptlab.evals.tasks.sample import TaskSample
 from aptlab.models import Decoder
 from corpus import maker, text_data, tokenizer
 
-TASKS = tuple(ruler("text"))
+TASKS = tuple(build_ruler_tasks("text"))
 BATCH = 65_536  # tokens read side by side
 SEED = 0
 
 
-def samples(name: str, length: int, count: int) -> list[Sample]:
+def samples(name: str, length: int, count: int) -> list[TaskSample]:
     """Questions over validation text, spread over all depths where the task has one."""
     spread = [index / max(count - 1, 1) if name == "passkey" else None for index in range(count)]
     return [maker(name, length, SEED, "val").make(index, depth) for index, depth in enumerate(spread)]
 
 
-def found(net: Decoder, asked: Sequence[Sample], *, length: int, device: torch.device, precision: str) -> list[float]:
+def found(
+    net: Decoder, asked: Sequence[TaskSample], *, length: int, device: torch.device, precision: str
+) -> list[float]:
     """For each sample the share of its answers that are found; RULER's "part" tasks have one answer here."""
     shares = []
     for first in range(0, len(asked), each := max(1, BATCH // length)):
         batch = asked[first : first + each]
         rows = [[*sample.tokens, *sample.answer] for sample in batch]
         filled = [row + [0] * (max(map(len, rows)) - len(row)) for row in rows]  # behind the answer nothing is read
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.inference_mode(), make_autocast(device, precision):
             guess_BT = net(torch.tensor(filled, device=device)).logits.argmax(-1).cpu()
         for sample, guess in zip(batch, guess_BT.tolist()):
             start = len(sample.tokens)
@@ -48,7 +50,7 @@ def found(net: Decoder, asked: Sequence[Sample], *, length: int, device: torch.d
     return shares
 
 
-def share(sample: Sample, right: Sequence[bool]) -> float:
+def share(sample: TaskSample, right: Sequence[bool]) -> float:
     """Answers whose tokens (bytes) are all right."""
     text, at, hits = tokenizer().decode(list(sample.answer)), 0, []
     for answer in sample.answers if sample.match == "all" else [text.strip()]:
@@ -63,7 +65,7 @@ def perplexities(
     """Perplexity per byte of the same validation bytes at context, 2 context … factor · context."""
     multiples = [2**n for n in range(int(math.log2(factor)) + 1)]
     windows = Windows(text_data().store.val, context=context, multiples=multiples, tokens=tokens)
-    rows = evaluate(net, windows, device=device, precision=precision).rows
+    rows = evaluate_windows(net, windows, device=device, precision=precision).rows
     return {row["length"]: row["ppl"] for row in rows}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.commands.searching.problem import Problem
-from aptlab.nn.rope import (
+from aptlab.nn.positions.rope import (
     NTK,
     Growth,
     IRope,
@@ -20,6 +19,7 @@ from aptlab.nn.rope import (
     Standard,
     YaRN,
 )
+from aptlab.search.problem import SearchProblem
 
 BASE = 10_000.0
 
@@ -31,9 +31,9 @@ class Search:
     rule: type[LongRoPE] | type[LongRoPE2]
     objective: str
 
-    def problem(self, *, original_len: int, factor: int, head_dim: int) -> Problem:
+    def problem(self, *, original_len: int, factor: int, head_dim: int) -> SearchProblem:
         rule = self.rule(base=BASE, original_len=original_len, factor=factor)
-        return Problem(rule, head_dim, original_len, original_len * factor)
+        return SearchProblem(rule, head_dim, original_len, original_len * factor)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptlab.report.heatmap import Heat, heat_maps
-from aptlab.report.statistics import Interval, interval, paired
-from aptlab.report.style import INK, heading, look, plain_numbers, save, two_panels
+from aptlab.report.heatmap import HeatPanel, draw_heatmaps
+from aptlab.report.statistics import ConfidenceInterval, compute_interval, compute_paired_interval
+from aptlab.report.style import INK, format_plain_ticks, get_indexed_style, make_two_panels, save_figure, set_heading
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -124,7 +124,7 @@ def shown(values: Sequence[float]) -> str:
     """Mean ± 95 % interval; of numbers that span decades the range, because a mean would be that of the largest."""
     if max(values) > 100 * max(min(values), 1e-9) and min(values) > 0:
         return f"{min(values):,.3g} to {max(values):,.3g}"
-    told = interval(values)
+    told = compute_interval(values)
     assert told is not None
     digits = 2 if abs(told.mean) < 10 else 1 if abs(told.mean) < 100 else 0
     text = f"{told.mean:,.{digits}f}"
@@ -145,10 +145,10 @@ def verdict(results: Results, better: str, worse: str, factor: int, tuned: bool,
     value, more = MEASURES[measure]
     own = (lambda line: math.log(value(line))) if "ppl" in measure else value
     sides = [{seed: own(line) for seed, line in results.of(name, factor, tuned).items()} for name in (better, worse)]
-    told = paired(*sides)  # type: ignore[arg-type]
+    told = compute_paired_interval(*sides)  # type: ignore[arg-type]
     if told is None or told.half is None:
         return None
-    gain = told if more else Interval(-told.mean, told.half, told.n)
+    gain = told if more else ConfidenceInterval(-told.mean, told.half, told.n)
     unit = "nats" if "ppl" in measure else "points"
     few = f", {gain.n} seeds" if gain.n < len(results.seeds) else ""
     if gain.mean and told.half < 1e-9:  # scores are counts of few answers: seeds that agree by chance have no spread
@@ -173,9 +173,9 @@ def draw_lengths(results: Results, path: Path) -> None:
     """Perplexity by length at the largest factor: as trained, and fine-tuned where that was measured."""
     tuned_factor = max((f for f in results.factors if results.methods(f, True)), default=max(results.factors))
     panels = [(max(results.factors), False, "as trained"), (tuned_factor, True, "after a short fine-tuning")]
-    figure, *axes = two_panels("Perplexity per byte against length: mean over seeds (geometric)", bottom=0.27)
+    figure, *axes = make_two_panels("Perplexity per byte against length: mean over seeds (geometric)", bottom=0.27)
     for panel, (factor, tuned, how) in zip(axes, panels):
-        heading(panel, f"extended {factor} times, {how}")
+        set_heading(panel, f"extended {factor} times, {how}")
         drawn = {method: curve(results.of(method, factor, tuned)) for method in results.methods(factor, tuned)}
         if not drawn:
             panel.text(0.5, 0.5, "not measured", transform=panel.transAxes, ha="center", color=INK)
@@ -188,14 +188,14 @@ def draw_lengths(results: Results, path: Path) -> None:
             panel.text(0.99, 0.97, text, transform=panel.transAxes, ha="right", va="top", fontsize=8, color=INK)
         for number, method in enumerate(METHODS):
             if method in drawn and method not in above:
-                panel.plot(*drawn[method], label=method, linewidth=1.4, markersize=3.5, **look(number))
+                panel.plot(*drawn[method], label=method, linewidth=1.4, markersize=3.5, **get_indexed_style(number))
         panel.axvline(results.setting["context"], color=INK, linewidth=0.8, linestyle=":")
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         panel.set_yscale("log")
         panel.set_ylim(0.95 * min(min(means) for _, means in drawn.values()), top)
         panel.set_xlabel("tokens of a window (dotted: trained length)")
-        plain_numbers(panel.yaxis)
+        format_plain_ticks(panel.yaxis)
     names = {}
     for panel in axes:
         handles, labels = panel.get_legend_handles_labels()
@@ -205,7 +205,7 @@ def draw_lengths(results: Results, path: Path) -> None:
         [names[name] for name in ordered], ordered, loc="lower center", ncols=6, frameon=False, fontsize=8,
         labelcolor=INK,
     )  # fmt: skip
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def curve(lines: dict[int, Line]) -> tuple[list[int], list[float]]:
@@ -224,10 +224,10 @@ def draw_tasks(results: Results, factor: int, path: Path) -> None:
         found = [[mean(results.of(method, factor, tuned), task) for task in tasks] for method in methods]
         title = f"percent of answers found, {'fine-tuned' if tuned else 'as trained'}"
         columns = [short(task) for task in tasks]
-        panels.append(Heat(title=title, rows=methods, columns=columns, values=found, low=0, high=100))
+        panels.append(HeatPanel(title=title, rows=methods, columns=columns, values=found, low=0, high=100))
     target = results.setting["context"] * factor
     title = f"Pass key and RULER's tasks at {target:,} tokens, {factor} times the trained length"
-    heat_maps(panels, title=title, path=path, across="task (niah: s single, k key, v value, q query)")
+    draw_heatmaps(panels, title=title, path=path, across="task (niah: s single, k key, v value, q query)")
 
 
 def mean(lines: dict[int, Line], task: str) -> float | None:

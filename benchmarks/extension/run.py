@@ -28,18 +28,18 @@ from typing import Any
 
 import torch
 
-from aptlab.commands.loading import load
-from aptlab.commands.searching.problem import Problem
-from aptlab.commands.searching.session import samples_of
 from aptlab.models import Decoder
-from aptlab.nn.rope import Rope, Standard
-from aptlab.search.book import Book, Job, Values
-from aptlab.search.engine import Found, search
-from aptlab.search.meter import Meter
-from aptlab.search.needles import needle_tokens
-from aptlab.search.objectives import objective_of
-from aptlab.search.settings import Settings
-from aptlab.search.strategies import strategy_of
+from aptlab.nn.positions.rope import Rope, Standard
+from aptlab.restore.load import load_network
+from aptlab.search.engine import SearchResult, search_factors
+from aptlab.search.evaluation_cache import EvaluationCache, SearchJob, Values
+from aptlab.search.meter import CandidateScorer
+from aptlab.search.needles import count_needle_tokens
+from aptlab.search.objectives import get_objective
+from aptlab.search.problem import SearchProblem
+from aptlab.search.runner import collect_samples
+from aptlab.search.settings import SearchSettings
+from aptlab.search.strategies import get_strategy
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -116,7 +116,7 @@ class Study:
         self.where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         self.bases: Bases = {}
         for folder in asked.bases:
-            loaded = load(folder, device=self.device)
+            loaded = load_network(folder, device=self.device)
             seed, rule = int(loaded.config["seed"]), type(loaded.net.rope)
             known = {method.trained for method in METHODS.values()}
             if rule not in known:
@@ -208,9 +208,9 @@ class Study:
             self.journal.add(line)
         return problem.found(tuple(line["factors"]), line["first"])
 
-    def searched(self, problem: Problem, asked: Search, base: Decoder, seed: int) -> dict[str, Any]:
+    def searched(self, problem: SearchProblem, asked: Search, base: Decoder, seed: int) -> dict[str, Any]:
         """The factors that `aptlab search` would find on this network with the same settings."""
-        settings = Settings(
+        settings = SearchSettings(
             objective=asked.objective,  # type: ignore[arg-type]
             strategy="halving",
             population=self.asked.population,
@@ -219,20 +219,20 @@ class Study:
             crossovers=self.asked.population // 4,
             parents=self.asked.population // 2,
         )
-        objective = objective_of(asked.objective)
+        objective = get_objective(asked.objective)
         encoder = tokenizer() if objective.needles else None
-        least = needle_tokens(encoder) if encoder is not None else 1
-        strategy = strategy_of(settings.strategy).fitted(problem.target, least)
-        texts = samples_of(problem, settings.samples, strategy, text_data().store.val, encoder, seed)
+        least = count_needle_tokens(encoder) if encoder is not None else 1
+        strategy = get_strategy(settings.strategy).fitted(problem.target, least)
+        texts = collect_samples(problem, settings.samples, strategy, text_data().store.val, encoder, seed)
         begun = time.perf_counter()
         with turned(base, base.rope):
-            meter = Meter(base, texts, objective=objective, rule_of=problem.rule_of, **self.where)
+            meter = CandidateScorer(base, texts, objective=objective, rule_of=problem.rule_of, **self.where)
 
-            def evaluate(jobs: Sequence[Job]) -> list[Values]:
+            def evaluate(jobs: Sequence[SearchJob]) -> list[Values]:
                 return [meter(job) for job in jobs]
 
-            book = Book(evaluate, target=problem.target, samples=settings.samples)
-            result: Found = search(
+            book = EvaluationCache(evaluate, target=problem.target, samples=settings.samples)
+            result: SearchResult = search_factors(
                 problem.starts(settings.step),
                 evolution=settings.evolution(),
                 strategy=strategy,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptlab.evals.lengths import autocast
+from aptlab.evals.lengths import make_autocast
 from aptlab.models import Decoder
-from aptlab.nn.rope import Rope
+from aptlab.nn.positions.rope import Rope
 from corpus import SEED, document, tokenizer
 
 RATE, WARMUP = 2e-4, 0.2
@@ -68,7 +68,7 @@ def fine_tune(
         optimizer.zero_grad()
         for part in pieces(torch.from_numpy(tokens[mine]), short[mine], context if mixed else target):
             part = part.to(device)
-            with autocast(device, precision):
+            with make_autocast(device, precision):
                 logits = net(part[:, :-1]).logits
             loss = F.cross_entropy(logits.float().flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
             (loss / (each * target)).backward()

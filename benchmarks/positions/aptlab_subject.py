@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from aptlab.config import build, compose
-from aptlab.config.places import library
+from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
-from aptlab.models.layouts import convert_layout, with_layout
-from aptlab.nn.attend import attend
+from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.embed import LearnedPositions
-from aptlab.nn.look import Heads, Look
-from aptlab.nn.place import Place
-from aptlab.nn.rope import NoRope, Rope
-from aptlab.nn.rotary import DynamicRotary, LearnedRotary, MixedRotary
+from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.spec import AttentionSpec, Heads
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.positions.absolute import LearnedPositions
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope import NoRope, Rope
+from aptlab.nn.positions.rotary import DynamicRotary, LearnedRotary, MixedRotary
 from aptlab.nn.shape import Shape
-from aptlab.nn.step import Step
 from aptlab.testing.invariance import SWITCH, NotOffered, Subject
-from aptlab.testing.precision import turned
+from aptlab.testing.precision import rotate_by_angles
 
 PROJECT = "aptlab"
 GROUPS = ("rope", "bias", "embed", "attention")
@@ -58,7 +58,7 @@ GAIN = 8.0  # of matrices, so that attention is not uniform
 
 def names() -> list[str]:
     """Every option as the words that choose it, and the variants that declare something else than their option."""
-    groups = library().groups
+    groups = read_option_index().groups
     found = [f"{group}={option}" for group in GROUPS for option in sorted(groups.get(group, {}))]
     return [*(word for word in found if word not in ("bias=none", "embed=none")), *VARIANTS]
 
@@ -121,7 +121,7 @@ class Aptlab(Subject):
         other = copy.copy(self)
         target = "interleaved" if first_layout(self.rope) == "half" else "half"
         try:
-            other.rope = with_layout(self.rope, target)
+            other.rope = replace_layout(self.rope, target)
         except ConfigError as error:
             raise NotOffered(f"one layout: {error}") from error
         weights = convert_layout(self.net.state_dict(), self.net.shape, self.rope, target=target)
@@ -139,7 +139,7 @@ class Aptlab(Subject):
             added = self.net.places(places)[0]
             q, k = (x.float() + added for x in (q_TD, k_TD))
             return q.double() @ k.double().mT / math.sqrt(self.head_dim)
-        step = Step(len(positions), positions=places)
+        step = ForwardContext(len(positions), positions=places)
         return torch.stack([layer_scores(block.attention, q_TD, k_TD, step) for block in self.net.blocks])
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def first_layout(rope: Rope) -> str:
     return next(rule.layout for rule in rules if rule is not None)
 
 
-def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: Step) -> Tensor:
+def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -> Tensor:
     """Scores [H, T, T] of every query head with the key head that it meets."""
     heads, kv_heads, head_dim = layer.heads, layer.kv_heads, layer.head_dim
     qk = torch.cat((q_TD.expand(1, heads, -1, -1), k_TD.expand(1, kv_heads, -1, -1)), dim=1)
@@ -179,15 +179,15 @@ def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: Step) -> Tensor:
     q, k = layer._turn(qk, step)
     rows: list[Tensor] = []
 
-    def kept(heads_: Heads, look: Look, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    def kept(heads_: Heads, look: AttentionSpec, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
         """In place of PyTorch's kernel: keep the logits that it would take the softmax of."""
         product = heads_.q.double() @ spread(heads_.k, heads, dim=1).double().mT * look.scale
         added = 0.0 if mask is None or mask.dtype == torch.bool else mask.double()
         rows.append(product + added)
         return torch.zeros_like(heads_.q)
 
-    with mock.patch("aptlab.nn.attend.fused", kept):
-        attend(Heads(q, k, k), step, layer._look())
+    with mock.patch("aptlab.nn.attention.dispatch.attend_sdpa", kept):
+        compute_attention(Heads(q, k, k), step, layer._look())
     return torch.cat(rows, dim=2)[0]
 
 
@@ -205,7 +205,7 @@ def sinusoids(positions_T: Tensor, dim: int, base: float) -> Tensor:
 class Exact:
     """The scores of one layer in float64, every angle as one product of position and frequency."""
 
-    def __init__(self, shape: Shape, place: Place) -> None:
+    def __init__(self, shape: Shape, place: LayerPositions) -> None:
         self.place, self.rotary = place, place.rotary
         self.rule: Rope | None = None if place.rotary is None else place.rotary.rule
         self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
@@ -218,7 +218,7 @@ class Exact:
         q, k = q_TD.double().expand(self.heads, -1, -1), k_TD.double().expand(self.heads, -1, -1)
         if self.rule is not None:
             angles, amplitude, factor = self.angles(streams)
-            q, k = (turned(x, angles, self.rule.layout, amplitude) for x in (q, k))
+            q, k = (rotate_by_angles(x, angles, self.rule.layout, amplitude) for x in (q, k))
         if self.place.norm_after:
             q, k = (x / (x.pow(2).mean(-1, keepdim=True) + self.place.norm_eps).sqrt() for x in (q, k))
         if self.place.growth is not None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from aptlab.nn.rope import Standard
-from aptlab.nn.rotary import RotaryEmbedding as AptlabRotary
-from aptlab.testing.precision import FAR, Made, held_bytes
+from aptlab.nn.positions.rope import Standard
+from aptlab.nn.positions.rotary import RotaryEmbedding as AptlabRotary
+from aptlab.testing.precision import FAR, AllocationCounter, count_module_bytes
 
 HEAD_DIM = 128
 SMALL, LARGE = 100_000, 200_000
@@ -26,9 +26,9 @@ def bytes_at(positions: int, of: Callable[[int], tuple[int, int]]) -> tuple[floa
 
 
 def counted(module: Any, call: Callable[[], Any]) -> tuple[int, int]:
-    with torch.no_grad(), Made() as made:
+    with torch.no_grad(), AllocationCounter() as made:
         call()
-    return held_bytes(module), made.bytes
+    return count_module_bytes(module), made.bytes
 
 
 def aptlab(tokens: int) -> tuple[int, int]:
@@ -71,7 +71,7 @@ def torchtune(tokens: int) -> tuple[int, int]:
     from torchtune.modules import RotaryPositionalEmbeddings
 
     rotary = RotaryPositionalEmbeddings(HEAD_DIM, max_seq_len=tokens)
-    return held_bytes(rotary), 0  # a pass reads the table
+    return count_module_bytes(rotary), 0  # a pass reads the table
 
 
 NOTES = {

@@ -17,7 +17,7 @@ from tiny import VOCAB, Net, Turn, run_of, scattered, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import NotOffered, Subject
-from aptlab.testing.precision import exact_scores
+from aptlab.testing.precision import compute_exact_scores
 
 PROJECT = "rotary-embedding-torch"
 TYPES: dict[str, dict[str, Any]] = {
@@ -120,7 +120,7 @@ class Lucidrains(Subject):
         rotary = self.net().turn.rotary
         theta = rotary.freqs.detach().double() / rotary.interpolate_factor
         decay = rotary.scale.double() ** (1 / rotary.scale_base) if self.name == "xpos" else None
-        return exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
+        return compute_exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
 
     def relaid(self) -> Subject:
         raise NotOffered("interleaved only")

@@ -30,8 +30,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from known_bad import KNOWN_BAD, PINS
 from memory import HEAD_DIM, memory_rows
 
-from aptlab.testing.invariance import LAWS, Measured, Subject, measure
-from aptlab.testing.precision import POSITIONS, errors_at
+from aptlab.testing.invariance import LAWS, LawResult, Subject, measure_law
+from aptlab.testing.precision import POSITIONS, measure_errors_at
 from common import table, write
 
 PROJECTS = ("aptlab", *PINS)
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     project: str
     version: str
     name: str
-    found: dict[str, Measured]
+    found: dict[str, LawResult]
 
 
 def main() -> None:
@@ -97,9 +97,9 @@ def laws_of(project: str, module: Any, name: str) -> Row:
         subject: Subject = module.make(name)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        found = {law.name: Measured(law=law.name, status="error", reason=reason) for law in LAWS}
+        found = {law.name: LawResult(law=law.name, status="error", reason=reason) for law in LAWS}
         return Row(project, importlib.metadata.version(project), name, found)
-    return Row(project, subject.version, name, {law.name: measure(subject, law) for law in LAWS})
+    return Row(project, subject.version, name, {law.name: measure_law(subject, law) for law in LAWS})
 
 
 def claim_rows(module: Any) -> Iterator[list[str]]:
@@ -121,7 +121,7 @@ class Notes:
         return "\n".join(f"[{number}] {reason}  " for reason, number in self.seen.items())
 
 
-def cell(found: Measured, notes: Notes) -> str:
+def cell(found: LawResult, notes: Notes) -> str:
     number = "" if found.value is None else " NaN" if math.isnan(found.value) else f" {found.value:.0e}"
     status = found.status if found.good else f"**{found.status}**"
     return status + number + (notes.mark(found.reason) if found.reason and found.reason != "not finite" else "")
@@ -185,7 +185,7 @@ def precision_table(here: list[str]) -> str:
 
 def error_cell(subject: Subject, position: int) -> str:
     try:
-        mean, largest = errors_at(subject, position)
+        mean, largest = measure_errors_at(subject, position)
     except Exception as error:
         return f"error: {type(error).__name__}"
     return "NaN" if math.isnan(mean) else f"{mean:.0e} / {largest:.0e}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.testing.invariance import NotOffered, Subject
-from aptlab.testing.precision import exact_scores
+from aptlab.testing.precision import compute_exact_scores
 
 PROJECT = "torchscale"
 
@@ -131,7 +131,7 @@ class TorchScale(Subject):
         half = self.head_dim // 2
         theta = (1.0 / (10000 ** (torch.arange(0, half) / half))).double()
         decay = xpos.scale.double() ** (1 / xpos.scale_base)
-        return exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
+        return compute_exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
 
     def relaid(self) -> Subject:
         raise NotOffered("interleaved only" if self.name == "xpos" else "no pairs that turn")

@@ -17,7 +17,7 @@ from tiny import HEADS, VOCAB, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import SWITCH, NotOffered, Subject
-from aptlab.testing.precision import exact_scores
+from aptlab.testing.precision import compute_exact_scores
 
 PROJECT = "torchtune"
 LONGEST = 2048
@@ -94,7 +94,7 @@ class TorchTune(Subject):
         return q @ k.mT / math.sqrt(self.head_dim)
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
-        return exact_scores(q_TD, k_TD, positions, self.rotary(SWITCH).theta.double(), layout="interleaved")
+        return compute_exact_scores(q_TD, k_TD, positions, self.rotary(SWITCH).theta.double(), layout="interleaved")
 
     def relaid(self) -> Subject:
         raise NotOffered("interleaved only; converters permute weights at import")

@@ -19,7 +19,7 @@ from tiny import VOCAB, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import SWITCH, NotOffered, Subject
-from aptlab.testing.precision import exact_scores
+from aptlab.testing.precision import compute_exact_scores
 
 PROJECT = "transformers"
 TYPES: dict[str, dict[str, Any]] = {
@@ -121,7 +121,7 @@ class HuggingFace(Subject):
         rotary(q_TD.float(), positions.unsqueeze(0))  # lets rules that go by length choose
         layout = "interleaved" if self.name in LLAMA4 else "half"
         theta = rotary.inv_freq.double()
-        return exact_scores(q_TD, k_TD, positions, theta, layout=layout, factor=rotary.attention_scaling**2)
+        return compute_exact_scores(q_TD, k_TD, positions, theta, layout=layout, factor=rotary.attention_scaling**2)
 
     def relaid(self) -> Subject:
         raise NotOffered("one layout per model; converters permute weights at import")

@@ -17,7 +17,7 @@ from tiny import HEADS, VOCAB, run_of, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import NotOffered, Subject
-from aptlab.testing.precision import exact_scores
+from aptlab.testing.precision import compute_exact_scores
 
 PROJECT = "x-transformers"
 ROTARY: dict[str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ class XTransformers(Subject):
         rotary = self.net.attn_layers.rotary_pos_emb
         theta = rotary.inv_freq.double() / rotary.interpolation_factor
         decay = rotary.scale.double() ** (1 / rotary.scale_base) if self.name == "xpos" else None
-        return exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
+        return compute_exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
 
     def relaid(self) -> Subject:
         raise NotOffered("interleaved only" if self.name in ROTARY else "no pairs that turn")

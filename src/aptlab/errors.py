@@ -33,7 +33,7 @@ class TrainingError(AptlabError):
     exit_code = 1
 
 
-def suggest(word: str, options: Iterable[str]) -> str:
+def suggest_option(word: str, options: Iterable[str]) -> str:
     """The tail of an error message: the nearest option, else the list of them.
 
     >>> suggest("yran", ["yarn", "linear"])

@@ -14,7 +14,7 @@ VARIABLE = "APTLAB_FAULT"
 _reached: Counter[str] = Counter()
 
 
-def fault(name: str) -> None:
+def inject_fault(name: str) -> None:
     """Die here if the environment says so."""
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
@@ -28,6 +28,6 @@ def fault(name: str) -> None:
         os.kill(os.getpid(), signal.Signals[f"SIG{word or 'KILL'}"])
 
 
-def reset() -> None:
+def reset_faults() -> None:
     """Count from zero again (tests that run several campaigns in one process)."""
     _reached.clear()

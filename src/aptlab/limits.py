@@ -62,7 +62,7 @@ LIMITS: Mapping[str, tuple[type, Limit]] = {
 }
 
 
-def limit_of(annotation: Any) -> Limit | None:
+def find_limit(annotation: Any) -> Limit | None:
     """The limit inside an annotation, given as a type or as its source text (`"Positive | None"`)."""
     if isinstance(annotation, str):
         words = annotation.replace("|", " ").split()
@@ -71,10 +71,10 @@ def limit_of(annotation: Any) -> Limit | None:
     return next((item for item in metadata if isinstance(item, Limit)), None)
 
 
-def validate(rule: Any) -> None:
+def validate_limits(rule: Any) -> None:
     """Check every limited field of a dataclass; raises ConfigError naming class, field and value."""
     for field in dataclasses.fields(rule):
-        limit = limit_of(field.type)
+        limit = find_limit(field.type)
         problem = limit.problem(getattr(rule, field.name)) if limit else None
         if problem:
             raise ConfigError(f"{type(rule).__name__}.{field.name} {problem}")

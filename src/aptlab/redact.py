@@ -69,21 +69,21 @@ def is_secret_name(name: str) -> bool:
     return not _WORDS.isdisjoint(words) or any(word.endswith("apikey") for word in words)
 
 
-def remember(value: object) -> None:
+def remember_secret(value: object) -> None:
     """Hide this text from now on wherever it turns up in this process."""
     if isinstance(value, str) and len(value) >= _SHORTEST:
         _seen.add(value)
 
 
-def redact(value: Any) -> Any:
+def redact_value(value: Any) -> Any:
     """A copy with secrets hidden, of plain containers; numbers, booleans and None stay as they are.
 
     What stands under a secret-looking name is replaced by `***` and remembered.
     """
     if isinstance(value, Mapping):
-        return {_text(key): (_hide if is_secret_name(key) else redact)(item) for key, item in value.items()}
+        return {_text(key): (_hide if is_secret_name(key) else redact_value)(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [redact(item) for item in value]
+        return [redact_value(item) for item in value]
     return redact_text(value) if isinstance(value, str) else value
 
 
@@ -101,7 +101,7 @@ def redact_overrides(overrides: Iterable[str]) -> list[str]:
     for override in overrides:
         name, sign, value = str(override).partition("=")
         if sign and is_secret_name(name) and value not in ("null", ""):
-            remember(value.strip("'\""))
+            remember_secret(value.strip("'\""))
             shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(redact_text(str(override)))
@@ -123,7 +123,7 @@ def _remember_all(value: Any) -> None:
         for item in value:
             _remember_all(item)
     else:
-        remember(value)
+        remember_secret(value)
 
 
 def _from_environment() -> set[str]:

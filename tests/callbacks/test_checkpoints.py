@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import Callback
 from tests.helpers import FewRows, Rows, task, trainer
 
-from aptlab.callbacks.checkpoints import Checkpoints, finite
-from aptlab.checkpoint import AtomicIO, find, load_checkpoint, read_manifest
-from aptlab.checkpoint.search import steps_in
+from aptlab.callbacks.checkpoints import Checkpoints, has_finite_weights
+from aptlab.checkpoint import AtomicIO, find_checkpoint, load_checkpoint, read_manifest
+from aptlab.checkpoint.find import list_checkpoints
 from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import CheckpointError, ConfigError
 
@@ -40,7 +40,7 @@ def fit(folder, *, ckpt=None, scores=(), extra=(), settings=None, **options):
 
 
 def steps(folder):
-    return [read_manifest(path).step for path in steps_in(folder / "checkpoints")]
+    return [read_manifest(path).step for path in list_checkpoints(folder / "checkpoints")]
 
 
 class Writes(Callback):
@@ -72,8 +72,8 @@ def test_lightning_adds_no_checkpoint_callback_of_its_own(tmp_path):
 
 def test_a_step_is_saved_after_its_validation_with_the_metric(tmp_path):
     fit(tmp_path, every=3, scores=[2.5, 1.5], monitor="score")
-    assert [read_manifest(path).metric for path in steps_in(tmp_path / "checkpoints")] == [2.5, 1.5]
-    entry = load_checkpoint(find(tmp_path))["aptlab"]
+    assert [read_manifest(path).metric for path in list_checkpoints(tmp_path / "checkpoints")] == [2.5, 1.5]
+    entry = load_checkpoint(find_checkpoint(tmp_path))["aptlab"]
     assert (entry["version"], entry["step"], entry["overrides"], entry["metric"]) == (1, 6, ["a=1"], 1.5)
 
 
@@ -83,7 +83,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, mode, kept):
     settings = {"max_steps": 10, "val_check_interval": 2}
     fit(tmp_path, every=3, keep=2, scores=scores, monitor="score", mode=mode, settings=settings)
     assert steps(tmp_path) == kept
-    assert read_manifest(find(tmp_path, which="best")).step == kept[0]
+    assert read_manifest(find_checkpoint(tmp_path, which="best")).step == kept[0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
@@ -91,7 +91,7 @@ def test_a_metric_that_is_no_number_is_never_best(tmp_path, bad):
     settings = {"max_steps": 6, "val_check_interval": 2}
     fit(tmp_path, every=2, keep=1, scores=[2.0, bad, 3.0], monitor="score", settings=settings)
     assert steps(tmp_path) == [2, 6]
-    assert read_manifest(find(tmp_path, which="best")).metric == 2.0
+    assert read_manifest(find_checkpoint(tmp_path, which="best")).metric == 2.0
 
 
 class Ruin(Callback):
@@ -107,18 +107,26 @@ def test_weights_that_are_not_finite_are_never_best(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "aptlab"):
         fit(tmp_path, every=2, scores=[2.0, 1.0, 0.5], monitor="score", extra=[Ruin()], settings=settings)
     assert "step 4: the weights hold a number that is not finite; it is not the best" in caplog.text
-    assert read_manifest(find(tmp_path, which="best")).step == 2
+    assert read_manifest(find_checkpoint(tmp_path, which="best")).step == 2
 
 
 def test_the_best_is_remembered_over_a_resume(tmp_path):
     fit(tmp_path, every=3, keep=1, scores=[1.0, 2.0], monitor="score")
-    fit(tmp_path, every=3, keep=1, scores=[1.5], monitor="score", ckpt=str(find(tmp_path)), settings={"max_steps": 9})
+    fit(
+        tmp_path,
+        every=3,
+        keep=1,
+        scores=[1.5],
+        monitor="score",
+        ckpt=str(find_checkpoint(tmp_path)),
+        settings={"max_steps": 9},
+    )
     assert steps(tmp_path) == [3, 9]
 
 
 def test_going_on_from_an_earlier_step_drops_the_later_ones_once_something_new_is_there(tmp_path, caplog):
     fit(tmp_path, every=2, keep=9, settings={"max_steps": 8})
-    first = steps_in(tmp_path / "checkpoints")[0]
+    first = list_checkpoints(tmp_path / "checkpoints")[0]
     with caplog.at_level(logging.INFO, "aptlab"):
         fit(tmp_path, every=3, keep=9, ckpt=str(first), settings={"max_steps": 5})
     assert steps(tmp_path) == [2, 3, 5]
@@ -219,8 +227,8 @@ def test_a_description_that_is_not_plain_is_named(tmp_path):
 
 def test_finite():
     module = torch.nn.Linear(2, 2)
-    assert finite(module)
+    assert has_finite_weights(module)
     module.weight.data[0, 0] = 3e38
-    assert finite(module)
+    assert has_finite_weights(module)
     module.bias.data[1] = float("inf")
-    assert not finite(module)
+    assert not has_finite_weights(module)

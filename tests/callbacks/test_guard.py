@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from tests.helpers import Rows, task, trainer
 
-from aptlab.callbacks.guard import NonFiniteGuard, shown, skips_by_itself
+from aptlab.callbacks.guard import NonFiniteGuard, format_sample_ids, supports_found_inf
 from aptlab.callbacks.monitor import Monitor
 from aptlab.errors import ConfigError, TrainingError
 
@@ -132,9 +132,9 @@ def test_the_norm_is_that_of_the_gradient_before_clipping():
     _, free, _ = fit(Poison(99), steps=1)
     assert states.norms[0] == free.norms[0]
     fresh = task()
-    from aptlab.tasks.language import token_loss
+    from aptlab.tasks.language import compute_token_loss
 
-    token_loss(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
+    compute_token_loss(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
     expected = torch.stack([weight.grad.norm() for weight in fresh.parameters()]).norm()
     assert states.norms[0] == pytest.approx(float(expected), rel=1e-5)
 
@@ -142,13 +142,13 @@ def test_the_norm_is_that_of_the_gradient_before_clipping():
 @pytest.mark.parametrize("clip", [0.5, 1e-3])
 def test_clipping_with_the_measured_norm_equals_torch(clip):
     _, states, _ = fit(Poison(99), gradient_clip_val=clip, steps=1)
-    from aptlab.tasks.language import token_loss
+    from aptlab.tasks.language import compute_token_loss
 
     fresh = task()
     optimizer = fresh.optim.make(fresh.net)
     for group in optimizer.param_groups:
         group["lr"] *= fresh.schedule.factor(0, 1)
-    token_loss(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
+    compute_token_loss(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
     torch.nn.utils.clip_grad_norm_(fresh.parameters(), clip)
     optimizer.step()
     assert equal(states.states[0][: len(list(fresh.parameters()))], [weight.detach() for weight in fresh.parameters()])
@@ -156,14 +156,14 @@ def test_clipping_with_the_measured_norm_equals_torch(clip):
 
 def test_only_fused_optimizers_on_cuda_skip_by_themselves():
     weights = [torch.nn.Parameter(torch.zeros(2))]
-    assert not skips_by_itself(torch.optim.AdamW(weights, fused=True))
-    assert not skips_by_itself(torch.optim.SGD(weights, lr=0.1))
+    assert not supports_found_inf(torch.optim.AdamW(weights, fused=True))
+    assert not supports_found_inf(torch.optim.SGD(weights, lr=0.1))
 
 
 def test_long_lists_of_samples_are_cut():
-    assert shown([torch.arange(2), torch.arange(2, 4)]) == "0, 1, 2, 3"
-    assert shown([torch.arange(40)]).endswith("31 …")
-    assert shown([]) == "unknown"
+    assert format_sample_ids([torch.arange(2), torch.arange(2, 4)]) == "0, 1, 2, 3"
+    assert format_sample_ids([torch.arange(40)]).endswith("31 …")
+    assert format_sample_ids([]) == "unknown"
 
 
 @pytest.mark.parametrize("name", ["patience", "every"])

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from tests.callbacks.test_guard import Poison, States, equal
 from tests.helpers import Rows, task, trainer
 
-from aptlab.callbacks.guard import NonFiniteGuard, skips_by_itself
+from aptlab.callbacks.guard import NonFiniteGuard, supports_found_inf
 from aptlab.errors import TrainingError
 
 pytestmark = [
@@ -34,7 +34,7 @@ class Fused(Callback):
     """Whether the optimizer skips by itself, seen while it is on the device."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen = skips_by_itself(trainer.optimizers[0])
+        self.seen = supports_found_inf(trainer.optimizers[0])
 
 
 def fit(poison, guard, *extra, steps=6, **settings):

@@ -11,9 +11,9 @@ from tests.data.conftest import Texts
 
 from aptlab.callbacks.mixed import MixedShares
 from aptlab.callbacks.monitor import Monitor
-from aptlab.data.mixed import KINDS
+from aptlab.data.rows.mixed import KINDS
 from aptlab.errors import ConfigError
-from aptlab.testing import tiny_decoder
+from aptlab.testing import make_tiny_decoder
 
 
 class Lines(Logger):
@@ -126,20 +126,20 @@ def test_other_batches_are_refused():
 
 
 def test_it_listens_to_a_real_training(tmp_path):
-    from aptlab.data.mixed import Mix, MixedData
-    from aptlab.data.tokenizers import Bytes
+    from aptlab.data.rows.mixed import Mix, MixedData
+    from aptlab.data.tokenizers import ByteTokenizer
     from aptlab.optim import AdamW, Cosine
     from aptlab.tasks import LanguageTask
 
     source = Texts(tuple("abcdefghij" * (1 + n % 9) for n in range(60)))
     data = MixedData(
-        source, tokenizer=Bytes(), context=32, batch=4, mix=Mix(original_len=8), cache=str(tmp_path / "cache")
+        source, tokenizer=ByteTokenizer(), context=32, batch=4, mix=Mix(original_len=8), cache=str(tmp_path / "cache")
     )
     lines = Lines()
     callbacks = [MixedShares(original_len=8, every=3), Monitor(every=3)]
     trainer = helpers.trainer(callbacks=callbacks, limit_val_batches=0, logger=lines)
     torch.manual_seed(0)
-    net = tiny_decoder(vocab=257, gain=1.0)
+    net = make_tiny_decoder(vocab=257, gain=1.0)
     task = LanguageTask(net, optim=AdamW(lr=1e-3), schedule=Cosine())
     trainer.fit(task, datamodule=data)
     assert set(lines.found) == {3, 6}

@@ -10,8 +10,8 @@ from lightning.pytorch.loggers.logger import Logger
 from tests.helpers import FewRows, Rows, task, trainer
 
 from aptlab.callbacks.monitor import Monitor
-from aptlab.callbacks.progress import Progress, clock
-from aptlab.tasks.language import token_loss
+from aptlab.callbacks.progress import TrainProgress, format_duration
+from aptlab.tasks.language import compute_token_loss
 
 
 class Kept(Logger):
@@ -50,7 +50,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_line():
     optimizer = fresh.optim.make(fresh.net)
     for number in range(2):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 1e-2 * fresh.schedule.factor(number, 2)
-        loss = token_loss(fresh(Rows().row(number)).logits, Rows().row(number)["targets"])
+        loss = compute_token_loss(fresh(Rows().row(number)).logits, Rows().row(number)["targets"])
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
@@ -78,7 +78,7 @@ def test_tokens_and_seconds_survive_a_checkpoint():
 
 
 def test_plain_lines_say_step_loss_speed_and_eta(capsys):
-    run = trainer(max_steps=6, callbacks=[Monitor(every=1), Progress(lines=3)])
+    run = trainer(max_steps=6, callbacks=[Monitor(every=1), TrainProgress(lines=3)])
     run.fit(task(), Rows(), FewRows())
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if re.fullmatch(r"step \d/6  loss [\d.]+.*  [\d,]+ tok/s  ETA \d+:\d\d", line)]
@@ -88,4 +88,4 @@ def test_plain_lines_say_step_loss_speed_and_eta(capsys):
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (63, "1:03"), (3700, "1:01:40"), (-5, "0:00")])
 def test_clock(seconds, text):
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from tests.helpers import FewRows, Rows, task, trainer
 
-from aptlab.callbacks.seeding import StatelessSeed, fold, splitmix64
+from aptlab.callbacks.seeding import StatelessSeed, derive_seed, splitmix64
 
 
 def test_splitmix64_gives_the_published_sequence():
@@ -20,12 +20,16 @@ def test_splitmix64_gives_the_published_sequence():
 
 def test_neighbouring_places_have_unrelated_seeds():
     places = [(s, step, micro, rank) for s in range(4) for step in range(40) for micro in range(4) for rank in range(4)]
-    seeds = [fold(*place) for place in places]
+    seeds = [derive_seed(*place) for place in places]
     assert len(set(seeds)) == len(places)
-    flips = [(fold(s, step, 0, 0) ^ fold(s, step + 1, 0, 0)).bit_count() for s in range(4) for step in range(200)]
+    flips = [
+        (derive_seed(s, step, 0, 0) ^ derive_seed(s, step + 1, 0, 0)).bit_count()
+        for s in range(4)
+        for step in range(200)
+    ]
     assert 30 < sum(flips) / len(flips) < 33
-    assert fold(1, 2, 3) != fold(1, 3, 2)
-    assert all(0 <= fold(random.randrange(-(2**70), 2**70), 1) < 2**63 for _ in range(100))
+    assert derive_seed(1, 2, 3) != derive_seed(1, 3, 2)
+    assert all(0 <= derive_seed(random.randrange(-(2**70), 2**70), 1) < 2**63 for _ in range(100))
 
 
 class Draw(Callback):

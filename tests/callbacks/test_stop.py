@@ -12,7 +12,7 @@ from tests.helpers import FewRows, Rows, task, trainer
 
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.callbacks.stop import SIGNALS, GracefulStop, Stopped
-from aptlab.checkpoint import AtomicIO, find, read_manifest
+from aptlab.checkpoint import AtomicIO, find_checkpoint, read_manifest
 from aptlab.errors import AptlabError
 
 
@@ -77,7 +77,7 @@ def test_wherever_the_signal_comes_the_step_is_saved_and_named(tmp_path, hook, s
     ) as caught:
         fit(tmp_path, Send(hook, signal.SIGTERM, step=step))
     assert caught.value.exit_code == 143
-    assert read_manifest(find(tmp_path)).step == saved
+    assert read_manifest(find_checkpoint(tmp_path)).step == saved
 
 
 def test_during_a_save_the_save_is_finished_first(tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_during_a_save_the_save_is_finished_first(tmp_path, monkeypatch):
     with pytest.raises(Stopped, match="SIGINT at step 3") as caught:
         fit(tmp_path)
     assert caught.value.exit_code == 130
-    assert read_manifest(find(tmp_path)).step == 3
+    assert read_manifest(find_checkpoint(tmp_path)).step == 3
 
 
 def test_lightning_s_own_notice_is_taken_over(tmp_path):

@@ -23,17 +23,17 @@ import torch
 
 from aptlab.checkpoint import (
     AtomicIO,
-    clean,
-    find,
+    find_checkpoint,
+    find_checkpoint_problem,
     is_valid,
     load_checkpoint,
-    problem_of,
     read_manifest,
+    remove_partial_saves,
     save_checkpoint,
 )
-from aptlab.checkpoint.manifest import Manifest, checkpoint_name, manifest_path
-from aptlab.checkpoint.plain import size_of
-from aptlab.checkpoint.search import remove, steps_in
+from aptlab.checkpoint.find import delete_checkpoint, list_checkpoints
+from aptlab.checkpoint.manifest import Manifest, format_checkpoint_name, make_manifest_path
+from aptlab.checkpoint.plain import estimate_checkpoint_size
 from aptlab.checkpoint.stream import PIECE, HashingFile
 from aptlab.errors import CheckpointError
 
@@ -46,7 +46,7 @@ def content(step: int = 1, metric: float | None = None, size: int = 300):
 
 
 def save(folder: Path, step: int, metric: float | None = None) -> Path:
-    path = folder / checkpoint_name(step)
+    path = folder / format_checkpoint_name(step)
     save_checkpoint(content(step, metric), path)
     return path
 
@@ -107,7 +107,7 @@ def test_200_bit_flips_are_all_detected(tmp_path):
 
 def test_bit_flips_of_the_manifest_are_detected_or_change_nothing(tmp_path):
     path = save(tmp_path, 1)
-    manifest, rng = manifest_path(path), random.Random(1)
+    manifest, rng = make_manifest_path(path), random.Random(1)
     good, known = manifest.read_bytes(), read_manifest(path)
     for _ in range(200):
         place = rng.randrange(len(good) * 8)
@@ -117,7 +117,7 @@ def test_bit_flips_of_the_manifest_are_detected_or_change_nothing(tmp_path):
         if is_valid(path):
             assert read_manifest(path) == known
         else:
-            assert "damaged" in problem_of(path)
+            assert "damaged" in find_checkpoint_problem(path)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999, "last byte"])
@@ -127,19 +127,19 @@ def test_truncation_is_detected_and_the_one_before_is_used(tmp_path, kept, caplo
     size = newest.stat().st_size
     os.truncate(newest, size - 1 if kept == "last byte" else int(size * kept))
     with caplog.at_level(logging.WARNING, "aptlab"):
-        assert find(tmp_path / "run") == before
+        assert find_checkpoint(tmp_path / "run") == before
     assert f"passed over a checkpoint: {newest} is {'empty' if kept == 0 else 'truncated'}" in caplog.text
     with pytest.raises(CheckpointError, match=r"step-00000020.ckpt is (empty|truncated).*remove it to continue"):
-        find(tmp_path / "run", strict=True)
+        find_checkpoint(tmp_path / "run", strict=True)
 
 
 MESSAGES = {
     "missing": (lambda path: path.unlink(), "no valid checkpoint|does not exist"),
     "empty": (lambda path: path.write_bytes(b""), r"step-00000010.ckpt is empty"),
     "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), r"longer than it was: [\d,]+ bytes of [\d,]+"),
-    "no manifest": (lambda path: manifest_path(path).unlink(), r"has no manifest \(step-00000010.json\)"),
-    "manifest cut": (lambda path: os.truncate(manifest_path(path), 40), r"step-00000010.json is damaged"),
-    "manifest bytes": (lambda path: manifest_path(path).write_bytes(b"\xff\xfe"), "damaged or unreadable"),
+    "no manifest": (lambda path: make_manifest_path(path).unlink(), r"has no manifest \(step-00000010.json\)"),
+    "manifest cut": (lambda path: os.truncate(make_manifest_path(path), 40), r"step-00000010.json is damaged"),
+    "manifest bytes": (lambda path: make_manifest_path(path).write_bytes(b"\xff\xfe"), "damaged or unreadable"),
 }
 
 
@@ -151,7 +151,7 @@ def test_messages_name_the_file_and_the_damage(tmp_path, name):
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match=r"no valid checkpoint in|no such file or folder"):
-        find(tmp_path)
+        find_checkpoint(tmp_path)
 
 
 def test_a_manifest_of_a_later_format_says_so(tmp_path):
@@ -164,13 +164,13 @@ def test_a_manifest_of_a_later_format_says_so(tmp_path):
 
 def test_a_named_file_is_taken_or_refused_never_replaced(tmp_path):
     good, bad = save(tmp_path, 10), save(tmp_path, 20)
-    assert find(good) == good
+    assert find_checkpoint(good) == good
     bad.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"step-00000020.ckpt is empty; use .*step-00000010.ckpt"):
-        find(bad)
+        find_checkpoint(bad)
     good.unlink()
     with pytest.raises(CheckpointError, match="no valid one beside it"):
-        find(bad)
+        find_checkpoint(bad)
 
 
 def test_last_is_by_step_and_best_by_metric_not_by_time(tmp_path):
@@ -180,10 +180,10 @@ def test_last_is_by_step_and_best_by_metric_not_by_time(tmp_path):
     }
     for age, path in enumerate(paths.values()):
         os.utime(path, (age, age))
-    assert find(tmp_path) == find(folder) == paths[300]
-    assert find(tmp_path, which="best") == paths[100]
+    assert find_checkpoint(tmp_path) == find_checkpoint(folder) == paths[300]
+    assert find_checkpoint(tmp_path, which="best") == paths[100]
     with pytest.raises(CheckpointError, match="worst: no such kind of checkpoint; allowed: best, last"):
-        find(tmp_path, which="worst")
+        find_checkpoint(tmp_path, which="worst")
 
 
 def test_the_newest_run_of_a_job_that_has_a_valid_one_is_used(tmp_path, caplog):
@@ -195,27 +195,27 @@ def test_the_newest_run_of_a_job_that_has_a_valid_one_is_used(tmp_path, caplog):
     (job / "2026-02-01" / "130000-dddd" / "checkpoints" / "step-00000009.ckpt").write_bytes(b"half")
     os.utime(new, (1, 1))
     with caplog.at_level(logging.WARNING, "aptlab"):
-        assert find(job) == find(tmp_path / "outputs") == new
+        assert find_checkpoint(job) == find_checkpoint(tmp_path / "outputs") == new
     assert "130000-dddd/checkpoints/step-00000009.ckpt has no manifest" in caplog.text
     new.write_bytes(b"")
-    assert find(job) == old
+    assert find_checkpoint(job) == old
 
 
 def test_jobs_of_a_sweep_are_ordered_as_numbers(tmp_path):
     sweep = tmp_path / "outputs" / "sweep" / "2026-01-02" / "100000-aaaa"
     save(sweep / "9" / "checkpoints", 500)
     tenth = save(sweep / "10" / "checkpoints", 3)
-    assert find(tmp_path / "outputs") == tenth
+    assert find_checkpoint(tmp_path / "outputs") == tenth
 
 
 def test_a_place_without_checkpoints_says_so(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"no valid checkpoint in .*; name another folder, or train from the start"
     ):
-        find(tmp_path)
+        find_checkpoint(tmp_path)
     save(tmp_path, 1)
     with pytest.raises(CheckpointError, match=r"no such file or folder; it ends in .ckpt"):
-        find(tmp_path / "step-00000001")
+        find_checkpoint(tmp_path / "step-00000001")
 
 
 def test_remains_of_a_killed_save_are_removed_and_nothing_else(tmp_path):
@@ -229,18 +229,18 @@ def test_remains_of_a_killed_save_are_removed_and_nothing_else(tmp_path):
     theirs = ["notes.txt", "my.ckpt", "step-20.ckpt", ".hidden.tmp", "model.json"]
     for name in ours + theirs:
         (tmp_path / name).write_bytes(b"x")
-    assert sorted(clean(tmp_path)) == sorted(ours)
+    assert sorted(remove_partial_saves(tmp_path)) == sorted(ours)
     assert sorted(os.listdir(tmp_path)) == sorted([*theirs, whole.name, "step-00000010.json"])
-    assert clean(tmp_path / "nowhere") == []
+    assert remove_partial_saves(tmp_path / "nowhere") == []
 
 
 def test_remove_takes_the_manifest_first(tmp_path, monkeypatch):
     path, order = save(tmp_path, 10), []
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda self, **k: (order.append(self.suffix), unlink(self, **k)))
-    remove(path)
+    delete_checkpoint(path)
     assert order == [".json", ".ckpt"]
-    assert steps_in(tmp_path) == []
+    assert list_checkpoints(tmp_path) == []
 
 
 # What may be inside
@@ -293,10 +293,10 @@ def test_a_file_that_would_run_code_is_not_executed(tmp_path):
 
     path = save(tmp_path, 1)
     torch.save({"state_dict": {}, "evil": Evil()}, path)
-    manifest = json.loads(manifest_path(path).read_text())
-    from aptlab.checkpoint.manifest import sha256_of, write_manifest
+    manifest = json.loads(make_manifest_path(path).read_text())
+    from aptlab.checkpoint.manifest import hash_file, write_manifest
 
-    write_manifest(path, Manifest(sha256=sha256_of(path), bytes=path.stat().st_size, step=manifest["step"]))
+    write_manifest(path, Manifest(sha256=hash_file(path), bytes=path.stat().st_size, step=manifest["step"]))
     with pytest.raises(CheckpointError, match="cannot be read with weights_only=True"):
         load_checkpoint(path)
     assert not (tmp_path / "executed").exists()
@@ -349,8 +349,8 @@ def test_a_failing_disk_leaves_no_trace_and_no_damage(tmp_path, monkeypatch, cod
     ):
         save(tmp_path, 2)
     monkeypatch.undo()
-    assert find(tmp_path) == before
-    clean(tmp_path)
+    assert find_checkpoint(tmp_path) == before
+    remove_partial_saves(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [before.name, "step-00000001.json"]
 
 
@@ -384,4 +384,4 @@ def test_file_size_limit_of_the_system(tmp_path):
 
 def test_size_counts_shared_memory_once():
     base = torch.zeros(1000)
-    assert size_of({"a": base, "b": [base[:10], base.view(10, 100)]}) == 4000 + (1 << 20)
+    assert estimate_checkpoint_size({"a": base, "b": [base[:10], base.view(10, 100)]}) == 4000 + (1 << 20)

@@ -17,7 +17,9 @@ def out(capsys, *args: str, code: int = 0) -> str:
 
 def local(name: str = "mine") -> None:
     Path("conf/rope").mkdir(parents=True, exist_ok=True)
-    Path(f"conf/rope/{name}.yaml").write_text("# My own rule.\n_target_: aptlab.nn.rope.Standard\nbase: 9.0\n")
+    Path(f"conf/rope/{name}.yaml").write_text(
+        "# My own rule.\n_target_: aptlab.nn.positions.rope.Standard\nbase: 9.0\n"
+    )
 
 
 def test_ls_lists_groups_and_options(capsys):
@@ -83,7 +85,7 @@ def test_check_of_another_command(capsys):
 
 def test_cp_copies_under_a_new_name(capsys):
     assert out(capsys, "cp", "rope/yarn") == "conf/rope/my_yarn.yaml: use it as rope=my_yarn\n"
-    assert compose("train", ["rope=my_yarn"]).cfg.rope._target_ == "aptlab.nn.rope.YaRN"
+    assert compose("train", ["rope=my_yarn"]).cfg.rope._target_ == "aptlab.nn.positions.rope.YaRN"
     assert out(capsys, "cp", "rope=yarn", "long") == "conf/rope/long.yaml: use it as rope=long\n"
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from aptlab.cli import main
-from aptlab.cli.complete import candidates
-from aptlab.commands.plotting.request import NAMES
-from aptlab.config.dials import DIALS
-from aptlab.config.files import entries
-from aptlab.config.places import library
+from aptlab.cli.complete import list_completions
+from aptlab.config.files import read_config_entries
+from aptlab.config.root_keys import DIALS
+from aptlab.config.search_path import read_option_index
+from aptlab.report.positions.request import NAMES
 
 
 @pytest.mark.parametrize(
@@ -59,36 +59,38 @@ from aptlab.config.places import library
     ids=lambda words: " ".join(words) if isinstance(words, list) else None,
 )
 def test_candidates(words, found):
-    assert candidates(words) == found
+    assert list_completions(words) == found
 
 
-@pytest.mark.parametrize("primary", sorted(library().primaries))
+@pytest.mark.parametrize("primary", sorted(read_option_index().primaries))
 def test_every_root_key_is_known(primary):
     """No table entry without a key, no key without an entry but a node, an interpolation and what a command checks."""
-    keys = {entry.key for entry in entries(library().primaries[primary].path)} - library().groups.keys()
+    keys = {
+        entry.key for entry in read_config_entries(read_option_index().primaries[primary].path)
+    } - read_option_index().groups.keys()
     elsewhere = {"search": {"search", "context"}, "plot": {"context"}, "import": {"layout"}, "export": {"format"}}
     dials = DIALS.get(primary, {}).keys()
-    assert dials | elsewhere.get(primary, set()) >= keys >= dials - library().groups.keys()
+    assert dials | elsewhere.get(primary, set()) >= keys >= dials - read_option_index().groups.keys()
 
 
 def test_analyses_are_those_of_plot():
-    assert candidates(["plot", "what="]) == sorted(f"what={name}" for name in ("all", *NAMES))
+    assert list_completions(["plot", "what="]) == sorted(f"what={name}" for name in ("all", *NAMES))
 
 
 def test_options_of_the_current_folder_are_among_them():
     Path("conf/rope").mkdir(parents=True)
-    Path("conf/rope/mine.yaml").write_text("_target_: aptlab.nn.rope.YaRN\nbase: 1.0\n")
-    assert candidates(["train", "rope=min"]) == ["rope=mine"]
-    assert "rope.factor=" in candidates(["train", "rope=mine", "rope."])
+    Path("conf/rope/mine.yaml").write_text("_target_: aptlab.nn.positions.rope.YaRN\nbase: 1.0\n")
+    assert list_completions(["train", "rope=min"]) == ["rope=mine"]
+    assert "rope.factor=" in list_completions(["train", "rope=mine", "rope."])
 
 
 def test_files_follow_a_checkpoint_key():
     Path("runs/one").mkdir(parents=True)
     Path("runs/x.ckpt").touch()
-    assert candidates(["train", "ckpt=ru"]) == ["ckpt=runs/"]
-    assert candidates(["train", "ckpt=runs/"]) == ["ckpt=runs/one/", "ckpt=runs/x.ckpt"]
-    assert candidates(["train", "ckpt=la"]) == ["ckpt=last"]
-    assert candidates(["compare", "ru"]) == ["runs/"]
+    assert list_completions(["train", "ckpt=ru"]) == ["ckpt=runs/"]
+    assert list_completions(["train", "ckpt=runs/"]) == ["ckpt=runs/one/", "ckpt=runs/x.ckpt"]
+    assert list_completions(["train", "ckpt=la"]) == ["ckpt=last"]
+    assert list_completions(["compare", "ru"]) == ["runs/"]
 
 
 def test_a_broken_folder_gives_nothing_and_no_error(capsys):

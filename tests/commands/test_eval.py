@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import eval as command
-from aptlab.commands.evaluating.request import read
-from aptlab.commands.evaluating.session import make_data, net_with
-from aptlab.commands.loading import load
 from aptlab.errors import AptlabError
-from aptlab.evals import evaluate
-from aptlab.nn.rope import YaRN
+from aptlab.evals import evaluate_windows
+from aptlab.evals.request import read_eval_request
+from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.nn.positions.rope import YaRN
+from aptlab.restore.load import load_network
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 
@@ -37,9 +37,9 @@ def run(ckpt, tmp_path):
 def test_the_table_and_the_file_hold_the_same_numbers_as_a_direct_measurement(run, ckpt, capsys):
     found = run()
     out = capsys.readouterr().out
-    loaded = load(ckpt)
+    loaded = load_network(ckpt)
     windows = make_data(loaded, None).windows(CONTEXT, multiples=(1, 2, 4, 8), tokens=512)
-    wanted = evaluate(loaded.net, windows)
+    wanted = evaluate_windows(loaded.net, windows)
     assert found["lengths"] == wanted.rows
     assert found["positions"] == wanted.positions
     assert found["step"] == 7
@@ -60,16 +60,16 @@ def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run,
 
 def test_a_rule_on_old_weights_has_their_base_and_layout_unless_they_are_given(ckpt):
     """llama3's option has base 500,000 and irope's turning layers base 500,000 and interleaved pairs."""
-    stored = load(ckpt).config
-    assert read(["rope=llama3"]).filled(stored)["rope"]["base"] == 10_000.0
-    assert read(["rope=llama3", "rope.base=7"]).filled(stored)["rope"]["base"] == 7
-    irope = read(["rope=irope"]).filled(stored)["rope"]
+    stored = load_network(ckpt).config
+    assert read_eval_request(["rope=llama3"]).filled(stored)["rope"]["base"] == 10_000.0
+    assert read_eval_request(["rope=llama3", "rope.base=7"]).filled(stored)["rope"]["base"] == 7
+    irope = read_eval_request(["rope=irope"]).filled(stored)["rope"]
     assert (irope["inner"]["base"], irope["inner"]["layout"]) == (10_000.0, "half")
 
 
 def test_the_weights_stay_when_the_rule_changes(ckpt):
-    loaded = load(ckpt)
-    net = net_with(loaded, read(["rope=yarn"]).filled(loaded.config)["rope"])
+    loaded = load_network(ckpt)
+    net = replace_network_rope(loaded, read_eval_request(["rope=yarn"]).filled(loaded.config)["rope"])
     assert net.rope == YaRN(original_len=CONTEXT)
     own = loaded.net.state_dict()
     assert all(value.equal(own[name]) for name, value in net.state_dict().items())
@@ -125,7 +125,7 @@ def test_bf16_true_computes_in_bfloat16(run):
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
     with pytest.raises(AptlabError, match=message):
-        read(args)
+        read_eval_request(args)
 
 
 def test_a_place_that_cannot_be_written_is_said_before_measuring(ckpt, tmp_path):
@@ -135,6 +135,6 @@ def test_a_place_that_cannot_be_written_is_said_before_measuring(ckpt, tmp_path)
 
 
 def test_reading_a_request_loads_no_torch():
-    code = "import sys; from aptlab.commands.evaluating.request import read; read(['rope=yarn']); "
+    code = "import sys; from aptlab.evals.request import read_eval_request; read_eval_request(['rope=yarn']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

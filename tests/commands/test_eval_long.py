@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import eval as command
-from aptlab.commands.evaluating import retrieving
-from aptlab.commands.evaluating.request import read
-from aptlab.commands.evaluating.session import make_data, net_with
-from aptlab.commands.loading import load
 from aptlab.config import build
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals.retrieval import wilson
-from aptlab.evals.rules import LengthLoss, Needle, Passkey, Ruler, Sliding
+from aptlab.evals import retrieval_report
+from aptlab.evals.request import read_eval_request
+from aptlab.evals.retrieval import compute_wilson_interval
+from aptlab.evals.rules import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
+from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.restore.load import load_network
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 RESULTS = {"eval.json", "samples.csv", "grid.csv", "heatmap.png", "journal.jsonl", ".lock"}
@@ -53,7 +53,7 @@ def test_the_whole_of_ruler_is_asked_and_every_file_is_written(run, tmp_path, ca
     (total,) = found["lengths"]
     assert (total["length"], total["samples"]) == (512, 13)
     assert total["score"] == pytest.approx(sum(cell["score"] for cell in found["grid"]) / 13)
-    assert (total["low"], total["high"]) == pytest.approx(wilson(total["score"], 13))
+    assert (total["low"], total["high"]) == pytest.approx(compute_wilson_interval(total["score"], 13))
     samples = rows(tmp_path / "out" / "samples.csv")
     assert [row["task"] for row in samples] == [cell["task"] for cell in found["grid"]]
     nats = sum(float(row["loss"]) * int(row["tokens"]) for row in samples)
@@ -85,7 +85,7 @@ def test_a_needle_lies_in_the_validation_text_and_a_rope_rule_may_be_swapped(run
     )
     assert "without training" in capsys.readouterr().out
     assert found["rope"]["factor"] == 8
-    data = make_data(load(ckpt), None)
+    data = make_data(load_network(ckpt), None)
     assert found["data"] == {"fingerprint": data.fingerprint}
 
 
@@ -96,7 +96,7 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     class Stop(Exception):
         pass
 
-    answered, answer = 0, retrieving.answer
+    answered, answer = 0, retrieval_report.answer_samples
 
     def broken(*args, **settings):
         nonlocal answered
@@ -106,10 +106,10 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
             answered += 1
             yield outcome
 
-    monkeypatch.setattr(retrieving, "answer", broken)
+    monkeypatch.setattr(retrieval_report, "answer_samples", broken)
     with pytest.raises(Stop):
         run(*args)
-    monkeypatch.setattr(retrieving, "answer", answer)
+    monkeypatch.setattr(retrieval_report, "answer_samples", answer)
     journal = tmp_path / "out" / "journal.jsonl"
     assert len(journal.read_bytes().splitlines()) == 6
     journal.write_bytes(journal.read_bytes() + b'{"task": "vt", "len')
@@ -125,7 +125,7 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     ]
     assert texts[0] == texts[1]
     asked = len(journal.read_bytes().splitlines())
-    monkeypatch.setattr(retrieving, "answer", broken)  # nothing is left to answer
+    monkeypatch.setattr(retrieval_report, "answer_samples", broken)  # nothing is left to answer
     assert run(*args)["lengths"] == resumed["lengths"]
     assert len(journal.read_bytes().splitlines()) == asked == 9
 
@@ -150,7 +150,7 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(retrieving, "answer", broken)
+    monkeypatch.setattr(retrieval_report, "answer_samples", broken)
     with pytest.raises(KeyboardInterrupt):
         run("eval=passkey", *SMALL)
     assert f"to go on, give the same command with out={tmp_path / 'out'}" in capsys.readouterr().err
@@ -176,10 +176,16 @@ def test_a_window_of_its_own_length_slides_nowhere_and_has_the_loss_of_lengths(r
 
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [("lengths", LengthLoss), ("sliding", Sliding), ("passkey", Passkey), ("needle", Needle), ("ruler", Ruler)],
+    [
+        ("lengths", LengthLoss),
+        ("sliding", SlidingLoss),
+        ("passkey", PasskeyRetrieval),
+        ("needle", NeedleRetrieval),
+        ("ruler", Ruler),
+    ],
 )
 def test_every_option_is_a_rule_whose_values_are_its_defaults(option, kind):
-    request = read([f"eval={option}"])
+    request = read_eval_request([f"eval={option}"])
     stored = {"context": CONTEXT, "seed": 0, "tokenizer": None}
     made = build(request.filled(stored)["eval"])
     assert type(made) is kind
@@ -194,7 +200,7 @@ def plain(value):
 
 def test_a_harness_without_tasks_or_without_lm_eval_says_what_to_do(run, monkeypatch):
     with pytest.raises(AptlabError, match=r"eval\.tasks: a value is needed; set eval\.tasks="):
-        read(["eval=harness"])
+        read_eval_request(["eval=harness"])
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ConfigError, match=r"pip install 'aptlab\[harness\]'"):
         run("eval=harness", "eval.tasks=[hellaswag]")
@@ -218,7 +224,7 @@ def test_a_harness_without_tasks_or_without_lm_eval_says_what_to_do(run, monkeyp
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
     with pytest.raises(AptlabError, match=message):
-        read(args)
+        read_eval_request(args)
 
 
 def test_a_length_that_is_too_short_is_an_error(run):
@@ -237,35 +243,37 @@ def placed(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("option", ["passkey", "sliding"])
 def test_lengths_beyond_the_positions_of_the_model_are_an_error(run, placed, option):
-    longest = load(placed).net.longest
+    longest = load_network(placed).net.longest
     with pytest.raises(ConfigError, match=rf"eval\.lengths: 9,999 tokens are more than the {longest:,} positions that"):
         run(f"ckpt={placed}", f"eval={option}", "eval.lengths=[9999]")
 
 
 def test_multiples_beyond_the_positions_of_the_model_are_left_out_with_a_reason(run, placed, capsys):
-    longest = load(placed).net.longest
+    longest = load_network(placed).net.longest
     found = run(f"ckpt={placed}", "tokens=512", f"multiples=[1,{longest // CONTEXT + 1}]")
     assert [row["multiple"] for row in found["lengths"]] == [1]
     assert f"the model has positions for {longest} tokens only" in capsys.readouterr().err
 
 
 def test_checking_a_long_request_loads_no_torch():
-    code = "import sys; from aptlab.commands.evaluating.request import read; "
-    code += "[read([f'eval={name}']) for name in ('ruler', 'passkey', 'needle', 'sliding')]; "
+    code = "import sys; from aptlab.evals.request import read_eval_request; "
+    code += "[read_eval_request([f'eval={name}']) for name in ('ruler', 'passkey', 'needle', 'sliding')]; "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_learned_rule_may_be_swapped_for_one_without_weights_and_back(ckpt, tmp_path):
     texts = write_texts(tmp_path / "texts.jsonl")
-    learned = load(make_run(tmp_path / "outputs", texts=texts, extra=("rope=learnable",)))
+    learned = load_network(make_run(tmp_path / "outputs", texts=texts, extra=("rope=learnable",)))
     names = [name for name in learned.net.state_dict() if name.startswith("rotaries.")]
     assert names
-    plain = net_with(learned, read(["rope=yarn"]).filled(learned.config)["rope"])
+    plain = replace_network_rope(learned, read_eval_request(["rope=yarn"]).filled(learned.config)["rope"])
     assert not [name for name in plain.state_dict() if name.startswith("rotaries.")]
     assert plain.embed.weight.equal(learned.net.embed.weight)
-    same = net_with(learned, read(["rope=learnable"]).filled(learned.config)["rope"])
+    same = replace_network_rope(learned, read_eval_request(["rope=learnable"]).filled(learned.config)["rope"])
     assert all(same.state_dict()[name].equal(learned.net.state_dict()[name]) for name in names)
-    assert set(net_with(load(ckpt), read(["rope=learnable"]).filled(learned.config)["rope"]).state_dict()) > set(
-        plain.state_dict()
-    )
+    assert set(
+        replace_network_rope(
+            load_network(ckpt), read_eval_request(["rope=learnable"]).filled(learned.config)["rope"]
+        ).state_dict()
+    ) > set(plain.state_dict())

@@ -9,11 +9,11 @@ import torch
 
 from aptlab.commands import export as export_command
 from aptlab.commands import import_ as import_command
-from aptlab.commands.export import export, replace_folder
-from aptlab.commands.loading import from_state, load
+from aptlab.commands.export import export_network, replace_folder
 from aptlab.config import build, compose
 from aptlab.errors import AptlabError, CheckpointError, ConfigError, DataError
-from aptlab.testing import random_tokens
+from aptlab.restore.load import load_network, restore_network
+from aptlab.testing import make_random_tokens
 
 BYTES = {"kind": "bytes"}
 FILES = ["README.md", "config.json", "generation_config.json", "model.safetensors"]
@@ -31,17 +31,17 @@ def state_of(*overrides, tokenizer=BYTES, vocab=257):
 
 
 def loaded_of(*overrides, path="somewhere.ckpt", **values):
-    return from_state(state_of(*overrides, **values), path=Path(path))
+    return restore_network(state_of(*overrides, **values), path=Path(path))
 
 
 def saved(folder, *overrides, **values):
-    import_command.write(state_of(*overrides, **values), folder / "checkpoints" / "step-00000007.ckpt")
+    import_command.write_checkpoint(state_of(*overrides, **values), folder / "checkpoints" / "step-00000007.ckpt")
     return folder
 
 
 def test_a_loaded_network_is_the_one_that_was_saved():
     state = state_of("rope=yarn", "smooth=left_spin", "size.kv_heads=1")
-    loaded = from_state(state, path=Path("x.ckpt"))
+    loaded = restore_network(state, path=Path("x.ckpt"))
     for name, weight in loaded.net.state_dict().items():
         assert torch.equal(weight, state["state_dict"][f"net.{name}"])
     assert not loaded.net.training
@@ -53,7 +53,7 @@ def test_a_loaded_network_is_the_one_that_was_saved():
 
 def test_a_checkpoint_of_another_program_is_refused():
     with pytest.raises(CheckpointError, match=r"x\.ckpt holds no aptlab configuration; give a checkpoint written by"):
-        from_state({"state_dict": {}}, path=Path("x.ckpt"))
+        restore_network({"state_dict": {}}, path=Path("x.ckpt"))
 
 
 def test_weights_that_do_not_fit_their_own_configuration_are_listed():
@@ -62,7 +62,7 @@ def test_weights_that_do_not_fit_their_own_configuration_are_listed():
     weights["net.norm.scale"] = weights.pop("net.norm.weight")
     weights["net.blocks.0.ffn.down.weight"] = torch.zeros(2, 2)
     with pytest.raises(CheckpointError, match=r"the weights in x\.ckpt do not fit") as caught:
-        from_state(state, path=Path("x.ckpt"))
+        restore_network(state, path=Path("x.ckpt"))
     lines = str(caught.value).splitlines()
     assert "norm.weight is missing" in lines
     assert "norm.scale is not part of this model" in lines
@@ -72,11 +72,11 @@ def test_weights_that_do_not_fit_their_own_configuration_are_listed():
 def test_many_problems_are_cut_short():
     state = state_of() | {"state_dict": {}}
     with pytest.raises(CheckpointError, match=r"… and \d+ more"):
-        from_state(state, path=Path("x.ckpt"))
+        restore_network(state, path=Path("x.ckpt"))
 
 
 def test_the_folder_holds_everything_and_nothing_else(tmp_path):
-    lines = export(loaded_of("rope=ntk"), tmp_path / "out")
+    lines = export_network(loaded_of("rope=ntk"), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert "rope=ntk is written as the default rope with its scaled base" in lines[0]
@@ -90,7 +90,7 @@ def test_the_folder_holds_everything_and_nothing_else(tmp_path):
 def test_the_card_tells_nothing_about_the_machine(tmp_path):
     loaded = loaded_of()
     words = ["rope=yarn", "run_dir=/home/someone/secret", "paths.root=/data", "logger.api_key=abcdef123456"]
-    export(replace(loaded, meta=loaded.meta | {"overrides": words}), tmp_path / "out")
+    export_network(replace(loaded, meta=loaded.meta | {"overrides": words}), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Overrides: rope=yarn\n" in card
     for word in ("someone", "/data", "abcdef"):
@@ -100,17 +100,17 @@ def test_the_card_tells_nothing_about_the_machine(tmp_path):
 def test_the_card_has_the_result_of_the_run(tmp_path):
     result = {"status": "finished", "job": "train", "seed": 0, "metrics": {"val/loss": 1.25}}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    export(loaded_of(path=tmp_path / "checkpoints" / "step-00000007.ckpt"), tmp_path / "hf")
+    export_network(loaded_of(path=tmp_path / "checkpoints" / "step-00000007.ckpt"), tmp_path / "hf")
     assert "| val/loss | 1.25 |" in (tmp_path / "hf" / "README.md").read_text()
 
 
 def test_a_model_is_replaced_only_when_asked_and_other_folders_never(tmp_path):
     out = tmp_path / "out"
-    export(loaded_of(), out)
+    export_network(loaded_of(), out)
     with pytest.raises(ConfigError, match="already holds a model; give another folder, or force=true to replace it"):
-        export(loaded_of(), out)
+        export_network(loaded_of(), out)
     (out / "stale.txt").write_text("old")
-    export(loaded_of("model.tied=false"), out, force=True)
+    export_network(loaded_of("model.tied=false"), out, force=True)
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -118,9 +118,9 @@ def test_a_model_is_replaced_only_when_asked_and_other_folders_never(tmp_path):
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds other files; give a new or empty folder"):
-        export(loaded_of(), other, force=True)
+        export_network(loaded_of(), other, force=True)
     with pytest.raises(ConfigError, match="is a file; give a folder"):
-        export(loaded_of(), other / "thesis.txt", force=True)
+        export_network(loaded_of(), other / "thesis.txt", force=True)
     assert (other / "thesis.txt").read_text() == "mine"
 
 
@@ -141,7 +141,7 @@ def test_a_failed_write_leaves_the_old_model(tmp_path):
 
 def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
     with pytest.raises(ConfigError, match="smooth=LeftSpin cannot be exported to format=hf"):
-        export(loaded_of("smooth=left_spin"), tmp_path / "out")
+        export_network(loaded_of("smooth=left_spin"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,14 +152,14 @@ def test_the_commands_go_there_and_back(tmp_path, capsys):
     assert import_command.run([f"path={run / 'hf'}", f"out={tmp_path / 'back'}"]) == 0
     file = tmp_path / "back" / "checkpoints" / "step-00000000.ckpt"
     assert capsys.readouterr().out == f"written {file}: 257 tokens; try aptlab generate ckpt={tmp_path / 'back'}\n"
-    before, after = load(run), load(tmp_path / "back")
+    before, after = load_network(run), load_network(tmp_path / "back")
     assert after.net.rope == before.net.rope
     assert after.net.shape == before.net.shape
     assert after.tokenizer == BYTES
     assert set(after.net.state_dict()) == set(before.net.state_dict())
     for name, weight in before.net.state_dict().items():
         assert torch.equal(after.net.state_dict()[name], weight)
-    tokens = random_tokens(1, 64, vocab=257)
+    tokens = make_random_tokens(1, 64, vocab=257)
     assert torch.equal(after.net(tokens).logits, before.net(tokens).logits)
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
         "checkpoints",
@@ -173,8 +173,8 @@ def test_the_commands_go_there_and_back(tmp_path, capsys):
 
 
 def test_the_overrides_of_an_import_compose_to_its_configuration(tmp_path):
-    export(loaded_of("rope=llama3", "rope.original_len=32", "norm.eps=1e-6"), tmp_path / "out")
-    state = import_command.read(tmp_path / "out")
+    export_network(loaded_of("rope=llama3", "rope.original_len=32", "norm.eps=1e-6"), tmp_path / "out")
+    state = import_command.convert_hf_folder(tmp_path / "out")
     meta = state["aptlab"]
     again = compose("train", meta["overrides"])
     assert again.resolved() == meta["config"]
@@ -184,37 +184,37 @@ def test_the_overrides_of_an_import_compose_to_its_configuration(tmp_path):
 
 
 def test_a_trained_tokenizer_goes_there_and_back(tmp_path):
-    from aptlab.data.tokenizers import BPE, Json
+    from aptlab.data.tokenizers import BPE, JsonTokenizer
 
-    tokenizer = Json(BPE(vocab=300).train(iter(["words and more words " * 20])), "here")
+    tokenizer = JsonTokenizer(BPE(vocab=300).train(iter(["words and more words " * 20])), "here")
     loaded = loaded_of(tokenizer=tokenizer.state(), vocab=tokenizer.vocab_size)
-    export(loaded, tmp_path / "out")
-    state = import_command.read(tmp_path / "out")
+    export_network(loaded, tmp_path / "out")
+    state = import_command.convert_hf_folder(tmp_path / "out")
     assert state["aptlab"]["tokenizer"] == tokenizer.state()
     assert state["aptlab"]["choices"]["tokenizer"] == "file"
     small = replace(loaded, tokenizer=BYTES)
-    export(small, tmp_path / "small")
+    export_network(small, tmp_path / "small")
     config = json.loads((tmp_path / "small" / "config.json").read_text())
     assert config["eos_token_id"] == 256
 
 
 def test_a_model_without_a_fast_tokenizer_is_refused(tmp_path):
-    export(loaded_of(), tmp_path / "out")
+    export_network(loaded_of(), tmp_path / "out")
     (tmp_path / "out" / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"tokenizer\.json is missing; aptlab reads fast tokenizers only, write one"):
-        import_command.read(tmp_path / "out")
+        import_command.convert_hf_folder(tmp_path / "out")
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     from aptlab.data.tokenizers import BPE
 
-    export(loaded_of(), tmp_path / "out")
+    export_network(loaded_of(), tmp_path / "out")
     text = BPE(vocab=300).train(iter(["words and more words " * 20]))
     (tmp_path / "out" / "tokenizer.json").write_text(text)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
     with pytest.raises(ConfigError, match=r"tokens and config\.json has vocab_size=257; they belong to different"):
-        import_command.read(tmp_path / "out")
+        import_command.convert_hf_folder(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_import_requests_that_make_no_sense_are_refused(args, message, tmp_path,
 def test_transformers_loads_and_generates_from_the_folder(tmp_path):
     transformers = pytest.importorskip("transformers")
     loaded = loaded_of("rope=yarn")
-    export(loaded, tmp_path / "out")
+    export_network(loaded, tmp_path / "out")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ids = tokenizer("some text", return_tensors="pt").input_ids

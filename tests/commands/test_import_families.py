@@ -7,11 +7,11 @@ import torch
 
 from aptlab.commands import export as export_command
 from aptlab.commands import import_ as import_command
-from aptlab.commands.loading import load
 from aptlab.config import compose
 from aptlab.errors import ConfigError
-from aptlab.models.hf import tokenizer_files
-from aptlab.testing import random_tokens
+from aptlab.models.hf import build_tokenizer_files
+from aptlab.restore.load import load_network
+from aptlab.testing import make_random_tokens
 from tests.models.hf.making import gap, greedy, loaded, saved
 from tests.models.hf.test_from_transformers import MODELS, L, made
 
@@ -37,7 +37,7 @@ def folder(name, path, **changes):
     """A model of transformers with a byte tokenizer."""
     kind, own = MODELS[name]
     model = saved(made(kind, **(own | {"vocab_size": 257, "eos_token_id": 256} | changes)), path, gain=2.0)
-    for file, text in tokenizer_files({"kind": "bytes"}, longest=64).items():
+    for file, text in build_tokenizer_files({"kind": "bytes"}, longest=64).items():
         (path / file).write_text(text, encoding="utf-8")
     return model
 
@@ -47,8 +47,8 @@ def test_a_model_goes_in_and_out(name, tmp_path, capsys):
     theirs, run, back = tmp_path / "theirs", tmp_path / "run", tmp_path / "back"
     model = folder(name, theirs)
     assert import_command.run([f"path={theirs}", f"out={run}"]) == 0
-    got = load(run)
-    tokens = random_tokens(2, 4 * L, vocab=257)
+    got = load_network(run)
+    tokens = make_random_tokens(2, 4 * L, vocab=257)
     assert gap(got.net, model, tokens[:, :L]) <= 1e-5
     assert gap(got.net, model, tokens) <= 1e-5
     assert compose("train", got.meta["overrides"]).resolved() == got.meta["config"]
@@ -68,15 +68,15 @@ def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
     theirs, run, back = tmp_path / "theirs", tmp_path / "run", tmp_path / "back"
     model = folder(name, theirs)
     assert import_command.run([f"path={theirs}", f"out={run}", "layout=interleaved"]) == 0
-    got = load(run).net
+    got = load_network(run).net
     assert {rule.layout for rule in (got.rope.at(layer).rule for layer in range(3)) if rule} == {"interleaved"}
-    tokens = random_tokens(2, 4 * L, vocab=257)
+    tokens = make_random_tokens(2, 4 * L, vocab=257)
     assert gap(got, model, tokens) <= 1e-5
     export_command.run([f"ckpt={run}", f"out={back}"])
     assert gap(got, loaded(back), tokens) <= 1e-5
     import_command.run([f"path={back}", f"out={tmp_path / 'again'}"])
     import_command.run([f"path={theirs}", f"out={tmp_path / 'plain'}"])
-    plain, again = (load(tmp_path / name).net.state_dict() for name in ("plain", "again"))
+    plain, again = (load_network(tmp_path / name).net.state_dict() for name in ("plain", "again"))
     for key, weight in plain.items():
         assert torch.equal(again[key], weight), key
 
@@ -85,8 +85,8 @@ def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
 def test_an_imported_model_trains(name, tmp_path):
     folder(name, tmp_path / "theirs")
     import_command.run([f"path={tmp_path / 'theirs'}", f"out={tmp_path / 'run'}"])
-    net = load(tmp_path / "run").net.train()
-    tokens = random_tokens(2, 32, vocab=257)
+    net = load_network(tmp_path / "run").net.train()
+    tokens = make_random_tokens(2, 32, vocab=257)
     losses = []
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     for _ in range(5):
@@ -106,7 +106,7 @@ def test_contradicting_lengths_are_told(tmp_path, capsys):
     import_command.run([f"path={theirs}", f"out={tmp_path / 'run'}"])
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("warning: rope_parameters.factor=4 and max_position_embeddings=256 / ")
-    assert load(tmp_path / "run").net.rope.factor == 4
+    assert load_network(tmp_path / "run").net.rope.factor == 4
 
 
 def test_an_unknown_layout_is_refused(tmp_path):

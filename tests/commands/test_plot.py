@@ -7,9 +7,16 @@ import sys
 import pytest
 
 from aptlab.cli import main
-from aptlab.commands.plotting.request import NAMES, analyses, bases, fitting, labels, read
 from aptlab.errors import ConfigError
 from aptlab.report.positions import ANALYSES
+from aptlab.report.positions.request import (
+    NAMES,
+    drop_unsupported_values,
+    label_curves,
+    parse_analyses,
+    parse_bases,
+    read_plot_request,
+)
 
 SMALL = ["head_dim=16", "original=128"]
 
@@ -35,7 +42,7 @@ def test_the_command_writes_figures_and_numbers_and_prints_the_facts(tmp_path, c
 
 
 def test_one_value_with_several_numbers_gives_a_curve_each():
-    request = read(["rope=yarn", "rope.factor=4,8,16", *SMALL])
+    request = read_plot_request(["rope=yarn", "rope.factor=4,8,16", *SMALL])
     assert [name for name, _ in request.rules] == ["yarn factor=4", "yarn factor=8", "yarn factor=16"]
     assert [rule.factor for _, rule in request.rules] == [4, 8, 16]
     assert request.length == 2048
@@ -43,13 +50,13 @@ def test_one_value_with_several_numbers_gives_a_curve_each():
 
 
 def test_a_value_goes_to_the_options_that_have_it_and_the_rest_is_told():
-    request = read(["rope=standard,yarn", "rope.factor=2,8", *SMALL])
+    request = read_plot_request(["rope=standard,yarn", "rope.factor=2,8", *SMALL])
     assert [name for name, _ in request.rules] == ["standard", "yarn factor=2", "yarn factor=8"]
     assert request.notes == ("rope=standard has no factor; it is drawn without",)
 
 
 def test_the_trained_context_reaches_the_rules():
-    ((_, rule),) = read(["rope=yarn", "original=256", "head_dim=16"]).rules
+    ((_, rule),) = read_plot_request(["rope=yarn", "original=256", "head_dim=16"]).rules
     assert rule.original_len == 256
 
 
@@ -59,19 +66,22 @@ def test_names_of_the_request_are_those_of_the_analyses():
 
 def test_analyses_and_bases_are_read_in_every_spelling():
     assert (
-        analyses("memory,decay") == analyses("[decay, memory]") == analyses(["decay", "memory"]) == ("decay", "memory")
+        parse_analyses("memory,decay")
+        == parse_analyses("[decay, memory]")
+        == parse_analyses(["decay", "memory"])
+        == ("decay", "memory")
     )
-    assert analyses("all") == analyses(None) == ()
-    assert bases("1e4,500") == bases([500, "1e4"]) == (500.0, 10_000.0)
+    assert parse_analyses("all") == parse_analyses(None) == ()
+    assert parse_bases("1e4,500") == parse_bases([500, "1e4"]) == (500.0, 10_000.0)
 
 
 def test_labels_name_what_differs():
     jobs = [["rope=yarn", "rope.factor=4", "rope.base=500"], ["rope=yarn", "rope.factor=8", "rope.base=500"]]
-    assert labels(jobs) == ["yarn factor=4", "yarn factor=8"]
+    assert label_curves(jobs) == ["yarn factor=4", "yarn factor=8"]
 
 
 def test_equal_curves_are_drawn_once():
-    assert fitting([["rope=yarn"], ["rope=yarn"]])[0] == [["rope=yarn"]]
+    assert drop_unsupported_values([["rope=yarn"], ["rope=yarn"]])[0] == [["rope=yarn"]]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +112,7 @@ def test_equal_curves_are_drawn_once():
 )
 def test_a_bad_request_is_refused_with_the_way_out(args, message):
     with pytest.raises(ConfigError, match=message):
-        read(args)
+        read_plot_request(args)
 
 
 def test_a_rule_without_frequencies_is_refused(tmp_path, capsys):

@@ -15,16 +15,16 @@ import torch
 
 from aptlab.commands import eval as evaluation
 from aptlab.commands import search as command
-from aptlab.commands.evaluating.session import make_data
-from aptlab.commands.loading import load
-from aptlab.commands.searching.progress import shown
-from aptlab.commands.searching.request import read
 from aptlab.config import build, compose
 from aptlab.errors import AptlabError
-from aptlab.nn.rope import LongRoPE, LongRoPE2
-from aptlab.search.meter import Meter
+from aptlab.evals.runner import make_data
+from aptlab.nn.positions.rope import LongRoPE, LongRoPE2
+from aptlab.restore.load import load_network
+from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import make_samples
-from aptlab.search.objectives import NeedlePpl
+from aptlab.search.objectives import NeedleObjective
+from aptlab.search.progress import format_factors
+from aptlab.search.request import read_search_request
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 TARGET = 256
@@ -71,13 +71,13 @@ def test_the_option_can_be_used_at_once(run, ckpt, capsys):
 
 def test_the_score_is_that_of_the_rule_in_the_option(run, ckpt):
     found = run("rope=longrope", "search.objective=needle_ppl", "search.strategy=published")
-    loaded = load(ckpt)
+    loaded = load_network(ckpt)
     data = make_data(loaded, None)
     asked = {"length": TARGET, "count": 3, "after": CONTEXT}
     samples = make_samples(data.store.val, data.tokenizer, **asked)
     rule = build(compose("train", ["rope=longrope_256"]).resolved()["rope"])
     assert isinstance(rule, LongRoPE)
-    meter = Meter(loaded.net, {TARGET: samples}, objective=NeedlePpl(), rule_of=lambda factors: rule)
+    meter = CandidateScorer(loaded.net, {TARGET: samples}, objective=NeedleObjective(), rule_of=lambda factors: rule)
     wanted = [answer for answer, _ in meter.losses(rule, TARGET, range(3))]
     assert found["found"]["score"] == pytest.approx(sum(wanted) / 3, rel=1e-6)
     assert found["scores"]["search"] == pytest.approx(found["found"]["score"], rel=1e-12)
@@ -213,18 +213,18 @@ def test_a_model_without_rotary_positions_has_nothing_to_search(tmp_path):
 )
 def test_a_wrong_request_is_said_before_torch_is_needed(args, message):
     with pytest.raises(AptlabError, match=message):
-        read(args)
+        read_search_request(args)
 
 
 def test_reading_a_request_loads_no_torch():
-    code = "import sys; from aptlab.commands.searching.request import read; read(['target=2048']); "
+    code = "import sys; from aptlab.search.request import read_search_request; read_search_request(['target=2048']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_some_factors_stand_for_all():
-    assert shown([1.0]) == "1.00"
-    assert shown([float(i) for i in range(64)]) == "0.00 9.00 18.00 27.00 36.00 45.00 54.00 63.00"
+    assert format_factors([1.0]) == "1.00"
+    assert format_factors([float(i) for i in range(64)]) == "0.00 9.00 18.00 27.00 36.00 45.00 54.00 63.00"
 
 
 def test_torch_gets_its_threads_back(run):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.commands.sweep import run
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.runs.atomic import read_yaml
+from aptlab.sweep import run
 from tests.commands.sweep_driver import FAKE, sweep
 
 HOME = Path("outputs/train/sweeps")
@@ -19,7 +19,7 @@ HOME = Path("outputs/train/sweeps")
 def _no_figure(request, monkeypatch):
     """Drawing takes longer than the rest of a sweep of fake trainers."""
     if "writes_its_files" not in request.node.name:
-        monkeypatch.setattr("aptlab.report.write.compare_figure", lambda comparison, path: path)
+        monkeypatch.setattr("aptlab.report.write.draw_comparison", lambda comparison, path: path)
 
 
 def checked(*args: str) -> int:

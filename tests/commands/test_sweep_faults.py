@@ -61,7 +61,7 @@ def trainers(parent: int) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _no_figure(monkeypatch):
-    monkeypatch.setattr("aptlab.report.write.compare_figure", lambda comparison, path: path)
+    monkeypatch.setattr("aptlab.report.write.draw_comparison", lambda comparison, path: path)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with their parent")

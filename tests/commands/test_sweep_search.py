@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.commands.sweep import Search, run
 from aptlab.errors import AptlabError, ConfigError
+from aptlab.sweep import OptunaSearch, run
 from tests.commands.sweep_driver import FAKE, sweep
 from tests.commands.test_sweep_faults import attempts, start, started, wait_for
 
@@ -18,7 +18,7 @@ SPACE = ("optim.lr=tag(log, interval(1e-4,1e-2))", "rope=standard,yarn")
 
 @pytest.fixture(autouse=True)
 def _no_figure(monkeypatch):
-    monkeypatch.setattr("aptlab.report.write.compare_figure", lambda comparison, path: path)
+    monkeypatch.setattr("aptlab.report.write.draw_comparison", lambda comparison, path: path)
 
 
 def search(*args: str, trials: int = 3) -> int:
@@ -106,7 +106,7 @@ def test_every_choice_and_every_end_is_checked_first():
 )
 def test_a_wrong_search_is_refused(values, message):
     with pytest.raises(ConfigError) as caught:
-        Search(**values)
+        OptunaSearch(**values)
     assert message in str(caught.value)
 
 
@@ -118,4 +118,4 @@ def test_a_search_without_a_space_is_refused():
 def test_a_missing_optuna_names_its_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"sweep=optuna needs optuna; pip install 'aptlab\[search\]'"):
-        Search()
+        OptunaSearch()

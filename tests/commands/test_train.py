@@ -17,9 +17,9 @@ import yaml
 from aptlab.checkpoint import is_valid, load_checkpoint
 from aptlab.cli import main
 from aptlab.commands.train import run
-from aptlab.commands.training.plan import flat
 from aptlab.config import compose
 from aptlab.errors import CheckpointError, ConfigError
+from aptlab.train.plan import flatten_config
 from tests.commands.small_run import newest, texts, train, words
 
 FILES = {"config.yaml", "overrides.yaml", "choices.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
@@ -85,7 +85,7 @@ def test_the_result_holds_what_was_measured():
 def test_two_words_change_two_parts():
     both = ((), ("rope=yarn", "smooth=memory"))
     plain, changed = (yaml.safe_load((train(*parts).path / "config.yaml").read_text()) for parts in both)
-    before, after = flat(plain), flat(changed)
+    before, after = flatten_config(plain), flatten_config(changed)
     different = {key for key in {**before, **after} if before.get(key) != after.get(key)}
     places = ("rope", "smooth", "model.rope", "model.smooth", "task.net.rope", "task.net.smooth")
     assert different
@@ -122,7 +122,7 @@ def test_another_rule_starts_a_new_run_from_the_weights(capsys):
     assert run([f"ckpt={first.path}", "rope=yarn", "optim.lr=1e-9"]) == 0
     shown = capsys.readouterr().out
     assert f"new run from the weights of {first.path}/checkpoints/step-00000002.ckpt" in shown
-    assert "  rope._target_: aptlab.nn.rope.Standard -> aptlab.nn.rope.YaRN" in shown
+    assert "  rope._target_: aptlab.nn.positions.rope.Standard -> aptlab.nn.positions.rope.YaRN" in shown
     second = newest()
     assert second.path != first.path
     assert [row["step"] for row in table(second.path)] == ["1", "2"]

@@ -10,7 +10,7 @@ import torch
 
 from aptlab.checkpoint import save_checkpoint
 from aptlab.config import build, compose
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.tokenizers import ByteTokenizer
 
 CONTEXT = 16
 
@@ -38,7 +38,7 @@ def make_run(root: Path, *, texts: Path, extra: tuple[str, ...] = ()) -> Path:
         "overrides": overrides,
         "choices": config.choices,
         "vocab": 257,
-        "tokenizer": Bytes().state(),
+        "tokenizer": ByteTokenizer().state(),
         "fingerprint": data.fingerprint,
         "step": 7,
         "run_dir": str(run),

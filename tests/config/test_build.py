@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from aptlab.config import build, compose, redact, redact_overrides, redact_text
-from aptlab.config.trust import trusted_prefixes
+from aptlab.config import build, compose, redact_overrides, redact_text, redact_value
+from aptlab.config.trust import list_trusted_prefixes
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.rope import Standard, YaRN
+from aptlab.nn.positions.rope import Standard, YaRN
 
 REFUSED = [
     "os.system",
@@ -28,15 +28,15 @@ REFUSED = [
     "torch.nn.Module.__init__",
     "torch.nn",
     "aptlab.nn.norm.torch.hub.load",
-    "aptlab.nn.rope.base.math.log",
+    "aptlab.nn.positions.rope.base.math.log",
     "aptlab.cli.main",
     "aptlab.cli.sys.exit",
     "aptlab.config.build",
     "aptlab.config.building.build",
     "aptlab.runs.folder.RunFolder",
-    "aptlab.errors.suggest",
-    "aptlab.nn.cache.KVCache.empty",
-    "aptlab.nn.rope.base.dataclass",
+    "aptlab.errors.suggest_option",
+    "aptlab.nn.attention.cache.KVCache.empty",
+    "aptlab.nn.positions.rope.base.dataclass",
     "lightning.pytorch.cli.LightningCLI",
     "lightning.pytorch.trainer.trainer.os.system",
     "aptlabx.Thing",
@@ -63,8 +63,11 @@ def test_a_target_that_is_no_string_is_refused(target):
     ("node", "path"),
     [
         ({"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "os.system"}]}, "_args_.0"),
-        ({"_target_": "aptlab.nn.rope.Standard", "base": {"x": [{"_target_": "os.system"}]}}, "base.x.0"),
-        ({"_target_": "aptlab.nn.rope.Standard", "_recursive_": False, "base": {"_target_": "os.system"}}, "base"),
+        ({"_target_": "aptlab.nn.positions.rope.Standard", "base": {"x": [{"_target_": "os.system"}]}}, "base.x.0"),
+        (
+            {"_target_": "aptlab.nn.positions.rope.Standard", "_recursive_": False, "base": {"_target_": "os.system"}},
+            "base",
+        ),
     ],
 )
 def test_a_nested_target_is_refused_before_anything_is_made(node, path):
@@ -77,7 +80,7 @@ def test_trust_is_given_by_name(monkeypatch):
         build({"_target_": "fractions.Fraction"})
     monkeypatch.setenv("APTLAB_TRUST", "decimal, fractions.")
     assert build({"_target_": "fractions.Fraction", "numerator": 3}) == 3
-    assert trusted_prefixes()[-2:] == ("decimal", "fractions")
+    assert list_trusted_prefixes()[-2:] == ("decimal", "fractions")
 
 
 def test_a_name_that_is_not_there_is_told():
@@ -86,11 +89,11 @@ def test_a_name_that_is_not_there_is_told():
 
 
 def test_a_node_becomes_an_object_and_a_partial_a_factory():
-    assert build({"_target_": "aptlab.nn.rope.Standard", "base": 5}) == Standard(base=5)
-    factory = build({"_target_": "aptlab.nn.rope.Standard", "_partial_": True})
+    assert build({"_target_": "aptlab.nn.positions.rope.Standard", "base": 5}) == Standard(base=5)
+    factory = build({"_target_": "aptlab.nn.positions.rope.Standard", "_partial_": True})
     assert isinstance(factory, functools.partial)
     assert factory(base=7) == Standard(base=7)
-    assert build({"_target_": "aptlab.nn.rope.Standard", "_partial_": True}, base=8)() == Standard(base=8)
+    assert build({"_target_": "aptlab.nn.positions.rope.Standard", "_partial_": True}, base=8)() == Standard(base=8)
 
 
 def test_arguments_arrive_uncopied():
@@ -100,7 +103,7 @@ def test_arguments_arrive_uncopied():
     built = build({"_target_": "torch.nn.Sequential", "_partial_": True})
     assert built(layer)[0] is layer
     rule = YaRN()
-    parts = build({"_target_": "aptlab.nn.rotary.RotaryEmbedding", "head_dim": 8}, rule=rule)
+    parts = build({"_target_": "aptlab.nn.positions.rotary.RotaryEmbedding", "head_dim": 8}, rule=rule)
     assert parts.rule is rule
 
 
@@ -114,7 +117,12 @@ def test_an_error_of_a_component_keeps_its_kind_and_gets_the_path():
     with pytest.raises(ConfigError, match=r"rope: YaRN\.factor must be a finite number >= 1, got 0\.5"):
         build(config.cfg.rope)
     with pytest.raises(AptlabError, match=r"^net\.rope: YaRN\.factor") as caught:
-        build({"_target_": "torch.nn.Linear", "net": {"rope": {"_target_": "aptlab.nn.rope.YaRN", "factor": 0.5}}})
+        build(
+            {
+                "_target_": "torch.nn.Linear",
+                "net": {"rope": {"_target_": "aptlab.nn.positions.rope.YaRN", "factor": 0.5}},
+            }
+        )
     assert isinstance(caught.value.__cause__, ConfigError)
 
 
@@ -133,11 +141,11 @@ def test_a_node_without_target_is_an_error():
 
 def test_an_interpolation_of_a_stored_config_reads_no_environment():
     with pytest.raises(ConfigError, match=r"an interpolation .* is left"):
-        build({"_target_": "aptlab.nn.rope.Standard", "base": "${oc.env:HOME}"})
+        build({"_target_": "aptlab.nn.positions.rope.Standard", "base": "${oc.env:HOME}"})
 
 
 def test_secrets_are_hidden():
-    hidden = redact({"api_key": "abc", "tokenizer": {"tokens": 5}, "logger": {"password": "x"}})
+    hidden = redact_value({"api_key": "abc", "tokenizer": {"tokens": 5}, "logger": {"password": "x"}})
     assert hidden == {"api_key": "***", "tokenizer": {"tokens": 5}, "logger": {"password": "***"}}
     assert redact_overrides(["logger.api_key=abc", "seed=1"]) == ["logger.api_key=***", "seed=1"]
     assert "hunter22" not in redact_text("password=hunter22")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.config import check, compose, conf_dir
-from aptlab.config.files import content
-from aptlab.config.places import extensions, library, places
+from aptlab.config import check, compose, find_conf_dir
+from aptlab.config.files import read_config_file
+from aptlab.config.search_path import list_config_roots, list_extensions, read_option_index
 from aptlab.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def install_extension(tmp_path: Path, monkeypatch, name: str, files: dict[str, s
 
 def test_options_and_values_arrive_in_the_config():
     config = compose("train", ["rope=yarn", "rope.factor=8", "trainer.max_steps=3"])
-    assert config.cfg.rope._target_ == "aptlab.nn.rope.YaRN"
+    assert config.cfg.rope._target_ == "aptlab.nn.positions.rope.YaRN"
     assert config.resolved()["model"]["rope"]["factor"] == 8
     assert config.cfg.trainer.max_steps == 3
     assert config.choices["rope"] == "yarn"
@@ -59,7 +59,7 @@ def test_a_deleted_key_is_gone_and_a_dict_is_merged():
     config = compose("train", ["~trainer.log_every_n_steps", "callbacks.monitor=null", "data.split={seed: 7}"])
     assert "log_every_n_steps" not in config.cfg.trainer
     assert config.cfg.callbacks.monitor is None
-    assert config.cfg.data.split == {"_target_": "aptlab.data.split.Split", "val_fraction": 0.05, "seed": 7}
+    assert config.cfg.data.split == {"_target_": "aptlab.data.store.split.Split", "val_fraction": 0.05, "seed": 7}
 
 
 @pytest.mark.parametrize("path", ["runs/a=b (1)/last.ckpt", "/tmp/my run/x.ckpt", "a:b/c#1.ckpt"])
@@ -84,7 +84,7 @@ def test_composing_leaves_the_global_state_of_hydra_as_it_was():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(find_conf_dir()), version_base="1.3"):
         mine = GlobalHydra.instance().hydra
         compose("train", [])
         assert GlobalHydra.instance().hydra is mine
@@ -102,27 +102,29 @@ def test_threads_compose_at_the_same_time():
 
 
 def test_the_shipped_conf_is_beside_the_package_or_at_the_root_of_the_checkout(tmp_path, monkeypatch):
-    import aptlab.config.places as places_module
+    import aptlab.config.search_path as places_module
 
     package = tmp_path / "site" / "src" / "aptlab"
     monkeypatch.setattr(places_module, "__file__", str(write(package / "config/places.py", "")))
     with pytest.raises(ConfigError, match=r"the conf folder of aptlab is missing beside .*; install aptlab again"):
-        conf_dir()
+        find_conf_dir()
     (tmp_path / "site/conf").mkdir()
-    assert conf_dir() == tmp_path / "site/conf"
+    assert find_conf_dir() == tmp_path / "site/conf"
     (package / "conf").mkdir()
-    assert conf_dir() == package / "conf"
+    assert find_conf_dir() == package / "conf"
 
 
 def test_in_a_checkout_the_local_conf_is_the_shipped_one(monkeypatch):
-    monkeypatch.chdir(conf_dir().parent)
-    assert [place.name for place in places()] == ["shipped"]
+    monkeypatch.chdir(find_conf_dir().parent)
+    assert [place.name for place in list_config_roots()] == ["shipped"]
 
 
 def test_a_folder_that_links_to_itself_is_read_once():
     write(Path("conf/rope/mine.yaml"), "base: 1.0\n")
     Path("conf/rope/again").symlink_to(Path("conf").resolve())
-    assert [option.name for option in library().groups["rope"].values() if option.place.name == "./conf"] == ["mine"]
+    assert [option.name for option in read_option_index().groups["rope"].values() if option.place.name == "./conf"] == [
+        "mine"
+    ]
 
 
 def test_an_unknown_command_has_no_config():
@@ -136,19 +138,19 @@ def test_a_group_of_another_command_is_refused():
 
 
 def test_local_options_are_found():
-    write(Path("conf/rope/mine.yaml"), "# Mine.\n_target_: aptlab.nn.rope.Standard\nbase: 77.0\n")
+    write(Path("conf/rope/mine.yaml"), "# Mine.\n_target_: aptlab.nn.positions.rope.Standard\nbase: 77.0\n")
     assert compose("train", ["rope=mine"]).cfg.rope.base == 77.0
 
 
 def test_a_folder_with_odd_characters_is_searched(tmp_path, monkeypatch):
     odd = tmp_path / "it's a (né) place, ok=1"
-    write(odd / "conf/rope/mine.yaml", "_target_: aptlab.nn.rope.Standard\nbase: 78.0\n")
+    write(odd / "conf/rope/mine.yaml", "_target_: aptlab.nn.positions.rope.Standard\nbase: 78.0\n")
     monkeypatch.chdir(odd)
     assert compose("train", ["rope=mine"]).cfg.rope.base == 78.0
 
 
 def test_a_local_option_never_shadows_a_shipped_one():
-    write(Path("conf/rope/yarn.yaml"), "# Other.\n_target_: aptlab.nn.rope.Standard\n")
+    write(Path("conf/rope/yarn.yaml"), "# Other.\n_target_: aptlab.nn.positions.rope.Standard\n")
     with pytest.raises(
         ConfigError, match=r"rope=yarn is defined twice, by shipped .* and \./conf .*; rename the second"
     ):
@@ -156,17 +158,17 @@ def test_a_local_option_never_shadows_a_shipped_one():
 
 
 def test_an_extension_adds_options_without_being_imported(tmp_path, monkeypatch):
-    option = "# From elsewhere.\n_target_: aptlab.nn.rope.Standard\nbase: 5.0\n"
+    option = "# From elsewhere.\n_target_: aptlab.nn.positions.rope.Standard\nbase: 5.0\n"
     install_extension(tmp_path, monkeypatch, "aptlab_ext_one", {"conf/rope/ext.yaml": option})
-    assert [entry.name for entry in extensions()] == ["aptlab_ext_one"]
+    assert [entry.name for entry in list_extensions()] == ["aptlab_ext_one"]
     assert compose("train", ["rope=ext"]).cfg.rope.base == 5.0
-    assert library().option("rope", "ext").place.name == "extension aptlab_ext_one"
+    assert read_option_index().option("rope", "ext").place.name == "extension aptlab_ext_one"
 
 
 def test_an_extension_without_conf_is_an_error(tmp_path, monkeypatch):
     install_extension(tmp_path, monkeypatch, "aptlab_ext_two", {})
     with pytest.raises(ConfigError, match=r"the extension aptlab_ext_two .* has no conf folder; install it again"):
-        library()
+        read_option_index()
 
 
 def test_an_option_of_two_extensions_is_an_error(tmp_path, monkeypatch):
@@ -175,7 +177,7 @@ def test_an_option_of_two_extensions_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match=r"rope=same is defined twice, by extension aptlab_ext_four .* extension aptlab_ext_three"
     ):
-        library()
+        read_option_index()
 
 
 RECIPES = [
@@ -212,9 +214,9 @@ def test_a_recipe_chooses_and_sets():
 def test_a_file_that_is_no_yaml_names_the_line():
     path = write(Path("bad.yaml"), "a: 1\nb: [\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml, line 3: this is no YAML"):
-        content(path)
+        read_config_file(path)
     with pytest.raises(ConfigError, match=r"a configuration file holds `key: value` lines, this one a list"):
-        content(write(Path("list.yaml"), "- 1\n"))
+        read_config_file(write(Path("list.yaml"), "- 1\n"))
 
 
 NEEDED = [
@@ -229,7 +231,9 @@ NEEDED = [
 
 @pytest.mark.parametrize("command", ["train", "sweep"])
 def test_every_option_composes_and_checks(command):
-    groups = {name: sorted(library().groups[name]) for name in compose(command, []).choices if name != "recipe"}
+    groups = {
+        name: sorted(read_option_index().groups[name]) for name in compose(command, []).choices if name != "recipe"
+    }
     for turn in range(max(map(len, groups.values()))):
         chosen = {name: options[turn % len(options)] for name, options in groups.items()}
         overrides = [f"{name}={option}" for name, option in chosen.items()]

@@ -32,13 +32,13 @@ def test_a_short_name_that_nothing_has_is_still_an_error():
 def test_an_equal_copy_of_the_shipped_files_is_no_second_definition(tmp_path):
     import shutil
 
-    from aptlab.config import conf_dir
-    from aptlab.config.places import library
+    from aptlab.config import find_conf_dir
+    from aptlab.config.search_path import read_option_index
 
-    shutil.copytree(conf_dir(), tmp_path / "conf", ignore=shutil.ignore_patterns("recipe"))
-    assert library().groups["rope"]["yarn"].place.name == "shipped"
+    shutil.copytree(find_conf_dir(), tmp_path / "conf", ignore=shutil.ignore_patterns("recipe"))
+    assert read_option_index().groups["rope"]["yarn"].place.name == "shipped"
     compose("train", ["rope=yarn"])
-    (tmp_path / "conf" / "rope" / "yarn.yaml").write_text("# Mine.\n_target_: aptlab.nn.rope.Standard\n")
+    (tmp_path / "conf" / "rope" / "yarn.yaml").write_text("# Mine.\n_target_: aptlab.nn.positions.rope.Standard\n")
     with pytest.raises(ConfigError, match=r"rope=yarn is defined twice.*in a checkout of aptlab: pip install -e"):
         compose("train", [])
 

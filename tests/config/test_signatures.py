@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.config.signatures import is_light, is_rule, signature
-from aptlab.config.types import text_problem
+from aptlab.config.static.signatures import is_rule, is_torch_free, read_signature
+from aptlab.config.static.types import find_annotation_problem
 from aptlab.errors import ConfigError
 
 
@@ -27,13 +27,13 @@ def package(tmp_path: Path, monkeypatch):
 
 
 def names(target: str) -> list[str]:
-    known = signature(target)
+    known = read_signature(target)
     assert known is not None
     return list(known.parameters)
 
 
 def test_a_dataclass_gives_its_fields():
-    known = signature("aptlab.nn.rope.YaRN")
+    known = read_signature("aptlab.nn.positions.rope.YaRN")
     assert known is not None
     own = ["factor", "original_len", "beta_fast", "beta_slow", "ramp", "truncate"]
     assert list(known.parameters)[:3] == ["base", "layout", "temperature_on"]
@@ -44,7 +44,7 @@ def test_a_dataclass_gives_its_fields():
 
 
 def test_a_required_field_is_required():
-    known = signature("aptlab.nn.shape.Shape")
+    known = read_signature("aptlab.nn.shape.Shape")
     assert known is not None
     required = [name for name, parameter in known.parameters.items() if parameter.required]
     assert required == ["dim", "depth", "heads", "hidden"]
@@ -90,7 +90,7 @@ class Child(Base):
 """
     base = "import dataclasses\n@dataclasses.dataclass\nclass Base:\n    inherited: float = 1.0"
     name = package("sig_inherit", __init__="from sig_inherit.child import Child as Alias", child=text, base=base)
-    known = signature(f"{name}.Alias")
+    known = read_signature(f"{name}.Alias")
     assert known is not None
     assert {key: item.required for key, item in known.parameters.items()} == {
         "inherited": False,
@@ -126,7 +126,7 @@ def test_open_ends_are_seen(package):
         "class A:\n    def __init__(self, a, **rest): ...\nfrom nowhere import Base\nclass B(Base): ...\nclass C: ..."
     )
     name = package("sig_open", __init__=text)
-    a, b, c = (signature(f"{name}.{letter}") for letter in "ABC")
+    a, b, c = (read_signature(f"{name}.{letter}") for letter in "ABC")
     assert a is not None
     assert a.open
     assert b is not None
@@ -139,30 +139,30 @@ def test_a_cycle_of_re_exports_ends(package):
     name = package(
         "sig_cycle", __init__="from sig_cycle.a import X", a="from sig_cycle.b import X", b="from sig_cycle.a import X"
     )
-    assert signature(f"{name}.X") is None
+    assert read_signature(f"{name}.X") is None
 
 
 def test_names_that_are_not_there_are_told():
     with pytest.raises(ConfigError, match="there is no package nowhere_at_all; install it"):
-        signature("nowhere_at_all.X")
-    with pytest.raises(ConfigError, match=r"aptlab\.nn\.rope has no Yarn; did you mean YaRN\?"):
-        signature("aptlab.nn.rope.Yarn")
-    with pytest.raises(ConfigError, match=r"aptlab\.nn\.rope is a module; name a class in it"):
-        signature("aptlab.nn.rope")
+        read_signature("nowhere_at_all.X")
+    with pytest.raises(ConfigError, match=r"aptlab\.nn\.positions\.rope has no Yarn; did you mean YaRN\?"):
+        read_signature("aptlab.nn.positions.rope.Yarn")
+    with pytest.raises(ConfigError, match=r"aptlab\.nn\.positions\.rope is a module; name a class in it"):
+        read_signature("aptlab.nn.positions.rope")
 
 
 def test_rules_are_frozen_dataclasses_without_torch():
-    assert is_rule("aptlab.nn.rope.YaRN")
+    assert is_rule("aptlab.nn.positions.rope.YaRN")
     assert is_rule("aptlab.nn.shape.Shape")
     assert not is_rule("aptlab.nn.attention.FullAttention")
     assert not is_rule("lightning.Trainer")
-    assert not is_light("aptlab.nn.rotary")
+    assert not is_torch_free("aptlab.nn.positions.rotary")
 
 
 def test_reading_signatures_imports_nothing():
     code = (
-        "import sys; from aptlab.config.signatures import signature;"
-        "[signature(t) for t in ('lightning.Trainer', 'torch.optim.AdamW', 'aptlab.tasks.LanguageTask')];"
+        "import sys; from aptlab.config.static.signatures import read_signature;"
+        "[read_signature(t) for t in ('lightning.Trainer', 'torch.optim.AdamW', 'aptlab.tasks.LanguageTask')];"
         "print(sorted({'torch', 'lightning', 'hydra', 'aptlab.tasks'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
@@ -199,4 +199,4 @@ def test_reading_signatures_imports_nothing():
     ],
 )
 def test_values_against_annotations(value, annotation, problem):
-    assert text_problem(value, annotation) == problem
+    assert find_annotation_problem(value, annotation) == problem

@@ -34,10 +34,10 @@ WRONG = [
     ("model.rope.factor=8", "model.rope.factor: model.rope is ${rope}; set rope.factor instead"),
     # parameters
     ("trainer.max_step=5", "trainer.max_step: lightning.Trainer has no such parameter; did you mean max_steps?"),
-    ("rope=yarn rope.fctor=2", "rope.fctor: aptlab.nn.rope.YaRN has no such parameter; did you mean factor?"),
+    ("rope=yarn rope.fctor=2", "rope.fctor: aptlab.nn.positions.rope.YaRN has no such parameter; did you mean factor?"),
     (
         "rope.factor=2",
-        "rope.factor: aptlab.nn.rope.Standard has no such parameter; it takes base, layout, temperature_on; ",
+        "rope.factor: aptlab.nn.positions.rope.Standard has no such parameter; it takes base, layout, temperature_on; ",
     ),
     ("+smooth.alpa=1", "smooth.alpa: aptlab.nn.smooth.Plain has no such parameter"),
     (
@@ -99,8 +99,14 @@ WRONG = [
     # code that a configuration must not run
     ("rope._target_=os.system", "rope: _target_ os.system is not trusted"),
     ("+callbacks.x._target_=torch.load", "callbacks.x: _target_ torch.load is not trusted"),
-    ("rope._target_=aptlab.nn.rope.Yarn", "rope._target_: aptlab.nn.rope has no Yarn; did you mean YaRN?"),
-    ("rope._target_=aptlab.nn.ropes.YaRN", "rope._target_: aptlab.nn has no ropes; did you mean rope?"),
+    (
+        "rope._target_=aptlab.nn.positions.rope.Yarn",
+        "rope._target_: aptlab.nn.positions.rope has no Yarn; did you mean YaRN?",
+    ),
+    (
+        "rope._target_=aptlab.nn.positions.ropes.YaRN",
+        "rope._target_: aptlab.nn.positions has no ropes; did you mean rope?",
+    ),
     ("rope._target_=3", "rope: _target_ must be a dotted name, got 3"),
 ]
 

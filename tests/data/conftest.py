@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from aptlab.data.sources import Document, Note, Source, fingerprint
+from aptlab.data.sources import Document, Note, Source, fingerprint_parts
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Texts(Source):
         yield from ((f"text-{number}", text) for number, text in enumerate(self.texts))
 
     def fingerprint(self) -> str:
-        return fingerprint((name, text.encode()) for name, text in self.documents())
+        return fingerprint_parts((name, text.encode()) for name, text in self.documents())
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.data.mixed import CYCLE, KINDS, Mix, MixedData, MixedLoader, MixedRows, cut, regime_tokens
-from aptlab.data.packing import Packed
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.rows.mixed import (
+    CYCLE,
+    KINDS,
+    Mix,
+    MixedData,
+    MixedLoader,
+    MixedRows,
+    count_regime_tokens,
+    cut_documents,
+)
+from aptlab.data.rows.packed import Packed
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.nn.rope import Linear, LongRoPE2, Standard
-from aptlab.testing import tiny_decoder
+from aptlab.nn.positions.rope import Linear, LongRoPE2, Standard
+from aptlab.testing import make_tiny_decoder
 
 CONTEXT, SHORT = 64, 16
 SIZES = (200, 10, 40, 7, 150, 33, 64, 9, 120, 300, 5, 80)
@@ -28,7 +37,7 @@ def of_kind(kind: str, count: int = 200) -> dict:
 
 
 def test_no_piece_is_longer_than_asked_and_every_document_begins_one():
-    pieces = cut(OFFSETS, SHORT)
+    pieces = cut_documents(OFFSETS, SHORT)
     assert np.diff(pieces).max() <= SHORT
     assert np.diff(pieces).min() >= 1
     assert set(OFFSETS) <= set(pieces)
@@ -106,8 +115,8 @@ def test_ranks_share_one_global_batch():
 def test_tokens_are_counted_by_the_length_of_their_own_sequence():
     short = {name: torch.from_numpy(value) for name, value in of_kind("short").items()}
     long = {name: torch.from_numpy(value) for name, value in of_kind("long").items()}
-    assert regime_tokens(short, SHORT).tolist() == [short["tokens"].numel(), 0]
-    assert regime_tokens(long, SHORT).tolist() == [0, long["tokens"].numel()]
+    assert count_regime_tokens(short, SHORT).tolist() == [short["tokens"].numel(), 0]
+    assert count_regime_tokens(long, SHORT).tolist() == [0, long["tokens"].numel()]
     packed = of_kind("packed")
     by_hand = sum(
         (segments == segment).sum()
@@ -115,7 +124,7 @@ def test_tokens_are_counted_by_the_length_of_their_own_sequence():
         for segment in np.unique(segments)
         if positions[segments == segment].max() < SHORT
     )
-    found = regime_tokens({name: torch.from_numpy(value) for name, value in packed.items()}, SHORT)
+    found = count_regime_tokens({name: torch.from_numpy(value) for name, value in packed.items()}, SHORT)
     assert found[0] == by_hand
     assert found.sum() == packed["tokens"].size
 
@@ -123,7 +132,9 @@ def test_tokens_are_counted_by_the_length_of_their_own_sequence():
 @pytest.fixture
 def make(texts):
     def data(**mix) -> MixedData:
-        return MixedData(texts, tokenizer=Bytes(), context=CONTEXT, batch=4, mix=Mix(**{"original_len": SHORT, **mix}))
+        return MixedData(
+            texts, tokenizer=ByteTokenizer(), context=CONTEXT, batch=4, mix=Mix(**{"original_len": SHORT, **mix})
+        )
 
     return data
 
@@ -170,9 +181,9 @@ def test_a_wrong_mix_is_refused(mix, message, make):
 
 
 def test_the_model_turns_short_pieces_as_trained_and_long_segments_rescaled():
-    plain, slow = tiny_decoder(rope=Standard()), tiny_decoder(rope=Linear(factor=4.0))
+    plain, slow = make_tiny_decoder(rope=Standard()), make_tiny_decoder(rope=Linear(factor=4.0))
     rule = LongRoPE2(original_len=SHORT, factor=4.0, long=(4.0,) * 8)
-    net = tiny_decoder(rope=rule)
+    net = make_tiny_decoder(rope=rule)
     batch = {name: torch.from_numpy(value[:1]) for name, value in of_kind("short").items()}
     long = {name: torch.from_numpy(value[:1]) for name, value in of_kind("long").items()}
     both = {name: torch.cat((batch[name], long[name])) for name in ("tokens", "positions", "segments")}

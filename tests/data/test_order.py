@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aptlab.data.order import order
+from aptlab.data.rows.order import permute_indices
 
 
 def whole(count, seed=0, epoch=0):
-    return order(np.arange(count), count=count, seed=seed, epoch=epoch)
+    return permute_indices(np.arange(count), count=count, seed=seed, epoch=epoch)
 
 
 @pytest.mark.parametrize("count", [*range(1, 70), 255, 256, 257, 1023, 1024, 1025, 65_537, 100_003])
@@ -32,7 +32,7 @@ def test_any_part_equals_that_part_of_the_whole():
         np.array(5),
         np.array([], int),
     ):
-        assert np.array_equal(order(places, count=300, seed=3, epoch=2), whole(300, 3, 2)[places])
+        assert np.array_equal(permute_indices(places, count=300, seed=3, epoch=2), whole(300, 3, 2)[places])
 
 
 def test_seeds_and_epochs_give_different_orders():
@@ -42,7 +42,7 @@ def test_seeds_and_epochs_give_different_orders():
 
 def test_a_huge_corpus_needs_no_memory_and_stays_in_range():
     places = np.array([0, 1, 2**40 - 1, 2**40 + 6])
-    values = order(places, count=2**40 + 7, seed=1, epoch=0)
+    values = permute_indices(places, count=2**40 + 7, seed=1, epoch=0)
     assert len(set(values.tolist())) == 4
     assert 0 <= values.min() <= values.max() < 2**40 + 7
 
@@ -50,7 +50,7 @@ def test_a_huge_corpus_needs_no_memory_and_stays_in_range():
 @pytest.mark.parametrize("count", [5, 40, 257])
 def test_every_place_gets_every_value_about_equally_often(count):
     """Chi-squared over `count` values at place 0 and at the last place of 2000 epochs; 6 sigma."""
-    values = np.array([order(np.array([0, count - 1]), count=count, seed=7, epoch=e) for e in range(2000)])
+    values = np.array([permute_indices(np.array([0, count - 1]), count=count, seed=7, epoch=e) for e in range(2000)])
     for column in values.T:
         expected = len(column) / count
         chi = ((np.bincount(column, minlength=count) - expected) ** 2 / expected).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aptlab.data.packing import Packed, documents, gather
+from aptlab.data.rows.packed import Packed, gather_rows, locate_documents
 from aptlab.errors import DataError
 
 EOS = 99
@@ -41,7 +41,7 @@ def test_documents_equal_a_loop(seed):
     offsets = np.concatenate([[0], np.cumsum(random.integers(1, 9, size=30))])
     length = int(random.integers(1, 20))
     starts = random.integers(0, offsets[-1] - length, size=7)
-    positions, segments = documents(offsets, starts, length)
+    positions, segments = locate_documents(offsets, starts, length)
     for row, start in enumerate(starts):
         position, segment = -1, 1
         for column in range(length):
@@ -51,9 +51,9 @@ def test_documents_equal_a_loop(seed):
 
 
 def test_gather_reads_no_further_than_the_end():
-    assert gather(STREAM, np.array([10]), 4).tolist() == [STREAM[10:].tolist()]
+    assert gather_rows(STREAM, np.array([10]), 4).tolist() == [STREAM[10:].tolist()]
     with pytest.raises(IndexError, match="do not fit into 14 tokens"):
-        gather(STREAM, np.array([11]), 4)
+        gather_rows(STREAM, np.array([11]), 4)
 
 
 def test_a_context_longer_than_the_text_is_refused():

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from aptlab.data.readers import SUFFIXES, read_rows
-from aptlab.data.sources import Files, Hub, Stdlib
-from aptlab.data.split import Split
+from aptlab.data.sources import Hub, Stdlib, TextFiles
+from aptlab.data.sources.readers import SUFFIXES, read_rows
+from aptlab.data.store.split import Split
 from aptlab.errors import ConfigError, DataError
 
 
@@ -29,7 +29,7 @@ def jsonl(*rows):
 
 
 def texts_of(files, **options):
-    return [text for _, text in Files(str(files), **options).documents()]
+    return [text for _, text in TextFiles(str(files), **options).documents()]
 
 
 def test_stdlib_yields_prose_and_code_in_the_same_order_each_time():
@@ -86,7 +86,7 @@ def test_every_suffix_is_read(tmp_path, suffix):
 def test_files_are_named_relative_to_the_glob_and_sorted(tmp_path):
     for name in ("b/2.txt", "a.txt", "b/1.md"):
         write(tmp_path / "texts" / name, name)
-    source = Files([str(tmp_path / "texts/**/*.txt"), str(tmp_path / "texts/**/*.md")])
+    source = TextFiles([str(tmp_path / "texts/**/*.txt"), str(tmp_path / "texts/**/*.md")])
     assert [name for name, _ in source.documents()] == ["a.txt", os.path.join("b", "1.md"), os.path.join("b", "2.txt")]
 
 
@@ -94,7 +94,7 @@ def test_fingerprint_changes_with_content_name_and_number_of_files_but_not_with_
     def build(folder, **files):
         for name, text in files.items():
             write(tmp_path / folder / f"{name}.txt", text)
-        return Files(str(tmp_path / folder / "*.txt")).fingerprint()
+        return TextFiles(str(tmp_path / folder / "*.txt")).fingerprint()
 
     first = build("one", a="x", b="y")
     assert build("two", a="x", b="y") == first
@@ -157,16 +157,16 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
 def test_skip_leaves_bad_rows_out_and_counts_them(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl({"text": "one"}, {"no": 1}, {"text": 3}, {"text": "two"}))
     notes = []
-    assert [text for _, text in Files(str(path), on_bad="skip").documents(notes.append)] == ["one", "two"]
+    assert [text for _, text in TextFiles(str(path), on_bad="skip").documents(notes.append)] == ["one", "two"]
     assert len(notes) == 1
     assert re.search(r"left out 2 bad of 4 rows; the first: .*a\.jsonl, line 2: has no field 'text'", notes[0])
 
 
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.source\.on_bad=skipp; did you mean skip\?"):
-        Files("x", on_bad="skipp")
+        TextFiles("x", on_bad="skipp")
     with pytest.raises(ConfigError, match=r"data\.files is empty"):
-        Files([])
+        TextFiles([])
     with pytest.raises(DataError, match=r"data\.files=.*nothing\*\.txt matches no file"):
         texts_of(tmp_path / "nothing*.txt")
     with pytest.raises(DataError, match=r"a\.pdf is no text file aptlab can read; allowed: \.txt"):
@@ -238,7 +238,9 @@ def test_split_refuses_fractions_that_leave_a_side_empty():
 
 
 def test_rules_of_the_data_layer_import_neither_torch_nor_numpy():
-    modules = "aptlab.data.sources, aptlab.data.tokenizers, aptlab.data.split, aptlab.data.readers"
+    modules = (
+        "aptlab.data.sources.kinds, aptlab.data.tokenizers.kinds, aptlab.data.store.split, aptlab.data.sources.readers"
+    )
     heavy = "torch lightning numpy pyarrow datasets tokenizers"
     code = f"import {modules}, sys; print([m for m in '{heavy}'.split() if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

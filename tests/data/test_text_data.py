@@ -12,19 +12,21 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 
-from aptlab.data import mixed, sources, split, tokenizers
 from aptlab.data import module as data_module
+from aptlab.data import sources, tokenizers
 from aptlab.data.module import TextData
+from aptlab.data.rows import mixed
 from aptlab.data.sources import Stdlib
-from aptlab.data.split import Split
-from aptlab.data.tokenizers import BPE, Bytes, from_state
+from aptlab.data.store import split
+from aptlab.data.store.split import Split
+from aptlab.data.tokenizers import BPE, ByteTokenizer, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError, DataError
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 def make(source, **options):
-    options = {"tokenizer": Bytes(), "context": 16, "batch": 4, "seed": 3, "split": Split(0.2), **options}
+    options = {"tokenizer": ByteTokenizer(), "context": 16, "batch": 4, "seed": 3, "split": Split(0.2), **options}
     return TextData(source, **options)
 
 
@@ -66,7 +68,7 @@ def fit(data, folder, steps, ckpt_path=None, **options):
 
 
 def test_the_real_stdlib_builds_and_opens():
-    data = TextData(Stdlib(parts=["prose"]), tokenizer=Bytes(), context=256, batch=16, split=Split(0.05))
+    data = TextData(Stdlib(parts=["prose"]), tokenizer=ByteTokenizer(), context=256, batch=16, split=Split(0.05))
     data.prepare_data()
     data.setup()
     summary = data.summary()
@@ -94,7 +96,7 @@ def test_bpe_is_trained_on_the_training_documents_only(texts, monkeypatch):
 
 def test_a_tokenizer_from_a_checkpoint_gives_the_same_data(texts):
     first = make(texts, tokenizer=BPE(vocab=300))
-    second = make(texts, tokenizer=from_state(first.tokenizer.state()))
+    second = make(texts, tokenizer=restore_tokenizer(first.tokenizer.state()))
     assert first.fingerprint == second.fingerprint
     assert np.array_equal(first.store.val.tokens, second.store.val.tokens)
 

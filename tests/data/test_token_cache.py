@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aptlab.data import cache, writer
-from aptlab.data.cache import cache_key, cache_root, open_or_build, open_store
-from aptlab.data.sources import Files
-from aptlab.data.split import Split
-from aptlab.data.tokenizers import BPE, Bytes, Tokenizer
+from aptlab.data.sources import TextFiles
+from aptlab.data.store import cache, writer
+from aptlab.data.store.cache import compute_cache_key, find_cache_root, open_or_build_store, open_store
+from aptlab.data.store.split import Split
+from aptlab.data.tokenizers import BPE, ByteTokenizer, Tokenizer
 from aptlab.errors import DataError
 
 SPLIT = Split(val_fraction=0.2)
 
 
 def build(source, root, tokenizer: Tokenizer | None = None, split=SPLIT, **options):
-    tokenizer = tokenizer or Bytes()
-    key = cache_key(source.fingerprint(), tokenizer, split)
-    return open_or_build(source, tokenizer, split, root=Path(root), key=key, **options)
+    tokenizer = tokenizer or ByteTokenizer()
+    key = compute_cache_key(source.fingerprint(), tokenizer, split)
+    return open_or_build_store(source, tokenizer, split, root=Path(root), key=key, **options)
 
 
 @pytest.fixture
@@ -75,7 +75,12 @@ def test_a_second_opening_reads_and_builds_nothing(texts, root, monkeypatch):
 def test_the_key_follows_documents_tokenizer_and_split(texts, make_texts, tmp_path):
     tokenizer = BPE(vocab=300).prepare(lambda: iter(texts.texts), key="k", folder=tmp_path)
     fingerprints = [texts.fingerprint(), make_texts(61).fingerprint()]
-    keys = {cache_key(f, t, s) for f in fingerprints for t in (Bytes(), tokenizer) for s in (SPLIT, Split(0.2, seed=1))}
+    keys = {
+        compute_cache_key(f, t, s)
+        for f in fingerprints
+        for t in (ByteTokenizer(), tokenizer)
+        for s in (SPLIT, Split(0.2, seed=1))
+    }
     assert len(keys) == 8
 
 
@@ -127,7 +132,7 @@ def test_a_token_outside_the_vocabulary_is_refused(texts, root):
 
 
 def test_a_tokenizer_that_breaks_its_promise_is_refused(texts, root, monkeypatch):
-    monkeypatch.setattr(Bytes, "encode_batch", lambda self, texts: [np.array([300]) for _ in texts])
+    monkeypatch.setattr(ByteTokenizer, "encode_batch", lambda self, texts: [np.array([300]) for _ in texts])
     with pytest.raises(DataError, match=r"document text-\d+ has token 300, but the tokenizer has 257 tokens"):
         build(texts, root)
     assert names(root) == []
@@ -148,7 +153,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(texts, root, monkeypatch):
     def full(self, numbers):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer.Stream, "write", full)
+    monkeypatch.setattr(writer.NumberWriter, "write", full)
     with pytest.raises(DataError, match=r"the token cache .* cannot be written: No space left on device"):
         build(texts, root)
     assert names(root) == []
@@ -166,16 +171,16 @@ def corpus(folder, count=40):
 
 def build_files(files, root, delay, built):
     """In a process of its own: build slowly, and count how often encoding happened."""
-    encode = Bytes.encode_batch
+    encode = ByteTokenizer.encode_batch
 
     def slow(self, texts):
         Path(built, str(os.getpid())).touch()
         time.sleep(delay)
         return encode(self, texts)
 
-    Bytes.encode_batch = slow  # type: ignore[method-assign]
+    ByteTokenizer.encode_batch = slow  # type: ignore[method-assign]
     writer.CHUNK_DOCUMENTS = 4
-    build(Files(files), root)
+    build(TextFiles(files), root)
 
 
 def start(files, root, delay, built):
@@ -228,31 +233,31 @@ def test_a_kill_while_building_leaves_nothing_that_loads_and_the_next_run_cleans
     for folder in root.glob("tokens/.*.build-*"):
         with pytest.raises(DataError, match=r"has no meta\.json"):
             open_store(folder)
-    store = build(Files(files), root)
+    store = build(TextFiles(files), root)
     assert names(root) == [store.folder.name]
 
 
 def test_the_cache_folder_is_the_asked_one_or_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("APTLAB_CACHE", str(tmp_path / "from env"))
-    assert cache_root() == tmp_path / "from env"
-    assert cache_root(str(tmp_path / "named")) == tmp_path / "named"
+    assert find_cache_root() == tmp_path / "from env"
+    assert find_cache_root(str(tmp_path / "named")) == tmp_path / "named"
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"data\.cache=.*file/x cannot be written: .*; name a writable folder"):
-        cache_root(str(tmp_path / "file/x"))
+        find_cache_root(str(tmp_path / "file/x"))
     monkeypatch.setenv("APTLAB_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"APTLAB_CACHE=.*file cannot be written"):
-        cache_root()
+        find_cache_root()
 
 
 def test_an_unwritable_home_falls_back_to_the_temporary_folder_with_one_line(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.delenv("APTLAB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "good"))
-    assert cache_root() == tmp_path / "good" / "aptlab"
+    assert find_cache_root() == tmp_path / "good" / "aptlab"
     assert caplog.messages == []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = cache_root()
+    found = find_cache_root()
     assert found.parent == tmp_path
     assert len(caplog.messages) == 1
     assert f"token files go to {found}" in caplog.messages[0]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.data.loader import TokenLoader, ValLoader, ahead
-from aptlab.data.packing import Packed
+from aptlab.data.loader import TokenLoader, ValLoader, prefetch_batches
+from aptlab.data.rows.packed import Packed
 from aptlab.errors import ConfigError
 
 CONTEXT, COUNT = 8, 53
@@ -105,7 +105,7 @@ def test_an_exception_in_the_thread_is_raised_where_the_batch_is_wanted():
         yield {"ids": torch.zeros(1)}
         raise RuntimeError("the disk is gone")
 
-    batches = ahead(broken(), 2)
+    batches = prefetch_batches(broken(), 2)
     next(batches)
     with pytest.raises(RuntimeError, match="the disk is gone"):
         next(batches)
@@ -114,7 +114,7 @@ def test_an_exception_in_the_thread_is_raised_where_the_batch_is_wanted():
 
 def test_a_finite_stream_ends_when_made_ahead():
     batches = [{"ids": torch.tensor([n])} for n in range(5)]
-    assert list(ahead(iter(batches), 2)) == batches
+    assert list(prefetch_batches(iter(batches), 2)) == batches
     assert loader_threads() == []
 
 

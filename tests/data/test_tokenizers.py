@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aptlab.data.tokenizers import BPE, Bytes, File, from_state
+from aptlab.data.tokenizers import BPE, ByteTokenizer, TokenizerFile, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError, DataError
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7"
@@ -24,7 +24,7 @@ def bpe(tmp_path_factory, make_texts):
 
 @pytest.fixture(params=["bytes", "bpe"])
 def tokenizer(request, bpe):
-    return Bytes() if request.param == "bytes" else bpe
+    return ByteTokenizer() if request.param == "bytes" else bpe
 
 
 @pytest.mark.parametrize("text", HARD)
@@ -44,7 +44,7 @@ def test_eos_vanishes_in_text_and_is_a_valid_id(tokenizer):
 
 
 def test_state_brings_back_an_equal_tokenizer(tokenizer):
-    again = from_state(tokenizer.state())
+    again = restore_tokenizer(tokenizer.state())
     assert again.state() == tokenizer.state()
     assert (again.key(), again.vocab_size, again.eos) == (tokenizer.key(), tokenizer.vocab_size, tokenizer.eos)
     assert [again.encode(text) for text in HARD] == [tokenizer.encode(text) for text in HARD]
@@ -60,7 +60,7 @@ def test_a_stream_shows_the_same_text_in_whole_characters(tokenizer, text):
 
 
 def test_a_stream_holds_a_character_until_it_is_complete():
-    stream = Bytes().stream()
+    stream = ByteTokenizer().stream()
     assert [stream.push(byte) for byte in "é€".encode()] == ["", "é", "", "", "€"]
     assert stream.push(0xF0) == ""
     assert stream.finish() == "\ufffd"
@@ -68,8 +68,8 @@ def test_a_stream_holds_a_character_until_it_is_complete():
 
 def test_a_stream_of_random_ids_ends_and_equals_decode_for_bytes():
     ids = random.Random(0).choices(range(257), k=2000)
-    stream = Bytes().stream()
-    assert "".join(map(stream.push, ids)) + stream.finish() == Bytes().decode(ids)
+    stream = ByteTokenizer().stream()
+    assert "".join(map(stream.push, ids)) + stream.finish() == ByteTokenizer().decode(ids)
 
 
 def test_a_bpe_stream_of_broken_characters_does_not_wait_for_ever(bpe):
@@ -92,7 +92,7 @@ def test_bpe_is_deterministic_cached_and_smaller_than_bytes(tmp_path, bpe, make_
     assert len(calls) == 1
     assert first.state() == second.state() == bpe.state()
     assert first.vocab_size <= 320
-    assert len(first.encode(texts[3])) < len(Bytes().encode(texts[3])) / 1.5
+    assert len(first.encode(texts[3])) < len(ByteTokenizer().encode(texts[3])) / 1.5
     BPE(vocab=320).prepare(read, key="other corpus", folder=tmp_path)
     BPE(vocab=330).prepare(read, key="k", folder=tmp_path)
     assert len(calls) == 3
@@ -112,14 +112,14 @@ def test_bpe_refuses_a_vocabulary_without_room_for_the_bytes():
 def test_a_file_equals_the_tokenizer_it_was_saved_from(tmp_path, bpe):
     path = tmp_path / "tokenizer.json"
     path.write_text(bpe.state()["json"])
-    again = File(str(path)).prepare(lambda: iter([]), key="", folder=tmp_path)
+    again = TokenizerFile(str(path)).prepare(lambda: iter([]), key="", folder=tmp_path)
     assert again.encode("word1 日本") == bpe.encode("word1 日本")
     assert again.eos == bpe.eos
 
 
 def test_a_bad_file_is_refused(tmp_path, bpe):
     def prepare(path, eos=None):
-        return File(str(path), eos=eos).prepare(lambda: iter([]), key="", folder=tmp_path)
+        return TokenizerFile(str(path), eos=eos).prepare(lambda: iter([]), key="", folder=tmp_path)
 
     with pytest.raises(DataError, match=r"tokenizer\.path=.*none\.json cannot be read: No such file.*give a tokenizer"):
         prepare(tmp_path / "none.json")
@@ -141,4 +141,4 @@ def test_a_bad_file_is_refused(tmp_path, bpe):
 
 def test_an_unknown_state_is_refused():
     with pytest.raises(CheckpointError, match="holds a tokenizer of kind 'words'; this aptlab knows bytes and json"):
-        from_state({"kind": "words"})
+        restore_tokenizer({"kind": "words"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aptlab.data.cache import Side
-from aptlab.data.windows import Windows
+from aptlab.data.rows.windows import Windows
+from aptlab.data.store.cache import TokenSide
 from aptlab.errors import ConfigError, DataError
 
 MULTIPLES = (1, 2, 4, 8)
@@ -16,7 +16,7 @@ def side(*lengths, bytes_per_token=3):
     """Documents of so many tokens, eos counted; token i of the stream is i."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     sizes = np.array(lengths) * bytes_per_token
-    return Side(np.arange(offsets[-1], dtype=np.uint32), offsets, sizes)
+    return TokenSide(np.arange(offsets[-1], dtype=np.uint32), offsets, sizes)
 
 
 def targets(windows, multiple, tokens=64):

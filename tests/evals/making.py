@@ -8,8 +8,8 @@ import string
 import tempfile
 from pathlib import Path
 
-from aptlab.data.tokenizers import BPE, Bytes, File, Tokenizer
-from aptlab.evals.tasks import Listed
+from aptlab.data.tokenizers import BPE, ByteTokenizer, Tokenizer, TokenizerFile
+from aptlab.evals.tasks import ListedTexts
 
 BODIES = [
     "Rivers begin as springs. Some of them reach the sea; others end in a lake.\nA delta forms where the water slows.",
@@ -20,18 +20,18 @@ BODIES = [
 ]
 
 
-def documents() -> Listed:
-    return Listed(BODIES)
+def documents() -> ListedTexts:
+    return ListedTexts(BODIES)
 
 
 def corpus() -> list[str]:
     """Text that teaches a tokenizer the words of prompts, and something else."""
-    from aptlab.evals.tasks import PassKey, Samples, ruler
+    from aptlab.evals.tasks import PasskeyTask, TaskSampler, build_ruler_tasks
 
     prompts = []
-    for task in [*ruler().values(), PassKey()]:
-        made = Samples(task, tokenizer=Bytes(), length=2048, texts=documents(), seed=99)
-        prompts += [Bytes().decode(made.make(index).tokens) for index in range(2)]
+    for task in [*build_ruler_tasks().values(), PasskeyTask()]:
+        made = TaskSampler(task, tokenizer=ByteTokenizer(), length=2048, texts=documents(), seed=99)
+        prompts += [ByteTokenizer().decode(made.make(index).tokens) for index in range(2)]
     return [*BODIES * 4, *prompts]
 
 
@@ -39,11 +39,11 @@ def corpus() -> list[str]:
 def tokenizer(kind: str) -> Tokenizer:
     """`bytes`; `bpe`, trained here; `file`, a tokenizer.json that marks words by ▁ as Llama's does."""
     if kind == "bytes":
-        return Bytes()
+        return ByteTokenizer()
     folder = Path(tempfile.mkdtemp())
     if kind == "bpe":
         return BPE(vocab=600).prepare(lambda: iter(corpus()), key="k", folder=folder)
-    return File(path=str(marked(folder / "tokenizer.json"))).prepare(lambda: iter([]), key="k", folder=folder)
+    return TokenizerFile(path=str(marked(folder / "tokenizer.json"))).prepare(lambda: iter([]), key="k", folder=folder)
 
 
 def marked(path: Path) -> Path:

@@ -14,15 +14,15 @@ import pytest
 import torch
 import yaml
 
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals import harness
-from aptlab.evals.harness import Answers, as_lm, run, settings
+from aptlab.evals.harness import HarnessModel, make_lm, parse_generation_kwargs, run_harness
 from aptlab.evals.rules import Harness
-from aptlab.sample import Rules, generate
-from aptlab.testing.tiny import tiny_decoder
+from aptlab.sample import SamplingRules, generate_tokens
+from aptlab.testing.tiny import make_tiny_decoder
 
-VOCAB, EOS = Bytes().vocab_size, Bytes().eos
+VOCAB, EOS = ByteTokenizer().vocab_size, ByteTokenizer().eos
 
 
 @dataclass
@@ -36,13 +36,13 @@ def requests(*args: tuple[Any, ...]) -> list[Instance]:
     return [Instance(one) for one in args]
 
 
-def answers(**settings: Any) -> Answers:
-    return Answers(tiny_decoder(vocab=VOCAB), Bytes(), **{"length": 64, **settings})
+def answers(**settings: Any) -> HarnessModel:
+    return HarnessModel(make_tiny_decoder(vocab=VOCAB), ByteTokenizer(), **{"length": 64, **settings})
 
 
 def chances(tokens: list[int]) -> torch.Tensor:
     with torch.no_grad():
-        return tiny_decoder(vocab=VOCAB)(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
+        return make_tiny_decoder(vocab=VOCAB)(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
 
 
 def test_a_loglikelihood_is_the_sum_over_the_continuation():
@@ -85,9 +85,11 @@ def test_a_rolling_loglikelihood_counts_every_token_once(length):
 
 
 def test_texts_are_greedy_by_default_and_end_before_a_stop_string():
-    net = tiny_decoder(vocab=VOCAB)
-    whole = generate(net, [list(b"ab")], rules=Rules(temperature=0), max_new_tokens=20, eos=EOS, vocab=VOCAB)[0]
-    text = Bytes().decode(whole)
+    net = make_tiny_decoder(vocab=VOCAB)
+    whole = generate_tokens(
+        net, [list(b"ab")], rules=SamplingRules(temperature=0), max_new_tokens=20, eos=EOS, vocab=VOCAB
+    )[0]
+    text = ByteTokenizer().decode(whole)
     (found,) = answers().generate_until(requests(("ab", {"until": [], "max_gen_toks": 20})))
     assert found == text
     stop = text[3:5]
@@ -121,21 +123,23 @@ def test_reading_in_pieces_changes_nothing(monkeypatch):
 
 
 def test_settings_are_read_as_lm_eval_means_them():
-    asked = settings({"until": "\n", "max_gen_toks": 7, "do_sample": False, "temperature": 0.7})
-    assert (asked.until, asked.new_tokens, asked.rules) == (("\n",), 7, Rules(temperature=0))
-    assert settings({"do_sample": True, "temperature": 0.7, "top_p": 0.9}).rules == Rules(temperature=0.7, top_p=0.9)
-    assert settings({}).new_tokens == 256
+    asked = parse_generation_kwargs({"until": "\n", "max_gen_toks": 7, "do_sample": False, "temperature": 0.7})
+    assert (asked.until, asked.new_tokens, asked.rules) == (("\n",), 7, SamplingRules(temperature=0))
+    assert parse_generation_kwargs({"do_sample": True, "temperature": 0.7, "top_p": 0.9}).rules == SamplingRules(
+        temperature=0.7, top_p=0.9
+    )
+    assert parse_generation_kwargs({}).new_tokens == 256
 
 
 def test_settings_that_mean_nothing_here_are_refused():
     with pytest.raises(AptlabError, match=r"the task asks for num_beams=4, which is not known here; change its"):
-        settings({"until": [], "num_beams": 4})
+        parse_generation_kwargs({"until": [], "num_beams": 4})
 
 
 def test_without_lm_eval_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ConfigError, match=r"needs lm_eval, which is not installed; pip install 'aptlab\[harness\]'"):
-        as_lm(answers())
+        make_lm(answers())
 
 
 def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
@@ -146,7 +150,7 @@ def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["lm_eval.api.model"].LM = LM  # type: ignore[attr-defined]
     own = answers()
-    wrapped = as_lm(own)
+    wrapped = make_lm(own)
     assert isinstance(wrapped, LM)
     asked = requests(("The sky is", " blue"))
     assert wrapped.loglikelihood(asked) == own.loglikelihood(asked)
@@ -188,7 +192,7 @@ def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
         task = {"task": f"own_{name}", "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
         task |= {"doc_to_target": "{{a}}", "target_delimiter": "", "metric_list": [{"metric": metrics[name]}]}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(task | kinds[name]))
-    found = run(own, Harness(tasks=[f"own_{name}" for name in docs], include=str(tmp_path)))["results"]
+    found = run_harness(own, Harness(tasks=[f"own_{name}" for name in docs], include=str(tmp_path)))["results"]
     assert found["own_choose"]["acc,none"] == 0.5
     assert found["own_write"]["exact_match,none"] == pytest.approx(1 / 3)
     nats = sum(own.loglikelihood_rolling(requests(*((text,) for text in texts))))
@@ -199,4 +203,4 @@ def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
 @pytest.mark.slow
 def test_a_task_that_it_does_not_know_is_named():
     with pytest.raises(ConfigError, match=r"lm_eval knows no task no_such_task; see `lm_eval --tasks list`, or name"):
-        run(answers(), Harness(tasks=["no_such_task"]))
+        run_harness(answers(), Harness(tasks=["no_such_task"]))

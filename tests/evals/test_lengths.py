@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.data.cache import Side
-from aptlab.data.windows import Windows
+from aptlab.data.rows.windows import Windows
+from aptlab.data.store.cache import TokenSide
 from aptlab.errors import DataError
-from aptlab.evals import evaluate, evaluate_lengths, fitting_windows, lengths
-from aptlab.evals.lengths import by_position, losses
+from aptlab.evals import evaluate_lengths, evaluate_windows, fit_windows, lengths
+from aptlab.evals.lengths import bucket_losses, compute_token_losses
 from aptlab.nn.smooth import LeftSpin
-from aptlab.testing.tiny import VOCAB, random_tokens, tiny_decoder
+from aptlab.testing.tiny import VOCAB, make_random_tokens, make_tiny_decoder
 
 CONTEXT = 8
 
 
-def side(tokens: int = 700) -> Side:
+def side(tokens: int = 700) -> TokenSide:
     values = np.random.default_rng(0).integers(0, VOCAB, tokens).astype(np.uint16)
     offsets = np.array([0, tokens // 3, tokens])
-    return Side(values, offsets, np.diff(offsets) * 2)
+    return TokenSide(values, offsets, np.diff(offsets) * 2)
 
 
 def windows(**settings) -> Windows:
@@ -44,7 +44,7 @@ def reference(net, given: Windows, multiple: int) -> list[list[float]]:
 
 @pytest.mark.parametrize("smooth", [None, LeftSpin])
 def test_rows_are_token_weighted_means_over_all_windows(smooth):
-    net = tiny_decoder(**({"smooth": smooth} if smooth else {}))
+    net = make_tiny_decoder(**({"smooth": smooth} if smooth else {}))
     given = windows()
     rows = evaluate_lengths(net, given)
     assert [(row["multiple"], row["length"]) for row in rows] == [(1, 8), (2, 16), (4, 32)]
@@ -58,7 +58,7 @@ def test_rows_are_token_weighted_means_over_all_windows(smooth):
 
 
 def test_bytes_per_token_may_be_given():
-    net, given = tiny_decoder(), windows(multiples=(1,))
+    net, given = make_tiny_decoder(), windows(multiples=(1,))
     assert evaluate_lengths(net, given, bytes_per_token=4.0)[0]["bpb"] == pytest.approx(
         evaluate_lengths(net, given)[0]["bpb"] / 2
     )
@@ -72,7 +72,7 @@ def test_ignored_targets_do_not_count():
                 targets[:, ::2] = -100
                 yield {**batch, "targets": targets}
 
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     given = Half(side(), context=CONTEXT, multiples=(2,), tokens=256)
     row = evaluate_lengths(net, given)[0]
     kept = [value for losses in reference(net, windows(multiples=(2,)), 2) for value in losses[1::2]]
@@ -82,15 +82,15 @@ def test_ignored_targets_do_not_count():
 
 @pytest.mark.parametrize("piece", [1, 7, 20, 63])
 def test_reading_in_pieces_through_the_cache_gives_the_same_losses(piece):
-    net, tokens = tiny_decoder(), random_tokens(2, 33)
+    net, tokens = make_tiny_decoder(), make_random_tokens(2, 33)
     with torch.no_grad():
-        whole = losses(net, tokens[:, :-1], tokens[:, 1:], piece=10_000)
-        parts = losses(net, tokens[:, :-1], tokens[:, 1:], piece=piece)
+        whole = compute_token_losses(net, tokens[:, :-1], tokens[:, 1:], piece=10_000)
+        parts = compute_token_losses(net, tokens[:, :-1], tokens[:, 1:], piece=piece)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_no_more_logits_are_held_than_allowed(monkeypatch):
-    net, largest = tiny_decoder(), 0
+    net, largest = make_tiny_decoder(), 0
 
     def watch(_, __, output):
         nonlocal largest
@@ -106,8 +106,8 @@ def test_no_more_logits_are_held_than_allowed(monkeypatch):
 
 
 def test_positions_are_means_of_the_longest_windows():
-    net, given = tiny_decoder(), windows()
-    positions = evaluate(net, given).positions
+    net, given = make_tiny_decoder(), windows()
+    positions = evaluate_windows(net, given).positions
     values = np.array(reference(net, given, 4))
     ends = [0, *(row["position"] for row in positions)]
     assert ends[-1] == 32
@@ -117,14 +117,14 @@ def test_positions_are_means_of_the_longest_windows():
 
 
 def test_buckets_grow_like_a_logarithm_and_cover_every_position_once():
-    rows = by_position(torch.ones(65_536), torch.ones(65_536))
+    rows = bucket_losses(torch.ones(65_536), torch.ones(65_536))
     assert [row["position"] for row in rows] == [2**power for power in range(1, 17)]
     assert sum(row["tokens"] for row in rows) == 65_536
-    assert [row["position"] for row in by_position(torch.ones(1), torch.ones(1))] == [1]
+    assert [row["position"] for row in bucket_losses(torch.ones(1), torch.ones(1))] == [1]
 
 
 def test_the_network_keeps_its_mode_and_bf16_autocast_is_near():
-    net = tiny_decoder(gain=2.0).train()
+    net = make_tiny_decoder(gain=2.0).train()
     exact = evaluate_lengths(net, windows())
     near = evaluate_lengths(net, windows(), precision="bf16-mixed")
     assert net.training
@@ -134,8 +134,8 @@ def test_the_network_keeps_its_mode_and_bf16_autocast_is_near():
 
 
 def test_a_loss_too_large_for_a_float_gives_an_infinite_perplexity():
-    assert lengths.row(1, 8, 800.0, 1, 1.0)["ppl"] == math.inf
-    assert math.isnan(lengths.row(1, 8, 0.0, 0, 1.0)["ppl"])
+    assert lengths.make_length_row(1, 8, 800.0, 1, 1.0)["ppl"] == math.inf
+    assert math.isnan(lengths.make_length_row(1, 8, 0.0, 0, 1.0)["ppl"])
 
 
 class Data:
@@ -147,7 +147,7 @@ class Data:
 
 def test_multiples_that_the_text_is_too_short_for_are_left_out_with_a_reason(caplog):
     with caplog.at_level(logging.WARNING, "aptlab"):
-        given = fitting_windows(Data(), context=16, multiples=(1, 2, 4, 8), tokens=64)
+        given = fit_windows(Data(), context=16, multiples=(1, 2, 4, 8), tokens=64)
     assert given.multiples == (1, 2, 4)
     assert [record.getMessage() for record in caplog.records] == [
         "length 8x is left out: the validation text has 100 tokens, too few for a length of 128 (8 x context=16); "
@@ -157,4 +157,4 @@ def test_multiples_that_the_text_is_too_short_for_are_left_out_with_a_reason(cap
 
 def test_a_text_shorter_than_one_window_is_an_error():
     with pytest.raises(DataError, match="100 tokens, too few for a length of 200"):
-        fitting_windows(Data(), context=200, multiples=(1, 2), tokens=64)
+        fit_windows(Data(), context=200, multiples=(1, 2), tokens=64)

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError
 from aptlab.evals import retrieval
-from aptlab.evals.retrieval import answer, grid, score, wilson
-from aptlab.evals.tasks import PassKey, Samples, Tracking, ruler
+from aptlab.evals.retrieval import answer_samples, compute_wilson_interval, score_text, summarize_grid
+from aptlab.evals.tasks import PasskeyTask, TaskSampler, VariableTracking, build_ruler_tasks
 from aptlab.models.decoder import Output
-from aptlab.sample import Rules, generate
-from aptlab.testing.tiny import tiny_decoder
+from aptlab.sample import SamplingRules, generate_tokens
+from aptlab.testing.tiny import make_tiny_decoder
 from tests.evals.making import documents, tokenizer
 
-VOCAB = Bytes().vocab_size
+VOCAB = ByteTokenizer().vocab_size
 
 
 def made(task=None, *, kind: str = "bytes", length: int = 300, count: int = 3):
-    one = Samples(task or PassKey(), tokenizer=tokenizer(kind), length=length, texts=documents())
+    one = TaskSampler(task or PasskeyTask(), tokenizer=tokenizer(kind), length=length, texts=documents())
     return [one.make(index) for index in range(count)]
 
 
@@ -54,8 +54,8 @@ class Oracle(nn.Module):
 
 @pytest.mark.parametrize("name", ["niah_multivalue", "vt", "cwe", "qa_2"])
 def test_a_network_that_knows_scores_one_and_loses_nothing(name):
-    samples = made(ruler()[name], length=640)
-    outcomes = list(answer(Oracle(samples, Bytes().eos), samples, tokenizer=Bytes()))
+    samples = made(build_ruler_tasks()[name], length=640)
+    outcomes = list(answer_samples(Oracle(samples, ByteTokenizer().eos), samples, tokenizer=ByteTokenizer()))
     for sample, outcome in zip(samples, outcomes, strict=True):
         assert (outcome.score, outcome.token_accuracy) == (1.0, 1.0)
         assert outcome.loss < 1e-4
@@ -64,8 +64,8 @@ def test_a_network_that_knows_scores_one_and_loses_nothing(name):
 
 
 def test_one_wrong_token_costs_its_share_and_its_nats():
-    samples = made(Tracking(hops=1), length=400)
-    outcomes = list(answer(Oracle(samples, Bytes().eos, wrong=1), samples, tokenizer=Bytes()))
+    samples = made(VariableTracking(hops=1), length=400)
+    outcomes = list(answer_samples(Oracle(samples, ByteTokenizer().eos, wrong=1), samples, tokenizer=ByteTokenizer()))
     for sample, outcome in zip(samples, outcomes, strict=True):
         assert outcome.token_accuracy == pytest.approx(1 - 1 / len(sample.answer))
         assert outcome.nats == pytest.approx(20.0, abs=0.01)
@@ -74,9 +74,9 @@ def test_one_wrong_token_costs_its_share_and_its_nats():
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_loss_and_accuracy_are_those_of_one_forward_pass_over_prompt_and_answer(kind):
-    samples = made(ruler()["niah_single_3"], kind=kind, length=400)
-    net = tiny_decoder(vocab=tokenizer(kind).vocab_size)
-    for sample, outcome in zip(samples, answer(net, samples, tokenizer=tokenizer(kind)), strict=True):
+    samples = made(build_ruler_tasks()["niah_single_3"], kind=kind, length=400)
+    net = make_tiny_decoder(vocab=tokenizer(kind).vocab_size)
+    for sample, outcome in zip(samples, answer_samples(net, samples, tokenizer=tokenizer(kind)), strict=True):
         whole = torch.tensor([[*sample.tokens, *sample.answer]])
         with torch.no_grad():
             chances = net(whole).logits[0, len(sample.tokens) - 1 : -1].double().log_softmax(-1)
@@ -88,27 +88,27 @@ def test_loss_and_accuracy_are_those_of_one_forward_pass_over_prompt_and_answer(
 
 def test_the_text_is_the_one_that_generate_writes():
     samples = made()
-    net = tiny_decoder(vocab=VOCAB)
-    texts = generate(
+    net = make_tiny_decoder(vocab=VOCAB)
+    texts = generate_tokens(
         net,
         [sample.tokens for sample in samples],
-        rules=Rules(temperature=0),
+        rules=SamplingRules(temperature=0),
         max_new_tokens=samples[0].budget,
-        eos=Bytes().eos,
+        eos=ByteTokenizer().eos,
         vocab=VOCAB,
     )
-    found = [outcome.generated for outcome in answer(net, samples, tokenizer=Bytes())]
-    assert found == [Bytes().decode(tokens) for tokens in texts]
+    found = [outcome.generated for outcome in answer_samples(net, samples, tokenizer=ByteTokenizer())]
+    assert found == [ByteTokenizer().decode(tokens) for tokens in texts]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_pieces_and_batches_change_no_outcome(monkeypatch, kind):
-    samples = made(ruler()["niah_single_1"], kind=kind, length=420, count=4)
-    net = tiny_decoder(vocab=tokenizer(kind).vocab_size)
-    together = list(answer(net, samples, tokenizer=tokenizer(kind)))
+    samples = made(build_ruler_tasks()["niah_single_1"], kind=kind, length=420, count=4)
+    net = make_tiny_decoder(vocab=tokenizer(kind).vocab_size)
+    together = list(answer_samples(net, samples, tokenizer=tokenizer(kind)))
     monkeypatch.setattr(retrieval, "TOKENS", {"cpu": 420})
     monkeypatch.setattr(retrieval, "MASK", 7 * 420)
-    alone = list(answer(net, samples, tokenizer=tokenizer(kind)))
+    alone = list(answer_samples(net, samples, tokenizer=tokenizer(kind)))
     for a, b in zip(together, alone, strict=True):
         assert a.nats == pytest.approx(b.nats, rel=1e-4)
         assert (a.generated, a.token_accuracy, a.index) == (b.generated, b.token_accuracy, b.index)
@@ -116,7 +116,7 @@ def test_pieces_and_batches_change_no_outcome(monkeypatch, kind):
 
 def test_no_more_logits_are_held_than_allowed(monkeypatch):
     samples = made(count=2)
-    net, largest = tiny_decoder(vocab=VOCAB), 0
+    net, largest = make_tiny_decoder(vocab=VOCAB), 0
 
     def watch(_, __, output):
         nonlocal largest
@@ -124,22 +124,22 @@ def test_no_more_logits_are_held_than_allowed(monkeypatch):
 
     net.head.register_forward_hook(watch)
     monkeypatch.setattr(retrieval, "LOGITS", 40 * VOCAB)
-    list(answer(net, samples, tokenizer=Bytes()))
+    list(answer_samples(net, samples, tokenizer=ByteTokenizer()))
     assert 0 < largest <= 40 * VOCAB
 
 
 def test_the_network_keeps_its_mode():
-    net = tiny_decoder(vocab=VOCAB).train()
-    list(answer(net, made(count=1), tokenizer=Bytes()))
+    net = make_tiny_decoder(vocab=VOCAB).train()
+    list(answer_samples(net, made(count=1), tokenizer=ByteTokenizer()))
     assert net.training
 
 
 def test_logits_that_are_no_numbers_are_an_error():
-    net = tiny_decoder(vocab=VOCAB)
+    net = make_tiny_decoder(vocab=VOCAB)
     with torch.no_grad():
         net.embed.weight.fill_(math.nan)
     with pytest.raises(AptlabError, match=r"logits are not finite 0 tokens after a prompt; a rope= in place of"):
-        list(answer(net, made(count=1), tokenizer=Bytes()))
+        list(answer_samples(net, made(count=1), tokenizer=ByteTokenizer()))
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_logits_that_are_no_numbers_are_an_error():
     ],
 )
 def test_scores_are_those_of_ruler(text, answers, match, wanted):
-    assert score(text, answers, match) == pytest.approx(wanted)
+    assert score_text(text, answers, match) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 19, 20])
 def test_wilsons_interval_has_the_two_shares_that_the_normal_test_just_allows(count):
     n, z = 20, 1.959963984540054
-    low, high = wilson(count / n, n)
+    low, high = compute_wilson_interval(count / n, n)
     assert 0 <= low <= count / n <= high <= 1
     for end in (low, high):
         if 0 < end < 1:  # (p̂ - p)² = z² p (1 - p) / n
@@ -169,8 +169,8 @@ def test_wilsons_interval_has_the_two_shares_that_the_normal_test_just_allows(co
 def test_the_grid_averages_scores_and_weighs_answer_tokens():
     base = {"task": "t", "length": 8, "asked_depth": 0.5, "token_accuracy": 0.5}
     rows = [{**base, "score": 1.0, "nats": 2.0, "tokens": 1}, {**base, "score": 0.5, "nats": 1.0, "tokens": 5}]
-    (cell,) = grid(rows)
+    (cell,) = summarize_grid(rows)
     assert (cell["task"], cell["length"], cell["depth"], cell["samples"]) == ("t", 8, 0.5, 2)
     assert cell["score"] == 0.75
     assert cell["loss"] == 0.5
-    assert (cell["low"], cell["high"]) == wilson(0.75, 2)
+    assert (cell["low"], cell["high"]) == compute_wilson_interval(0.75, 2)

@@ -9,22 +9,31 @@ from collections import Counter
 
 import pytest
 
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError, ConfigError, DataError
-from aptlab.evals.tasks import CommonWords, FrequentWords, Listed, Needle, PassKey, Questions, Samples, ruler
-from aptlab.evals.tasks.chance import Chance
-from aptlab.evals.tasks.counting import zeta
-from aptlab.evals.tasks.haystack import PIECE, weave
+from aptlab.evals.tasks import (
+    CommonWords,
+    FrequentWords,
+    ListedTexts,
+    NeedleTask,
+    PasskeyTask,
+    QuestionAnswering,
+    TaskSampler,
+    build_ruler_tasks,
+)
+from aptlab.evals.tasks.counting import compute_zeta
+from aptlab.evals.tasks.haystack import PIECE, insert_sentences
+from aptlab.evals.tasks.rng import KeyedRandom
 from tests.evals.making import BODIES, documents, tokenizer
 from tests.reference.ruler import solve
 
-TASKS = {**ruler(), "passkey": PassKey(), "needle": Needle(haystack="text")}
+TASKS = {**build_ruler_tasks(), "passkey": PasskeyTask(), "needle": NeedleTask(haystack="text")}
 KINDS = ["bytes", "bpe", "file"]
 
 
 @functools.cache
-def samples(name: str, kind: str, length: int, seed: int = 0) -> Samples:
-    return Samples(TASKS[name], tokenizer=tokenizer(kind), length=length, texts=documents(), seed=seed)
+def samples(name: str, kind: str, length: int, seed: int = 0) -> TaskSampler:
+    return TaskSampler(TASKS[name], tokenizer=tokenizer(kind), length=length, texts=documents(), seed=seed)
 
 
 def prompt(sample, kind: str) -> str:
@@ -32,12 +41,12 @@ def prompt(sample, kind: str) -> str:
 
 
 def test_ruler_has_the_published_tasks_with_the_published_numbers():
-    tasks = ruler()
+    tasks = build_ruler_tasks()
     assert list(tasks) == [
         *("niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3"),
         *("niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2"),
     ]
-    assert tasks["niah_single_1"] == Needle(name="niah_single_1", haystack="noise")
+    assert tasks["niah_single_1"] == NeedleTask(name="niah_single_1", haystack="noise")
     assert tasks["niah_multikey_1"].parameters()["keys"] == 4
     assert tasks["niah_multivalue"].parameters()["values"] == 4
     assert tasks["niah_multiquery"].parameters()["queries"] == 4
@@ -124,16 +133,16 @@ def test_other_depths_are_other_samples_and_a_seed_makes_others_yet():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_sample_depends_on_nothing_but_seed_task_length_depth_and_index(name):
-    made = Samples(TASKS[name], tokenizer=tokenizer("bytes"), length=600, texts=documents(), seed=4)
+    made = TaskSampler(TASKS[name], tokenizer=tokenizer("bytes"), length=600, texts=documents(), seed=4)
     late = [made.make(index) for index in range(3)][2]
-    assert Samples(TASKS[name], tokenizer=tokenizer("bytes"), length=600, texts=documents(), seed=4).make(2) == late
+    assert TaskSampler(TASKS[name], tokenizer=tokenizer("bytes"), length=600, texts=documents(), seed=4).make(2) == late
 
 
 def test_another_process_makes_the_same_sample():
     code = (
-        "from aptlab.data.tokenizers import Bytes; from aptlab.evals.tasks import Samples, ruler; "
+        "from aptlab.data.tokenizers import ByteTokenizer; from aptlab.evals.tasks import TaskSampler, build_ruler_tasks; "
         "import hashlib; digest = hashlib.sha256(); "
-        "[digest.update(bytes(Samples(t, tokenizer=Bytes(), length=900).make(1).tokens)) for t in ruler().values()]; "
+        "[digest.update(bytes(TaskSampler(t, tokenizer=ByteTokenizer(), length=900).make(1).tokens)) for t in build_ruler_tasks().values()]; "
         "print(digest.hexdigest())"
     )
     found = {
@@ -148,7 +157,7 @@ def test_another_process_makes_the_same_sample():
 def test_short_lengths_take_smaller_forms_and_long_ones_the_published_ones():
     assert samples("cwe", "bytes", 512).task == CommonWords(name="cwe", common=3, often=4, rarely=1)
     assert samples("cwe", "bytes", 8192).task == TASKS["cwe"]
-    short = Samples(TASKS["niah_multiquery"], tokenizer=tokenizer("bytes"), length=400, texts=documents())
+    short = TaskSampler(TASKS["niah_multiquery"], tokenizer=tokenizer("bytes"), length=400, texts=documents())
     assert short.task.parameters()["queries"] < 4
     assert samples("niah_multiquery", "bytes", 2048).task == TASKS["niah_multiquery"]
     assert samples("qa_2", "bytes", 512).task.parameters()["sentences"] < 3
@@ -161,21 +170,21 @@ def test_a_length_that_is_too_short_is_an_error_that_names_the_shortest():
         ConfigError,
         match=r"eval\.lengths: niah_multikey_3 needs at least \d+ tokens with this tokenizer, got 256; ask for longer",
     ):
-        Samples(TASKS["niah_multikey_3"], tokenizer=tokenizer("bytes"), length=256)
+        TaskSampler(TASKS["niah_multikey_3"], tokenizer=tokenizer("bytes"), length=256)
 
 
 def test_the_shortest_length_named_does():
     with pytest.raises(ConfigError) as error:
-        Samples(PassKey(), tokenizer=tokenizer("bytes"), length=64)
+        TaskSampler(PasskeyTask(), tokenizer=tokenizer("bytes"), length=64)
     need = int(str(error.value).split("at least ")[1].split()[0])
-    assert len(Samples(PassKey(), tokenizer=tokenizer("bytes"), length=need).make(0, 0.5).tokens) == need - 10
+    assert len(TaskSampler(PasskeyTask(), tokenizer=tokenizer("bytes"), length=need).make(0, 0.5).tokens) == need - 10
 
 
 def test_the_published_budget_is_taken_and_an_answer_that_does_not_fit_in_it_is_an_error():
-    made = Samples(PassKey(), tokenizer=tokenizer("bytes"), length=600, budget="published")
+    made = TaskSampler(PasskeyTask(), tokenizer=tokenizer("bytes"), length=600, budget="published")
     assert made.budget == 32
     assert len(made.make(0).tokens) == 568
-    long = Samples(TASKS["vt"], tokenizer=tokenizer("bytes"), length=600, budget="published")
+    long = TaskSampler(TASKS["vt"], tokenizer=tokenizer("bytes"), length=600, budget="published")
     with pytest.raises(AptlabError, match=r"vt: no prompt of exactly 570 tokens whose answer has at most 30 tokens"):
         long.make(0)
 
@@ -189,7 +198,7 @@ def test_common_words_come_as_often_as_they_should():
 
 
 def test_frequent_words_follow_the_law():
-    assert zeta(2.0) == pytest.approx(1.6449340668482264, abs=1e-12)
+    assert compute_zeta(2.0) == pytest.approx(1.6449340668482264, abs=1e-12)
     counts = FrequentWords(name="fwe").counts(1000)
     assert counts[:4] == [607, 151, 67, 37]
     assert counts[4] == 24
@@ -197,7 +206,7 @@ def test_frequent_words_follow_the_law():
 
 
 def test_words_of_one_kind_never_contain_each_other():
-    chance = Chance("words")
+    chance = KeyedRandom("words")
     for draw, size in (("word", 6), ("key", 9), ("variable", 5), ("number", 7), ("uuid", 36)):
         made = chance.distinct(200, draw)
         assert {len(word) for word in made} == {size}
@@ -213,20 +222,20 @@ def test_pieces_put_together_are_the_text_again():
 
 def test_sentences_are_put_between_units_at_their_depths():
     units = ["a. ", "b. ", "c.\n", "d. "]
-    assert weave(units, ["X", "Y"], [1.0, 0.0]) == "Y a. b. c.\nd. X"
-    assert weave(units, ["X"], [0.75]) == "a. b. c.\nX\nd."
-    assert weave(units, ["2", "1"], [0.55, 0.45]) == "a. b. 1 2 c.\nd."
+    assert insert_sentences(units, ["X", "Y"], [1.0, 0.0]) == "Y a. b. c.\nd. X"
+    assert insert_sentences(units, ["X"], [0.75]) == "a. b. c.\nX\nd."
+    assert insert_sentences(units, ["2", "1"], [0.55, 0.45]) == "a. b. 1 2 c.\nd."
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Needle(keys=0), r"Needle\.keys must be a finite number >= 1, got 0"),
-        (lambda: Needle(values=2, queries=2), r"one question asks for several values or for several keys; set one"),
+        (lambda: NeedleTask(keys=0), r"NeedleTask\.keys must be a finite number >= 1, got 0"),
+        (lambda: NeedleTask(values=2, queries=2), r"one question asks for several values or for several keys; set one"),
         (lambda: CommonWords(name="cwe", often=2, rarely=2), r"often=2 must be more than rarely=2"),
         (lambda: FrequentWords(name="fwe", alpha=1.0), r"alpha=1\.0 must be above 1, or the frequencies have no sum"),
-        (lambda: Questions(sentences=-1), r"Questions\.sentences must be"),
-        (lambda: Listed(["", " \n"]), r"there is no local text to hide a needle in; use another data"),
+        (lambda: QuestionAnswering(sentences=-1), r"QuestionAnswering\.sentences must be"),
+        (lambda: ListedTexts(["", " \n"]), r"there is no local text to hide a needle in; use another data"),
     ],
 )
 def test_wrong_values_are_refused(make, message):
@@ -235,15 +244,15 @@ def test_wrong_values_are_refused(make, message):
 
 
 def test_making_samples_loads_no_torch():
-    code = "import sys, aptlab.evals.tasks as t; from aptlab.data.tokenizers import Bytes; "
-    code += "t.Samples(t.PassKey(), tokenizer=Bytes(), length=300).make(0); assert 'torch' not in sys.modules"
+    code = "import sys, aptlab.evals.tasks as t; from aptlab.data.tokenizers import ByteTokenizer; "
+    code += "t.TaskSampler(t.PasskeyTask(), tokenizer=ByteTokenizer(), length=300).make(0); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_tokenizer_that_loses_the_answer_is_refused():
-    class Deaf(Bytes):
+    class Deaf(ByteTokenizer):
         def decode(self, ids):
             return super().decode(ids).translate(str.maketrans("", "", "0123456789"))
 
     with pytest.raises(AptlabError, match=r"passkey: the tokenizer reads the answer '\d{5}' back as ' ', so nothing"):
-        Samples(PassKey(), tokenizer=Deaf(), length=400).make(0)
+        TaskSampler(PasskeyTask(), tokenizer=Deaf(), length=400).make(0)

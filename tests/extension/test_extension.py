@@ -37,7 +37,7 @@ def installed(tmp_path, monkeypatch) -> Path:
     return site
 
 
-def mine(name: str = "mine", target: str = "aptlab.nn.rope.Standard") -> None:
+def mine(name: str = "mine", target: str = "aptlab.nn.positions.rope.Standard") -> None:
     Path("conf/rope").mkdir(parents=True, exist_ok=True)
     Path(f"conf/rope/{name}.yaml").write_text(f"# My own rule.\n_target_: {target}\nbase: 500.0\n")
 

@@ -20,16 +20,16 @@ from aptlab.callbacks.guard import NonFiniteGuard
 from aptlab.callbacks.monitor import Monitor
 from aptlab.callbacks.seeding import StatelessSeed
 from aptlab.callbacks.stop import GracefulStop
-from aptlab.checkpoint import AtomicIO, find, load_checkpoint
+from aptlab.checkpoint import AtomicIO, find_checkpoint, load_checkpoint
 from aptlab.data.module import TextData
-from aptlab.data.sources import Files
-from aptlab.data.split import Split
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.sources import TextFiles
+from aptlab.data.store.split import Split
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.models import Decoder
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rope import Standard
+from aptlab.nn.positions.rope import Standard
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import MemorySmooth, Plain
 from aptlab.optim import AdamW, Cosine
@@ -69,8 +69,8 @@ class Run:
         net = Decoder(SHAPE, vocab=260, rope=Standard(), smooth=self.smooth, **parts)
         task = LanguageTask(net, optim=AdamW(lr=1e-2), schedule=Cosine())
         data = TextData(
-            Files(files=str(corpus(self.folder.parent / "corpus") / "*.txt")),
-            tokenizer=Bytes(), context=16, batch=4, seed=3, split=Split(0.2), val_batches=2,
+            TextFiles(files=str(corpus(self.folder.parent / "corpus") / "*.txt")),
+            tokenizer=ByteTokenizer(), context=16, batch=4, seed=3, split=Split(0.2), val_batches=2,
             cache=str(self.folder.parent / "cache"),
         )  # fmt: skip
         seen = Seen()
@@ -106,7 +106,7 @@ class Run:
         return SmoothMemory(every=None)
 
     def last(self) -> Path:
-        return find(self.folder)
+        return find_checkpoint(self.folder)
 
     def resume(self) -> Outcome:
         return self.train(self.last())
@@ -136,7 +136,7 @@ class Run:
         if pid == 0:
             code = 70
             try:
-                faults.reset()
+                faults.reset_faults()
                 if break_at:
                     os.environ[faults.VARIABLE] = break_at
                 if do:

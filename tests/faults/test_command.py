@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.checkpoint import find, read_manifest
+from aptlab.checkpoint import find_checkpoint, read_manifest
 from tests.faults.parts import differences, file_state
 
 pytestmark = pytest.mark.slow
@@ -25,12 +25,12 @@ def test_killed_stopped_damaged_and_resumed(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert train(*ARGS, f"run_dir={whole}").returncode == 0
     assert train(*ARGS, f"run_dir={run}", fault="train.batch:5").returncode == -9
-    assert read_manifest(find(run)).step == 3
+    assert read_manifest(find_checkpoint(run)).step == 3
     stopped = train(f"ckpt={run}", fault="val.batch:2:TERM")
     assert stopped.returncode == 143
     assert f"stopped by SIGTERM at step 5; continue with: aptlab train ckpt={run}" in stopped.stderr + stopped.stdout
     assert "Traceback" not in stopped.stderr
-    newest = find(run)
+    newest = find_checkpoint(run)
     newest.write_bytes(newest.read_bytes()[:-1])
     refused = train(f"ckpt={newest}")
     assert refused.returncode == 2
@@ -39,12 +39,12 @@ def test_killed_stopped_damaged_and_resumed(tmp_path):
     last = train(f"ckpt={run}")
     assert last.returncode == 0
     assert "passed over a checkpoint" in last.stderr + last.stdout
-    assert differences(file_state(find(run)), file_state(find(whole))) == []
+    assert differences(file_state(find_checkpoint(run)), file_state(find_checkpoint(whole))) == []
     assert columns(run) == columns(whole)
 
 
 def columns(run: Path) -> list[list[str | None]]:
-    from aptlab.runs import Table
+    from aptlab.runs import MetricsTable
 
     names = ("step", "epoch", "train/loss", "val/loss", "lr", "grad_norm")
-    return [[row.get(name) for name in names] for row in Table.read(run / "metrics.csv").rows.values()]
+    return [[row.get(name) for name in names] for row in MetricsTable.read(run / "metrics.csv").rows.values()]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.checkpoint import find, is_valid
-from aptlab.checkpoint.search import steps_in
+from aptlab.checkpoint import find_checkpoint, is_valid
+from aptlab.checkpoint.find import list_checkpoints
 from tests.faults.parts import Run, differences, file_state
 
 POINTS = ["begin", "mid_write", "after_write", "after_fsync", "after_rename", "after_manifest", "after_prune"]
@@ -25,7 +25,7 @@ def campaign(whole, folder: Path, points, saves) -> int:
             code = run.in_child(f"save.{point}:{nth}")
             assert code == 137, f"the fault save.{point}:{nth} was not reached"
             tries += 1
-            for path in steps_in(run.folder / "checkpoints"):
+            for path in list_checkpoints(run.folder / "checkpoints"):
                 assert is_valid(path, deep=True) or not path.with_suffix(".json").exists(), f"{path} looks complete"
             assert run.in_child(ckpt=run.last() if has_valid(run) else None) == 0
             assert differences(file_state(run.last()), whole) == []
@@ -36,7 +36,7 @@ def campaign(whole, folder: Path, points, saves) -> int:
 
 
 def has_valid(run: Run) -> bool:
-    return any(is_valid(path) for path in steps_in(run.folder / "checkpoints"))
+    return any(is_valid(path) for path in list_checkpoints(run.folder / "checkpoints"))
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_50_kills_inside_save_with_tmpdir_on_another_file_system(whole, tmp_path
 def test_damaged_files_are_passed_over_when_resuming(whole, tmp_path):
     run = Run(tmp_path / "run", every=1, steps=10, val=5)
     assert run.in_child("train.batch:9") == 137
-    newest = find(run.folder)
+    newest = find_checkpoint(run.folder)
     newest.write_bytes(newest.read_bytes()[:-7])
-    before = find(run.folder)
+    before = find_checkpoint(run.folder)
     assert before.name == "step-00000007.ckpt"
     assert differences(run.train(before).state(), whole) == []

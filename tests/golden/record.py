@@ -41,9 +41,9 @@ def losses(overrides: list[str], folder: Path) -> list[float]:
     """The training loss of each of ten steps, through the parts that the train command builds."""
     from lightning.pytorch import Callback
 
-    from aptlab.commands.training.plan import plan
-    from aptlab.commands.training.session import assemble
     from aptlab.config import build
+    from aptlab.train.assemble import assemble_parts
+    from aptlab.train.plan import plan_training
 
     class Losses(Callback):
         """Keeps the loss of every step."""
@@ -55,8 +55,8 @@ def losses(overrides: list[str], folder: Path) -> list[float]:
 
     file = folder / "text.jsonl"
     file.write_text(text())
-    made = plan([*SETTINGS, f"data.files='{file}'", f"data.cache='{folder / 'cache'}'", *overrides])
-    parts, kept = assemble(made), Losses()
+    made = plan_training([*SETTINGS, f"data.files='{file}'", f"data.cache='{folder / 'cache'}'", *overrides])
+    parts, kept = assemble_parts(made), Losses()
     kept.seen = []
     nodes = made.config.cfg.callbacks
     callbacks = [kept, *(build(nodes[name]) for name in ("monitor", "smooth_memory", "seed"))]

@@ -10,8 +10,8 @@ import torch
 from tests.helpers import SHAPE, VOCAB, Rows, decoder, task, trainer
 
 from aptlab.device import Auto, Cuda, resolve_precision
-from aptlab.nn.rope import YaRN
-from aptlab.ops.rotary import rotate, rotate_reference
+from aptlab.nn.positions.rope import YaRN
+from aptlab.ops.rotary import rotate_pairs, rotate_pairs_reference
 from aptlab.optim import AdamW8bit
 
 pytestmark = [
@@ -49,8 +49,8 @@ def test_rotary_tables_follow_the_device_and_stay_float32(tokens):
 def test_rotation_on_the_device_equals_float64(dtype):
     x = torch.randn(2, 3, 50, 64, device="cuda").to(dtype)
     angle = torch.rand(1, 1, 50, 32, device="cuda") * 6.28
-    expected = rotate_reference(x.double(), angle.double().cos(), angle.double().sin())
-    got = rotate(x, angle.cos(), angle.sin())
+    expected = rotate_pairs_reference(x.double(), angle.double().cos(), angle.double().sin())
+    got = rotate_pairs(x, angle.cos(), angle.sin())
     assert got.dtype == dtype
     bound = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}[dtype]
     assert (got.double() - expected).abs().max() < bound

@@ -7,9 +7,9 @@ import torch
 from tests.ops.kernel_cases import LAYOUTS, check, main, tables_of, theta_of, units
 
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.rope import IRope, Standard, YaRN
-from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_, rotate_heads_reference
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.nn.positions.rope import IRope, Standard, YaRN
+from aptlab.ops.rotary_heads import HeadNorm, RotationArgs, rotate_heads, rotate_heads_, rotate_heads_reference
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,8 +31,8 @@ def test_gradients_are_right_where_a_program_takes_several_tokens_and_tiles(size
 
 def test_gradients_of_the_norms_weights_are_the_same_twice():
     weight = torch.rand(2, 128, device="cuda", requires_grad=True)
-    turn = Turn(
-        torch.arange(3000, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, norm=Norm(weight, 1e-6, "before")
+    turn = RotationArgs(
+        torch.arange(3000, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, norm=HeadNorm(weight, 1e-6, "before")
     )
     x = torch.randn(1, 40, 3000, 128, device="cuda", dtype=torch.bfloat16)
     one, two = (torch.autograd.grad(rotate_heads(x, turn).float().square().sum(), weight)[0] for _ in range(2))
@@ -43,10 +43,10 @@ def test_strided_positions_and_scales_are_read_where_they_lie():
     x = torch.randn(2, 6, 9, 64, device="cuda", dtype=torch.bfloat16)
     positions = torch.randint(0, 9_000_000, (9, 2), device="cuda").t()
     scale = torch.rand(9, 1, device="cuda").t()
-    turn = Turn(positions, tables_of(32).cuda(), queries=4, scale=scale, theta=theta_of(32).cuda())
+    turn = RotationArgs(positions, tables_of(32).cuda(), queries=4, scale=scale, theta=theta_of(32).cuda())
     wanted = rotate_heads_reference(x.double(), turn)
     assert units(rotate_heads(x, turn), wanted, torch.bfloat16) <= 1
-    one = Turn(positions[:1, :1].expand(1, 9), turn.tables, queries=4)
+    one = RotationArgs(positions[:1, :1].expand(1, 9), turn.tables, queries=4)
     assert units(rotate_heads(x, one), rotate_heads_reference(x.double(), one), torch.bfloat16) <= 1
 
 
@@ -55,14 +55,14 @@ def test_offsets_beyond_32_bits_are_right():
     memory = torch.zeros(2**31 + 4 * 3 * 64, dtype=torch.bfloat16, device="cuda")
     x = memory.as_strided((2, 3, 4, 64), (2**31, 64, 3 * 64, 1))
     x.copy_(torch.randn(2, 3, 4, 64, device="cuda"))
-    turn = Turn(torch.arange(4, device="cuda").unsqueeze(0) + 9_000_000, tables_of(32).cuda(), queries=2)
+    turn = RotationArgs(torch.arange(4, device="cuda").unsqueeze(0) + 9_000_000, tables_of(32).cuda(), queries=2)
     wanted = rotate_heads_reference(x.double(), turn)
     assert units(rotate_heads(x, turn), wanted, torch.bfloat16) <= 1
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_the_op_compiles_as_one_graph_with_gradients(layout):
-    turn = Turn(torch.arange(50, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=4, layout=layout)
+    turn = RotationArgs(torch.arange(50, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=4, layout=layout)
     x = torch.randn(2, 50, 8, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
 
     def loss(x):
@@ -78,8 +78,8 @@ def test_the_op_compiles_as_one_graph_with_gradients(layout):
 @pytest.mark.parametrize("where", [None, "before", "after"])
 def test_heads_are_written_over_with_the_same_numbers(layout, where):
     whole = torch.randn(2, 1300, 48, 128, device="cuda", dtype=torch.bfloat16)
-    norm = None if where is None else Norm(None, 1e-6, where)
-    turn = Turn(torch.arange(1300, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, layout, norm)
+    norm = None if where is None else HeadNorm(None, 1e-6, where)
+    turn = RotationArgs(torch.arange(1300, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, layout, norm)
     x, values = whole.transpose(1, 2)[:, :40], whole[:, :, 40:].clone()
     wanted = rotate_heads(x, turn)
     assert rotate_heads_(x, turn) is x
@@ -91,14 +91,14 @@ def test_a_gradient_that_needs_what_was_written_over_is_refused():
     x = torch.randn(1, 4, 9, 64, device="cuda", requires_grad=True)
     y = x * 2
     loss = y.square().sum()
-    rotate_heads_(y, Turn(torch.arange(9, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=3))
+    rotate_heads_(y, RotationArgs(torch.arange(9, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=3))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
 
 def test_a_hook_sees_queries_and_keys_as_they_were_projected():
-    net = tiny_decoder(rope=Standard()).cuda()
-    tokens, seen = random_tokens(1, 40).cuda(), []
+    net = make_tiny_decoder(rope=Standard()).cuda()
+    tokens, seen = make_random_tokens(1, 40).cuda(), []
     linear = net.blocks[0].attention.qkv
     with torch.no_grad():
         plain = net(tokens).logits
@@ -115,9 +115,9 @@ def test_a_hook_sees_queries_and_keys_as_they_were_projected():
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_models_train_with_the_gradients_of_the_reference(rule, qk_norm):
     def grads(device):
-        net = tiny_decoder(rope=rule, gain=2.0, attention=lambda *a, **k: FullAttention(*a, qk_norm=qk_norm, **k))
+        net = make_tiny_decoder(rope=rule, gain=2.0, attention=lambda *a, **k: FullAttention(*a, qk_norm=qk_norm, **k))
         net = net.to(device)
-        net(random_tokens(2, 40).to(device)).logits.float().logsumexp(-1).sum().backward()
+        net(make_random_tokens(2, 40).to(device)).logits.float().logsumexp(-1).sum().backward()
         return {name: weight.grad.cpu() for name, weight in net.named_parameters() if weight.grad is not None}
 
     host, device = grads("cpu"), grads("cuda")

@@ -13,7 +13,7 @@ import torch
 from tests.callbacks.test_guard import Poison, equal, fit
 
 from aptlab.callbacks.guard import NonFiniteGuard
-from aptlab.checkpoint import find, load_checkpoint
+from aptlab.checkpoint import find_checkpoint, load_checkpoint
 from aptlab.errors import TrainingError
 
 pytestmark = [
@@ -46,7 +46,7 @@ def aptlab(*args: str, fault: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(find(run))["state_dict"]
+    return load_checkpoint(find_checkpoint(run))["state_dict"]
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path):

@@ -9,7 +9,7 @@ import torch
 from aptlab.errors import AptlabError
 from aptlab.loggers import CSVMetrics
 from aptlab.loggers import metrics as module
-from aptlab.runs import Table
+from aptlab.runs import MetricsTable
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_values_of_one_step_share_a_row(tmp_path, path):
 def test_numbers_read_back_exactly(tmp_path, path):
     values = [0.1 + 0.2, 1e-300, float("inf"), -0.0, 123456789.0]
     logged(tmp_path, [(i, {"x": value}) for i, value in enumerate(values)])
-    read = Table.read(path).numbers()["x"]
+    read = MetricsTable.read(path).numbers()["x"]
     assert [repr(value) for value in read] == [repr(value) for value in values]
 
 
@@ -44,7 +44,7 @@ def test_a_new_column_rewrites_the_file(tmp_path, path):
 
 def test_a_late_value_joins_its_step(tmp_path, path):
     logged(tmp_path, [(1, {"loss": 2.5}), (3, {"loss": 2.0}), (1, {"loss": 9.0}), (2, {"loss": 1.0})])
-    assert Table.read(path).numbers()["loss"] == [9.0, 1.0, 2.0]
+    assert MetricsTable.read(path).numbers()["loss"] == [9.0, 1.0, 2.0]
 
 
 def test_resume_drops_later_rows_and_goes_on(tmp_path, path):
@@ -54,7 +54,7 @@ def test_resume_drops_later_rows_and_goes_on(tmp_path, path):
     again.log_metrics({"loss": 50.0}, 5)
     again.log_metrics({"grad": 1.0}, 5)
     again.finalize("success")
-    table = Table.read(path).numbers()
+    table = MetricsTable.read(path).numbers()
     assert table["step"] == [1, 2, 3, 4, 5]
     assert table["loss"] == [1, 2, 3, 4, 50]
 
@@ -68,18 +68,18 @@ def test_resume_of_the_same_logger_and_without_a_file(tmp_path, path):
     logger.resume(1)
     logger.log_metrics({"loss": 3.0}, 2)
     logger.finalize("success")
-    assert Table.read(path).numbers()["loss"] == [1.0, 3.0]
+    assert MetricsTable.read(path).numbers()["loss"] == [1.0, 3.0]
 
 
 def test_any_cut_of_the_file_is_repaired_at_open(tmp_path, path, caplog):
     logged(tmp_path, [(step, {"loss": step / 3, "lr": 0.1}) for step in range(1, 12)])
     whole = path.read_bytes()
-    rows = list(Table.read(path).rows.values())
+    rows = list(MetricsTable.read(path).rows.values())
     for cut in random.Random(0).sample(range(len(whole)), 60):
         path.write_bytes(whole[:cut])
         with caplog.at_level(logging.ERROR):
             logged(tmp_path, [(100, {"loss": 1.0})])
-        table = Table.read(path)
+        table = MetricsTable.read(path)
         assert table.problems == []
         left = list(table.rows.values())
         assert left[:-1] == rows[: len(left) - 1]
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_table_is_kept_aside(tmp_path, path):
     path.write_text("my notes\n")
     logged(tmp_path, [(1, {"loss": 1.0})])
     assert (tmp_path / "metrics-damaged.csv").read_text() == "my notes\n"
-    assert Table.read(path).numbers()["loss"] == [1.0]
+    assert MetricsTable.read(path).numbers()["loss"] == [1.0]
 
 
 def test_rows_reach_the_file_within_a_second(tmp_path, path, monkeypatch):
@@ -108,10 +108,10 @@ def test_rows_reach_the_file_within_a_second(tmp_path, path, monkeypatch):
     logger = CSVMetrics(tmp_path)
     logger.log_metrics({"loss": 1.0}, 1)
     logger.log_metrics({"loss": 2.0}, 2)
-    assert len(Table.read(path).rows) == 1
+    assert len(MetricsTable.read(path).rows) == 1
     clock[0] = 1.0
     logger.log_metrics({"loss": 3.0}, 3)
-    assert len(Table.read(path).rows) == 3
+    assert len(MetricsTable.read(path).rows) == 3
 
 
 def test_a_full_disk_costs_one_warning_and_no_row(tmp_path, path, caplog):
@@ -136,7 +136,7 @@ def test_a_full_disk_costs_one_warning_and_no_row(tmp_path, path, caplog):
     assert "No space left on device; metrics wait in memory" in caplog.text
     logger._file = logger._file.file
     logger.finalize("success")
-    assert Table.read(path).numbers()["loss"] == [1, 2, 3, 4, 5]
+    assert MetricsTable.read(path).numbers()["loss"] == [1, 2, 3, 4, 5]
 
 
 def test_a_value_that_is_no_number_is_left_out_with_a_warning(tmp_path, path, caplog):

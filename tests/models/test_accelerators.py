@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from aptlab.config import build, compose
-from aptlab.config.places import library
+from aptlab.config.search_path import read_option_index
 
 GROUPS = ("rope", "bias", "embed", "attention")
-OPTIONS = [(group, option) for group in GROUPS for option in sorted(library().groups[group])]
+OPTIONS = [(group, option) for group in GROUPS for option in sorted(read_option_index().groups[group])]
 WIDE = {"dynamic", "learnable", "mixed2d"}  # frequencies that change: angles are products in float64
 TOKENS, VOCAB = 48, 61
 

@@ -13,14 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from aptlab.config import build, compose
-from aptlab.models.cost import by_part, cost
-from aptlab.nn.attention import FullAttention
-from aptlab.nn.bias import CoPE
-from aptlab.nn.linear import LinearAttention
-from aptlab.nn.place import Beside
-from aptlab.nn.reach import Sliding, seen
-from aptlab.nn.rope import IRope, PerLayer, Standard
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.models.cost import count_part_parameters, estimate_cost
+from aptlab.nn.attention import FullAttention, LinearAttention
+from aptlab.nn.positions.bias import CoPE
+from aptlab.nn.positions.layer import Positions
+from aptlab.nn.positions.rope import IRope, PerLayer, Standard
+from aptlab.nn.window import SlidingWindow, mean_visible_keys
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from aptlab.testing.tiny import SHAPE
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -33,14 +32,14 @@ MORE = ["attention.qk_norm=true", "attention.bias=true", "attention.sinks=true",
 def test_the_parts_are_all_parameters(option):
     config = compose("train", ["size=debug", "context=32", "vocab=61", option])
     net = build(config.resolved()["model"])
-    assert sum(size for _, size in by_part(net)) == sum(weight.numel() for weight in net.parameters())
-    assert "other" not in dict(by_part(net))
+    assert sum(size for _, size in count_part_parameters(net)) == sum(weight.numel() for weight in net.parameters())
+    assert "other" not in dict(count_part_parameters(net))
 
 
 def test_parts_beside_the_blocks_are_named():
     words = ["size=debug", "context=32", "vocab=61", "rope=learnable", "bias=learned", "embed=learned"]
     net = build(compose("train", words).resolved()["model"])
-    found = dict(by_part(net))
+    found = dict(count_part_parameters(net))
     assert found["rope"] == sum(weight.numel() for weight in net.rotaries.parameters()) > 0
     assert found["bias"] == sum(weight.numel() for weight in net.biases.parameters()) > 0
     assert found["positions"] == 32 * net.shape.dim
@@ -48,9 +47,9 @@ def test_parts_beside_the_blocks_are_named():
 
 
 def test_a_part_that_nobody_named_is_other():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     net.extra = nn.Linear(3, 5)
-    assert by_part(net)[-1] == ("other", 20)
+    assert count_part_parameters(net)[-1] == ("other", 20)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 24, 25])
@@ -61,21 +60,23 @@ def test_seen_keys_are_those_of_a_loop(tokens, window, chunk):
         return n <= m and m - n < (window or tokens) and m // (chunk or tokens) == n // (chunk or tokens)
 
     pairs = sum(sees(m, n) for m in range(tokens) for n in range(tokens))
-    assert seen(tokens, window=window, chunk=chunk) == pairs / tokens
+    assert mean_visible_keys(tokens, window=window, chunk=chunk) == pairs / tokens
 
 
 def attention_of(tokens: int, **parts: Any) -> float:
     """FLOPs per token and head dim of all layers, without matrices."""
-    price = cost(tiny_decoder(**parts), tokens)
+    price = estimate_cost(make_tiny_decoder(**parts), tokens)
     return (price.forward - 2 * price.matmul) / (SHAPE.heads * SHAPE.head_sizes()[2])
 
 
 def test_windows_and_blocks_count_what_they_see():
     assert attention_of(24) == 3 * 4 * 12.5
-    sliding = partial(FullAttention, reach=Sliding(window=5, full_every=3))
-    assert attention_of(24, attention=sliding) == pytest.approx(4 * (2 * seen(24, window=5) + 12.5), abs=0.02)
+    sliding = partial(FullAttention, reach=SlidingWindow(window=5, full_every=3))
+    assert attention_of(24, attention=sliding) == pytest.approx(
+        4 * (2 * mean_visible_keys(24, window=5) + 12.5), abs=0.02
+    )
     assert attention_of(24, rope=IRope(interval=3, chunk=7)) == pytest.approx(
-        4 * (2 * seen(24, chunk=7) + 12.5), abs=0.02
+        4 * (2 * mean_visible_keys(24, chunk=7) + 12.5), abs=0.02
     )
     rules = PerLayer(rules=(Standard(base=100.0), Standard()))
     assert attention_of(24, rope=rules) == attention_of(24)
@@ -92,37 +93,37 @@ def test_linear_attention_costs_the_same_at_any_length(form):
 def test_linear_attention_takes_the_products_that_torch_counts(form):
     """But for pairs that the mask drops: torch multiplies all of a chunk, and of those half are counted."""
     tokens, chunk, heads = 32, 8, SHAPE.heads
-    net = tiny_decoder(attention=partial(LinearAttention, form=form, chunk=chunk))
+    net = make_tiny_decoder(attention=partial(LinearAttention, form=form, chunk=chunk))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(random_tokens(1, tokens))
+        net(make_random_tokens(1, tokens))
     dims = SHAPE.head_sizes()[2]
     sizes = [(dims, dims), (dims, 1)] if form == "numerator" else [(3 * dims, dims + 1)]
     dropped = SHAPE.depth * 2 * heads * sum(features + values for features, values in sizes) * (chunk - 1) / 2
-    assert counter.get_total_flops() / tokens == cost(net, tokens).forward + dropped
+    assert counter.get_total_flops() / tokens == estimate_cost(net, tokens).forward + dropped
 
 
 def test_full_attention_takes_the_products_that_torch_counts():
     tokens = 24
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        net(random_tokens(1, tokens))
+        net(make_random_tokens(1, tokens))
     dropped = 3 * 4 * SHAPE.heads * SHAPE.head_sizes()[2] * (tokens - 1) / 2
-    assert counter.get_total_flops() / tokens == cost(net, tokens).forward + dropped
+    assert counter.get_total_flops() / tokens == estimate_cost(net, tokens).forward + dropped
 
 
 def test_cope_takes_the_products_that_torch_counts():
     tokens = 24
-    net = tiny_decoder(beside=Beside(bias=partial(CoPE, max_pos=5)))
+    net = make_tiny_decoder(beside=Positions(bias=partial(CoPE, max_pos=5)))
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        net(random_tokens(1, tokens))
+        net(make_random_tokens(1, tokens))
     dropped = 3 * 6 * SHAPE.heads * SHAPE.head_sizes()[2] * (tokens - 1) / 2
-    assert counter.get_total_flops() / tokens == cost(net, tokens).forward + dropped
-    assert cost(net, tokens).forward > cost(tiny_decoder(), tokens).forward
+    assert counter.get_total_flops() / tokens == estimate_cost(net, tokens).forward + dropped
+    assert estimate_cost(net, tokens).forward > estimate_cost(make_tiny_decoder(), tokens).forward
 
 
 def test_an_attention_that_does_not_say_counts_as_causal():
-    net = tiny_decoder()
-    wanted = cost(net, 24)
+    net = make_tiny_decoder()
+    wanted = estimate_cost(net, 24)
 
     class Foreign(nn.Module):
         """An attention of another package."""
@@ -131,4 +132,4 @@ def test_an_attention_that_does_not_say_counts_as_causal():
         foreign = Foreign()
         foreign.qkv, foreign.out = block.attention.qkv, block.attention.out
         block.attention = foreign
-    assert cost(net, 24) == wanted
+    assert estimate_cost(net, 24) == wanted

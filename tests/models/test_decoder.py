@@ -10,11 +10,11 @@ from aptlab.errors import AptlabError
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import GELU, SwiGLU
 from aptlab.nn.norm import LayerNorm
-from aptlab.nn.rope import NTK, Linear, Llama3, NoRope, Standard, YaRN
-from aptlab.nn.rotary import LONGEST
+from aptlab.nn.positions.rope import NTK, Linear, Llama3, NoRope, Standard, YaRN
+from aptlab.nn.positions.rotary import LONGEST
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Gate, LeftSpin, LeftSpinSeed, MemorySmooth, Plain
-from aptlab.testing import decode, random_tokens, tiny_decoder
+from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
 from tests.reference.decoder import decoder as reference
 
 ROPES = {
@@ -64,14 +64,14 @@ def remember(net):
 @smooths
 @pytest.mark.parametrize("chunks", [[1], [9, 1], [5, 7, 1, 3]], ids=str)
 def test_cached_decoding_is_the_full_forward(rope, smooth, chunks):
-    net, tokens = remember(tiny_decoder(rope=rope, smooth=smooth)), random_tokens(2, 22)
-    assert differ(decode(net, tokens, chunks), net(tokens).logits) < EXACT
+    net, tokens = remember(make_tiny_decoder(rope=rope, smooth=smooth)), make_random_tokens(2, 22)
+    assert differ(decode_in_chunks(net, tokens, chunks), net(tokens).logits) < EXACT
 
 
 @ropes
 @smooths
 def test_a_row_is_the_same_alone_and_in_a_batch(rope, smooth):
-    net, tokens = remember(tiny_decoder(rope=rope, smooth=smooth)), random_tokens(3, 17)
+    net, tokens = remember(make_tiny_decoder(rope=rope, smooth=smooth)), make_random_tokens(3, 17)
     together = net(tokens).logits
     for row in range(3):
         assert differ(net(tokens[row : row + 1]).logits, together[row : row + 1]) < EXACT
@@ -80,8 +80,8 @@ def test_a_row_is_the_same_alone_and_in_a_batch(rope, smooth):
 @ropes
 @smooths
 def test_left_padding_changes_nothing(rope, smooth):
-    net, tokens, pad = remember(tiny_decoder(rope=rope, smooth=smooth)), random_tokens(1, 12), 5
-    padded = torch.cat((random_tokens(1, pad, seed=9), tokens), dim=1)
+    net, tokens, pad = remember(make_tiny_decoder(rope=rope, smooth=smooth)), make_random_tokens(1, 12), 5
+    padded = torch.cat((make_random_tokens(1, pad, seed=9), tokens), dim=1)
     places = torch.arange(pad + 12).unsqueeze(0)
     segments, positions = (places >= pad).long(), (places - pad).clamp_min(0)
     alone = net(tokens).logits
@@ -97,8 +97,8 @@ def test_left_padding_changes_nothing(rope, smooth):
 @ropes
 @smooths
 def test_packed_documents_are_the_same_as_separate_ones(rope, smooth):
-    net, lengths = remember(tiny_decoder(rope=rope, smooth=smooth)), (5, 1, 8)
-    documents = [random_tokens(1, n, seed=n) for n in lengths]
+    net, lengths = remember(make_tiny_decoder(rope=rope, smooth=smooth)), (5, 1, 8)
+    documents = [make_random_tokens(1, n, seed=n) for n in lengths]
     segments = torch.cat([torch.full((1, n), i + 1) for i, n in enumerate(lengths)], dim=1)
     positions = torch.cat([torch.arange(n).unsqueeze(0) for n in lengths], dim=1)
     packed = net(torch.cat(documents, dim=1), positions=positions, segments=segments).logits
@@ -107,7 +107,7 @@ def test_packed_documents_are_the_same_as_separate_ones(rope, smooth):
 
 @smooths
 def test_a_later_token_changes_nothing_before_it(smooth):
-    net, tokens = remember(tiny_decoder(smooth=smooth)), random_tokens(2, 16)
+    net, tokens = remember(make_tiny_decoder(smooth=smooth)), make_random_tokens(2, 16)
     other = tokens.clone()
     other[:, 9:] = (other[:, 9:] + 7) % 61
     one, two = net(tokens).logits, net(other).logits
@@ -117,7 +117,7 @@ def test_a_later_token_changes_nothing_before_it(smooth):
 
 @ropes
 def test_logits_depend_on_distances_not_on_places(rope):
-    net, tokens = tiny_decoder(rope=rope), random_tokens(1, 12)
+    net, tokens = make_tiny_decoder(rope=rope), make_random_tokens(1, 12)
     places = torch.arange(12).unsqueeze(0)
     here = net(tokens).logits
     for shift in (1, 5000, 131_072, 9_000_000):
@@ -127,7 +127,7 @@ def test_logits_depend_on_distances_not_on_places(rope):
 @ropes
 def test_order_matters(rope):
     """A change of an early token's place reaches the last logits; without rotary positions the causal mask does it."""
-    net, tokens = tiny_decoder(rope=rope), random_tokens(1, 12)
+    net, tokens = make_tiny_decoder(rope=rope), make_random_tokens(1, 12)
     swapped = tokens[:, [1, 0, *range(2, 12)]]
     assert differ(net(swapped).logits[:, -1:], net(tokens).logits[:, -1:]) > 1e-3
 
@@ -143,8 +143,8 @@ def test_the_module_is_the_float64_reference(option, qk_norm, dtype, tolerance):
         "ffn": partial(SwiGLU, bias=True),
         "tied": False,
     }
-    net = tiny_decoder(rope=rope, gain=4.0, **parts).to(dtype)
-    tokens, segments = random_tokens(1, 10), [1] * 6 + [2] * 4
+    net = make_tiny_decoder(rope=rope, gain=4.0, **parts).to(dtype)
+    tokens, segments = make_random_tokens(1, 10), [1] * 6 + [2] * 4
     theta = None if option == "none" else rope.inv_freq(16)
     weights = {name: weight.double().numpy() for name, weight in net.state_dict().items()}
     sizes = {"depth": 3, "heads": 4, "kv_heads": 2, "head_dim": 16}
@@ -160,16 +160,16 @@ def test_the_module_is_the_float64_reference(option, qk_norm, dtype, tolerance):
 
 
 def test_shared_key_heads_equal_repeated_ones():
-    shared = tiny_decoder()
+    shared = make_tiny_decoder()
     shape = Shape(dim=32, depth=3, heads=4, kv_heads=4, head_dim=16, hidden=48)
-    full = tiny_decoder(shape=shape)
+    full = make_tiny_decoder(shape=shape)
     state = shared.state_dict()
     for name in [name for name in state if name.endswith("qkv.weight")]:
         q, k, v = state[name].split([64, 32, 32])
         k, v = (part.unflatten(0, (2, 16)).repeat_interleave(2, dim=0).flatten(0, 1) for part in (k, v))
         state[name] = torch.cat((q, k, v))
     full.load_state_dict(state)
-    tokens = random_tokens(2, 14)
+    tokens = make_random_tokens(2, 14)
     assert differ(full(tokens).logits, shared(tokens).logits) < EXACT
 
 
@@ -184,12 +184,12 @@ PARTS = {
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 def test_every_part_decodes_with_a_cache(parts):
-    net, tokens = tiny_decoder(**parts), random_tokens(2, 15)
-    assert differ(decode(net, tokens, [6, 1]), net(tokens).logits) < EXACT
+    net, tokens = make_tiny_decoder(**parts), make_random_tokens(2, 15)
+    assert differ(decode_in_chunks(net, tokens, [6, 1]), net(tokens).logits) < EXACT
 
 
 def test_a_tied_head_is_the_embedding_and_counts_once():
-    tied, free = tiny_decoder(tied=True), tiny_decoder(tied=False)
+    tied, free = make_tiny_decoder(tied=True), make_tiny_decoder(tied=False)
     assert tied.head.weight is tied.embed.weight
     assert free.head.weight is not free.embed.weight
     sizes = [sum(weight.numel() for weight in net.parameters()) for net in (tied, free)]
@@ -199,7 +199,7 @@ def test_a_tied_head_is_the_embedding_and_counts_once():
 
 
 def test_bfloat16_is_near_float32():
-    net, tokens = tiny_decoder(gain=4.0), random_tokens(2, 32)
+    net, tokens = make_tiny_decoder(gain=4.0), make_random_tokens(2, 32)
     exact = net(tokens).logits
     rounded = net.bfloat16()(tokens).logits
     assert rounded.dtype == torch.bfloat16
@@ -207,37 +207,37 @@ def test_bfloat16_is_near_float32():
 
 
 def test_bfloat16_decodes_with_a_bfloat16_cache():
-    net, tokens = tiny_decoder(gain=4.0).bfloat16(), random_tokens(2, 20)
+    net, tokens = make_tiny_decoder(gain=4.0).bfloat16(), make_random_tokens(2, 20)
     assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.bfloat16
     full = net(tokens).logits
-    assert differ(decode(net, tokens, [8, 1]), full) < 0.05 * full.abs().max().item()
+    assert differ(decode_in_chunks(net, tokens, [8, 1]), full) < 0.05 * full.abs().max().item()
 
 
 def test_traces_are_named_by_layer_and_site():
-    net = tiny_decoder(smooth=LeftSpin)
-    traces = net(random_tokens(1, 4), trace=True).traces
+    net = make_tiny_decoder(smooth=LeftSpin)
+    traces = net(make_random_tokens(1, 4), trace=True).traces
     assert sorted(traces) == [f"{layer}/{site}" for layer in range(3) for site in ("attention", "ffn")]
-    assert net(random_tokens(1, 4)).traces == {}
+    assert net(make_random_tokens(1, 4)).traces == {}
 
 
 def test_a_full_cache_is_refused():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     cache = net.new_cache(1, 4)
     with pytest.raises(AptlabError, match="the cache holds 4 tokens and 5 are needed; make it longer"):
-        net(random_tokens(1, 5), cache=cache)
+        net(make_random_tokens(1, 5), cache=cache)
 
 
 def test_more_positions_than_the_tables_cover_are_refused():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     cache = net.new_cache(1, 4)
     cache.length = LONGEST
     with pytest.raises(AptlabError, match=f"{LONGEST + 1} tokens are more than the {LONGEST} positions"):
-        net(random_tokens(1, 1), cache=cache)
+        net(make_random_tokens(1, 1), cache=cache)
 
 
 def test_new_weights_have_the_published_spread():
     shape = Shape(dim=128, depth=8, heads=4, hidden=256)
-    net = tiny_decoder(shape=shape, gain=1.0, vocab=512)
+    net = make_tiny_decoder(shape=shape, gain=1.0, vocab=512)
     state = net.state_dict()
     assert state["embed.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert state["blocks.0.attention.qkv.weight"].std().item() == pytest.approx(0.02, rel=0.05)
@@ -246,9 +246,9 @@ def test_new_weights_have_the_published_spread():
 
 
 def test_a_cache_made_under_autocast_has_its_dtype():
-    net, tokens = tiny_decoder(gain=4.0), random_tokens(2, 20)
+    net, tokens = make_tiny_decoder(gain=4.0), make_random_tokens(2, 20)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.bfloat16
-        got, full = decode(net, tokens, [8, 1]), net(tokens).logits
+        got, full = decode_in_chunks(net, tokens, [8, 1]), net(tokens).logits
     assert differ(got.float(), full.float()) < 0.05 * full.abs().max().item()
     assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.float32

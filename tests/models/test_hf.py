@@ -9,29 +9,28 @@ import torch
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf import (
-    bytes_tokenizer,
-    describe,
-    from_hf,
-    model_card,
+    build_bytes_tokenizer,
+    build_rope_parameters,
+    build_tokenizer_files,
+    convert_from_hf,
+    convert_to_hf,
+    describe_decoder,
     read_folder,
-    rope_parameters,
-    rope_rule,
-    to_hf,
-    tokenizer_files,
+    read_rope_rule,
+    render_model_card,
 )
 from aptlab.models.hf.family import LLAMA
-from aptlab.nn.attention import FullAttention
-from aptlab.nn.bias import ALiBi
-from aptlab.nn.embed import SinusoidalPositions
+from aptlab.nn.attention import FullAttention, LinearAttention
 from aptlab.nn.ffn import GELU, ClampedSwiGLU, SwiGLU
-from aptlab.nn.linear import LinearAttention
 from aptlab.nn.norm import LayerNorm, RMSNorm
-from aptlab.nn.place import Beside
-from aptlab.nn.reach import Sliding
-from aptlab.nn.rope import NTK, IRope, Linear, Llama3, NoRope, Partial, PerLayer, Standard, YaRN
+from aptlab.nn.positions.absolute import SinusoidalPositions
+from aptlab.nn.positions.bias import ALiBi
+from aptlab.nn.positions.layer import Positions
+from aptlab.nn.positions.rope import NTK, IRope, Linear, Llama3, NoRope, Partial, PerLayer, Standard, YaRN
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import LeftSpin, PostNorm
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.nn.window import SlidingWindow
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.models.hf.making import assert_there_and_back, built, export
 
 CONTEXT = 16
@@ -66,7 +65,7 @@ def transformers():
 
 
 def made(rope="standard", part="plain"):
-    return tiny_decoder(rope=ROPES[rope], gain=4.0, **PARTS[part])
+    return make_tiny_decoder(rope=ROPES[rope], gain=4.0, **PARTS[part])
 
 
 @pytest.mark.parametrize(("rope", "part"), dict.fromkeys(CASES), ids=str)
@@ -89,20 +88,20 @@ def test_transformers_computes_the_same_logits_and_the_weights_come_back(rope, p
 
 def test_these_logits_tell_all_rules_apart():
     """So that the comparison above means something: every pair of rules differs by far more than its tolerance."""
-    logits = [made(rope)(random_tokens(2, 4 * CONTEXT)).logits.detach() for rope in ROPES]
+    logits = [made(rope)(make_random_tokens(2, 4 * CONTEXT)).logits.detach() for rope in ROPES]
     gaps = [(a - b).abs().max().item() for i, a in enumerate(logits) for b in logits[:i]]
     assert min(gaps) > 1e-2
 
 
 @pytest.mark.parametrize("rope", ROPES)
 def test_the_older_form_of_the_rope_says_the_same(rope):
-    config = describe(tiny_decoder(rope=ROPES[rope]), context=CONTEXT).config
+    config = describe_decoder(make_tiny_decoder(rope=ROPES[rope]), context=CONTEXT).config
     today, older = dict(config), dict(config)
     del today["rope_theta"], today["rope_scaling"], older["rope_parameters"]
-    assert rope_rule(today) == rope_rule(older)
+    assert read_rope_rule(today) == read_rope_rule(older)
     if older["rope_scaling"]:
         older["rope_scaling"]["type"] = older["rope_scaling"].pop("rope_type")
-        assert rope_rule(older) == rope_rule(today)
+        assert read_rope_rule(older) == read_rope_rule(today)
 
 
 def test_a_model_saved_by_transformers_in_shards_is_read(transformers, tmp_path):
@@ -121,7 +120,7 @@ def test_a_model_saved_by_transformers_in_shards_is_read(transformers, tmp_path)
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     net = built(read_folder(tmp_path))
-    tokens = random_tokens(2, 40)
+    tokens = make_random_tokens(2, 40)
     with torch.no_grad():
         assert (net(tokens).logits - model(tokens).logits).abs().max().item() <= 1e-5
 
@@ -131,30 +130,30 @@ def test_bfloat16_weights_are_written_and_named(tmp_path):
     assert export(net, tmp_path, dtype="bfloat16").config["dtype"] == "bfloat16"
     source = read_folder(tmp_path)
     assert {weight.dtype for weight in source.weights.values()} == {torch.bfloat16}
-    got = from_hf(source, net.state_dict())
+    got = convert_from_hf(source, net.state_dict())
     assert torch.equal(got["embed.weight"], net.embed.weight.bfloat16().float())
 
 
 def test_ntk_is_written_as_its_scaled_base_and_says_so():
-    described = describe(made("ntk"), context=CONTEXT)
+    described = describe_decoder(made("ntk"), context=CONTEXT)
     assert described.config["rope_parameters"] == {"rope_type": "default", "rope_theta": 10_000 * 4 ** (16 / 14)}
     assert described.notes == [
         f"rope=ntk is written as the default rope with its scaled base, rope_theta={10_000 * 4 ** (16 / 14):.10g}"
     ]
-    assert describe(made("yarn"), context=CONTEXT).notes == []
+    assert describe_decoder(made("yarn"), context=CONTEXT).notes == []
 
 
 def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
-    parameters, _ = rope_parameters(YaRN(factor=4.0), 16)
+    parameters, _ = build_rope_parameters(YaRN(factor=4.0), 16)
     assert parameters["attention_factor"] == pytest.approx(1.138629436, rel=1e-9)
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"beside": Beside(bias=ALiBi)}, "bias=ALiBi cannot be exported to format=hf.*train with bias=none"),
+        ({"beside": Positions(bias=ALiBi)}, "bias=ALiBi cannot be exported to format=hf.*train with bias=none"),
         (
-            {"beside": Beside(embed=SinusoidalPositions)},
+            {"beside": Positions(embed=SinusoidalPositions)},
             "embed=SinusoidalPositions cannot be exported.*train with embed=none",
         ),
         (
@@ -192,11 +191,11 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
             r"a rope without rotation in some layers cannot be exported.*Qwen 3.*train with a rope that turns all",
         ),
         (
-            {"rope": IRope(), "attention": partial(FullAttention, reach=Sliding(window=5))},
+            {"rope": IRope(), "attention": partial(FullAttention, reach=SlidingWindow(window=5))},
             r"attention=sliding cannot be exported.*Llama 4 is the layout of rope=irope.*train with attention=full",
         ),
         (
-            {"rope": Partial(), "attention": partial(FullAttention, reach=Sliding(window=5, full_every=2))},
+            {"rope": Partial(), "attention": partial(FullAttention, reach=SlidingWindow(window=5, full_every=2))},
             r"attention\.reach\.full_every cannot be exported.*Phi-3.*train with attention\.reach\.full_every=null",
         ),
         (
@@ -224,10 +223,10 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
 )
 def test_what_the_layout_cannot_express_is_refused(parts, message):
     with pytest.raises(ConfigError, match=message):
-        describe(tiny_decoder(**parts), context=CONTEXT)
+        describe_decoder(make_tiny_decoder(**parts), context=CONTEXT)
 
 
-GIVEN = describe(tiny_decoder(), context=CONTEXT).config
+GIVEN = describe_decoder(make_tiny_decoder(), context=CONTEXT).config
 
 
 @pytest.mark.parametrize(
@@ -311,15 +310,15 @@ def test_damaged_folders_are_refused(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path):
-    net = tiny_decoder()
-    weights = to_hf(net, LLAMA)
+    net = make_tiny_decoder()
+    weights = convert_to_hf(net, LLAMA)
     down = weights.pop("model.layers.1.mlp.down_proj.weight")
     weights["model.layers.1.mlp.down.weight"] = down
     weights["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(1, 32)
     weights["model.rotary_emb.inv_freq"] = torch.zeros(8)
     export(net, tmp_path)
     with pytest.raises(CheckpointError) as caught:
-        from_hf(replace(read_folder(tmp_path), weights=weights), net.state_dict())
+        convert_from_hf(replace(read_folder(tmp_path), weights=weights), net.state_dict())
     lines = str(caught.value).splitlines()
     assert lines[0] == "the weights do not fit config.json:"
     assert any("q_proj.weight + " in line and "[65, 32], config.json says [128, 32]" in line for line in lines)
@@ -332,12 +331,12 @@ TEXTS = ["", "plain text", "  two  spaces\n\ttab\r\n", "naïve café 你好 🙂
 
 
 def test_the_byte_tokenizer_encodes_like_ours(transformers, tmp_path):
-    from aptlab.data.tokenizers import Bytes
+    from aptlab.data.tokenizers import ByteTokenizer
 
-    for name, text in tokenizer_files({"kind": "bytes"}, longest=64).items():
+    for name, text in build_tokenizer_files({"kind": "bytes"}, longest=64).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "config.json").write_text(json.dumps(GIVEN))
-    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), Bytes()
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), ByteTokenizer()
     for text in TEXTS:
         assert theirs.encode(text) == ours.encode(text)
         assert theirs.decode(ours.encode(text)) == text
@@ -346,10 +345,10 @@ def test_the_byte_tokenizer_encodes_like_ours(transformers, tmp_path):
 
 
 def test_a_trained_tokenizer_encodes_like_ours(transformers, tmp_path):
-    from aptlab.data.tokenizers import BPE, Json
+    from aptlab.data.tokenizers import BPE, JsonTokenizer
 
-    ours = Json(BPE(vocab=300).train(iter(["plain text and plain words, " * 20])), "here")
-    for name, text in tokenizer_files(ours.state(), longest=64).items():
+    ours = JsonTokenizer(BPE(vocab=300).train(iter(["plain text and plain words, " * 20])), "here")
+    for name, text in build_tokenizer_files(ours.state(), longest=64).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "config.json").write_text(json.dumps(GIVEN))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
@@ -360,15 +359,15 @@ def test_a_trained_tokenizer_encodes_like_ours(transformers, tmp_path):
 
 def test_an_unknown_tokenizer_is_refused():
     with pytest.raises(ConfigError, match="a tokenizer of kind 'morse' cannot be exported to format=hf"):
-        tokenizer_files({"kind": "morse"}, longest=8)
-    assert json.loads(bytes_tokenizer())["model"]["merges"] == []
+        build_tokenizer_files({"kind": "morse"}, longest=8)
+    assert json.loads(build_bytes_tokenizer())["model"]["merges"] == []
 
 
 def test_the_card_says_what_was_trained_and_what_it_reached():
     meta = {"step": 400, "choices": {"rope": "yarn", "recipe": None}, "overrides": ["rope=yarn", "seed=1"]}
     rows = [{"length": 16, "loss": 1.5, "bpb": 2.1640}]
-    text = model_card(
-        describe(made("yarn"), context=CONTEXT).config,
+    text = render_model_card(
+        describe_decoder(made("yarn"), context=CONTEXT).config,
         meta,
         parameters=12_345,
         notes=["a note"],

@@ -6,10 +6,20 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.models.layouts import LAYOUTS, convert_layout, convert_qk_weights, with_layout
+from aptlab.models.layouts import LAYOUTS, convert_layout, convert_qk_weights, replace_layout
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.rope import IRope, LinearHarmonic, LongRoPE, NoRope, Partial, PerLayer, Proportional, Standard, YaRN
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.nn.positions.rope import (
+    IRope,
+    LinearHarmonic,
+    LongRoPE,
+    NoRope,
+    Partial,
+    PerLayer,
+    Proportional,
+    Standard,
+    YaRN,
+)
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.models.hf.making import export, gap, loaded
 
 ROPES = {
@@ -32,11 +42,11 @@ ATTENTIONS = {
 @pytest.mark.parametrize("rope", ROPES)
 def test_two_layouts_give_the_same_logits_after_permutation(rope, attention):
     parts = {"attention": ATTENTIONS[attention], "gain": 4.0}
-    half = tiny_decoder(rope=ROPES[rope], **parts)
-    other = with_layout(ROPES[rope], "interleaved")
+    half = make_tiny_decoder(rope=ROPES[rope], **parts)
+    other = replace_layout(ROPES[rope], "interleaved")
     weights = convert_layout(half.state_dict(), half.shape, half.rope, target="interleaved")
-    interleaved = tiny_decoder(rope=other, **parts)
-    tokens = random_tokens(2, 40)
+    interleaved = make_tiny_decoder(rope=other, **parts)
+    tokens = make_random_tokens(2, 40)
     with torch.no_grad():
         wanted = half(tokens).logits
         assert (interleaved(tokens).logits - wanted).abs().max() > 1e-2, "the layouts do not differ"
@@ -45,7 +55,7 @@ def test_two_layouts_give_the_same_logits_after_permutation(rope, attention):
     back = convert_layout(weights, half.shape, other, target="half")
     for name, weight in half.state_dict().items():
         assert torch.equal(back[name], weight), name
-    assert with_layout(other, "half") == with_layout(ROPES[rope], "half")
+    assert replace_layout(other, "half") == replace_layout(ROPES[rope], "half")
 
 
 @pytest.mark.parametrize("rotary_dims", [None, 8, 2, 0])
@@ -69,20 +79,20 @@ def test_pair_i_moves_from_its_halves_to_neighbours():
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("rope", ["standard", "yarn", "longrope"])
 def test_an_interleaved_model_is_exported_as_half(rope, attention, tmp_path):
-    net = tiny_decoder(rope=with_layout(ROPES[rope], "interleaved"), attention=ATTENTIONS[attention], gain=4.0)
+    net = make_tiny_decoder(rope=replace_layout(ROPES[rope], "interleaved"), attention=ATTENTIONS[attention], gain=4.0)
     if attention == "qkv bias and norm":
         with pytest.raises(ConfigError, match=r"attention\.bias=qkv cannot be exported.*Qwen 3.*bias=false or true"):
             export(net, tmp_path)
         return
     export(net, tmp_path)
-    assert gap(net, loaded(tmp_path), random_tokens(2, 40)) <= 1e-5
+    assert gap(net, loaded(tmp_path), make_random_tokens(2, 40)) <= 1e-5
 
 
 def test_a_half_split_irope_is_exported_as_interleaved(tmp_path):
     rope = IRope(inner=Standard(base=100.0), interval=2, chunk=7, qk_norm=False)
-    net = tiny_decoder(rope=rope, gain=4.0)
+    net = make_tiny_decoder(rope=rope, gain=4.0)
     export(net, tmp_path)
-    assert gap(net, loaded(tmp_path), random_tokens(2, 40)) <= 1e-5
+    assert gap(net, loaded(tmp_path), make_random_tokens(2, 40)) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def test_what_does_not_fit_is_refused(given, message):
 
 def test_an_unknown_layout_of_a_rule_is_refused():
     with pytest.raises(ConfigError, match="layout='quarter'; allowed: half, interleaved"):
-        with_layout(Standard(), "quarter")
+        replace_layout(Standard(), "quarter")
     with pytest.raises(ConfigError, match="rope=LinearHarmonic has layout=half only; keep it"):
-        with_layout(LinearHarmonic(), "interleaved")
+        replace_layout(LinearHarmonic(), "interleaved")
     assert LAYOUTS == ("half", "interleaved")

@@ -11,25 +11,25 @@ import torch
 from torch.nn import functional as F
 
 from aptlab.errors import ConfigError
-from aptlab.models.positions_convert import position_mean, to_rope, without_positions
-from aptlab.nn.bias import T5Bias
-from aptlab.nn.embed import LearnedPositions, SinusoidalPositions
-from aptlab.nn.place import Beside
-from aptlab.nn.rope import NoRope, Standard
-from aptlab.testing import decode, random_tokens, tiny_decoder
+from aptlab.models.positions_convert import compute_position_mean, convert_to_rope, strip_positions
+from aptlab.nn.positions.absolute import LearnedPositions, SinusoidalPositions
+from aptlab.nn.positions.bias import T5Bias
+from aptlab.nn.positions.layer import Positions
+from aptlab.nn.positions.rope import NoRope, Standard
+from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
 
 LEARNED = partial(LearnedPositions, length=32)
 
 
 def net_with(embed, bias=None, **parts):
-    return tiny_decoder(rope=NoRope(), beside=Beside(embed=embed, bias=bias), **parts)
+    return make_tiny_decoder(rope=NoRope(), beside=Positions(embed=embed, bias=bias), **parts)
 
 
 @pytest.mark.parametrize("embed", [LEARNED, SinusoidalPositions], ids=["learned", "sinusoidal"])
 def test_the_copy_has_the_same_weights_and_no_added_positions(embed):
     net = net_with(embed)
     before = copy.deepcopy(net.state_dict())
-    out = to_rope(net, Standard(), fold=False)
+    out = convert_to_rope(net, Standard(), fold=False)
     assert out.places is None
     assert out.rope == Standard()
     weights = out.state_dict()
@@ -40,21 +40,21 @@ def test_the_copy_has_the_same_weights_and_no_added_positions(embed):
 
 
 def test_the_copy_is_the_model_built_with_rope_from_the_start():
-    net, tokens = net_with(LEARNED), random_tokens(2, 20)
-    fresh = tiny_decoder(rope=Standard(), seed=5)
-    mean = position_mean(net.places)
-    fresh.load_state_dict(without_positions(net.state_dict(), mean, tied=True))
-    out = to_rope(net, Standard())
+    net, tokens = net_with(LEARNED), make_random_tokens(2, 20)
+    fresh = make_tiny_decoder(rope=Standard(), seed=5)
+    mean = compute_position_mean(net.places)
+    fresh.load_state_dict(strip_positions(net.state_dict(), mean, tied=True))
+    out = convert_to_rope(net, Standard())
     with torch.no_grad():
         assert torch.equal(out(tokens).logits, fresh(tokens).logits)
-        assert (decode(out, tokens, [7, 1]) - out(tokens).logits).abs().max() < 2e-5
+        assert (decode_in_chunks(out, tokens, [7, 1]) - out(tokens).logits).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("embed", [LEARNED, SinusoidalPositions], ids=["learned", "sinusoidal"])
 def test_no_other_constant_changes_what_the_first_layer_reads_less(embed):
     net = net_with(embed)
     added = net.places(torch.arange(32).unsqueeze(0))[0]
-    folded = to_rope(net, Standard(), length=32).embed.weight - net.embed.weight
+    folded = convert_to_rope(net, Standard(), length=32).embed.weight - net.embed.weight
     least = (added - folded[0]).square().mean()
     assert (folded - folded[0]).abs().max() < 1e-5
     for other in (torch.zeros(32), folded[0] + 0.01, added[0], added.median(0).values):
@@ -63,18 +63,21 @@ def test_no_other_constant_changes_what_the_first_layer_reads_less(embed):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_folding_is_exact_where_all_positions_are_the_same(tied):
-    net, tokens = net_with(LEARNED, tied=tied), random_tokens(2, 20)
+    net, tokens = net_with(LEARNED, tied=tied), make_random_tokens(2, 20)
     with torch.no_grad():
         net.places.embed.weight.copy_(torch.randn(32).expand(32, 32))
         wanted = net(tokens).logits.log_softmax(-1)
-        folded = to_rope(net, NoRope())(tokens).logits.log_softmax(-1)
-        dropped = to_rope(net, NoRope(), fold=False)(tokens).logits.log_softmax(-1)
+        folded = convert_to_rope(net, NoRope())(tokens).logits.log_softmax(-1)
+        dropped = convert_to_rope(net, NoRope(), fold=False)(tokens).logits.log_softmax(-1)
     assert (folded - wanted).abs().max() < 1e-4
     assert (dropped - wanted).abs().max() > 0.1
 
 
 def test_the_head_stays_tied_or_untied():
-    tied, untied = to_rope(net_with(LEARNED), Standard()), to_rope(net_with(LEARNED, tied=False), Standard())
+    tied, untied = (
+        convert_to_rope(net_with(LEARNED), Standard()),
+        convert_to_rope(net_with(LEARNED, tied=False), Standard()),
+    )
     assert tied.head.weight is tied.embed.weight
     assert untied.head.weight is not untied.embed.weight
     assert torch.equal(untied.head.weight, net_with(LEARNED, tied=False).head.weight)
@@ -82,15 +85,17 @@ def test_the_head_stays_tied_or_untied():
 
 def test_the_mean_is_that_of_the_trained_positions():
     table = net_with(LEARNED).places
-    assert torch.allclose(position_mean(table), table.embed.weight.mean(0), atol=1e-7)
-    assert torch.allclose(position_mean(table, 10), table.embed.weight[:10].mean(0), atol=1e-7)
+    assert torch.allclose(compute_position_mean(table), table.embed.weight.mean(0), atol=1e-7)
+    assert torch.allclose(compute_position_mean(table, 10), table.embed.weight[:10].mean(0), atol=1e-7)
     waves = SinusoidalPositions(8)
-    assert torch.allclose(position_mean(waves, 5000), waves(torch.arange(5000).unsqueeze(0))[0].mean(0), atol=1e-7)
+    assert torch.allclose(
+        compute_position_mean(waves, 5000), waves(torch.arange(5000).unsqueeze(0))[0].mean(0), atol=1e-7
+    )
 
 
 def test_a_bias_stays():
     net = net_with(LEARNED, bias=T5Bias)
-    out = to_rope(net, Standard())
+    out = convert_to_rope(net, Standard())
     assert torch.equal(out.biases[0].embed.weight, net.biases[0].embed.weight)
     assert out.blocks[0].attention.place.scores is out.biases[0]
     assert out.biases[0] is not net.biases[0]
@@ -98,9 +103,9 @@ def test_a_bias_stays():
 
 def test_what_cannot_be_converted_names_the_way_out():
     with pytest.raises(ConfigError, match=r"embed=none: there is nothing to convert; `rope=…` alone"):
-        to_rope(tiny_decoder(), Standard())
+        convert_to_rope(make_tiny_decoder(), Standard())
     with pytest.raises(ConfigError, match=r"SinusoidalPositions has no length .* context that the model was trained"):
-        to_rope(net_with(SinusoidalPositions), Standard())
+        convert_to_rope(net_with(SinusoidalPositions), Standard())
 
 
 def losses(net, steps, *, seed):
@@ -125,7 +130,7 @@ def losses(net, steps, *, seed):
 def test_a_converted_model_learns_again_sooner_than_a_new_one(embed):
     net = net_with(embed, gain=1.0, vocab=128)
     trained = sum(losses(net, 300, seed=0)[-10:]) / 10
-    again = losses(to_rope(net, Standard(), length=64), 60, seed=1)
-    fresh = losses(tiny_decoder(rope=Standard(), gain=1.0, vocab=128), 60, seed=1)
+    again = losses(convert_to_rope(net, Standard(), length=64), 60, seed=1)
+    fresh = losses(make_tiny_decoder(rope=Standard(), gain=1.0, vocab=128), 60, seed=1)
     assert again[0] < fresh[0] - 1.0
     assert sum(again[-10:]) / 10 < min(trained, sum(fresh[-10:]) / 10 - 0.3)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn import attend as module
-from aptlab.nn.attend import attend
-from aptlab.nn.cache import KVCache
-from aptlab.nn.look import Heads, Look
-from aptlab.nn.reach import Sliding
-from aptlab.nn.step import Step
+from aptlab.nn.attention import dispatch as module
+from aptlab.nn.attention.cache import KVCache
+from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.spec import AttentionSpec, Heads
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.window import SlidingWindow
 
 
 def heads_of(tokens, batch=2, heads=4, kv_heads=2, dim=8, seed=0):
@@ -37,7 +37,7 @@ def places(tokens):
 def test_folded_chunks_are_the_mask_of_equal_blocks(tokens, size):
     m, n = places(tokens)
     heads = heads_of(tokens)
-    got = attend(heads, Step(tokens), Look(scale=0.7, chunk=size))
+    got = compute_attention(heads, ForwardContext(tokens), AttentionSpec(scale=0.7, chunk=size))
     wanted = by_mask(heads, (n <= m) & (n // size == m // size), 0.7)
     assert torch.allclose(got, wanted, atol=1e-12, rtol=0)
 
@@ -47,34 +47,40 @@ def test_folded_chunks_are_the_mask_of_equal_blocks(tokens, size):
 def test_folded_windows_are_the_mask_of_a_band(tokens, size):
     m, n = places(tokens)
     heads = heads_of(tokens)
-    got = attend(heads, Step(tokens), Look(scale=0.7, window=size))
+    got = compute_attention(heads, ForwardContext(tokens), AttentionSpec(scale=0.7, window=size))
     wanted = by_mask(heads, (n <= m) & (n > m - size), 0.7)
     assert torch.allclose(got, wanted, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("look", [Look(scale=1.0, chunk=16), Look(scale=1.0, window=16)], ids=["chunk", "window"])
+@pytest.mark.parametrize(
+    "look", [AttentionSpec(scale=1.0, chunk=16), AttentionSpec(scale=1.0, window=16)], ids=["chunk", "window"]
+)
 def test_nothing_of_the_size_of_all_pairs_is_made(look, monkeypatch):
     """Linear cost: no operand of the fused kernel has a row of all tokens."""
     seen = []
-    fused = module.fused
-    monkeypatch.setattr(module, "fused", lambda heads, *a, **k: seen.append(heads.k.shape[2]) or fused(heads, *a, **k))
-    attend(heads_of(512), Step(512), look)
+    fused = module.attend_sdpa
+    monkeypatch.setattr(
+        module, "attend_sdpa", lambda heads, *a, **k: seen.append(heads.k.shape[2]) or fused(heads, *a, **k)
+    )
+    compute_attention(heads_of(512), ForwardContext(512), look)
     assert seen
     assert max(seen) <= 32
 
 
-@pytest.mark.parametrize("look", [Look(scale=1.0, chunk=8), Look(scale=1.0, window=8)], ids=["chunk", "window"])
+@pytest.mark.parametrize(
+    "look", [AttentionSpec(scale=1.0, chunk=8), AttentionSpec(scale=1.0, window=8)], ids=["chunk", "window"]
+)
 @pytest.mark.parametrize("pieces", [[30], [8, 8, 8, 6], [5, 9, 1, 1, 14], [1] * 30, [16, 1, 1, 1, 11]], ids=str)
 def test_pieces_through_a_cache_equal_the_whole(look, pieces):
     heads, reach = heads_of(30), look.chunk or look.window
-    whole = attend(heads, Step(30), look)
+    whole = compute_attention(heads, ForwardContext(30), look)
     cache = KVCache.empty(reach=[reach], batch=2, kv_heads=2, head_dim=8, length=30, dtype=torch.float64)
     begin, parts = 0, []
     for tokens in pieces:
         q, k, v = (x[:, :, begin : begin + tokens] for x in heads)
-        step = Step(tokens, cache=cache)
+        step = ForwardContext(tokens, cache=cache)
         k, v = cache.append(0, k, v)
-        parts.append(attend(Heads(q, k, v), step, look))
+        parts.append(compute_attention(Heads(q, k, v), step, look))
         cache.advance(tokens)
         begin += tokens
     assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-12, rtol=0)
@@ -84,16 +90,18 @@ def test_chunks_go_by_position_in_padded_and_packed_rows():
     """A document's chunks begin at its own first token."""
     heads = heads_of(12, batch=1)
     positions, segments = torch.tensor([[0, 0, *range(6), *range(4)]]), torch.tensor([[0] * 2 + [1] * 6 + [2] * 4])
-    got = attend(heads, Step(12, positions=positions, segments=segments), Look(scale=1.0, chunk=4))
+    got = compute_attention(
+        heads, ForwardContext(12, positions=positions, segments=segments), AttentionSpec(scale=1.0, chunk=4)
+    )
     for part in (slice(2, 8), slice(8, 12)):
         own = Heads(*(x[:, :, part] for x in heads))
-        alone = attend(own, Step(own.q.shape[2]), Look(scale=1.0, chunk=4))
+        alone = compute_attention(own, ForwardContext(own.q.shape[2]), AttentionSpec(scale=1.0, chunk=4))
         assert torch.allclose(got[:, :, part], alone, atol=1e-12, rtol=0)
 
 
 def test_a_sink_takes_its_share_and_gives_nothing():
     heads, sinks = heads_of(6), torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)
-    got = attend(heads, Step(6), Look(scale=0.5, sinks=sinks))
+    got = compute_attention(heads, ForwardContext(6), AttentionSpec(scale=0.5, sinks=sinks))
     k, v = (x.repeat_interleave(2, dim=1) for x in heads[1:])
     logits = (heads.q @ k.transpose(-1, -2) * 0.5).masked_fill(~torch.ones(6, 6).tril().bool(), -math.inf)
     total = logits.exp().sum(-1, keepdim=True) + sinks.exp().view(1, 4, 1, 1)
@@ -104,7 +112,7 @@ def test_a_sink_takes_its_share_and_gives_nothing():
 def test_decay_multiplies_each_pair_by_its_rate_to_the_distance(layout, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 4)
     heads, rates = heads_of(11), (0.9, 0.95, 0.99, 1.0)
-    got = attend(heads, Step(11), Look(scale=0.5, decay=(rates, layout)))
+    got = compute_attention(heads, ForwardContext(11), AttentionSpec(scale=0.5, decay=(rates, layout)))
     per_dim = np.concatenate((rates, rates)) if layout == "half" else np.repeat(rates, 2)
     q, k = heads.q.numpy(), heads.k.repeat_interleave(2, dim=1).numpy()
     logits = np.full((2, 4, 11, 11), -np.inf)
@@ -120,7 +128,7 @@ def test_decay_is_finite_at_positions_where_others_overflow():
     rates = tuple(((2 * i + 3.2) / 11.2) ** (1 / 512) for i in range(4))
     heads = heads_of(5)
     far = torch.tensor([[0, 1, 50_000, 9_999_999, 10_000_000]])
-    got = attend(heads, Step(5, positions=far), Look(scale=1.0, decay=(rates, "half")))
+    got = compute_attention(heads, ForwardContext(5, positions=far), AttentionSpec(scale=1.0, decay=(rates, "half")))
     assert got.isfinite().all()
     q, k, v = (x.double() for x in heads)
     k, v = k.repeat_interleave(2, dim=1), v.repeat_interleave(2, dim=1)
@@ -132,9 +140,9 @@ def test_decay_is_finite_at_positions_where_others_overflow():
 
 @pytest.mark.parametrize(("window", "every", "layers"), [(4, None, [4, 4, 4, 4]), (4, 2, [4, None, 4, None])])
 def test_sliding_layers_alternate_as_asked(window, every, layers):
-    assert [Sliding(window=window, full_every=every).at(layer) for layer in range(4)] == layers
+    assert [SlidingWindow(window=window, full_every=every).at(layer) for layer in range(4)] == layers
 
 
 def test_a_reach_that_limits_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"attention\.reach\.full_every=1 limits no layer; use attention=full"):
-        Sliding(full_every=1)
+        SlidingWindow(full_every=1)

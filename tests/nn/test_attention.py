@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.place import Place
-from aptlab.nn.rope import Standard, YaRN
-from aptlab.nn.rotary import RotaryEmbedding
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope import Standard, YaRN
+from aptlab.nn.positions.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
-from aptlab.nn.step import Step
 from tests.reference.attention import attend
 from tests.reference.norm import rms_norm
 from tests.reference.rope import rotate
@@ -22,7 +22,7 @@ SHAPE = Shape(dim=24, depth=1, heads=4, kv_heads=2, head_dim=8, hidden=8)
 def made(rule=None, shape=SHAPE, **options):
     torch.manual_seed(0)
     rotary = None if rule is None else RotaryEmbedding(rule, head_dim=shape.head_dim)
-    layer = FullAttention(shape, layer=0, place=Place(rotary=rotary), **options).double().eval()
+    layer = FullAttention(shape, layer=0, place=LayerPositions(rotary=rotary), **options).double().eval()
     for name, weight in layer.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
@@ -30,7 +30,7 @@ def made(rule=None, shape=SHAPE, **options):
 
 
 def step(tokens=7, **given):
-    return Step(tokens, **given)
+    return ForwardContext(tokens, **given)
 
 
 def expected(layer, x, rule, shape=SHAPE, qk_norm=False, eps=1e-5):
@@ -101,7 +101,7 @@ def test_dropout_is_off_in_evaluation():
 
 
 def test_autocast_with_a_float32_cache_works():
-    from aptlab.nn.cache import KVCache
+    from aptlab.nn.attention.cache import KVCache
 
     layer, x = made(Standard())
     layer, x = layer.float(), x.float()

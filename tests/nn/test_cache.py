@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aptlab.errors import AptlabError
-from aptlab.nn.cache import KVCache
+from aptlab.nn.attention.cache import KVCache
 
 SIZE = {"reach": [None, None], "batch": 3, "kv_heads": 2, "head_dim": 4, "length": 5}
 

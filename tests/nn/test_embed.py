@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.embed import LONGEST, LearnedPositions, NoEmbed, SinusoidalPositions
-from aptlab.nn.place import Beside
-from aptlab.nn.rope import NoRope
-from aptlab.testing import decode, random_tokens, tiny_decoder
+from aptlab.nn.positions.absolute import LONGEST, LearnedPositions, NoEmbed, SinusoidalPositions
+from aptlab.nn.positions.layer import Positions
+from aptlab.nn.positions.rope import NoRope
+from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
 from tests.reference.absolute import sinusoid
 
 FACTORIES = {"learned": partial(LearnedPositions, length=64), "sinusoidal": SinusoidalPositions}
@@ -19,7 +19,7 @@ PLACES = [0, 1, 255, 256, 4097, 65_535, 65_536, 131_072, 1_000_000, 9_999_999, L
 
 
 def net_with(factory, **parts):
-    return tiny_decoder(rope=NoRope(), beside=Beside(embed=factory), **parts)
+    return make_tiny_decoder(rope=NoRope(), beside=Positions(embed=factory), **parts)
 
 
 @pytest.mark.parametrize(("dim", "base"), [(8, 10_000.0), (64, 10_000.0), (6, 500.0)])
@@ -57,31 +57,31 @@ def test_learned_positions_are_rows_of_the_table():
 
 
 def test_learned_positions_do_not_decay():
-    from aptlab.optim.adamw import parameter_groups
+    from aptlab.optim.adamw import make_parameter_groups
 
     net = net_with(FACTORIES["learned"])
-    decayed, kept = (group["params"] for group in parameter_groups(net, 0.1))
+    decayed, kept = (group["params"] for group in make_parameter_groups(net, 0.1))
     assert any(weight is net.places.embed.weight for weight in kept)
     assert not any(weight is net.places.embed.weight for weight in decayed)
 
 
 def test_none_adds_nothing():
     assert NoEmbed(8)(torch.arange(3).unsqueeze(0)) is None
-    tokens = random_tokens(1, 9)
+    tokens = make_random_tokens(1, 9)
     with torch.no_grad():
-        assert torch.equal(net_with(NoEmbed)(tokens).logits, tiny_decoder(rope=NoRope())(tokens).logits)
+        assert torch.equal(net_with(NoEmbed)(tokens).logits, make_tiny_decoder(rope=NoRope())(tokens).logits)
 
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_cached_decoding_is_the_full_forward(factory):
-    net, tokens = net_with(factory), random_tokens(2, 24)
+    net, tokens = net_with(factory), make_random_tokens(2, 24)
     with torch.no_grad():
-        assert (decode(net, tokens, [7, 1]) - net(tokens).logits).abs().max() < 2e-5
+        assert (decode_in_chunks(net, tokens, [7, 1]) - net(tokens).logits).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_left_padding_and_packing_change_nothing(factory):
-    net, first, second = net_with(factory), random_tokens(1, 9), random_tokens(1, 12, seed=1)
+    net, first, second = net_with(factory), make_random_tokens(1, 9), make_random_tokens(1, 12, seed=1)
     segments = torch.tensor([[0] * 4 + [1] * 9 + [2] * 12])
     positions = torch.cat((torch.zeros(4, dtype=torch.long), torch.arange(9), torch.arange(12))).unsqueeze(0)
     tokens = torch.cat((first[:, :4], first, second), 1)
@@ -93,7 +93,7 @@ def test_left_padding_and_packing_change_nothing(factory):
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_absolute_positions_are_not_relative(factory):
-    net, tokens = net_with(factory), random_tokens(1, 9)
+    net, tokens = net_with(factory), make_random_tokens(1, 9)
     assert not factory(dim=8).relative
     positions = torch.arange(9).unsqueeze(0)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_it_compiles_as_one_graph(factory):
 
 def test_the_learned_table_takes_gradients():
     net = net_with(FACTORIES["learned"])
-    net(random_tokens(1, 9)).logits.square().sum().backward()
+    net(make_random_tokens(1, 9)).logits.square().sum().backward()
     grad = net.places.embed.weight.grad
     assert grad[:9].abs().sum(-1).min() > 0
     assert not grad[9:].any()

@@ -8,14 +8,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.bias import ALiBi
-from aptlab.nn.linear import LinearAttention, State, feature
-from aptlab.nn.place import Beside, Place
-from aptlab.nn.rope import Growth, NoRope, Standard, YaRN
-from aptlab.nn.rotary import RotaryEmbedding
+from aptlab.nn.attention.linear import LinearAttention, LinearAttentionState, apply_feature_map
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.positions.bias import ALiBi
+from aptlab.nn.positions.layer import LayerPositions, Positions
+from aptlab.nn.positions.rope import Growth, NoRope, Standard, YaRN
+from aptlab.nn.positions.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
-from aptlab.nn.step import Step
-from aptlab.testing import decode, random_tokens, tiny_decoder
+from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
 from tests.reference.linear_attention import attend
 
 SHAPE = Shape(dim=24, depth=1, heads=4, kv_heads=2, head_dim=8, hidden=8)
@@ -25,7 +25,7 @@ FORMS = ("numerator", "one_plus_cos")
 def made(form, rule=None, *, chunk=3, place=None, **options):
     torch.manual_seed(0)
     if place is None:
-        place = Place(rotary=None if rule is None else RotaryEmbedding(rule, head_dim=8, heads=4, kv_heads=2))
+        place = LayerPositions(rotary=None if rule is None else RotaryEmbedding(rule, head_dim=8, heads=4, kv_heads=2))
     return LinearAttention(SHAPE, layer=0, place=place, form=form, chunk=chunk, **options).double().eval()
 
 
@@ -50,7 +50,7 @@ def causal(i, j):
 @pytest.mark.parametrize("rule", [None, Standard()], ids=repr)
 def test_it_is_the_quadratic_formula(form, rule, chunk):
     layer, x = made(form, rule, chunk=chunk), inputs()
-    got = layer(x, Step(11)).detach().numpy()
+    got = layer(x, ForwardContext(11)).detach().numpy()
     theta = () if rule is None else rule.inv_freq(8)
     wanted = np.stack([expected(layer, row, range(11), theta, causal) for row in x])
     assert np.abs(got - wanted).max() < (1e-12 if rule is None else 1e-6)  # rotary tables are float32
@@ -58,26 +58,26 @@ def test_it_is_the_quadratic_formula(form, rule, chunk):
 
 def test_without_rotation_both_forms_are_one():
     one, two = (made(form) for form in FORMS)
-    assert torch.allclose(one(inputs(), Step(11)), two(inputs(), Step(11)), atol=1e-12, rtol=0)
+    assert torch.allclose(one(inputs(), ForwardContext(11)), two(inputs(), ForwardContext(11)), atol=1e-12, rtol=0)
 
 
 def test_float32_is_near_float64():
     for form in FORMS:
         layer, x = made(form, Standard()), inputs()
-        wanted = layer(x, Step(11))
-        assert (layer.float()(x.float(), Step(11)) - wanted).abs().max() < 2e-6
+        wanted = layer(x, ForwardContext(11))
+        assert (layer.float()(x.float(), ForwardContext(11)) - wanted).abs().max() < 2e-6
 
 
 def weights_of(form, places):
     """The weight of each key for each query, [T, T]: values are unit vectors, so that the output lists weights."""
     shape = Shape(dim=24, depth=1, heads=1, kv_heads=1, head_dim=24, hidden=8)
     rotary = RotaryEmbedding(Standard(), head_dim=24)
-    layer = LinearAttention(shape, layer=0, place=Place(rotary=rotary), form=form, chunk=5).double()
+    layer = LinearAttention(shape, layer=0, place=LayerPositions(rotary=rotary), form=form, chunk=5).double()
     with torch.no_grad():
         torch.nn.init.normal_(layer.qkv.weight, std=3.0, generator=torch.Generator().manual_seed(0))
         layer.qkv.weight[48:] = torch.eye(24)
         layer.out.weight.copy_(torch.eye(24))
-        return layer(torch.eye(24, dtype=torch.float64).unsqueeze(0), Step(24, positions=places))[0]
+        return layer(torch.eye(24, dtype=torch.float64).unsqueeze(0), ForwardContext(24, positions=places))[0]
 
 
 @pytest.mark.parametrize("spread", [1, 50])
@@ -97,9 +97,9 @@ def test_numerator_weights_may_be_negative_and_do_not_sum_to_one():
 @pytest.mark.parametrize("form", FORMS)
 def test_shifting_all_positions_changes_nothing(form):
     layer, x, places = made(form, Standard()), inputs(), torch.arange(11).unsqueeze(0)
-    still = layer(x, Step(11))
+    still = layer(x, ForwardContext(11))
     for shift in (1, 977, 131_072, 9_999_000):
-        assert (layer(x, Step(11, positions=places + shift)) - still).abs().max() < 2e-6
+        assert (layer(x, ForwardContext(11, positions=places + shift)) - still).abs().max() < 2e-6
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -108,7 +108,7 @@ def test_packed_documents_and_padding_are_the_quadratic_formula(form):
     layer, x = made(form, Standard(), chunk=4), inputs(14)
     segments = torch.tensor([[0, 0, 1, 1, 1, 1, 0, 2, 2, 2, 5, 5, 0, 0], [3] * 8 + [1] * 6])
     places = torch.tensor([[0, 0, 0, 1, 2, 3, 0, 0, 1, 2, 0, 1, 0, 0], [*range(8), *range(6)]])
-    got = layer(x, Step(14, positions=places, segments=segments)).detach()
+    got = layer(x, ForwardContext(14, positions=places, segments=segments)).detach()
     for row in range(2):
         sees = partial(lambda ids, i, j: j <= i and ids[i] == ids[j], segments[row].tolist())
         wanted = expected(layer, x[row], places[row].tolist(), Standard().inv_freq(8), sees)
@@ -122,30 +122,30 @@ def test_documents_apart_are_equal_bit_for_bit_where_chunks_agree():
     layer, x = made("numerator", chunk=4).float(), inputs(16, 1).float()
     x[:, :8] *= 1e4
     segments = torch.tensor([[1] * 8 + [2] * 8])
-    together = layer(x, Step(16, segments=segments))[:, 8:]
-    assert torch.equal(together, layer(x[:, 8:], Step(8, segments=segments[:, 8:])))
+    together = layer(x, ForwardContext(16, segments=segments))[:, 8:]
+    assert torch.equal(together, layer(x[:, 8:], ForwardContext(8, segments=segments[:, 8:])))
 
 
 def net_with(form, **parts):
     attention = partial(LinearAttention, form=form, chunk=4)
-    return tiny_decoder(**({"rope": Standard(), "attention": attention} | parts))
+    return make_tiny_decoder(**({"rope": Standard(), "attention": attention} | parts))
 
 
 @pytest.mark.parametrize("chunks", [[6, 1], [1], [9, 4, 7], [20]])
 @pytest.mark.parametrize("form", FORMS)
 def test_cached_decoding_is_the_full_forward(form, chunks):
-    net, tokens = net_with(form), random_tokens(2, 20)
+    net, tokens = net_with(form), make_random_tokens(2, 20)
     with torch.no_grad():
-        assert (decode(net, tokens, chunks) - net(tokens).logits).abs().max() < 2e-5
+        assert (decode_in_chunks(net, tokens, chunks) - net(tokens).logits).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_left_padded_rows_decode_as_alone(form):
-    net, rows = net_with(form), [random_tokens(1, 12), random_tokens(1, 7, seed=1)]
+    net, rows = net_with(form), [make_random_tokens(1, 12), make_random_tokens(1, 7, seed=1)]
     padded = torch.cat((rows[0], torch.cat((torch.zeros(1, 5, dtype=torch.long), rows[1]), 1)))
     segments = torch.tensor([[1] * 12, [0] * 5 + [1] * 7])
     places = torch.stack((torch.arange(12), (torch.arange(12) - 5).clamp_min(0)))
-    more = random_tokens(2, 3, seed=2)
+    more = make_random_tokens(2, 3, seed=2)
     with torch.no_grad():
         cache = net.new_cache(2, 15)
         parts = [net(padded, positions=places, segments=segments, cache=cache).logits]
@@ -161,7 +161,7 @@ def test_left_padded_rows_decode_as_alone(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_row_does_not_see_its_batch(form):
-    net, tokens = net_with(form), random_tokens(3, 13)
+    net, tokens = net_with(form), make_random_tokens(3, 13)
     with torch.no_grad():
         together = net(tokens).logits
         for row in range(3):
@@ -169,7 +169,7 @@ def test_a_row_does_not_see_its_batch(form):
 
 
 def test_a_cached_document_ends_where_the_next_begins():
-    net, first, second = net_with("numerator"), random_tokens(1, 9), random_tokens(1, 6, seed=1)
+    net, first, second = net_with("numerator"), make_random_tokens(1, 9), make_random_tokens(1, 6, seed=1)
     with torch.no_grad():
         cache = net.new_cache(1, 15)
         net(first, segments=torch.full((1, 9), 1), positions=torch.arange(9).unsqueeze(0), cache=cache)
@@ -183,9 +183,9 @@ def test_the_state_has_a_fixed_size():
     sizes = []
     with torch.no_grad():
         for tokens in (1, 30, 9):
-            net(random_tokens(2, tokens), cache=cache)
+            net(make_random_tokens(2, tokens), cache=cache)
             state = cache.states[0]
-            assert isinstance(state, State)
+            assert isinstance(state, LinearAttentionState)
             sizes.append([tuple(part.shape) for part in state.sums])
     assert sizes == [[(2, 2, 48, 17)]] * 3  # [B, K, 3D, D + 1]
     assert cache.bytes() == 0
@@ -218,7 +218,7 @@ def test_memory_and_work_grow_with_tokens_and_not_with_their_square(form, packed
         saved = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t):
             with Largest() as largest:
-                out = layer(x, Step(tokens, segments=segments))
+                out = layer(x, ForwardContext(tokens, segments=segments))
             out.sum().backward()
         seen.append(largest)
         kept.append(sum(saved))
@@ -235,7 +235,7 @@ def test_memory_and_work_grow_with_tokens_and_not_with_their_square(form, packed
 def test_gradients_are_those_of_differences(form, packed):
     layer, x = made(form, Standard(), chunk=3), inputs(5, 1).requires_grad_()
     segments = torch.tensor([[1, 1, 2, 2, 2]]) if packed else None
-    assert torch.autograd.gradcheck(lambda a: layer(a, Step(5, segments=segments)), (x,))
+    assert torch.autograd.gradcheck(lambda a: layer(a, ForwardContext(5, segments=segments)), (x,))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -243,29 +243,31 @@ def test_it_compiles_as_one_graph(form):
     layer, x = made(form, Standard()).float(), inputs().float()
     torch._dynamo.reset()
     for segments in (None, torch.tensor([[1] * 4 + [2] * 7] * 2)):
-        compiled = torch.compile(lambda a, ids: layer(a, Step(11, segments=ids)), fullgraph=True, backend="aot_eager")
-        assert torch.allclose(compiled(x, segments), layer(x, Step(11, segments=segments)), atol=1e-6)
+        compiled = torch.compile(
+            lambda a, ids: layer(a, ForwardContext(11, segments=ids)), fullgraph=True, backend="aot_eager"
+        )
+        assert torch.allclose(compiled(x, segments), layer(x, ForwardContext(11, segments=segments)), atol=1e-6)
 
 
 def test_bfloat16_autocast_sums_in_float32():
     layer, x = made("numerator", Standard()).float(), inputs().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = layer(x, Step(11))
+        out = layer(x, ForwardContext(11))
     assert out.dtype == torch.bfloat16
-    assert (out.float() - layer(x, Step(11))).abs().max() < 0.02
+    assert (out.float() - layer(x, ForwardContext(11))).abs().max() < 0.02
 
 
 def test_features_keep_their_digits():
     x = torch.tensor([-60.0, -20.0, -1.0, 0.0, 2.0])
     exact = [np.exp(-60.0), np.exp(-20.0), np.exp(-1.0), 1.0, 3.0]
-    assert feature(x).tolist() == pytest.approx(exact, rel=1e-6)
+    assert apply_feature_map(x).tolist() == pytest.approx(exact, rel=1e-6)
 
 
 def test_far_values_stay_finite():
     for form in FORMS:
         layer, x = made(form, Standard()).float(), 1e4 * inputs().float()
         x.requires_grad_()
-        out = layer(x, Step(11))
+        out = layer(x, ForwardContext(11))
         out.sum().backward()
         assert out.isfinite().all()
         assert x.grad.isfinite().all()
@@ -275,39 +277,39 @@ def test_a_temperature_and_growth_scale_queries_before_the_feature():
     rule = YaRN(factor=8.0, original_len=4)
     layer, x = made("numerator", rule), inputs()
     wanted = expected(layer, x[0], range(11), rule.inv_freq(8), causal, factor=rule.temperature)
-    assert np.abs(layer(x, Step(11))[0].detach().numpy() - wanted).max() < 1e-6
-    grown = made("numerator", place=Place(growth=Growth(floor=4, scale=0.5)))
+    assert np.abs(layer(x, ForwardContext(11))[0].detach().numpy() - wanted).max() < 1e-6
+    grown = made("numerator", place=LayerPositions(growth=Growth(floor=4, scale=0.5)))
     factor = np.array([1 + 0.5 * np.log1p((m + 1) // 4) for m in range(11)])[:, None, None]
     wanted = expected(grown, x[0], range(11), (), causal, factor=factor)
-    assert np.abs(grown(x, Step(11))[0].detach().numpy() - wanted).max() < 1e-6
+    assert np.abs(grown(x, ForwardContext(11))[0].detach().numpy() - wanted).max() < 1e-6
 
 
 def test_chunked_layers_stay_inside_blocks_of_positions():
-    layer, x = made("numerator", place=Place(chunk=4), chunk=3), inputs()
+    layer, x = made("numerator", place=LayerPositions(chunk=4), chunk=3), inputs()
     wanted = expected(layer, x[0], range(11), (), lambda i, j: j <= i and i // 4 == j // 4)
-    assert np.abs(layer(x, Step(11))[0].detach().numpy() - wanted).max() < 1e-12
+    assert np.abs(layer(x, ForwardContext(11))[0].detach().numpy() - wanted).max() < 1e-12
 
 
 def test_qk_norm_and_bias_are_used():
     layer = made("numerator", Standard(), qk_norm=True, bias=True)
     with torch.no_grad():
-        before = layer(inputs(), Step(11))
+        before = layer(inputs(), ForwardContext(11))
         layer.q_norm.weight.uniform_(0.2, 3.0)
         layer.out.bias.fill_(1.0)
-        assert (layer(inputs(), Step(11)) - before).abs().max() > 0.1
+        assert (layer(inputs(), ForwardContext(11)) - before).abs().max() > 0.1
 
 
 def test_what_cannot_be_named_the_way_out():
     with pytest.raises(ConfigError, match=r"attention\.form='numerater'; did you mean numerator\?"):
         made("numerater")
     with pytest.raises(ConfigError, match=r"no scores to add a bias to; use bias=none, or attention=full"):
-        tiny_decoder(rope=NoRope(), attention=LinearAttention, beside=Beside(bias=ALiBi))
+        make_tiny_decoder(rope=NoRope(), attention=LinearAttention, beside=Positions(bias=ALiBi))
     with pytest.raises(ConfigError, match=r"cannot be normalised after it; .* or attention=full"):
-        made("numerator", place=Place(norm_after=True))
+        made("numerator", place=LayerPositions(norm_after=True))
     with pytest.raises(ConfigError, match=r"YaRN puts its temperature on cosines.*use rope\.temperature_on=logits"):
         made("one_plus_cos", YaRN(factor=8.0, original_len=4, temperature_on="cos_sin"))
 
 
 def test_a_segment_that_comes_back_is_refused():
     with pytest.raises(AptlabError, match=r"segment of row 1 comes back after another one.*use attention=full"):
-        made("numerator")(inputs(5), Step(5, segments=torch.tensor([[1] * 5, [1, 2, 2, 1, 1]])))
+        made("numerator")(inputs(5), ForwardContext(5, segments=torch.tensor([[1] * 5, [1, 2, 2, 1, 1]])))

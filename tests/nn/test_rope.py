@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-import aptlab.nn.rope
+import aptlab.nn.positions.rope
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import NTK, Linear, Llama3, NoRope, Rope, Standard, YaRN
+from aptlab.nn.positions.rope import NTK, Linear, Llama3, NoRope, Rope, Standard, YaRN
 from aptlab.testing import RopeContract
 from tests.reference import rope as reference
 
@@ -19,7 +19,7 @@ DIMS = (4, 32, 64, 128)
 
 
 def config(option, **values):
-    return {"_target_": f"aptlab.nn.rope.{option}", **values}
+    return {"_target_": f"aptlab.nn.positions.rope.{option}", **values}
 
 
 class TestStandard(RopeContract):
@@ -234,7 +234,9 @@ def test_values_without_meaning_are_refused(make, message):
         make()
 
 
-SHIPPED = [rule for rule in vars(aptlab.nn.rope).values() if isinstance(rule, type) and issubclass(rule, Rope)]
+SHIPPED = [
+    rule for rule in vars(aptlab.nn.positions.rope).values() if isinstance(rule, type) and issubclass(rule, Rope)
+]
 SHIPPED = [rule for rule in SHIPPED if not inspect.isabstract(rule) and rule.__name__ != "Rotation"]
 SOURCES = ("arXiv", "seeds", "Llama 4", "emozilla", "Qwen2-VL")  # papers, and what was released without one
 
@@ -258,7 +260,8 @@ def test_no_shipped_rule_is_made_from_another():
 
 
 def test_rules_import_no_torch():
-    code = "import aptlab.nn.rope, aptlab.nn.shape, sys; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import aptlab.nn.positions.rope, aptlab.nn.shape, sys\n"
+    code += "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from aptlab.nn.rope import Rope, Standard
+from aptlab.nn.positions.rope import Rope, Standard
 from aptlab.testing import RopeContract
 
 
@@ -51,6 +51,6 @@ def test_broken_rules_are_caught():
 
 def test_a_config_that_builds_another_rule_is_caught():
     contract = contract_of(Standard(base=500.0))
-    contract.config = {"_target_": "aptlab.nn.rope.Standard", "base": 400.0}
+    contract.config = {"_target_": "aptlab.nn.positions.rope.Standard", "base": 400.0}
     with pytest.raises(AssertionError, match=r"the config builds Standard\(base=400\.0.*, not Standard\(base=500\.0"):
         contract.test_config_builds_an_equal_rule()

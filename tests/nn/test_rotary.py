@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.nn.rope import NTK, Linear, Llama3, Standard, YaRN
-from aptlab.nn.rotary import LONGEST, STEP, RotaryEmbedding
-from aptlab.testing import tiny_decoder
+from aptlab.nn.positions.rope import NTK, Linear, Llama3, Standard, YaRN
+from aptlab.nn.positions.rotary import LONGEST, STEP, RotaryEmbedding
+from aptlab.testing import make_tiny_decoder
 from tests.reference import rope as reference
 
 RULES = [Standard(), Standard(base=500_000.0), Linear(), NTK(), YaRN(original_len=4096), Llama3()]
@@ -134,7 +134,7 @@ CASTS = {
 
 @pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
 def test_tables_stay_float32_and_exact_whatever_is_cast(cast):
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     before = {name: table.clone() for name, table in net.rotaries.named_buffers()}
     after = dict(cast(net).rotaries.named_buffers())
     assert set(after) == set(before)
@@ -147,9 +147,9 @@ def test_tables_stay_float32_and_exact_whatever_is_cast(cast):
 
 
 def test_a_model_built_on_meta_has_right_tables_once_it_is_real():
-    real = tiny_decoder()
+    real = make_tiny_decoder()
     with torch.device("meta"):
-        net = tiny_decoder()
+        net = make_tiny_decoder()
     net = net.to_empty(device="cpu")
     net.load_state_dict(real.state_dict())
     tokens = torch.arange(12).unsqueeze(0)
@@ -157,7 +157,7 @@ def test_a_model_built_on_meta_has_right_tables_once_it_is_real():
 
 
 def test_tables_are_not_in_the_state_dict():
-    assert not [name for name in tiny_decoder().state_dict() if "rotar" in name]
+    assert not [name for name in make_tiny_decoder().state_dict() if "rotar" in name]
 
 
 def test_tables_of_a_128_wide_head_take_less_than_8_mb():

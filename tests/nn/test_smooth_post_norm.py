@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from aptlab.nn.smooth import PostNorm
-from aptlab.testing import SmoothContract, random_tokens, tiny_decoder
+from aptlab.testing import SmoothContract, make_random_tokens, make_tiny_decoder
 from tests.reference.norm import rms_norm
 
 
@@ -33,8 +33,8 @@ def test_a_branch_of_any_size_adds_the_same():
 
 
 def test_every_site_learns_its_size():
-    net = tiny_decoder(smooth=PostNorm).train()
-    net(random_tokens(2, 8)).logits.logsumexp(-1).sum().backward()
+    net = make_tiny_decoder(smooth=PostNorm).train()
+    net(make_random_tokens(2, 8)).logits.logsumexp(-1).sum().backward()
     for block in net.blocks:
         for site in (block.attention_smooth, block.ffn_smooth):
             assert site.norm.weight.grad.abs().min().item() > 0

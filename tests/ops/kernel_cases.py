@@ -8,7 +8,7 @@ import sys
 import torch
 
 from aptlab.ops import rotary_heads as op
-from aptlab.ops.rotary_heads import STEP, Norm, Turn
+from aptlab.ops.rotary_heads import STEP, HeadNorm, RotationArgs
 from aptlab.ops.triton import rotary as kernel
 from aptlab.ops.triton.tiles import Tile
 
@@ -93,13 +93,15 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
     x = whole.transpose(1, 2)[:, : q + k]
     positions = torch.randint(0, 10_000_000, (batch if batch > 1 else 1, tokens), generator=generator).to(device)
     weight = torch.rand(2, head_dim, generator=generator).add(0.5).to(device) if where and weighted else None
-    norm = None if where is None else Norm(weight, 1e-5, where)
+    norm = None if where is None else HeadNorm(weight, 1e-5, where)
     scale = torch.rand(1, tokens, generator=generator).add(0.5).to(device) if scaled else None
     exactly = theta_of(pairs).to(device)
-    turn = Turn(positions, tables_of(pairs).to(device), q, layout, norm, FACTOR, scale, exactly if theta else None)
+    turn = RotationArgs(
+        positions, tables_of(pairs).to(device), q, layout, norm, FACTOR, scale, exactly if theta else None
+    )
     given = (positions, turn.tables, turn.theta, weight, scale)
-    how = kernel.How(q, layout == "interleaved", kernel.NORMS[where], 1e-5, FACTOR)
-    got = kernel.forward(x, *given, how, tile=tile)
+    how = kernel.KernelSpec(q, layout == "interleaved", kernel.NORMS[where], 1e-5, FACTOR)
+    got = kernel.rotate_forward(x, *given, how, tile=tile)
     near = x.detach().double().requires_grad_()
     weights = None if weight is None else weight.double().requires_grad_()
     wide = turn._replace(norm=None if norm is None else norm._replace(weight=weights))
@@ -107,11 +109,11 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
     assert got.dtype == dtype
     assert got.shape == x.shape
     spent, heads = whole.clone(), q + k
-    kernel.forward(over := spent.transpose(1, 2)[:, :heads], *given, how, out=over, tile=tile)
+    kernel.rotate_forward(over := spent.transpose(1, 2)[:, :heads], *given, how, out=over, tile=tile)
     assert torch.equal(over, got), f"in place {size} {layout} {where} {dtype}"
     assert torch.equal(spent[:, :, heads:], whole[:, :, heads:]), "values behind the keys are no heads to turn"
     dy = torch.randn(got.shape, generator=generator).to(device, dtype)
-    dx, dw = kernel.backward(dy, x, *given, how, tile=tile)
+    dx, dw = kernel.rotate_backward(dy, x, *given, how, tile=tile)
     wanted.backward(dy.double())
     assert near.grad is not None
     reference = op.rotate_heads_reference(x, turn)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from aptlab.nn.rope import Standard
-from aptlab.nn.rotary import RotaryEmbedding
-from aptlab.ops.rotary_heads import Norm, Turn, rotate_heads, rotate_heads_, rotate_heads_reference
+from aptlab.nn.positions.rope import Standard
+from aptlab.nn.positions.rotary import RotaryEmbedding
+from aptlab.ops.rotary_heads import HeadNorm, RotationArgs, rotate_heads, rotate_heads_, rotate_heads_reference
 
 CASES = Path(__file__).with_name("kernel_cases.py")
 
@@ -35,7 +35,7 @@ def test_float32_heads_are_rounded_once_where_the_frequencies_are_given():
     theta = theta_of(8)
     x = torch.randn(2, 5, 7, 16, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(7).unsqueeze(0) + 10_000_000
-    turn = Turn(positions, tables_of(8), queries=3, theta=theta)
+    turn = RotationArgs(positions, tables_of(8), queries=3, theta=theta)
     wanted = exact(x, turn, theta, "half")
     assert units(rotate_heads(x, turn), wanted, torch.float32, floor=1e-6) <= 0.5
     by_tables = rotate_heads(x, turn._replace(theta=None))
@@ -48,7 +48,7 @@ def test_heads_turn_as_the_rotary_module_turns_them(layout):
     rotary = RotaryEmbedding(Standard(layout=layout), head_dim=16)
     x, positions = torch.randn(2, 5, 7, 16), torch.arange(7).unsqueeze(0) * 1001
     tables = rotary.tables
-    turned = rotate_heads(x, Turn(positions, tables, queries=3, layout=layout))
+    turned = rotate_heads(x, RotationArgs(positions, tables, queries=3, layout=layout))
     assert torch.allclose(turned, rotary.rotate(x, rotary.angles(positions)), atol=1e-6, rtol=0)
 
 
@@ -57,16 +57,16 @@ def test_queries_alone_are_scaled_and_weights_differ_for_keys():
     tables = rotary.tables
     x, positions = torch.randn(1, 3, 4, 8), torch.zeros(1, 4, dtype=torch.long)
     scale = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    turned = rotate_heads_reference(x, Turn(positions, tables, queries=2, scale=scale))
+    turned = rotate_heads_reference(x, RotationArgs(positions, tables, queries=2, scale=scale))
     assert torch.allclose(turned[:, :2], x[:, :2] * scale.view(1, 1, 4, 1))
     assert torch.equal(turned[:, 2:], x[:, 2:])
     weight = torch.stack((torch.full((8,), 2.0), torch.full((8,), 3.0)))
-    normed = rotate_heads_reference(x, Turn(positions, tables, queries=2, norm=Norm(weight, 0.0, "before")))
+    normed = rotate_heads_reference(x, RotationArgs(positions, tables, queries=2, norm=HeadNorm(weight, 0.0, "before")))
     assert torch.allclose(normed.pow(2).mean(-1).sqrt()[0, :, 0], torch.tensor([2.0, 2.0, 3.0]))
 
 
 def test_heads_that_are_not_needed_any_more_are_written_over():
-    turn = Turn(torch.arange(4).unsqueeze(0), RotaryEmbedding(Standard(), head_dim=8).tables, queries=2)
+    turn = RotationArgs(torch.arange(4).unsqueeze(0), RotaryEmbedding(Standard(), head_dim=8).tables, queries=2)
     whole = torch.randn(2, 4, 5, 8)
     x, values = whole.transpose(1, 2)[:, :3], whole[:, :, 3:].clone()
     wanted = rotate_heads(x, turn)
@@ -80,5 +80,7 @@ def test_the_op_traces_as_one_graph():
     tables = rotary.tables
     x, positions = torch.randn(1, 3, 4, 8), torch.arange(4).unsqueeze(0)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: rotate_heads(x, Turn(positions, tables, 2)), fullgraph=True, backend="aot_eager")
-    assert torch.allclose(compiled(x), rotate_heads(x, Turn(positions, tables, 2)), atol=1e-6)
+    compiled = torch.compile(
+        lambda x: rotate_heads(x, RotationArgs(positions, tables, 2)), fullgraph=True, backend="aot_eager"
+    )
+    assert torch.allclose(compiled(x), rotate_heads(x, RotationArgs(positions, tables, 2)), atol=1e-6)

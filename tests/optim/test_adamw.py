@@ -10,7 +10,7 @@ from torch import nn
 
 from aptlab.errors import ConfigError
 from aptlab.optim import AdamW, AdamW8bit
-from aptlab.optim.adamw import parameter_groups
+from aptlab.optim.adamw import make_parameter_groups
 
 
 class Net(nn.Module):
@@ -24,7 +24,7 @@ class Net(nn.Module):
 
 def test_matrices_decay_and_norms_biases_and_embeddings_do_not():
     net = Net()
-    decayed, plain = parameter_groups(net, 0.1)
+    decayed, plain = make_parameter_groups(net, 0.1)
     assert {id(p) for p in decayed["params"]} == {id(net.linear.weight), id(net.head.weight)}
     assert {id(p) for p in plain["params"]} == {
         id(net.embed.weight),
@@ -38,7 +38,7 @@ def test_matrices_decay_and_norms_biases_and_embeddings_do_not():
 def test_a_tied_head_counts_as_the_embedding():
     net = Net()
     net.head.weight = net.embed.weight
-    decayed, plain = parameter_groups(net, 0.1)
+    decayed, plain = make_parameter_groups(net, 0.1)
     assert [id(p) for p in decayed["params"]] == [id(net.linear.weight)]
     assert id(net.embed.weight) in {id(p) for p in plain["params"]}
 
@@ -46,7 +46,7 @@ def test_a_tied_head_counts_as_the_embedding():
 def test_frozen_parameters_are_left_out():
     net = Net()
     net.linear.weight.requires_grad_(False)
-    groups = parameter_groups(net, 0.1)
+    groups = make_parameter_groups(net, 0.1)
     assert id(net.linear.weight) not in {id(p) for group in groups for p in group["params"]}
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.commands.compare import parse, run
+from aptlab.commands.compare import parse_compare_request, run
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.report import compare
-from aptlab.report.write import csv_text, text
+from aptlab.report import compare_runs
+from aptlab.report.write import format_comparison, format_comparison_csv
 from aptlab.runs import find_runs
 from tests.report.making import make_run
 
@@ -23,7 +23,7 @@ def family(rope: str, losses: list[float | None], **changes) -> None:
 
 
 def compared(**options):
-    return compare(find_runs([RUNS]), **options)
+    return compare_runs(find_runs([RUNS]), **options)
 
 
 def test_runs_that_differ_in_seed_and_folder_only_are_one_group():
@@ -52,7 +52,7 @@ def test_the_best_row_is_marked_if_its_interval_is_apart():
     found = compared()
     assert found.best == 1
     assert found.verdict == "best val/loss: rope=yarn (its 95 % interval overlaps no other)"
-    assert "yarn *" in text(found, terminal=False)
+    assert "yarn *" in format_comparison(found, terminal=False)
 
 
 def test_overlapping_rows_are_not_separated():
@@ -61,7 +61,7 @@ def test_overlapping_rows_are_not_separated():
     found = compared()
     assert found.best is None
     assert found.verdict == "not separated: the 95 % interval of rope=yarn overlaps that of rope=standard"
-    assert "*" not in text(found, terminal=False)
+    assert "*" not in format_comparison(found, terminal=False)
 
 
 def test_one_seed_separates_nothing():
@@ -70,7 +70,7 @@ def test_one_seed_separates_nothing():
     found = compared()
     assert found.best is None
     assert found.verdict == "not separated: rope=yarn leads, but one seed gives no interval; run at least 3 seeds"
-    assert "±" not in text(found, terminal=False).splitlines()[2]
+    assert "±" not in format_comparison(found, terminal=False).splitlines()[2]
 
 
 def test_a_row_with_a_diverged_run_is_never_the_best():
@@ -79,7 +79,7 @@ def test_a_row_with_a_diverged_run_is_never_the_best():
     found = compared()
     assert found.best is None
     assert found.verdict == "rope=yarn has the best mean val/loss, but 1 of its runs diverged"
-    assert "(2 of 3)" in text(found, terminal=False)
+    assert "(2 of 3)" in format_comparison(found, terminal=False)
 
 
 def test_the_difference_is_paired_over_common_seeds():
@@ -142,7 +142,7 @@ def test_a_repeated_seed_counts_once():
 def test_csv_has_every_digit():
     losses = [1.1234567890123456, 1.2345678901234567]
     family("standard", losses)
-    (row,) = csv.DictReader(csv_text(compared()).splitlines())
+    (row,) = csv.DictReader(format_comparison_csv(compared()).splitlines())
     assert float(row["val/loss"]) == sum(losses) / 2
     assert row["seeds"] == "0 1"
     assert float(row["val/loss ±95%"]) == pytest.approx(12.7062047 * (losses[1] - losses[0]) / 2, rel=1e-7)
@@ -168,7 +168,7 @@ def test_a_narrow_terminal_gets_several_tables(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     family("standard", [1.5, 1.51])
     family("yarn", [1.4, 1.41])
-    shown = text(compared(), terminal=True)
+    shown = format_comparison(compared(), terminal=True)
     assert shown.count("standard") >= 3
     assert "…" not in shown
     assert max(len(line) for line in shown.splitlines() if "\x1b" not in line and "yarn" not in line[:3]) < 140
@@ -183,7 +183,7 @@ def test_a_narrow_terminal_gets_several_tables(monkeypatch):
 )
 def test_a_wrong_command_line_is_refused(args, message):
     with pytest.raises(ConfigError) as caught:
-        parse(args)
+        parse_compare_request(args)
     assert str(caught.value) == message
 
 
@@ -212,5 +212,5 @@ def test_folders_without_a_finished_run_are_refused():
 
 def test_a_folder_may_have_an_equals_sign_in_its_name():
     Path("rope=yarn").mkdir()
-    assert parse(["rope=yarn", "a/b=c", "by=rope,smooth"]).folders == ("rope=yarn", "a/b=c")
-    assert parse(["rope=yarn", "by=rope,smooth"]).by == ("rope", "smooth")
+    assert parse_compare_request(["rope=yarn", "a/b=c", "by=rope,smooth"]).folders == ("rope=yarn", "a/b=c")
+    assert parse_compare_request(["rope=yarn", "by=rope,smooth"]).by == ("rope", "smooth")

@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from aptlab.errors import AptlabError
-from aptlab.report.heatmap import MAP, Heat, draw, heat_maps
+from aptlab.report.heatmap import MAP, HeatPanel, draw_heat_panel, draw_heatmaps
 
 VALUES = [[0.0, 50.0, 100.0], [25.0, None, 75.0]]
-PANEL = Heat(title="found", rows=["a", "b"], columns=["1", "2", "3"], values=VALUES, low=0, high=100)
+PANEL = HeatPanel(title="found", rows=["a", "b"], columns=["1", "2", "3"], values=VALUES, low=0, high=100)
 
 
-def axes_of(panel: Heat):
+def axes_of(panel: HeatPanel):
     axes = Figure().add_subplot()
-    draw(axes, panel, first=True)
+    draw_heat_panel(axes, panel, first=True)
     return axes
 
 
@@ -36,7 +36,9 @@ def test_numbers_are_dark_on_bright_cells_and_white_on_dark_ones():
 
 
 def test_small_values_are_bright_where_they_are_the_good_ones():
-    colours = {text.get_text(): text.get_color() for text in axes_of(Heat(**{**vars(PANEL), "falling": True})).texts}
+    colours = {
+        text.get_text(): text.get_color() for text in axes_of(HeatPanel(**{**vars(PANEL), "falling": True})).texts
+    }
     assert colours["100"] == "white" != colours["0"]
 
 
@@ -49,21 +51,21 @@ def test_the_colours_grow_evenly_brighter_also_for_readers_without_red_or_green(
 
 
 def test_the_picture_is_written_and_grows_with_its_rows(tmp_path):
-    path = heat_maps([PANEL, PANEL], title="t", path=tmp_path / "a.png", across="tokens", down="depth")
+    path = draw_heatmaps([PANEL, PANEL], title="t", path=tmp_path / "a.png", across="tokens", down="depth")
     assert imread(path).shape[:2] == (700, 1600)
-    tall = Heat(title="x", rows=[str(n) for n in range(20)], columns=["1"], values=[[n] for n in range(20)])
-    assert imread(heat_maps([tall], title="t", path=path, across="tokens")).shape[:2] == (210 + 20 * 42, 1600)
+    tall = HeatPanel(title="x", rows=[str(n) for n in range(20)], columns=["1"], values=[[n] for n in range(20)])
+    assert imread(draw_heatmaps([tall], title="t", path=path, across="tokens")).shape[:2] == (210 + 20 * 42, 1600)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_table_of_equal_values_or_without_any_is_drawn(tmp_path):
     for values in ([[5.0]], [[None]], [[float("nan")]]):
-        panel = Heat(title="x", rows=["a"], columns=["1"], values=values)
-        assert heat_maps([panel], title="t", path=tmp_path / "a.png", across="tokens").is_file()
+        panel = HeatPanel(title="x", rows=["a"], columns=["1"], values=values)
+        assert draw_heatmaps([panel], title="t", path=tmp_path / "a.png", across="tokens").is_file()
 
 
 def test_many_columns_have_no_numbers_and_fewer_names():
-    panel = Heat(title="x", rows=["a"], columns=[str(n) for n in range(40)], values=[[1.0] * 40])
+    panel = HeatPanel(title="x", rows=["a"], columns=[str(n) for n in range(40)], values=[[1.0] * 40])
     axes = axes_of(panel)
     assert not axes.texts
     assert len(axes.get_xticks()) <= 16
@@ -71,4 +73,4 @@ def test_many_columns_have_no_numbers_and_fewer_names():
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     with pytest.raises(AptlabError, match=r"cannot write .*; choose another folder"):
-        heat_maps([PANEL], title="t", path=tmp_path / "none" / "a.png", across="tokens")
+        draw_heatmaps([PANEL], title="t", path=tmp_path / "none" / "a.png", across="tokens")

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from aptlab.errors import AptlabError
-from aptlab.runs import Result, Run, RunFolder, Table, find_runs
+from aptlab.runs import MetricsTable, Result, Run, RunFolder, find_runs
 
 
 @pytest.fixture
@@ -80,6 +80,6 @@ def test_a_torn_table_gives_its_whole_rows_and_a_warning(runs, caplog):
 
 def test_a_table_without_header_is_empty(tmp_path):
     (tmp_path / "metrics.csv").write_text("1,2,3\n")
-    table = Table.read(tmp_path / "metrics.csv")
+    table = MetricsTable.read(tmp_path / "metrics.csv")
     assert table.rows == {}
     assert table.problems == ["the first line is no header"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from aptlab.errors import AptlabError
-from aptlab.runs import Result, RunFolder, environment, ranks
+from aptlab.runs import Result, RunFolder, collect_environment, ranks
 from aptlab.runs import folder as folder_module
-from aptlab.runs.atomic import read_yaml, to_yaml, write_text
+from aptlab.runs.atomic import format_yaml, read_yaml, write_text
 
 LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_PROCID",
              "SLURM_NTASKS", "APTLAB_RUN_DIR", "MASTER_ADDR", "MASTER_PORT", "GROUP_WORLD_SIZE")  # fmt: skip
@@ -188,9 +188,9 @@ def test_an_interactive_slurm_shell_is_no_distributed_run(monkeypatch):
     for name, value in {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
-    assert ranks.shared_name("train") is None
+    assert ranks.make_shared_name("train") is None
     monkeypatch.setenv("SLURM_JOB_NAME", "my-job")
-    assert ranks.shared_name("train") is not None
+    assert ranks.make_shared_name("train") is not None
 
 
 def test_what_is_written_holds_no_secret(tmp_path, monkeypatch):
@@ -212,22 +212,22 @@ def test_what_is_written_holds_no_secret(tmp_path, monkeypatch):
 
 
 def test_environment_names_versions_and_machine_but_not_the_host():
-    record = environment(seed=4)
+    record = collect_environment(seed=4)
     assert record["seed"] == 4
     assert record["packages"]["torch"]
     assert record["machine"]["cores"] >= 1
     assert record["machine"]["memory_bytes"] > 10**8
     assert record["started"].endswith("+00:00")
     assert "hostname" not in record
-    assert environment(hostname=True)["hostname"]
+    assert collect_environment(hostname=True)["hostname"]
 
 
 def test_environment_outside_a_repository_or_without_git(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment()["git"] is None
+    assert collect_environment()["git"] is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment()["git"] is None
+    assert collect_environment()["git"] is None
 
 
 def test_environment_knows_commit_and_changes(tmp_path, monkeypatch):
@@ -236,11 +236,11 @@ def test_environment_knows_commit_and_changes(tmp_path, monkeypatch):
         (tmp_path / "a").write_text("1")
         subprocess.run(["git", *command], cwd=tmp_path, env={**os.environ, **who}, check=True)
     monkeypatch.chdir(tmp_path)
-    record = environment()["git"]
+    record = collect_environment()["git"]
     assert len(record["commit"]) == 40
     assert record["dirty"] is False
     (tmp_path / "a").write_text("2")
-    assert environment()["git"]["dirty"] is True
+    assert collect_environment()["git"]["dirty"] is True
 
 
 def test_runs_import_neither_torch_nor_numpy():
@@ -286,6 +286,6 @@ def test_yaml_keeps_the_kind_of_every_value(tmp_path):
     from omegaconf import OmegaConf
 
     values = {"a": "1e-3", "b": 1e-05, "c": "null", "d": None, "e": ["1_000", "yes"], "f": "ü: x", "g": True}
-    (tmp_path / "x.yaml").write_text(to_yaml(values))
+    (tmp_path / "x.yaml").write_text(format_yaml(values))
     assert read_yaml(tmp_path / "x.yaml") == values
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "x.yaml")) == values

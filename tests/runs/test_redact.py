@@ -3,7 +3,7 @@
 import pytest
 
 from aptlab import redact as module
-from aptlab.redact import is_secret_name, redact, redact_overrides, redact_text, remember
+from aptlab.redact import is_secret_name, redact_overrides, redact_text, redact_value, remember_secret
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +31,12 @@ def test_ordinary_names_are_not(name):
 
 def test_values_under_secret_names_are_hidden_at_any_depth():
     config = {"a": [{"api_key": "k-123456789", "n": 1}], "server": {"password": 12345}, "token": None}
-    assert redact(config) == {"a": [{"api_key": "***", "n": 1}], "server": {"password": "***"}, "token": None}
+    assert redact_value(config) == {"a": [{"api_key": "***", "n": 1}], "server": {"password": "***"}, "token": None}
 
 
 def test_a_secret_seen_once_is_hidden_wherever_it_turns_up_later():
-    redact({"logger": {"api_key": "swordfish-99"}})
-    assert redact({"note": "uses swordfish-99"}) == {"note": "uses ***"}
+    redact_value({"logger": {"api_key": "swordfish-99"}})
+    assert redact_value({"note": "uses swordfish-99"}) == {"note": "uses ***"}
     assert redact_text("failed with swordfish-99!") == "failed with ***!"
 
 
@@ -88,5 +88,5 @@ def test_overrides_keep_their_names():
 
 
 def test_short_values_are_not_remembered():
-    remember("true")
+    remember_secret("true")
     assert redact_text("true") == "true"

@@ -8,20 +8,20 @@ import pytest
 import torch
 
 from aptlab.errors import AptlabError
-from aptlab.nn.rope import NoRope, YaRN
-from aptlab.nn.rotary import LONGEST
+from aptlab.nn.positions.rope import NoRope, YaRN
+from aptlab.nn.positions.rotary import LONGEST
 from aptlab.nn.smooth import LeftSpin
-from aptlab.sample import Rules, generate, generate_rows, uniform
-from aptlab.sample.logits import apply, draw
-from aptlab.testing.tiny import VOCAB, tiny_decoder
+from aptlab.sample import SamplingRules, draw_uniform, generate_rows, generate_tokens
+from aptlab.sample.logits import apply_rules, draw_tokens
+from aptlab.testing.tiny import VOCAB, make_tiny_decoder
 
-GREEDY = Rules(temperature=0)
-WARM = Rules(temperature=0.9, top_k=30, top_p=0.95, min_p=0.01, repetition_penalty=1.1)
+GREEDY = SamplingRules(temperature=0)
+WARM = SamplingRules(temperature=0.9, top_k=30, top_p=0.95, min_p=0.01, repetition_penalty=1.1)
 PROMPTS = [[5, 9, 2, 40, 7], [11], [3, 3, 8], [60, 1, 2, 3, 4, 5, 6, 7]]
 NEW = 12
 
 
-def full_forward(net, prompt: list[int], rules: Rules, steps: int, seed: int) -> list[int]:
+def full_forward(net, prompt: list[int], rules: SamplingRules, steps: int, seed: int) -> list[int]:
     """The same loop without a cache: the whole row through the network for each token."""
     row = list(prompt)
     for step in range(steps):
@@ -29,7 +29,7 @@ def full_forward(net, prompt: list[int], rules: Rules, steps: int, seed: int) ->
             logits = net(torch.tensor([row])).logits[:, -1]
         seen = torch.zeros(1, net.vocab, dtype=torch.bool)
         seen[0, row] = True
-        row += draw(rules, apply(rules, logits, seen), torch.tensor([uniform(seed, step)])).tolist()
+        row += draw_tokens(rules, apply_rules(rules, logits, seen), torch.tensor([draw_uniform(seed, step)])).tolist()
     return row[len(prompt) :]
 
 
@@ -40,48 +40,48 @@ def full_forward(net, prompt: list[int], rules: Rules, steps: int, seed: int) ->
     ids=["standard", "yarn", "nope", "left_spin"],
 )
 def test_cached_decoding_equals_a_full_forward_for_each_token(rules, parts):
-    net = tiny_decoder(**parts)
+    net = make_tiny_decoder(**parts)
     for prompt in PROMPTS[:2]:
-        got = generate(net, [prompt], rules=rules, max_new_tokens=NEW, eos=None, seed=4)
+        got = generate_tokens(net, [prompt], rules=rules, max_new_tokens=NEW, eos=None, seed=4)
         assert got == [full_forward(net, prompt, rules, NEW, seed=4)]
 
 
 @pytest.mark.parametrize("rules", [GREEDY, WARM], ids=["greedy", "sampled"])
 def test_a_row_in_a_padded_batch_equals_the_row_alone(rules):
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     alone = [
-        generate(net, [prompt], rules=rules, max_new_tokens=NEW, eos=7, seed=number)[0]
+        generate_tokens(net, [prompt], rules=rules, max_new_tokens=NEW, eos=7, seed=number)[0]
         for number, prompt in enumerate(PROMPTS)
     ]
-    assert generate(net, PROMPTS, rules=rules, max_new_tokens=NEW, eos=7, seed=[0, 1, 2, 3]) == alone
+    assert generate_tokens(net, PROMPTS, rules=rules, max_new_tokens=NEW, eos=7, seed=[0, 1, 2, 3]) == alone
 
 
 def test_one_seed_is_one_text_and_other_seeds_are_other_texts():
-    net = tiny_decoder(gain=2.0)
-    rows = generate(net, [[5]] * 4, rules=Rules(), max_new_tokens=NEW, eos=None, seed=[0, 0, 1, 2])
+    net = make_tiny_decoder(gain=2.0)
+    rows = generate_tokens(net, [[5]] * 4, rules=SamplingRules(), max_new_tokens=NEW, eos=None, seed=[0, 0, 1, 2])
     assert rows[0] == rows[1]
     assert len({tuple(row) for row in rows}) == 3
 
 
 def test_the_global_generator_neither_matters_nor_moves():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = generate(net, [[5]], rules=Rules(), max_new_tokens=NEW, eos=None, seed=3)
+    first = generate_tokens(net, [[5]], rules=SamplingRules(), max_new_tokens=NEW, eos=None, seed=3)
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    assert generate(net, [[5]], rules=Rules(), max_new_tokens=NEW, eos=None, seed=3) == first
+    assert generate_tokens(net, [[5]], rules=SamplingRules(), max_new_tokens=NEW, eos=None, seed=3) == first
 
 
 def test_no_new_tokens_and_no_prompts():
-    net = tiny_decoder()
-    assert generate(net, PROMPTS, rules=GREEDY, max_new_tokens=0, eos=None) == [[], [], [], []]
-    assert generate(net, [], rules=GREEDY, max_new_tokens=3, eos=None) == []
+    net = make_tiny_decoder()
+    assert generate_tokens(net, PROMPTS, rules=GREEDY, max_new_tokens=0, eos=None) == [[], [], [], []]
+    assert generate_tokens(net, [], rules=GREEDY, max_new_tokens=3, eos=None) == []
 
 
 def test_each_row_ends_at_its_own_eos_which_is_not_returned():
-    net = tiny_decoder()
-    free = generate(net, PROMPTS, rules=GREEDY, max_new_tokens=NEW, eos=None)
+    net = make_tiny_decoder()
+    free = generate_tokens(net, PROMPTS, rules=GREEDY, max_new_tokens=NEW, eos=None)
     eos = free[0][4]
     rows = generate_rows(net, PROMPTS, rules=GREEDY, max_new_tokens=NEW, eos=eos)
     for row, whole in zip(rows, free, strict=True):
@@ -91,7 +91,7 @@ def test_each_row_ends_at_its_own_eos_which_is_not_returned():
 
 
 def test_on_token_sees_every_token_and_ends_a_row():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     heard: list[tuple[int, int]] = []
 
     def hear(row: int, token: int) -> bool:
@@ -106,7 +106,7 @@ def test_on_token_sees_every_token_and_ends_a_row():
 
 
 def test_a_keyboard_interrupt_returns_the_text_so_far():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
 
     def interrupt(row: int, token: int) -> None:
         counts[row] += 1
@@ -114,20 +114,22 @@ def test_a_keyboard_interrupt_returns_the_text_so_far():
             raise KeyboardInterrupt
 
     counts = [0, 0]
-    free = generate(net, PROMPTS[:2], rules=GREEDY, max_new_tokens=NEW, eos=None)
+    free = generate_tokens(net, PROMPTS[:2], rules=GREEDY, max_new_tokens=NEW, eos=None)
     rows = generate_rows(net, PROMPTS[:2], rules=GREEDY, max_new_tokens=NEW, eos=None, on_token=interrupt)
     assert [row.tokens for row in rows] == [whole[:4] for whole in free]
     assert {row.reason for row in rows} == {"interrupted"}
 
 
 def test_ids_from_vocab_on_are_never_chosen():
-    rows = generate(tiny_decoder(gain=1.0), [[50]], rules=Rules(), max_new_tokens=60, eos=None, vocab=10)
+    rows = generate_tokens(
+        make_tiny_decoder(gain=1.0), [[50]], rules=SamplingRules(), max_new_tokens=60, eos=None, vocab=10
+    )
     assert max(rows[0]) < 10
 
 
 def test_bfloat16_weights_and_training_mode():
-    net = tiny_decoder().to(torch.bfloat16).train()
-    rows = generate(net, PROMPTS, rules=WARM, max_new_tokens=4, eos=None)
+    net = make_tiny_decoder().to(torch.bfloat16).train()
+    rows = generate_tokens(net, PROMPTS, rules=WARM, max_new_tokens=4, eos=None)
     assert [len(row) for row in rows] == [4] * 4
     assert net.training
 
@@ -144,12 +146,12 @@ def test_bfloat16_weights_and_training_mode():
 )
 def test_what_cannot_be_continued_is_refused(prompts, settings, message):
     with pytest.raises(AptlabError, match=message):
-        generate(tiny_decoder(), prompts, **{"rules": GREEDY, "max_new_tokens": 2, "eos": None, **settings})
+        generate_tokens(make_tiny_decoder(), prompts, **{"rules": GREEDY, "max_new_tokens": 2, "eos": None, **settings})
 
 
 def test_logits_that_are_not_finite_are_an_error():
-    net = tiny_decoder()
+    net = make_tiny_decoder()
     with torch.no_grad():
         net.embed.weight[3] = math.nan
     with pytest.raises(AptlabError, match=r"logits are not finite after 0 new tokens.*earlier checkpoint"):
-        generate(net, [[3]], rules=Rules(), max_new_tokens=2, eos=None)
+        generate_tokens(net, [[3]], rules=SamplingRules(), max_new_tokens=2, eos=None)

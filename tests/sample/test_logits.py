@@ -8,8 +8,17 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.sample import Rules
-from aptlab.sample.logits import BAD, apply, draw, heat, keep_min_p, keep_top_k, keep_top_p, penalise
+from aptlab.sample import SamplingRules
+from aptlab.sample.logits import (
+    BAD,
+    apply_rules,
+    apply_temperature,
+    draw_tokens,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise_seen_tokens,
+)
 
 ROWS, VOCAB = 5, 37
 
@@ -67,25 +76,25 @@ def test_min_p_keeps_tokens_with_that_share_of_the_largest_probability(share):
 
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_of_seen_tokens():
     x, mask = logits(), seen()
-    for row, marks, got in zip(x.tolist(), mask.tolist(), penalise(x, mask, 1.7).tolist(), strict=True):
+    for row, marks, got in zip(x.tolist(), mask.tolist(), penalise_seen_tokens(x, mask, 1.7).tolist(), strict=True):
         want = [(v / 1.7 if v > 0 else v * 1.7) if mark else v for v, mark in zip(row, marks, strict=True)]
         assert got == pytest.approx(want, rel=1e-6)
 
 
 def test_repetition_penalty_never_raises_a_logit():
     x, mask = logits(), seen()
-    assert (penalise(x, mask, 1.3) <= x).all()
+    assert (penalise_seen_tokens(x, mask, 1.3) <= x).all()
 
 
 @pytest.mark.parametrize("t", [0.1, 0.7, 2.0])
 def test_temperature_gives_probabilities_to_the_power_of_its_inverse(t):
     x = logits().double()
     power = x.softmax(-1) ** (1 / t)
-    torch.testing.assert_close(heat(x, t).softmax(-1), power / power.sum(-1, keepdim=True))
+    torch.testing.assert_close(apply_temperature(x, t).softmax(-1), power / power.sum(-1, keepdim=True))
 
 
 def test_a_tiny_temperature_does_not_overflow():
-    chances = heat(logits() * 100, 1e-35).softmax(-1)
+    chances = apply_temperature(logits() * 100, 1e-35).softmax(-1)
     assert chances.isfinite().all()
     assert torch.equal(chances.argmax(-1), logits().argmax(-1))
 
@@ -93,38 +102,38 @@ def test_a_tiny_temperature_does_not_overflow():
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 def test_the_likeliest_token_survives_every_cut(p):
     x = logits()
-    out = apply(Rules(temperature=0.5, top_k=1, top_p=p, min_p=1.0), x)
+    out = apply_rules(SamplingRules(temperature=0.5, top_k=1, top_p=p, min_p=1.0), x)
     assert kept(out) == [{i} for i in x.argmax(-1).tolist()]
 
 
 def test_rules_that_are_off_change_nothing():
     x = logits()
-    assert torch.equal(apply(Rules(), x, seen()), x)
+    assert torch.equal(apply_rules(SamplingRules(), x, seen()), x)
 
 
 def test_bfloat16_logits_become_float32():
-    assert apply(Rules(temperature=0.5), logits().bfloat16()).dtype == torch.float32
+    assert apply_rules(SamplingRules(temperature=0.5), logits().bfloat16()).dtype == torch.float32
 
 
 def test_a_row_of_a_batch_equals_the_row_alone():
-    rules = Rules(temperature=0.7, top_k=20, top_p=0.8, min_p=0.02, repetition_penalty=1.2)
+    rules = SamplingRules(temperature=0.7, top_k=20, top_p=0.8, min_p=0.02, repetition_penalty=1.2)
     x, mask = logits(), seen()
-    together = apply(rules, x, mask)
+    together = apply_rules(rules, x, mask)
     for i in range(ROWS):
-        assert torch.equal(together[i : i + 1], apply(rules, x[i : i + 1], mask[i : i + 1]))
+        assert torch.equal(together[i : i + 1], apply_rules(rules, x[i : i + 1], mask[i : i + 1]))
 
 
 @pytest.mark.parametrize(
     "rules",
     [
-        Rules(temperature=0.7),
-        Rules(top_k=5),
-        Rules(top_p=0.8),
-        Rules(min_p=0.05),
-        Rules(repetition_penalty=1.3),
-        Rules(temperature=0.6, top_k=25, top_p=0.85, min_p=0.03, repetition_penalty=1.4),
+        SamplingRules(temperature=0.7),
+        SamplingRules(top_k=5),
+        SamplingRules(top_p=0.8),
+        SamplingRules(min_p=0.05),
+        SamplingRules(repetition_penalty=1.3),
+        SamplingRules(temperature=0.6, top_k=25, top_p=0.85, min_p=0.03, repetition_penalty=1.4),
     ],
-    ids=lambda rules: ",".join(f"{k}={v}" for k, v in vars(rules).items() if v != getattr(Rules(), k)),
+    ids=lambda rules: ",".join(f"{k}={v}" for k, v in vars(rules).items() if v != getattr(SamplingRules(), k)),
 )
 def test_rules_equal_the_processors_of_transformers(rules):
     hf = pytest.importorskip("transformers.generation.logits_process")
@@ -138,21 +147,21 @@ def test_rules_equal_the_processors_of_transformers(rules):
     want = logits()
     for process in chain:
         want = process(tokens, want)
-    torch.testing.assert_close(apply(rules, logits(), mask).softmax(-1), want.softmax(-1), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(apply_rules(rules, logits(), mask).softmax(-1), want.softmax(-1), rtol=1e-5, atol=1e-7)
 
 
 def test_greedy_draws_the_largest_penalised_logit():
-    rules = Rules(temperature=0, repetition_penalty=100.0, top_k=3)
+    rules = SamplingRules(temperature=0, repetition_penalty=100.0, top_k=3)
     x = torch.tensor([[1.0, 5.0, 3.0]])
     mask = torch.tensor([[False, True, False]])
-    assert draw(rules, apply(rules, x, mask), torch.tensor([0.99])).tolist() == [2]
+    assert draw_tokens(rules, apply_rules(rules, x, mask), torch.tensor([0.99])).tolist() == [2]
 
 
 def test_the_draw_follows_the_distribution():
     x = torch.tensor([[0.0, -math.inf, 1.0, -1.0, -math.inf]])
     n = 4000
     numbers = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    counts = draw(Rules(), x.expand(n, -1), numbers).bincount(minlength=5)
+    counts = draw_tokens(SamplingRules(), x.expand(n, -1), numbers).bincount(minlength=5)
     assert counts[[1, 4]].tolist() == [0, 0]
     torch.testing.assert_close(counts.double() / n, x[0].double().softmax(-1), rtol=0, atol=1 / n)
 
@@ -160,7 +169,7 @@ def test_the_draw_follows_the_distribution():
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-48])
 def test_the_draw_never_takes_a_ruled_out_token_at_the_ends(u):
     x = keep_top_k(logits(vocab=1000), 3)
-    chosen = draw(Rules(), x, torch.full((ROWS,), u, dtype=torch.float64)).tolist()
+    chosen = draw_tokens(SamplingRules(), x, torch.full((ROWS,), u, dtype=torch.float64)).tolist()
     assert all(token in allowed for token, allowed in zip(chosen, kept(x), strict=True))
 
 
@@ -169,7 +178,9 @@ def test_the_draw_never_takes_a_ruled_out_token_at_the_ends(u):
 def test_logits_that_are_no_numbers_are_told(temperature, value):
     x = logits()
     x[2, 3] = value
-    chosen = draw(Rules(temperature=temperature), x, torch.full((ROWS,), 0.5, dtype=torch.float64)).tolist()
+    chosen = draw_tokens(
+        SamplingRules(temperature=temperature), x, torch.full((ROWS,), 0.5, dtype=torch.float64)
+    ).tolist()
     assert [token == BAD for token in chosen] == [False, False, True, False, False]
 
 
@@ -185,4 +196,4 @@ def test_logits_that_are_no_numbers_are_told(temperature, value):
 )
 def test_rules_refuse_values_outside_their_limits(values, message):
     with pytest.raises(ConfigError, match=message):
-        Rules(**values)
+        SamplingRules(**values)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from aptlab.sample import StopText, uniform
+from aptlab.sample import StopText, draw_uniform
 
 
 def test_the_first_numbers_are_those_of_splitmix64():
@@ -21,11 +21,11 @@ def test_the_first_numbers_are_those_of_splitmix64():
 
     assert splitmix(0) == 0xE220A8397B1DCDAF
     first = splitmix((splitmix(0) + 0x9E3779B97F4A7C15) % 2**64)
-    assert uniform(0, 0) == (first >> 16) / 2**48
+    assert draw_uniform(0, 0) == (first >> 16) / 2**48
 
 
 def test_numbers_are_uniform_over_steps_and_over_seeds():
-    for numbers in ([uniform(3, step) for step in range(8000)], [uniform(seed, 3) for seed in range(8000)]):
+    for numbers in ([draw_uniform(3, step) for step in range(8000)], [draw_uniform(seed, 3) for seed in range(8000)]):
         counts = [0] * 16
         for number in numbers:
             counts[int(number * 16)] += 1
@@ -35,8 +35,8 @@ def test_numbers_are_uniform_over_steps_and_over_seeds():
 
 def test_numbers_of_neighbouring_seeds_and_steps_are_uncorrelated():
     n = 8000
-    for other in ([uniform(6, step) for step in range(n)], [uniform(5, step + 1) for step in range(n)]):
-        pairs = zip([uniform(5, step) for step in range(n)], other, strict=True)
+    for other in ([draw_uniform(6, step) for step in range(n)], [draw_uniform(5, step + 1) for step in range(n)]):
+        pairs = zip([draw_uniform(5, step) for step in range(n)], other, strict=True)
         correlation = sum((a - 0.5) * (b - 0.5) for a, b in pairs) / n * 12
         assert abs(correlation) < 4 / n**0.5
 

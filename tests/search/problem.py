@@ -6,13 +6,13 @@ import math
 import random
 from collections.abc import Sequence
 
-from aptlab.search.book import Job, Values
-from aptlab.search.engine import Start
-from aptlab.search.seeds import published, v1_space
+from aptlab.search.engine import SearchStart
+from aptlab.search.evaluation_cache import SearchJob, Values
+from aptlab.search.seeds import build_v1_space, compute_published_factors
 
 PAIRS, SCALE, TARGET, SAMPLES = 16, 4.0, 768, 10
-SPACE = v1_space(pairs=PAIRS, scale=SCALE, step=0.01)
-KNOWN = published(base=10_000, head_dim=2 * PAIRS, original_len=192, scale=SCALE)
+SPACE = build_v1_space(pairs=PAIRS, scale=SCALE, step=0.01)
+KNOWN = compute_published_factors(base=10_000, head_dim=2 * PAIRS, original_len=192, scale=SCALE)
 GOAL = SPACE.factors(SPACE.nearest([max(1.0, 0.8 * factor + i / 20) for i, factor in enumerate(KNOWN["yarn"])]))
 
 
@@ -21,21 +21,21 @@ class Hidden:
 
     def __init__(self, noise: float = 0.02) -> None:
         self.noise = noise
-        self.calls: list[Job] = []
+        self.calls: list[SearchJob] = []
 
-    def value(self, job: Job, sample: int) -> float:
+    def value(self, job: SearchJob, sample: int) -> float:
         rng = random.Random(f"{job.length} {sample}")
         goal = [math.log(g) + rng.gauss(0, self.noise) for g in GOAL]
         return sum((math.log(f) - g) ** 2 for f, g in zip(job.factors, goal, strict=True))
 
-    def run(self, jobs: Sequence[Job]):
+    def run(self, jobs: Sequence[SearchJob]):
         for number, job in enumerate(jobs):
             self.calls.append(job)
             yield number, tuple(self.value(job, sample) for sample in job.samples)
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Values]:
+    def __call__(self, jobs: Sequence[SearchJob]) -> list[Values]:
         return [values for _, values in self.run(jobs)]
 
 
-def starts() -> list[Start]:
-    return [Start(SPACE, tuple(dict.fromkeys(SPACE.nearest(f) for f in KNOWN.values())))]
+def starts() -> list[SearchStart]:
+    return [SearchStart(SPACE, tuple(dict.fromkeys(SPACE.nearest(f) for f in KNOWN.values())))]

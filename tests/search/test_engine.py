@@ -6,26 +6,26 @@ import random
 import pytest
 
 from aptlab.errors import ConfigError
-from aptlab.search.book import Book, Job
-from aptlab.search.engine import Start, search, settle
-from aptlab.search.evolution import Evolution, generator
-from aptlab.search.seeds import v2_seeds, v2_space
-from aptlab.search.strategies import Halving, Published, on_line, strategy_of
+from aptlab.search.engine import SearchStart, choose_start, search_factors
+from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
+from aptlab.search.evolution import Evolution, make_iteration_rng
+from aptlab.search.seeds import build_v2_seeds, build_v2_space
+from aptlab.search.strategies import HalvingStrategy, PublishedStrategy, get_strategy, predict_on_line
 from tests.search.problem import GOAL, KNOWN, SAMPLES, SPACE, TARGET, Hidden, starts
 
 
-def book(runner) -> Book:
-    return Book(runner, target=TARGET, samples=SAMPLES)
+def book(runner) -> EvaluationCache:
+    return EvaluationCache(runner, target=TARGET, samples=SAMPLES)
 
 
 def found(strategy, *, seed: int = 0, iterations: int = 40, runner=None):
     evolution = Evolution(iterations=iterations)
-    return search(starts(), evolution=evolution, strategy=strategy, book=book(runner or Hidden()), seed=seed)
+    return search_factors(starts(), evolution=evolution, strategy=strategy, book=book(runner or Hidden()), seed=seed)
 
 
 def test_the_published_search_costs_what_the_paper_says():
     """64 candidates, then 40 times 32: 1,344 evaluations of all samples."""
-    result = found(Published())
+    result = found(PublishedStrategy())
     assert result.candidates == 64 + 40 * 32
     assert result.tokens == 1344 * SAMPLES * TARGET
     assert result.iterations == 40
@@ -33,48 +33,48 @@ def test_the_published_search_costs_what_the_paper_says():
 
 def test_it_beats_every_rule_that_it_started_from():
     known = book(Hidden()).scores([SPACE.factors(SPACE.nearest(f)) for f in KNOWN.values()])
-    assert found(Published()).score < 0.5 * min(known)
+    assert found(PublishedStrategy()).score < 0.5 * min(known)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_halving_is_as_good_for_a_quarter_of_the_tokens(seed):
-    full, quarter = found(Published(), seed=seed), found(Halving(), seed=seed)
+    full, quarter = found(PublishedStrategy(), seed=seed), found(HalvingStrategy(), seed=seed)
     assert quarter.tokens <= full.tokens / 4
     assert quarter.score <= 1.05 * full.score
 
 
-@pytest.mark.parametrize("strategy", [Published(), Halving()])
+@pytest.mark.parametrize("strategy", [PublishedStrategy(), HalvingStrategy()])
 def test_a_seed_decides_everything(strategy):
     assert found(strategy, iterations=5) == found(strategy, iterations=5)
     assert found(strategy, iterations=5).factors != found(strategy, iterations=5, seed=1).factors
 
 
 def test_the_score_is_the_mean_over_all_samples_of_the_target_length():
-    result, hidden = found(Halving(), iterations=3), Hidden()
-    (values,) = hidden([Job(result.factors, TARGET, tuple(range(SAMPLES)))])
+    result, hidden = found(HalvingStrategy(), iterations=3), Hidden()
+    (values,) = hidden([SearchJob(result.factors, TARGET, tuple(range(SAMPLES)))])
     assert result.score == pytest.approx(sum(values) / SAMPLES)
 
 
 def test_more_iterations_continue_the_same_search():
-    short, long = found(Published(), iterations=3), found(Published(), iterations=6)
+    short, long = found(PublishedStrategy(), iterations=3), found(PublishedStrategy(), iterations=6)
     assert long.curve[: len(short.curve)] == short.curve
 
 
 def test_no_sample_of_a_candidate_is_measured_twice():
     hidden = Hidden()
-    found(Halving(), iterations=5, runner=hidden)
+    found(HalvingStrategy(), iterations=5, runner=hidden)
     seen = [(job.factors, job.length, sample) for job in hidden.calls for sample in job.samples]
     assert len(seen) == len(set(seen))
 
 
 def test_tokens_are_counted_exactly():
     hidden = Hidden()
-    result = found(Halving(), iterations=5, runner=hidden)
+    result = found(HalvingStrategy(), iterations=5, runner=hidden)
     assert result.tokens == sum(job.length * len(job.samples) for job in hidden.calls)
 
 
-@pytest.mark.parametrize("strategy", [Published(), Halving()])
+@pytest.mark.parametrize("strategy", [PublishedStrategy(), HalvingStrategy()])
 def test_a_loss_that_is_not_a_number_is_never_the_best(strategy):
     class Broken(Hidden):
         def value(self, job, sample):
@@ -93,7 +93,7 @@ def test_candidates_that_cannot_win_are_dropped_without_reading_all_samples(monk
     good = [SPACE.factors(SPACE.mutate(SPACE.nearest(GOAL), rng, 0.1)) for _ in range(4)]
     ledger.scores(good)
     bad = SPACE.factors(SPACE.nearest([5.0] * 16))
-    Halving(keep=1).measure(ledger, [bad], good)
+    HalvingStrategy(keep=1).measure(ledger, [bad], good)
     assert ledger.score(bad) is None
     assert [len(job.samples) for job in hidden.calls if job.factors == bad] == [4]
 
@@ -104,7 +104,7 @@ def test_a_candidate_that_was_left_is_finished_when_it_looks_best():
     ledger.scores([SPACE.factors(SPACE.mutate(SPACE.nearest(GOAL), rng, 0.6)) for _ in range(6)])
     ledger.scores([left], samples=(0, 1))
     bad = [SPACE.factors(SPACE.nearest([4.0 + i / 10] * 16)) for i in range(3)]
-    Halving().measure(ledger, bad, [left])
+    HalvingStrategy().measure(ledger, bad, [left])
     assert ledger.score(left) is not None
     assert all(ledger.score(factors) is None for factors in bad)
 
@@ -112,7 +112,7 @@ def test_a_candidate_that_was_left_is_finished_when_it_looks_best():
 def test_what_is_not_complete_is_estimated_from_what_is():
     ledger, rng = book(Hidden(noise=0.0)), random.Random(0)
     candidates = [SPACE.factors(SPACE.mutate(starts()[0].seeds[2], rng, 0.3)) for _ in range(12)]
-    strategy = Halving()
+    strategy = HalvingStrategy()
     ledger.scores(candidates, length=TARGET // 4, samples=(0, 3, 6))
     ledger.scores(candidates[:6])
     exact = book(Hidden(noise=0.0)).scores(candidates)
@@ -120,30 +120,32 @@ def test_what_is_not_complete_is_estimated_from_what_is():
 
 
 def test_the_line_through_what_is_known():
-    assert on_line(3.0, []) == 3.0
-    assert on_line(3.0, [(1.0, 2.0)]) == 4.0
-    assert on_line(3.0, [(1.0, 2.0), (2.0, 4.0)]) == pytest.approx(6.0)
-    assert on_line(3.0, [(1.0, 4.0), (2.0, 2.0)]) == pytest.approx(3.0 + 0.1 * 1.5)
-    assert on_line(math.inf, [(1.0, 2.0), (2.0, 4.0)]) == math.inf
+    assert predict_on_line(3.0, []) == 3.0
+    assert predict_on_line(3.0, [(1.0, 2.0)]) == 4.0
+    assert predict_on_line(3.0, [(1.0, 2.0), (2.0, 4.0)]) == pytest.approx(6.0)
+    assert predict_on_line(3.0, [(1.0, 4.0), (2.0, 2.0)]) == pytest.approx(3.0 + 0.1 * 1.5)
+    assert predict_on_line(math.inf, [(1.0, 2.0), (2.0, 4.0)]) == math.inf
 
 
 def test_the_real_critical_pair_is_the_one_whose_seeds_score_best():
-    wanted = v2_space(5, pairs=16, scale=8.0, step=0.01)
-    goal = wanted.factors(v2_seeds(wanted)[2])
+    wanted = build_v2_space(5, pairs=16, scale=8.0, step=0.01)
+    goal = wanted.factors(build_v2_seeds(wanted)[2])
 
     def distance(jobs):
         values = [sum((math.log(f / g)) ** 2 for f, g in zip(job.factors, goal, strict=True)) for job in jobs]
         return [(value,) * len(job.samples) for job, value in zip(jobs, values)]
 
-    spaces = [v2_space(first, pairs=16, scale=8.0, step=0.01) for first in range(2, 9)]
-    chosen = settle([Start(s, tuple(v2_seeds(s))) for s in spaces], Published(), book(distance))
+    spaces = [build_v2_space(first, pairs=16, scale=8.0, step=0.01) for first in range(2, 9)]
+    chosen = choose_start(
+        [SearchStart(s, tuple(build_v2_seeds(s))) for s in spaces], PublishedStrategy(), book(distance)
+    )
     assert chosen.space.first == 5
 
 
 def test_the_watcher_hears_of_every_iteration():
     heard = []
     evolution = Evolution(population=8, parents=4, iterations=3)
-    search(starts(), evolution=evolution, strategy=Published(), book=book(Hidden()), watch=heard.append)
+    search_factors(starts(), evolution=evolution, strategy=PublishedStrategy(), book=book(Hidden()), watch=heard.append)
     assert [state.iteration for state in heard] == [0, 1, 2, 3]
     scores = [state.best.score for state in heard]
     assert scores == sorted(scores, reverse=True)
@@ -160,7 +162,7 @@ def test_children_are_new_and_as_many_as_asked_for():
 
 
 def test_random_numbers_do_not_depend_on_the_version_of_python():
-    assert generator(0, 1).random() == 0.803078147739193
+    assert make_iteration_rng(0, 1).random() == 0.803078147739193
 
 
 @pytest.mark.parametrize(
@@ -179,4 +181,4 @@ def test_impossible_sizes_are_refused(wrong, message):
 
 def test_an_unknown_strategy_is_named():
     with pytest.raises(ConfigError, match=r"search\.strategy=halvign: no such strategy; did you mean halving"):
-        strategy_of("halvign")
+        get_strategy("halvign")

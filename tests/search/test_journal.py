@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from aptlab.errors import AptlabError
-from aptlab.search.book import Book, Job
-from aptlab.search.engine import search
+from aptlab.search.engine import search_factors
+from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
 from aptlab.search.evolution import Evolution
-from aptlab.search.journal import Journal, Recorded
+from aptlab.search.journal import JournaledRunner, SearchJournal
 from aptlab.search.strategies import STRATEGIES
 from tests.search.problem import SAMPLES, TARGET, Hidden, starts
 
 ROOT = Path(__file__).parents[2]
 REQUEST = {"target": TARGET, "search": {"population": 16, "seed": 0}}
-JOB = Job((1.0, 2.5), 64, (0, 1))
+JOB = SearchJob((1.0, 2.5), 64, (0, 1))
 
 
 class Slow(Hidden):
@@ -39,10 +39,10 @@ class Slow(Hidden):
 
 
 def look(folder: Path, strategy: str, runner: Hidden):
-    journal = Journal(folder / "journal.jsonl", REQUEST)
-    book = Book(Recorded(runner, journal), target=TARGET, samples=SAMPLES)
+    journal = SearchJournal(folder / "journal.jsonl", REQUEST)
+    book = EvaluationCache(JournaledRunner(runner, journal), target=TARGET, samples=SAMPLES)
     evolution = Evolution(population=16, parents=8, iterations=6, mutations=6, crossovers=6)
-    return search(starts(), evolution=evolution, strategy=STRATEGIES[strategy](), book=book)
+    return search_factors(starts(), evolution=evolution, strategy=STRATEGIES[strategy](), book=book)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -83,52 +83,52 @@ def test_after_kill_9_nothing_is_lost_and_nothing_is_measured_again(strategy, tm
 
 def test_numbers_come_back_exactly(tmp_path):
     path = tmp_path / "journal.jsonl"
-    Journal(path, REQUEST).add(JOB, (0.1 + 0.2, float("inf")))
-    Journal(path, REQUEST).add_baseline("yarn", [(1 / 3, 2.0)])
-    again = Journal(path, REQUEST)
+    SearchJournal(path, REQUEST).add(JOB, (0.1 + 0.2, float("inf")))
+    SearchJournal(path, REQUEST).add_baseline("yarn", [(1 / 3, 2.0)])
+    again = SearchJournal(path, REQUEST)
     assert again.get(JOB) == (0.1 + 0.2, float("inf"))
     assert again.baselines == {"yarn": [(1 / 3, 2.0)]}
 
 
 def test_a_line_that_was_cut_off_is_taken_away(tmp_path):
     path = tmp_path / "journal.jsonl"
-    journal = Journal(path, REQUEST)
+    journal = SearchJournal(path, REQUEST)
     journal.add(JOB, (1.0, 2.0))
     whole = path.read_bytes()
     path.write_bytes(whole + whole[-20:-1])
-    Journal(path, REQUEST).add(Job((3.0,), 64, (0,)), (4.0,))
+    SearchJournal(path, REQUEST).add(SearchJob((3.0,), 64, (0,)), (4.0,))
     assert path.read_bytes().startswith(whole)
     assert [json.loads(line) for line in path.read_text().splitlines()][2]["factors"] == [3.0]
 
 
 def test_another_request_is_refused_by_what_differs(tmp_path):
     path = tmp_path / "journal.jsonl"
-    Journal(path, REQUEST)
+    SearchJournal(path, REQUEST)
     message = (
         r"holds another search:\n  search\.population: 16 -> 32\nrepeat its command to go on, or choose another out="
     )
     with pytest.raises(AptlabError, match=message):
-        Journal(path, {**REQUEST, "search": {"population": 32, "seed": 0}})
+        SearchJournal(path, {**REQUEST, "search": {"population": 32, "seed": 0}})
 
 
 def test_a_damaged_line_is_named(tmp_path):
     path = tmp_path / "journal.jsonl"
-    Journal(path, REQUEST)
+    SearchJournal(path, REQUEST)
     path.write_text(path.read_text() + "{]\n")
     with pytest.raises(AptlabError, match=r"journal\.jsonl, line 2 is damaged; move the file away to start anew"):
-        Journal(path, REQUEST)
+        SearchJournal(path, REQUEST)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AptlabError, match=r"cannot (write|read) .*journal\.jsonl"):
-        Journal(tmp_path / "file" / "journal.jsonl", REQUEST)
+        SearchJournal(tmp_path / "file" / "journal.jsonl", REQUEST)
 
 
 def test_finished_jobs_are_told_with_their_tokens(tmp_path):
     heard: list[int] = []
-    journal = Journal(tmp_path / "journal.jsonl", REQUEST)
-    recorded = Recorded(Hidden(), journal, done=heard.append)
-    jobs = [Job((2.0,) * 16, TARGET, (0, 1)), Job((3.0,) * 16, TARGET, (2,))]
+    journal = SearchJournal(tmp_path / "journal.jsonl", REQUEST)
+    recorded = JournaledRunner(Hidden(), journal, done=heard.append)
+    jobs = [SearchJob((2.0,) * 16, TARGET, (0, 1)), SearchJob((3.0,) * 16, TARGET, (2,))]
     assert recorded(jobs) == recorded(jobs)
     assert sum(heard) == 2 * 3 * TARGET

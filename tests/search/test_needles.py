@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from aptlab.data.tokenizers import Bytes
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import ConfigError, DataError
 from aptlab.search.needles import DIGITS, NEEDLE, QUESTION, make_samples, spread_starts
 
@@ -17,13 +17,13 @@ class Side:
 
 
 def samples(**asked):
-    return make_samples(Side(), Bytes(), **{"length": 400, "count": 5, **asked})
+    return make_samples(Side(), ByteTokenizer(), **{"length": 400, "count": 5, **asked})
 
 
 def test_every_sample_has_exactly_the_length_and_ends_with_the_number_of_its_needle():
     for sample in samples():
-        text = Bytes().decode(sample.tokens)
-        number = Bytes().decode(sample.tokens[sample.answer])
+        text = ByteTokenizer().decode(sample.tokens)
+        number = ByteTokenizer().decode(sample.tokens[sample.answer])
         assert len(sample.tokens) == len(sample.positions) == 400
         assert len(number) == DIGITS
         assert number.isdigit()
@@ -33,7 +33,7 @@ def test_every_sample_has_exactly_the_length_and_ends_with_the_number_of_its_nee
 
 def test_needles_lie_at_stratified_depths():
     for i, sample in enumerate(samples(count=8)):
-        begin = Bytes().decode(sample.tokens.clip(0, 127)).index(NEEDLE[:10])
+        begin = ByteTokenizer().decode(sample.tokens.clip(0, 127)).index(NEEDLE[:10])
         assert i / 8 <= sample.depth < (i + 1) / 8
         assert begin == int(sample.depth * (400 - 126))
 

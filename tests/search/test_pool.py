@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from aptlab.errors import AptlabError
-from aptlab.search.book import Book, Job
-from aptlab.search.engine import search
+from aptlab.search.engine import search_factors
+from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
 from aptlab.search.evolution import Evolution
-from aptlab.search.pool import Alone, Pool
-from aptlab.search.strategies import Halving
+from aptlab.search.pool import ProcessPool, SerialRunner
+from aptlab.search.strategies import HalvingStrategy
 from tests.search.problem import SAMPLES, TARGET, Hidden, starts
 
 ROOT = Path(__file__).parents[2]
@@ -30,19 +30,19 @@ class Work:
             raise AptlabError("there is no such device")
         return getattr(self, self.kind)
 
-    def measure(self, job: Job):
+    def measure(self, job: SearchJob):
         time.sleep(0.002 * (hash(job.factors) % 3))
         return Hidden()([job])[0]
 
-    def die(self, job: Job):
+    def die(self, job: SearchJob):
         os._exit(9)
 
-    def wait(self, job: Job):
+    def wait(self, job: SearchJob):
         time.sleep(60)
 
 
-def jobs(count: int) -> list[Job]:
-    return [Job((1.0 + i / 10,) * 16, TARGET, (0, 1)) for i in range(count)]
+def jobs(count: int) -> list[SearchJob]:
+    return [SearchJob((1.0 + i / 10,) * 16, TARGET, (0, 1)) for i in range(count)]
 
 
 def evaluate(runner):
@@ -54,32 +54,32 @@ def evaluate(runner):
 
 
 def test_every_job_is_measured_once_and_told_by_its_number():
-    with Pool(Work(), 2) as pool:
+    with ProcessPool(Work(), 2) as pool:
         found = list(pool.run(jobs(11)))
         again = list(pool.run(jobs(3)))
-    assert dict(found) == dict(Alone(Work().measure).run(jobs(11)))
+    assert dict(found) == dict(SerialRunner(Work().measure).run(jobs(11)))
     assert len(found) == 11
     assert len(again) == 3
 
 
 def test_a_search_finds_the_same_with_one_process_and_with_three():
     def found(runner):
-        book = Book(evaluate(runner), target=TARGET, samples=SAMPLES)
+        book = EvaluationCache(evaluate(runner), target=TARGET, samples=SAMPLES)
         evolution = Evolution(population=12, parents=6, iterations=3, mutations=4, crossovers=4)
-        return search(starts(), evolution=evolution, strategy=Halving(), book=book)
+        return search_factors(starts(), evolution=evolution, strategy=HalvingStrategy(), book=book)
 
-    with Pool(Work(), 3) as pool:
-        assert found(pool) == found(Alone(Work().measure))
+    with ProcessPool(Work(), 3) as pool:
+        assert found(pool) == found(SerialRunner(Work().measure))
 
 
 def test_an_error_of_a_worker_is_raised_here():
-    with Pool(Work("refuse"), 2) as pool, pytest.raises(AptlabError, match="there is no such device"):
+    with ProcessPool(Work("refuse"), 2) as pool, pytest.raises(AptlabError, match="there is no such device"):
         list(pool.run(jobs(3)))
 
 
 def test_a_worker_that_dies_is_reported():
     with (
-        Pool(Work("die"), 1) as pool,
+        ProcessPool(Work("die"), 1) as pool,
         pytest.raises(AptlabError, match=r"a search worker ended with exit code 9 \(out of memory\?\); repeat the com"),
     ):
         list(pool.run(jobs(2)))
@@ -87,7 +87,7 @@ def test_a_worker_that_dies_is_reported():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_workers_end_when_the_search_is_stopped():
-    pool = Pool(Work("wait"), 2)
+    pool = ProcessPool(Work("wait"), 2)
     pids = [process.pid for process, _ in pool.members]
 
     def stopped() -> None:

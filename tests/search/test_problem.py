@@ -5,17 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from aptlab.commands.searching.problem import problem_of
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import NTK, Linear, LongRoPE, Partial, Proportional, Standard, YaRN
+from aptlab.nn.positions.rope import NTK, Linear, LongRoPE, Partial, Proportional, Standard, YaRN
+from aptlab.search.problem import make_search_problem
 
-NODE = {"_target_": "aptlab.nn.rope.LongRoPE", "original_len": 128, "factor": 4.0}
+NODE = {"_target_": "aptlab.nn.positions.rope.LongRoPE", "original_len": 128, "factor": 4.0}
 SAME = {"base": 500.0, "layout": "interleaved"}
 TRAINED = Partial(fraction=0.5, **SAME)
 
 
 def problem(trained, **given):
-    return problem_of(NODE | SAME | given, trained, head_dim=64, target=512)
+    return make_search_problem(NODE | SAME | given, trained, head_dim=64, target=512)
 
 
 def test_a_part_of_each_head_is_searched_as_a_smaller_head():

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from aptlab.errors import ConfigError
-from aptlab.search.space import Space
+from aptlab.search.space import SearchSpace
 
-FALLING_NEVER = Space(pairs=16, low=1.0, high=5.0)
-RISING = Space(pairs=16, low=4.0, high=8.0, first=6, strict=True, rise=4.0)
+FALLING_NEVER = SearchSpace(pairs=16, low=1.0, high=5.0)
+RISING = SearchSpace(pairs=16, low=4.0, high=8.0, first=6, strict=True, rise=4.0)
 
 
 @pytest.mark.parametrize("space", [FALLING_NEVER, RISING], ids=["v1", "v2"])
@@ -31,7 +31,7 @@ def test_factors_lie_on_the_grid_between_the_ends():
 
 def test_pairs_before_the_critical_one_follow_by_ntk():
     """The published start of LLaMA3-8B: lambda = 21.81 at pair 33 makes 1.0979 of pair 1 (released csv)."""
-    space = Space(pairs=64, low=16.0, high=32.0, first=33)
+    space = SearchSpace(pairs=64, low=16.0, high=32.0, first=33)
     factors = space.factors(space.nearest([21.81] * 64))
     assert factors[0] == 1.0
     assert factors[1] == pytest.approx(1.0979, abs=1e-4)
@@ -67,7 +67,7 @@ def test_without_probability_nothing_changes():
 
 
 def test_the_last_pair_rises_by_at_most_four():
-    space = Space(pairs=4, low=16.0, high=32.0, strict=True, rise=4.0)
+    space = SearchSpace(pairs=4, low=16.0, high=32.0, strict=True, rise=4.0)
     assert space.factors(space.nearest([16, 16.01, 17, 32]))[-1] == 21.0
     assert not space.legal((0, 1, 100, 1600))
 
@@ -81,8 +81,8 @@ def test_the_last_pair_rises_by_at_most_four():
 )
 def test_a_space_without_room_is_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        Space(**{"pairs": 16, "low": 4.0, "high": 8.0, "first": 6, "strict": True, **wrong})
+        SearchSpace(**{"pairs": 16, "low": 4.0, "high": 8.0, "first": 6, "strict": True, **wrong})
 
 
 def test_the_largest_step_named_in_the_message_is_allowed():
-    assert Space(pairs=16, low=4.0, high=8.0, first=6, strict=True, step=0.4444).top >= 9
+    assert SearchSpace(pairs=16, low=4.0, high=8.0, first=6, strict=True, step=0.4444).top >= 9

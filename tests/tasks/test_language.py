@@ -9,7 +9,7 @@ import torch
 from tests.helpers import VOCAB, FewRows, Given, Rows, task, trainer
 
 from aptlab.errors import ConfigError
-from aptlab.tasks.language import perplexity, token_loss
+from aptlab.tasks.language import compute_token_loss, loss_to_perplexity
 
 
 def test_the_loss_is_the_mean_over_targets_that_count():
@@ -22,8 +22,8 @@ def test_the_loss_is_the_mean_over_targets_that_count():
                 row = logits[b, t].tolist()
                 total += math.log(sum(map(math.exp, row))) - row[targets[b, t]]
                 count += 1
-    assert token_loss(logits, targets).item() == pytest.approx(total / count, abs=1e-6)
-    assert token_loss(logits, targets, reduction="sum").item() == pytest.approx(total, abs=1e-5)
+    assert compute_token_loss(logits, targets).item() == pytest.approx(total / count, abs=1e-6)
+    assert compute_token_loss(logits, targets, reduction="sum").item() == pytest.approx(total, abs=1e-5)
 
 
 def test_losses_by_row_are_sums_and_leave_loss_and_gradients_as_they_are():
@@ -41,7 +41,7 @@ def test_losses_by_row_are_sums_and_leave_loss_and_gradients_as_they_are():
     assert out["loss"].item() == pytest.approx(whole["loss"].item(), rel=1e-6)
     assert all(torch.allclose(weight.grad, old, atol=1e-6) for weight, old in zip(module.parameters(), gradients))
     logits = module(batch).logits
-    wanted = [token_loss(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
+    wanted = [compute_token_loss(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
     assert out["rows"][0].tolist() == pytest.approx(wanted, rel=1e-6)
     assert out["rows"][1].tolist() == [16, 3, 16, 16]
     assert not out["rows"].requires_grad
@@ -57,7 +57,7 @@ def test_validation_weighs_tokens_and_not_batches():
     module.bytes_per_token = 2.0
     run.validate(module, Given(batches), verbose=False)
     with torch.no_grad():
-        sums = [token_loss(module(b).logits, b["targets"], "sum").item() for b in batches]
+        sums = [compute_token_loss(module(b).logits, b["targets"], "sum").item() for b in batches]
     expected = sum(sums) / (4 * 16 + 4)
     assert run.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-6)
     assert run.callback_metrics["val/ppl"].item() == pytest.approx(math.exp(expected), rel=1e-5)
@@ -68,10 +68,10 @@ def test_an_untrained_model_is_about_as_good_as_guessing_and_training_improves_i
     module, run = task(), trainer(max_steps=30, val_check_interval=1000)
     row = Rows().row(0)
     with torch.no_grad():
-        before = token_loss(module(row).logits, row["targets"]).item()
+        before = compute_token_loss(module(row).logits, row["targets"]).item()
     run.fit(module, Given([row] * 30))
     with torch.no_grad():
-        after = token_loss(module(row).logits, row["targets"]).item()
+        after = compute_token_loss(module(row).logits, row["targets"]).item()
     assert before == pytest.approx(math.log(VOCAB), abs=0.15)
     assert after < before - 0.5
 
@@ -89,5 +89,5 @@ def test_a_run_without_a_number_of_steps_is_refused():
 
 
 def test_perplexity_does_not_overflow():
-    assert perplexity(0.0) == 1.0
-    assert perplexity(1e6) == math.inf
+    assert loss_to_perplexity(0.0) == 1.0
+    assert loss_to_perplexity(1e6) == math.inf

@@ -12,9 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from aptlab.config.places import library
+from aptlab.config.search_path import read_option_index
 from aptlab.errors import AptlabError
-from aptlab.testing.invariance import CHANGES, LAWS, NotOffered, Subject, gap, judged, measure, worst
+from aptlab.testing.invariance import (
+    CHANGES,
+    LAWS,
+    NotOffered,
+    Subject,
+    judge_value,
+    measure_gap,
+    measure_law,
+    take_worst,
+)
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "positions"
 LAW = {law.name: law for law in LAWS}
@@ -36,7 +45,7 @@ made = functools.cache(APTLAB.make)
 @pytest.mark.parametrize("words", APTLAB.names())
 def test_an_option_holds_all_laws_as_declared(words):
     subject = made(words)
-    found = {name: measure(subject, law) for name, law in LAW.items()}
+    found = {name: measure_law(subject, law) for name, law in LAW.items()}
     assert {name: str(one) for name, one in found.items() if not one.good} == {}
     assert all(found[name].status == "pass" for name in ("cached", "batched", "shift", "left pad", "packed"))
     if not subject.relative:
@@ -46,7 +55,7 @@ def test_an_option_holds_all_laws_as_declared(words):
 
 
 def test_every_option_of_a_group_of_positions_is_measured():
-    groups = library().groups
+    groups = read_option_index().groups
     wanted = {f"{group}={option}" for group in APTLAB.GROUPS for option in groups[group]} - {"bias=none", "embed=none"}
     assert wanted <= set(APTLAB.names())
     assert len(wanted) > 30
@@ -189,9 +198,9 @@ class SinglePrecision(Broken):
 )
 def test_a_broken_model_fails_the_law_that_it_breaks(subject, law):
     broken = subject()
-    found = measure(broken, LAW[law])
+    found = measure_law(broken, LAW[law])
     assert found.status == "FAIL"
-    assert measure(broken.sound, LAW[law]).status == "pass"
+    assert measure_law(broken.sound, LAW[law]).status == "pass"
     if law != "shift":
         assert found.value > 100 * LAW[law].limit or found.value > 1
 
@@ -209,34 +218,34 @@ class Faulty(Broken):
 
 def test_errors_and_what_is_not_offered_are_said():
     faulty = Faulty()
-    error = measure(faulty, LAW["cached"])
+    error = measure_law(faulty, LAW["cached"])
     assert (error.status, error.good, error.reason) == ("error", False, "AptlabError: the cache has two lines")
-    missing = measure(faulty, LAW["bf16"])
+    missing = measure_law(faulty, LAW["bf16"])
     assert (missing.status, missing.good, str(missing)) == ("n/a", True, "n/a (nothing to cast here)")
     for law in ("batched", "left pad", "packed"):
-        assert re.match(r"FAIL nan \(not finite\)", str(measure(faulty, LAW[law])))
+        assert re.match(r"FAIL nan \(not finite\)", str(measure_law(faulty, LAW[law])))
 
 
 def test_what_declares_nothing_is_measured_and_not_judged():
     subject = Broken()
     subject.relative = None
-    found = judged(subject, LAW["shift"], 0.5)
+    found = judge_value(subject, LAW["shift"], 0.5)
     assert (found.status, found.value, found.good) == ("n/a", 0.5, True)
 
 
 def test_a_limit_belongs_to_the_pass():
     subject = Broken()
-    assert judged(subject, LAW["cached"], LAW["cached"].limit).status == "pass"
-    assert judged(subject, LAW["cached"], 1.01 * LAW["cached"].limit).status == "FAIL"
-    assert judged(subject, LAW["cached"], math.nan).status == "FAIL"
+    assert judge_value(subject, LAW["cached"], LAW["cached"].limit).status == "pass"
+    assert judge_value(subject, LAW["cached"], 1.01 * LAW["cached"].limit).status == "FAIL"
+    assert judge_value(subject, LAW["cached"], math.nan).status == "FAIL"
 
 
 def test_gap_is_in_standard_deviations_and_sees_what_is_not_finite():
     wanted = torch.tensor([0.0, 10.0, 20.0])
-    assert gap(wanted + torch.tensor([0.0, 5.0, 0.0]), wanted) == pytest.approx(0.5)
-    assert math.isnan(gap(wanted / 0, wanted))
-    assert math.isnan(worst([1.0, math.nan]))
-    assert math.isnan(worst([math.nan, 1.0]))
+    assert measure_gap(wanted + torch.tensor([0.0, 5.0, 0.0]), wanted) == pytest.approx(0.5)
+    assert math.isnan(measure_gap(wanted / 0, wanted))
+    assert math.isnan(take_worst([1.0, math.nan]))
+    assert math.isnan(take_worst([math.nan, 1.0]))
 
 
 def test_laws_are_the_eight_of_the_table():

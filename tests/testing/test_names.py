@@ -8,14 +8,14 @@ import sys
 import torch
 
 import aptlab.testing
-from aptlab.testing import LAWS, NotOffered, Subject, decode, measure, tiny_decoder
+from aptlab.testing import LAWS, NotOffered, Subject, decode_in_chunks, make_tiny_decoder, measure_law
 
 
 class Mine(Subject):
     """An adapter as short as it can be: one pass, and one with a cache."""
 
     project, version, name = "mine", "1", "standard"
-    net = tiny_decoder()
+    net = make_tiny_decoder()
 
     def full(self, tokens_BT, *, positions=None, segments=None, length=None):
         del length  # no rule here goes by it
@@ -23,14 +23,14 @@ class Mine(Subject):
             return self.net(tokens_BT, positions=positions, segments=segments).logits
 
     def cached(self, tokens_BT, chunks):
-        return decode(self.net, tokens_BT, chunks)
+        return decode_in_chunks(self.net, tokens_BT, chunks)
 
     def cast(self, dtype):
         raise NotOffered(f"no {dtype} here")
 
 
 def test_a_short_adapter_is_measured_by_every_law():
-    found = {law.name: measure(Mine(), law).status for law in LAWS}
+    found = {law.name: measure_law(Mine(), law).status for law in LAWS}
     offered = ("cached", "batched", "shift", "left pad", "packed")
     assert found == {law.name: "pass" if law.name in offered else "n/a" for law in LAWS}
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aptlab.testing.invariance import LAWS, Measured
+from aptlab.testing.invariance import LAWS, LawResult
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "positions"
 BORROWED = ("known_bad", "memory", "common")
@@ -30,7 +30,7 @@ def run(monkeypatch):
 
 def found(status="pass", **changed):
     """One cell per law, all of a status but those named."""
-    return {law.name: Measured(law=law.name, status=changed.get(law.name, status), value=1e-6) for law in LAWS}
+    return {law.name: LawResult(law=law.name, status=changed.get(law.name, status), value=1e-6) for law in LAWS}
 
 
 def verdicts(text):

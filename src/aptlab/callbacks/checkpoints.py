@@ -14,12 +14,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.callbacks import loops
-from aptlab.checkpoint import clean, is_valid
-from aptlab.checkpoint.manifest import checkpoint_name, step_of
-from aptlab.checkpoint.search import FOLDER, best_of, remove, steps_in
+from aptlab.checkpoint import is_valid, remove_partial_saves
+from aptlab.checkpoint.find import FOLDER, delete_checkpoint, list_checkpoints, rank_checkpoints
+from aptlab.checkpoint.manifest import format_checkpoint_name, parse_checkpoint_step
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.faults import fault
-from aptlab.limits import NonNegativeInt, PositiveInt, limit_of
+from aptlab.faults import inject_fault
+from aptlab.limits import NonNegativeInt, PositiveInt, find_limit
 
 log = logging.getLogger("aptlab")
 
@@ -78,7 +78,7 @@ class Checkpoints(Checkpoint):
         return self.folder / FOLDER
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.is_global_zero and (removed := clean(self.directory)):
+        if stage == "fit" and trainer.is_global_zero and (removed := remove_partial_saves(self.directory)):
             log.info("removed the remains of an interrupted save: %s", ", ".join(removed))
 
     # What is saved and what comes back
@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
         checkpoint["aptlab"] = self.describe() | facts
         data = checkpoint.get(type(trainer.datamodule).__qualname__)  # type: ignore[attr-defined]
         if isinstance(data, dict) and "micro_batches" in data:
-            data["micro_batches"] -= loops.partial_batches(trainer)
+            data["micro_batches"] -= loops.count_partial_batches(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"validated": self._validated, "metric": self._metric, "best": self._best}
@@ -102,8 +102,8 @@ class Checkpoints(Checkpoint):
         step = checkpoint["aptlab"]["step"]
         self._validated, self._metric, self._best = mine.get("validated"), mine.get("metric"), mine.get("best")
         validated = self._validated == step
-        loops.rewrite(checkpoint["loops"]["fit_loop"], trainer, step=step, validated=validated)
-        self._unfinished = None if validated or not loops.validation_due(trainer, step) else step
+        loops.rewrite_fit_loop(checkpoint["loops"]["fit_loop"], trainer, step=step, validated=validated)
+        self._unfinished = None if validated or not loops.is_validation_due(trainer, step) else step
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was stopped in its very last validation has no step left, but the validation."""
@@ -115,10 +115,10 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         start = Path(trainer.ckpt_path) if trainer.ckpt_path is not None else None
-        self._foreign = set(steps_in(self.directory))
+        self._foreign = set(list_checkpoints(self.directory))
         if start is not None and start.parent.absolute() == self.directory.absolute():
             self._saved, self.last = self._state(trainer), start
-            self._foreign = {path for path in self._foreign if (step_of(path) or 0) > trainer.global_step}
+            self._foreign = {path for path in self._foreign if (parse_checkpoint_step(path) or 0) > trainer.global_step}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches:
@@ -135,7 +135,7 @@ class Checkpoints(Checkpoint):
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
         value = trainer.callback_metrics.get(self.monitor)
         self._validated, self._metric = trainer.global_step, None if value is None else float(value)
-        if self._better(self._metric) and finite(pl_module):
+        if self._better(self._metric) and has_finite_weights(pl_module):
             self._best, self._improved = self._metric, self.keep_best > 0
         elif self._better(self._metric):
             log.warning("step %d: the weights hold a number that is not finite; it is not the best", self._validated)
@@ -149,7 +149,7 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step > 0:
             self.save(trainer)
-        if trainer.strategy.broadcast(not steps_in(self.directory) and trainer.global_step > 0):
+        if trainer.strategy.broadcast(not list_checkpoints(self.directory) and trainer.global_step > 0):
             raise CheckpointError(f"training ended, but no checkpoint could be written to {self.directory}")
 
     # The files
@@ -163,7 +163,7 @@ class Checkpoints(Checkpoint):
         if state == self._saved:
             return True
         self._tried = step
-        path = self.directory / checkpoint_name(step)
+        path = self.directory / format_checkpoint_name(step)
         for logger in trainer.loggers:
             logger.save()  # a kill after this save loses no number of the steps before it
         problem = None
@@ -186,24 +186,24 @@ class Checkpoints(Checkpoint):
 
     def _state(self, trainer: Trainer) -> tuple[int, bool]:
         step = trainer.global_step
-        return step, self._validated == step or not loops.validation_due(trainer, step)
+        return step, self._validated == step or not loops.is_validation_due(trainer, step)
 
     def _prune(self) -> None:
         """Remove what is neither new nor best, and what another start or continuation of the run left here."""
-        files = steps_in(self.directory)
+        files = list_checkpoints(self.directory)
         foreign = [path for path in files if path in self._foreign and path != self.last]
         if foreign:
             log.info("removed checkpoints of an earlier way of this run: %s", ", ".join(path.name for path in foreign))
         self._foreign = set()
         valid = [path for path in files if path not in foreign and is_valid(path, deep=False)]
-        kept = {*valid[-self.keep :], *best_of(valid)[: self.keep_best]}
+        kept = {*valid[-self.keep :], *rank_checkpoints(valid)[: self.keep_best]}
         for path in files:
             if path not in kept:
-                remove(path)
-                fault("save.after_prune")
+                delete_checkpoint(path)
+                inject_fault("save.after_prune")
 
 
-def finite(module: torch.nn.Module) -> bool:
+def has_finite_weights(module: torch.nn.Module) -> bool:
     """Whether all weights are finite numbers; one wait for the device."""
     weights = [weight.detach() for weight in module.parameters() if weight.is_floating_point() and weight.numel()]
     ends = [end.float() for weight in weights for end in torch.aminmax(weight)]
@@ -211,7 +211,7 @@ def finite(module: torch.nn.Module) -> bool:
 
 
 def _check(name: str, value: Any, kind: Any) -> None:
-    limit = limit_of(kind)
+    limit = find_limit(kind)
     problem = limit.problem(value) if limit else None
     if problem:
         raise ConfigError(f"callbacks.checkpoints.{name} {problem}")

@@ -12,16 +12,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from aptlab.callbacks.monitor import log as log_numbers
-from aptlab.callbacks.progress import monitor_of
+from aptlab.callbacks.monitor import log_numbers
+from aptlab.callbacks.progress import find_monitor
 from aptlab.errors import ConfigError, TrainingError
-from aptlab.limits import PositiveInt, limit_of
+from aptlab.limits import PositiveInt, find_limit
 
 log = logging.getLogger("aptlab")
 
 
 @dataclass
-class Window:
+class PendingStep:
     """One optimizer step: number (1-based), sum of its micro-batch losses, their sample ids, and whether it is bad."""
 
     step: int
@@ -46,7 +46,7 @@ class NonFiniteGuard(Callback):
 
     def __init__(self, *, patience: PositiveInt = 5, every: PositiveInt = 10) -> None:
         for name, value in (("patience", patience), ("every", every)):
-            limit = limit_of(PositiveInt)
+            limit = find_limit(PositiveInt)
             problem = limit.problem(value) if limit else None
             if problem:
                 raise ConfigError(f"callbacks.guard.{name} {problem}")
@@ -56,7 +56,7 @@ class NonFiniteGuard(Callback):
         self._last_finite: float | None = None
         self._loss: Tensor | None = None
         self._ids: list[Tensor] = []
-        self._waiting: list[Window] = []
+        self._waiting: list[PendingStep] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._loss, self._ids, self._waiting = None, [], []
@@ -82,9 +82,9 @@ class NonFiniteGuard(Callback):
             bad = flag > 0
         pl_module.grad_norm = norm  # type: ignore[assignment]
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        window = Window(trainer.global_step + 1, loss, self._ids, bad, counts=not scaled)
+        window = PendingStep(trainer.global_step + 1, loss, self._ids, bad, counts=not scaled)
         self._waiting.append(window)
-        if skips_by_itself(optimizer):
+        if supports_found_inf(optimizer):
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             pl_module.skipped = bad  # type: ignore[assignment]
         else:
@@ -120,20 +120,23 @@ class NonFiniteGuard(Callback):
             if self._row >= self.patience and trainer is not None:
                 self._give_up(window)
 
-    def _report(self, window: Window, loss: float, finite: bool, trainer: Trainer | None) -> None:
+    def _report(self, window: PendingStep, loss: float, finite: bool, trainer: Trainer | None) -> None:
         what = "gradient" if finite else f"loss ({loss})"
-        log.warning("step %d skipped: the %s is not finite; samples %s", window.step, what, shown(window.ids))
+        log.warning(
+            "step %d skipped: the %s is not finite; samples %s", window.step, what, format_sample_ids(window.ids)
+        )
         if trainer is not None:
             numbers = {"skipped_steps": float(self.skipped_steps)}
-            monitor_of(trainer).latest.update(numbers)
+            find_monitor(trainer).latest.update(numbers)
             log_numbers(trainer, numbers, window.step)
 
-    def _give_up(self, window: Window) -> None:
+    def _give_up(self, window: PendingStep) -> None:
         last = "none was finite" if self._last_finite is None else f"the last finite one was {self._last_finite:.4g}"
         raise TrainingError(
             f"{self._row} steps in a row had a loss or gradient that is not finite, the last one step {window.step} "
-            f"with samples {shown(window.ids)}; of the losses {last}. The weights are those before. Continue from the "
-            "last checkpoint with a lower optim.lr or trainer.gradient_clip_val, or look at these samples"
+            f"with samples {format_sample_ids(window.ids)}; of the losses {last}. The weights are those before. "
+            "Continue from the last checkpoint with a lower optim.lr or trainer.gradient_clip_val, or look at these "
+            "samples"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,13 +148,13 @@ class NonFiniteGuard(Callback):
         self._last_finite = state_dict["last_finite"]
 
 
-def skips_by_itself(optimizer: Optimizer) -> bool:
+def supports_found_inf(optimizer: Optimizer) -> bool:
     """Whether the optimizer's kernel leaves everything alone when `found_inf` is 1: torch's fused ones on CUDA."""
     groups = optimizer.param_groups
     return all(group.get("fused") and all(weight.is_cuda for weight in group["params"]) for group in groups)
 
 
-def shown(ids: list[Tensor], most: int = 32) -> str:
+def format_sample_ids(ids: list[Tensor], most: int = 32) -> str:
     """Sample ids of all micro-batches of this rank, in order."""
     numbers = [number for part in ids for number in part.tolist()]
     return (", ".join(map(str, numbers[:most])) + (" …" if len(numbers) > most else "")) or "unknown"

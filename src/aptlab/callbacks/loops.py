@@ -16,13 +16,13 @@ Counters = dict[str, Any]
 LOOP = "epoch_loop."
 
 
-def partial_batches(trainer: Trainer) -> int:
+def count_partial_batches(trainer: Trainer) -> int:
     """Micro-batches trained on since the last optimizer step."""
     current = cast(ProcessedTracker, trainer.fit_loop.epoch_loop.batch_progress.current)
     return current.processed % trainer.accumulate_grad_batches
 
 
-def validation_due(trainer: Trainer, step: int) -> bool:
+def is_validation_due(trainer: Trainer, step: int) -> bool:
     """Whether validation belongs to the end of this step (the Trainer counts micro-batches)."""
     interval = trainer.val_check_interval
     if not trainer.enable_validation or not isinstance(interval, int) or step == 0:
@@ -30,13 +30,13 @@ def validation_due(trainer: Trainer, step: int) -> bool:
     return step * trainer.accumulate_grad_batches % interval == 0
 
 
-def rewrite(fit_loop: Counters, trainer: Trainer, *, step: int, validated: bool) -> None:
+def rewrite_fit_loop(fit_loop: Counters, trainer: Trainer, *, step: int, validated: bool) -> None:
     """Change the "fit_loop" entry of a checkpoint in place so that training goes on right after `step`.
 
     The loader has no end, so that all of training is one epoch. With another `accumulate_grad_batches` than before, the
     counters are those of a run that always had it. A validation that is due and was not finished runs first, whole.
     """
-    due = validation_due(trainer, step)
+    due = is_validation_due(trainer, step)
     batches = step * trainer.accumulate_grad_batches
     everything = {"ready": batches, "started": batches, "processed": batches, "completed": batches}
     fit_loop["epoch_progress"] = _both({"ready": 1, "started": 1, "processed": 0, "completed": 0})

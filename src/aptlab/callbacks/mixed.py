@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from aptlab.callbacks.monitor import log
-from aptlab.data.mixed import KINDS, regime_tokens
+from aptlab.callbacks.monitor import log_numbers
+from aptlab.data.rows.mixed import KINDS, count_regime_tokens
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
 
@@ -49,13 +49,13 @@ class MixedShares(Callback):
             return
         self._step = step
         if step % self.every == 0 or step == trainer.max_steps:
-            log(trainer, self.numbers(), step)
+            log_numbers(trainer, self.numbers(), step)
             self._counts = self._losses = None
 
     def add(self, batch: dict[str, Tensor], rows_2B: Tensor | None) -> None:
         """Count one micro-batch; nothing is read by the host (`torch.bincount` would be)."""
         is_BK = batch["kinds"].unsqueeze(1) == torch.arange(len(KINDS), device=batch["kinds"].device)
-        counts = torch.cat((regime_tokens(batch, self.original_len), is_BK.sum(0)))
+        counts = torch.cat((count_regime_tokens(batch, self.original_len), is_BK.sum(0)))
         self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
         if rows_2B is not None:
             # Not a product: a row that is not finite spoils its own kind alone.

@@ -13,7 +13,7 @@ from aptlab.limits import PositiveInt
 Numbers = dict[str, float]
 
 
-def log(trainer: Trainer, numbers: Numbers, step: int) -> None:
+def log_numbers(trainer: Trainer, numbers: Numbers, step: int) -> None:
     """Hand numbers to every logger of rank zero."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
@@ -70,7 +70,7 @@ class Monitor(Callback):
         self.tokens += self._tokens
         self.seconds += self._elapsed
         numbers = {
-            "epoch": epoch_of(trainer),
+            "epoch": compute_epoch(trainer),
             "train/loss": train_loss,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "tokens_per_second": self._tokens * trainer.world_size / max(self._elapsed, 1e-9),
@@ -79,7 +79,7 @@ class Monitor(Callback):
         if norm is not None:
             numbers["grad_norm"] = float(norm)
         self.latest = self.latest | numbers
-        log(trainer, numbers, step)
+        log_numbers(trainer, numbers, step)
         self._reset()
 
     def _pause(self) -> None:
@@ -95,7 +95,7 @@ class Monitor(Callback):
             return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self.latest, self.validated = self.latest | numbers, trainer.global_step
-        log(trainer, numbers, trainer.global_step)
+        log_numbers(trainer, numbers, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause()
@@ -124,7 +124,7 @@ class Monitor(Callback):
         self._batches, self._tokens, self._elapsed = line["batches"], line["tokens"], line["seconds"]
 
 
-def epoch_of(trainer: Trainer) -> float:
+def compute_epoch(trainer: Trainer) -> float:
     """Passes over the training data so far, of a data module that can tell."""
     tell = getattr(trainer.datamodule, "epoch_of", None)  # type: ignore[attr-defined]
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress

@@ -12,14 +12,14 @@ from aptlab.callbacks.monitor import Monitor
 from aptlab.limits import Positive, PositiveInt
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """63 -> 1:03, 3700 -> 1:01:40."""
     minutes, rest = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Progress(Callback):
+class TrainProgress(Callback):
     """Show step, loss, speed and the time left; `lines` plain lines a run where there is no terminal.
 
     The numbers are the Monitor's latest, so that showing them costs no wait for the device.
@@ -67,7 +67,7 @@ class Progress(Callback):
             print(self._numbers(trainer), flush=True)
 
     def _numbers(self, trainer: Trainer) -> str:
-        step, latest = trainer.global_step, monitor_of(trainer).latest
+        step, latest = trainer.global_step, find_monitor(trainer).latest
         parts = [f"step {step}/{trainer.max_steps}"]
         if "train/loss" in latest:
             parts.append(f"loss {latest['train/loss']:.3f}")
@@ -78,11 +78,11 @@ class Progress(Callback):
         done = step - self._first
         if done:
             elapsed = time.monotonic() - self._begun
-            parts.append(f"ETA {clock(elapsed / done * (trainer.max_steps - step))}")
+            parts.append(f"ETA {format_duration(elapsed / done * (trainer.max_steps - step))}")
         return "  ".join(parts)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        latest = monitor_of(trainer).latest
+        latest = find_monitor(trainer).latest
         if trainer.sanity_checking or not trainer.is_global_zero or "val/loss" not in latest:
             return
         line = (
@@ -106,7 +106,7 @@ class Progress(Callback):
         self._stop()
 
 
-def monitor_of(trainer: Trainer) -> Monitor:
+def find_monitor(trainer: Trainer) -> Monitor:
     """The run's Monitor; one that has seen nothing when the config took it out."""
     found = [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]  # type: ignore[attr-defined]
     return found[0] if found else Monitor()

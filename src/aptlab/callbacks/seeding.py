@@ -23,7 +23,7 @@ def splitmix64(x: int) -> int:
     return z ^ z >> 31
 
 
-def fold(seed: int, *words: int) -> int:
+def derive_seed(seed: int, *words: int) -> int:
     """A seed in [0, 2^63) from numbers whose order matters: h = splitmix64(h ^ word), started at splitmix64(seed)."""
     state = splitmix64(seed & WORD)
     for word in words:
@@ -42,10 +42,10 @@ class StatelessSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         micro = batch_idx % trainer.accumulate_grad_batches
-        torch.manual_seed(fold(self.seed, TRAIN, trainer.global_step, micro, trainer.global_rank))
+        torch.manual_seed(derive_seed(self.seed, TRAIN, trainer.global_step, micro, trainer.global_rank))
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         words = (VALIDATE, trainer.global_step, batch_idx, dataloader_idx, trainer.global_rank)
-        torch.manual_seed(fold(self.seed, *words))
+        torch.manual_seed(derive_seed(self.seed, *words))

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from aptlab.callbacks.monitor import log
+from aptlab.callbacks.monitor import log_numbers
 from aptlab.errors import TrainingError
 from aptlab.limits import PositiveInt
 from aptlab.nn.smooth import LeftSpin, LeftSpinSeed, MemorySmooth, Trace
@@ -62,7 +62,7 @@ class SmoothMemory(Callback):
         if self._memories and not getattr(pl_module, "skipped", False):
             self._learn(trainer, traces)
         if self._logs(self._step):
-            log(trainer, summary(traces), self._step)
+            log_numbers(trainer, summarize_traces(traces), self._step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.tracing = False  # type: ignore[assignment]
@@ -71,7 +71,7 @@ class SmoothMemory(Callback):
         return self._traced and self.every is not None and step % self.every == 0
 
     def _learn(self, trainer: Trainer, traces: list[dict[str, Trace]]) -> None:
-        spikes_SmC = torch.stack([candidates(site, traces) for site in self._memories])
+        spikes_SmC = torch.stack([collect_spikes(site, traces) for site in self._memories])
         if trainer.world_size > 1:
             spikes_WSmC = trainer.strategy.all_gather(spikes_SmC)
             spikes_SmC = spikes_WSmC.transpose(0, 1).flatten(1, 2)
@@ -79,7 +79,7 @@ class SmoothMemory(Callback):
             memory.update(spikes_mC[:, :-1], spikes_mC[:, -1])
 
 
-def candidates(site: str, traces: list[dict[str, Trace]]) -> Tensor:
+def collect_spikes(site: str, traces: list[dict[str, Trace]]) -> Tensor:
     """Spikes of one site from all micro-batches, [m, C + 1]: direction, then strength."""
     found = [trace[site] for trace in traces if SPIKES[0] in trace.get(site, {})]
     if len(found) != len(traces):
@@ -90,7 +90,7 @@ def candidates(site: str, traces: list[dict[str, Trace]]) -> Tensor:
     return torch.cat([torch.cat((t[SPIKES[0]], t[SPIKES[1]].unsqueeze(-1)), -1) for t in found]).float()
 
 
-def summary(traces: list[dict[str, Trace]]) -> dict[str, float]:
+def summarize_traces(traces: list[dict[str, Trace]]) -> dict[str, float]:
     """smooth/<layer>/<site>/<name> over the micro-batches of a step; one copy from the device."""
     values: dict[str, list[Tensor]] = {}
     for trace in traces:

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.errors import AptlabError
-from aptlab.faults import fault
+from aptlab.faults import inject_fault
 
 log = logging.getLogger("aptlab")
 # exit codes as a shell reports a death by the signal; SIGUSR1 is the notice of a preemption, SIGTERM ahead of time
@@ -81,14 +81,14 @@ class GracefulStop(Checkpoint):
     # Places where the run may end
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        fault("train.batch")
+        inject_fault("train.batch")
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._stop_if_asked(trainer)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        fault("val.batch")
+        inject_fault("val.batch")
         if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
             self._stop_if_asked(trainer)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aptlab.checkpoint.manifest import Manifest, is_valid, problem_of, read_manifest
-from aptlab.checkpoint.search import clean, find
+from aptlab.checkpoint.find import find_checkpoint, remove_partial_saves
+from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, is_valid, read_manifest
 
 if TYPE_CHECKING:
     from aptlab.checkpoint.io import load_checkpoint, save_checkpoint
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AtomicIO",
     "Manifest",
-    "clean",
-    "find",
+    "find_checkpoint",
+    "find_checkpoint_problem",
     "is_valid",
     "load_checkpoint",
-    "problem_of",
     "read_manifest",
+    "remove_partial_saves",
     "save_checkpoint",
 ]
 

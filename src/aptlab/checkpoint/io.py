@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 import aptlab
-from aptlab.checkpoint.manifest import Manifest, manifest_path, problem_of, write_manifest
-from aptlab.checkpoint.plain import check_plain, size_of
+from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, make_manifest_path, write_manifest
+from aptlab.checkpoint.plain import check_plain, estimate_checkpoint_size
 from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import AptlabError, CheckpointError
-from aptlab.faults import fault
+from aptlab.faults import inject_fault
 from aptlab.runs.atomic import sync_folder
 
 FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
@@ -33,10 +33,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Manifest:
     """
     path = _local(path)
     check_plain(checkpoint)
-    fault("save.begin")
+    inject_fault("save.begin")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(path, size_of(checkpoint))
+        _check_space(path, estimate_checkpoint_size(checkpoint))
         digest, size = _write(checkpoint, path)
         manifest = _manifest(checkpoint, digest, size)
         write_manifest(path, manifest)
@@ -46,7 +46,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Manifest:
         raise
     except AptlabError as error:
         raise _cannot(path, str(error)) from error
-    fault("save.after_manifest")
+    inject_fault("save.after_manifest")
     return manifest
 
 
@@ -56,7 +56,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises CheckpointError that names the file when it is missing, damaged, has no manifest, or is a URL.
     """
     path = _local(path)
-    problem = problem_of(path)
+    problem = find_checkpoint_problem(path)
     if problem:
         raise CheckpointError(f"{problem}; use another checkpoint of the run")
     try:
@@ -99,14 +99,14 @@ def _write(checkpoint: dict[str, Any], path: Path) -> tuple[str, int]:
             file = HashingFile(raw)  # type: ignore[arg-type]
             try:
                 _serialize(checkpoint, file)
-                fault("save.after_write")
+                inject_fault("save.after_write")
                 digest = file.finish()
             finally:
                 file.close()
-        fault("save.after_fsync")
-        manifest_path(path).unlink(missing_ok=True)
+        inject_fault("save.after_fsync")
+        make_manifest_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
-        fault("save.after_rename")
+        inject_fault("save.after_rename")
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

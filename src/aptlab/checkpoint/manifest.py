@@ -77,17 +77,17 @@ def _check(plain: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def manifest_path(path: str | Path) -> Path:
+def make_manifest_path(path: str | Path) -> Path:
     """step-00000400.ckpt -> step-00000400.json, also for names of the user's own."""
     return Path(path).with_suffix(".json")
 
 
-def checkpoint_name(step: int) -> str:
+def format_checkpoint_name(step: int) -> str:
     """File name of a step; names sort like steps."""
     return f"step-{step:08d}.ckpt"
 
 
-def step_of(path: str | Path) -> int | None:
+def parse_checkpoint_step(path: str | Path) -> int | None:
     """The step in a file name of ours, else None."""
     match = _NAME.fullmatch(Path(path).name)
     return int(match[1]) if match else None
@@ -100,7 +100,7 @@ def is_temporary(path: str | Path) -> bool:
 
 def read_manifest(path: str | Path) -> Manifest:
     """The manifest of a checkpoint file; raises CheckpointError that says what is missing or damaged."""
-    manifest = manifest_path(path)
+    manifest = make_manifest_path(path)
     try:
         text = manifest.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -115,10 +115,10 @@ def read_manifest(path: str | Path) -> Manifest:
 
 def write_manifest(path: str | Path, manifest: Manifest) -> None:
     """Put the manifest beside its checkpoint, atomically."""
-    write_text(manifest_path(path), manifest.text())
+    write_text(make_manifest_path(path), manifest.text())
 
 
-def problem_of(path: str | Path, *, deep: bool = True) -> str | None:
+def find_checkpoint_problem(path: str | Path, *, deep: bool = True) -> str | None:
     """What is wrong with a checkpoint, or None. `deep` reads the whole file and compares its sha256."""
     path = Path(path)
     if not path.is_file():
@@ -131,7 +131,7 @@ def problem_of(path: str | Path, *, deep: bool = True) -> str | None:
         if size != manifest.bytes:
             change = "truncated" if size < manifest.bytes else "longer than it was"
             return f"{path} is {change}: {size:,} bytes of {manifest.bytes:,}"
-        if deep and sha256_of(path) != manifest.sha256:
+        if deep and hash_file(path) != manifest.sha256:
             return f"{path} is damaged: its content does not match its sha256"
     except CheckpointError as error:
         return str(error)
@@ -142,10 +142,10 @@ def problem_of(path: str | Path, *, deep: bool = True) -> str | None:
 
 def is_valid(path: str | Path, deep: bool = True) -> bool:
     """Whether a checkpoint is complete and, when `deep`, unaltered to the bit."""
-    return problem_of(path, deep=deep) is None
+    return find_checkpoint_problem(path, deep=deep) is None
 
 
-def sha256_of(path: str | Path) -> str:
+def hash_file(path: str | Path) -> str:
     """Hex digest of a file, read piece by piece."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
     with open(path, "rb", buffering=0) as file:

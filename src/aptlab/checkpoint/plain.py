@@ -40,7 +40,7 @@ def _error(where: str, value: Any) -> CheckpointError:
     )
 
 
-def size_of(checkpoint: Any) -> int:
+def estimate_checkpoint_size(checkpoint: Any) -> int:
     """Bytes of all tensors, each storage once, and 1 MiB for the rest."""
     seen: dict[int, int] = {}
     waiting = [checkpoint]

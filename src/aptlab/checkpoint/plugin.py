@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from aptlab.checkpoint.find import delete_checkpoint
 from aptlab.checkpoint.io import load_checkpoint, save_checkpoint
-from aptlab.checkpoint.search import remove
 from aptlab.errors import CheckpointError
 
 
@@ -31,4 +31,4 @@ class AtomicIO(CheckpointIO):
         return load_checkpoint(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        remove(path)
+        delete_checkpoint(path)

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Any, BinaryIO
 
-from aptlab.faults import fault
+from aptlab.faults import inject_fault
 
 PIECE = 1 << 22  # bytes that are hashed at a time
 
@@ -38,7 +38,7 @@ class HashingFile:
             self.bytes += len(view)
             if self.bytes - self._hashed >= PIECE:
                 self._news.notify()
-        fault("save.mid_write")
+        inject_fault("save.mid_write")
         return len(view)
 
     def _put(self, view: memoryview) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 
 from aptlab.cli.table import COMMANDS, SWEEP, Command
-from aptlab.errors import AptlabError, ConfigError, suggest
+from aptlab.errors import AptlabError, ConfigError, suggest_option
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line (sys.argv when None, which stays as it is) and return its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = dispatch(args)
+        code = dispatch_command(args)
         sys.stdout.flush()
         return code or 0
     except AptlabError as error:
@@ -34,13 +34,13 @@ def main(argv: list[str] | None = None) -> int:
         return BROKEN_PIPE
 
 
-def dispatch(args: list[str]) -> int | None:
+def dispatch_command(args: list[str]) -> int | None:
     """Choose what to run; errors pass."""
     name, rest = (args[0], args[1:]) if args else ("--help", [])
     if name in ("-h", "--help", "help"):
-        from aptlab.cli.help import overview
+        from aptlab.cli.help import render_overview
 
-        print(overview())
+        print(render_overview())
         return 0
     if name in ("-V", "--version", "version"):
         from aptlab import __version__
@@ -48,25 +48,25 @@ def dispatch(args: list[str]) -> int | None:
         print(f"aptlab {__version__}")
         return 0
     if name == "__complete":
-        from aptlab.cli.complete import candidates
+        from aptlab.cli.complete import list_completions
 
-        print("\n".join(candidates(rest)))
+        print("\n".join(list_completions(rest)))
         return 0
     if name not in COMMANDS:
-        raise ConfigError(f"{name}: no such command{suggest(name, COMMANDS)}")
+        raise ConfigError(f"{name}: no such command{suggest_option(name, COMMANDS)}")
     return _run(COMMANDS[name], rest)
 
 
 def _run(command: Command, args: list[str]) -> int | None:
     if any(arg in ("-h", "--help") for arg in args):
-        from aptlab.cli.help import command_help
+        from aptlab.cli.help import render_command_help
 
-        print(command_help(command))
+        print(render_command_help(command))
         return 0
     if command.config and "--cfg" in args:
-        from aptlab.cli.help import resolved_yaml
+        from aptlab.cli.help import render_resolved_yaml
 
-        print(resolved_yaml(command.name, [arg for arg in args if arg != "--cfg"]), end="")
+        print(render_resolved_yaml(command.name, [arg for arg in args if arg != "--cfg"]), end="")
         return 0
     target = command.target
     if command.name == "train" and any(arg in ("-m", "--multirun") for arg in args):

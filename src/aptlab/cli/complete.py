@@ -15,7 +15,7 @@ from aptlab.cli.table import COMMANDS
 FILE_KEYS = ("ckpt", "run_dir", "path", "files", "root", "cache", "out", "prompts_file")
 
 
-def candidates(words: list[str]) -> list[str]:
+def list_completions(words: list[str]) -> list[str]:
     """Completions of the last word; `words` follow `aptlab`. Never raises: a shell has no use for an error."""
     try:
         return sorted(set(_candidates(words or [""])))
@@ -39,9 +39,9 @@ def _candidates(words: list[str]) -> Iterable[str]:
 
 
 def _from_config(command: str, before: list[str], current: str) -> Iterable[str]:
-    from aptlab.config.places import library
+    from aptlab.config.search_path import read_option_index
 
-    found = library()
+    found = read_option_index()
     if command == "ls":
         return _starting(current, found.groups)
     if command in ("show", "cp"):
@@ -62,27 +62,29 @@ def _starting(prefix: str, names: Iterable[str]) -> list[str]:
 
 
 def _overrides(found: Any, primary: str, before: list[str], current: str) -> list[str]:
-    from aptlab.config.files import default_slots, entries
+    from aptlab.config.files import read_config_entries, read_default_slots
 
     sign = current[: len(current) - len(current.lstrip("+~"))]
     bare = current[len(sign) :]
     path = found.primaries[primary].path
-    chosen: dict[str, Any] = default_slots(path)
+    chosen: dict[str, Any] = read_default_slots(path)
     chosen |= dict(word.lstrip("+").split("=", 1) for word in before if "=" in word)
     key, equals, value = bare.partition("=")
     if equals:
         return [f"{sign}{key}={item}" for item in _values(found, primary, chosen, key, value)]
     if "." in bare:
         return [f"{sign}{item}" for item in _keys(found, chosen, bare)]
-    slots = [name for name in default_slots(path) if name in found.groups]
-    names = [f"{name}=" for name in [*(found.groups if sign else slots), *(entry.key for entry in entries(path))]]
+    slots = [name for name in read_default_slots(path) if name in found.groups]
+    names = [
+        f"{name}=" for name in [*(found.groups if sign else slots), *(entry.key for entry in read_config_entries(path))]
+    ]
     if bare in slots:
         names.append(f"{bare}.")
     return [f"{sign}{item}" for item in _starting(bare, names)]
 
 
 def _values(found: Any, primary: str, chosen: dict[str, Any], key: str, value: str) -> list[str]:
-    from aptlab.config.dials import DIALS
+    from aptlab.config.root_keys import DIALS
 
     if key in found.groups:
         done, comma, last = value.rpartition(",")  # a sweep: rope=yarn,<here>
@@ -124,20 +126,20 @@ def _keys(found: Any, chosen: dict[str, Any], bare: str) -> list[str]:
 
 def _node(found: Any, chosen: dict[str, Any], parents: list[str]) -> dict[str, Any]:
     """The plain node at a path, from the option that is chosen for its group."""
-    from aptlab.config.files import content
+    from aptlab.config.files import read_config_file
 
     group, *rest = parents or [""]
     option = found.groups.get(group, {}).get(str(chosen.get(group)))
-    node: Any = content(option.path) if option else {}
+    node: Any = read_config_file(option.path) if option else {}
     for part in rest:
         node = node.get(part) if isinstance(node, dict) else None
     return node if isinstance(node, dict) else {}
 
 
 def _parameters(node: dict[str, Any]) -> dict[str, Any]:
-    from aptlab.config.signatures import signature
+    from aptlab.config.static.signatures import read_signature
 
-    known = signature(node["_target_"]) if isinstance(node.get("_target_"), str) else None
+    known = read_signature(node["_target_"]) if isinstance(node.get("_target_"), str) else None
     return known.parameters if known else {}
 
 

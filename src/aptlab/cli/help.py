@@ -7,7 +7,7 @@ from aptlab.cli.table import COMMANDS, Command
 GROUPS = "Groups and their default (aptlab ls <group>: its options; aptlab show <group>=<option>: one explained):"
 
 
-def overview() -> str:
+def render_overview() -> str:
     """`aptlab --help`."""
     width = max(map(len, COMMANDS))
     return "\n".join(
@@ -22,31 +22,31 @@ def overview() -> str:
     )
 
 
-def command_help(command: Command) -> str:
+def render_command_help(command: Command) -> str:
     """`aptlab <command> --help`: groups and values of its configuration, or its module's docstring."""
     if command.config:
-        return config_help(command.name)
+        return render_config_help(command.name)
     import ast
 
-    from aptlab.config.source import load
+    from aptlab.config.static.source import parse_module
 
-    module = load(command.target.partition(":")[0])
+    module = parse_module(command.target.partition(":")[0])
     doc = ast.get_docstring(module.tree, clean=False) if module else None
     return f"aptlab {command.name}: {command.about}" + (f"\n\n{doc.rstrip()}" if doc else "")
 
 
-def config_help(name: str) -> str:
+def render_config_help(name: str) -> str:
     """The groups of a primary file with their default option, and its values with their comments."""
-    from aptlab.config.files import default_slots, entries
-    from aptlab.config.places import library
+    from aptlab.config.files import read_config_entries, read_default_slots
+    from aptlab.config.search_path import read_option_index
 
-    found = library()
+    found = read_option_index()
     primary = found.primaries[name]
     rows = []
-    for group, chosen in default_slots(primary.path).items():
+    for group, chosen in read_default_slots(primary.path).items():
         option = found.groups.get(group, {}).get(chosen or "")
         rows.append((f"{group}={chosen or 'null'}", option.comment() if option else ""))
-    values = [(f"{entry.key}={entry.value or 'null'}", entry.comment) for entry in entries(primary.path)]
+    values = [(f"{entry.key}={entry.value or 'null'}", entry.comment) for entry in read_config_entries(primary.path)]
     sweeps = "; -m sweeps over key=a,b" if name == "train" else ""
     width = max(len(left) for left, _ in rows + values)
     return "\n".join(
@@ -64,10 +64,10 @@ def config_help(name: str) -> str:
     )
 
 
-def resolved_yaml(name: str, overrides: list[str]) -> str:
+def render_resolved_yaml(name: str, overrides: list[str]) -> str:
     """The composed configuration as YAML, interpolations filled in and secrets hidden."""
     import yaml
 
-    from aptlab.config import compose, redact
+    from aptlab.config import compose, redact_value
 
-    return yaml.safe_dump(redact(compose(name, overrides).resolved()), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(redact_value(compose(name, overrides).resolved()), sort_keys=False, allow_unicode=True)

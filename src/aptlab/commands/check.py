@@ -6,19 +6,19 @@ aptlab check eval ckpt=last                checks another command's configuratio
 
 from __future__ import annotations
 
-from aptlab.commands.printing import columns
+from aptlab.commands.printing import format_columns
 from aptlab.config import check, compose
-from aptlab.config.places import library
+from aptlab.config.search_path import read_option_index
 
 
 def run(args: list[str]) -> int:
     """Print `ok` and the choices; a ConfigError lists every problem."""
-    named = bool(args) and args[0] in library().primaries
+    named = bool(args) and args[0] in read_option_index().primaries
     command, overrides = (args[0], args[1:]) if named else ("train", args)
     config = compose(command, overrides)
     check(config)
     print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
     rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
-    print(columns(rows, indent="  "))
+    print(format_columns(rows, indent="  "))
     print(f"  config {config.hash()}")
     return 0

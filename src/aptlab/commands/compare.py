@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from aptlab.errors import AptlabError, ConfigError, suggest
+from aptlab.errors import AptlabError, ConfigError, suggest_option
 
 OPTIONS = ("metric", "by", "baseline", "out")
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """What to compare and where to write; `out` None is the folder itself if there is one, else a new one."""
 
     folders: tuple[str, ...]
@@ -26,14 +26,14 @@ class Request:
 
 def run(args: list[str]) -> int:
     """Print the table and write table.csv, table.md, table.txt and figure.png; no torch is imported."""
-    request = parse(args)
+    request = parse_compare_request(args)
     out = request.out or _out(request.folders)
-    for line in report(request, out):
+    for line in report_comparison(request, out):
         print(line)
     return 0
 
 
-def parse(args: Sequence[str]) -> Request:
+def parse_compare_request(args: Sequence[str]) -> CompareRequest:
     """Folders and options; a folder may hold `=` in its name. Raises ConfigError with a suggestion."""
     folders, options, problems = [], {}, []
     for arg in args:
@@ -41,7 +41,7 @@ def parse(args: Sequence[str]) -> Request:
         if sign and key in OPTIONS:
             options[key] = value
         elif sign and "/" not in key and not os.path.exists(arg):
-            problems.append(f"{arg}: compare has no option {key}{suggest(key, OPTIONS)}")
+            problems.append(f"{arg}: compare has no option {key}{suggest_option(key, OPTIONS)}")
         else:
             folders.append(arg)
     if not folders and not problems:
@@ -49,13 +49,13 @@ def parse(args: Sequence[str]) -> Request:
     if problems:
         raise ConfigError("\n".join(problems))
     by = tuple(word for word in options.pop("by", "").split(",") if word)
-    return Request(tuple(folders), by=by, **{key: value for key, value in options.items() if value})
+    return CompareRequest(tuple(folders), by=by, **{key: value for key, value in options.items() if value})
 
 
-def report(request: Request, out: str | Path) -> list[str]:
+def report_comparison(request: CompareRequest, out: str | Path) -> list[str]:
     """Compare, write the files, and return the lines to print. Raises AptlabError if no run is finished."""
-    from aptlab.report.comparison import compare
-    from aptlab.report.write import text, write_all
+    from aptlab.report.comparison import compare_runs
+    from aptlab.report.write import format_comparison, write_comparison
     from aptlab.runs import find_runs
 
     runs = find_runs(request.folders)
@@ -65,11 +65,11 @@ def report(request: Request, out: str | Path) -> list[str]:
         names = ", ".join(run.name for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
         lines.append(f"left out, not finished: {len(unfinished)} of {len(runs)} ({names})")
     try:
-        comparison = compare(runs, metric=request.metric, by=request.by, baseline=request.baseline)
+        comparison = compare_runs(runs, metric=request.metric, by=request.by, baseline=request.baseline)
     except AptlabError as error:
         raise AptlabError("\n".join([str(error), *lines])) from None
-    write_all(comparison, out)
-    return [text(comparison), *lines, f"written {out}: table.csv table.md table.txt figure.png"]
+    write_comparison(comparison, out)
+    return [format_comparison(comparison), *lines, f"written {out}: table.csv table.md table.txt figure.png"]
 
 
 def _out(folders: Sequence[str]) -> Path:

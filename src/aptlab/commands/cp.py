@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from aptlab.config.places import library
+from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def run(args: list[str]) -> int:
     group, slash, source = (args[0] if args else "").replace("=", "/").rpartition("/")
     if len(args) not in (1, 2) or not slash or not source:
         raise ConfigError("aptlab cp takes an option and a new name, for example: aptlab cp rope/yarn my_yarn")
-    found = library()
+    found = read_option_index()
     option = found.option(group, source)
     name = args[1] if len(args) == 2 else f"my_{source}"
     if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", name):

@@ -10,13 +10,13 @@ The same command with out=<folder> goes on where an evaluation was broken off.
 
 from __future__ import annotations
 
-from aptlab.commands.evaluating.request import read
+from aptlab.evals.request import read_eval_request
 
 
 def run(args: list[str]) -> int:
     """Check the request without torch, then load, measure, print and write; returns 0."""
-    request = read(args)
-    from aptlab.commands.evaluating.session import measure
+    request = read_eval_request(args)
+    from aptlab.evals.runner import evaluate_checkpoint
 
-    measure(request)
+    evaluate_checkpoint(request)
     return 0

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.config import check, compose, redact_overrides
-from aptlab.errors import AptlabError, ConfigError, suggest
+from aptlab.errors import AptlabError, ConfigError, suggest_option
 
 if TYPE_CHECKING:
-    from aptlab.commands.loading import Loaded
+    from aptlab.restore.load import LoadedModel
 
 FORMATS = ("hf",)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,23 +30,25 @@ def run(args: list[str]) -> int:
         raise ConfigError("export needs a checkpoint; add ckpt=last, ckpt=<run folder> or ckpt=<file>.ckpt")
     for key, options in (("format", FORMATS), ("dtype", DTYPES)):
         if wanted[key] not in options:
-            raise ConfigError(f"{key}={wanted[key]}: export cannot write that{suggest(str(wanted[key]), options)}")
-    from aptlab.commands.loading import load, locate
+            raise ConfigError(
+                f"{key}={wanted[key]}: export cannot write that{suggest_option(str(wanted[key]), options)}"
+            )
+    from aptlab.restore.load import load_network, locate_checkpoint
 
-    path = locate(wanted["ckpt"])
-    out = Path(wanted["out"] or run_folder(path) / "hf").expanduser()
-    free(out, force=wanted["force"], files=MODEL_FILES)
-    for line in export(load(path), out, dtype=wanted["dtype"], force=wanted["force"]):
+    path = locate_checkpoint(wanted["ckpt"])
+    out = Path(wanted["out"] or locate_run_folder(path) / "hf").expanduser()
+    check_output_free(out, force=wanted["force"], files=MODEL_FILES)
+    for line in export_network(load_network(path), out, dtype=wanted["dtype"], force=wanted["force"]):
         print(line)
     return 0
 
 
-def run_folder(path: Path) -> Path:
+def locate_run_folder(path: Path) -> Path:
     """The run folder that a checkpoint lies in, else its own folder."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def export(loaded: Loaded, out: str | Path, *, dtype: str = "float32", force: bool = False) -> list[str]:
+def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float32", force: bool = False) -> list[str]:
     """Write a loaded network to the folder `out`, whole or not at all; returns lines for the user.
 
     Raises ConfigError for what the layout cannot express, and for a folder that is already there.
@@ -54,26 +56,26 @@ def export(loaded: Loaded, out: str | Path, *, dtype: str = "float32", force: bo
     import torch
     from safetensors.torch import save_file
 
-    from aptlab.models.hf import describe, model_card, to_hf, tokenizer_files
+    from aptlab.models.hf import build_tokenizer_files, convert_to_hf, describe_decoder, render_model_card
 
     out = Path(out)
-    free(out, force=force, files=MODEL_FILES)
-    net, eos = loaded.net, eos_of(loaded)
-    described = describe(net, context=int(loaded.config["context"]), eos=eos, dtype=dtype)
-    weights = to_hf(net, described.family, dtype=getattr(torch, dtype))
-    card = model_card(
+    check_output_free(out, force=force, files=MODEL_FILES)
+    net, eos = loaded.net, read_eos(loaded)
+    described = describe_decoder(net, context=int(loaded.config["context"]), eos=eos, dtype=dtype)
+    weights = convert_to_hf(net, described.family, dtype=getattr(torch, dtype))
+    card = render_model_card(
         described.config,
-        {**loaded.meta, "overrides": public(loaded.meta.get("overrides", []))},
+        {**loaded.meta, "overrides": filter_public_overrides(loaded.meta.get("overrides", []))},
         parameters=sum(weight.numel() for weight in net.parameters()),
         notes=described.notes,
-        result=result_of(loaded.path),
+        result=read_run_result(loaded.path),
     )
     generation = {"eos_token_id": eos, "pad_token_id": eos, "max_length": described.config["max_position_embeddings"]}
     texts = {
         "config.json": json.dumps(described.config, indent=2) + "\n",
         "generation_config.json": json.dumps(generation, indent=2) + "\n",
         "README.md": card,
-        **tokenizer_files(loaded.tokenizer, longest=described.config["max_position_embeddings"]),
+        **build_tokenizer_files(loaded.tokenizer, longest=described.config["max_position_embeddings"]),
     }
 
     def fill(folder: Path) -> None:
@@ -85,27 +87,27 @@ def export(loaded: Loaded, out: str | Path, *, dtype: str = "float32", force: bo
     return [*described.notes, f"written {out}: {described.config['architectures'][0]}, {dtype}"]
 
 
-def public(overrides: list[str]) -> list[str]:
+def filter_public_overrides(overrides: list[str]) -> list[str]:
     """Overrides fit to publish: no secrets, and nothing about the machine that trained."""
     kept = [text for text in overrides if not text.lstrip("+~").startswith(PRIVATE)]
     return redact_overrides(kept)
 
 
-def eos_of(loaded: Loaded) -> int:
-    from aptlab.data.tokenizers import from_state
+def read_eos(loaded: LoadedModel) -> int:
+    from aptlab.data.tokenizers import restore_tokenizer
 
-    return from_state(loaded.tokenizer).eos
+    return restore_tokenizer(loaded.tokenizer).eos
 
 
-def result_of(path: Path) -> dict[str, Any] | None:
+def read_run_result(path: Path) -> dict[str, Any] | None:
     """result.json of the run that wrote the checkpoint, or None where there is none."""
     from aptlab.runs import Result
 
-    folder = run_folder(path)
+    folder = locate_run_folder(path)
     return Result.read(folder).plain() if (folder / "result.json").is_file() else None
 
 
-def free(out: Path, *, force: bool, files: tuple[str, ...]) -> None:
+def check_output_free(out: Path, *, force: bool, files: tuple[str, ...]) -> None:
     """Raise ConfigError unless `out` is new or empty, or holds `files` and may be replaced."""
     if out.is_file():
         raise ConfigError(f"out={out} is a file; give a folder")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 
-from aptlab.commands.generating.request import read
+from aptlab.commands.generate_request import read_generate_request
 
 
 def run(args: list[str]) -> int:
     """Exit code 0; 130 when interrupted, after the text so far. A reader that closes the pipe ends it quietly."""
-    request = read(args)
-    from aptlab.commands.generating.session import write
+    request = read_generate_request(args)
+    from aptlab.commands.generate_session import generate_texts
 
     try:
-        interrupted = write(request)
+        interrupted = generate_texts(request)
         sys.stdout.flush()
     except BrokenPipeError:
         close_stdout()

@@ -6,24 +6,24 @@ aptlab ls rope     the options of rope, what each is, and where it comes from if
 
 from __future__ import annotations
 
-from aptlab.commands.printing import columns
-from aptlab.config.places import SHIPPED, Option, library
-from aptlab.errors import ConfigError, suggest
+from aptlab.commands.printing import format_columns
+from aptlab.config.search_path import SHIPPED, Option, read_option_index
+from aptlab.errors import ConfigError, suggest_option
 
 
 def run(args: list[str]) -> int:
     """Print the table; ConfigError for a group that is not there."""
-    found = library()
+    found = read_option_index()
     if len(args) > 1:
         raise ConfigError(f"aptlab ls takes one group, got {' '.join(args)}")
     if not args:
-        print(columns([(group, " ".join(found.groups[group])) for group in sorted(found.groups)]))
+        print(format_columns([(group, " ".join(found.groups[group])) for group in sorted(found.groups)]))
         return 0
     group = args[0].rstrip("=/")
     if group not in found.groups:
-        raise ConfigError(f"there is no config group {group}{suggest(group, found.groups)}")
+        raise ConfigError(f"there is no config group {group}{suggest_option(group, found.groups)}")
     options = sorted(found.groups[group].values(), key=lambda option: option.name)
-    print(columns([(option.name, option.comment(), _origin(option)) for option in options]))
+    print(format_columns([(option.name, option.comment(), _origin(option)) for option in options]))
     return 0
 
 

@@ -7,13 +7,13 @@ aptlab plot rope=standard,yarn what=decay,extrapolation original=4096 length=327
 
 from __future__ import annotations
 
-from aptlab.commands.plotting.request import read
+from aptlab.report.positions.request import read_plot_request
 
 
 def run(args: list[str]) -> int:
     """Check the request, then measure, draw, write and print; torch is loaded for what=precision alone."""
-    request = read(args)
-    from aptlab.commands.plotting.session import draw
+    request = read_plot_request(args)
+    from aptlab.report.positions.draw import plot_analyses
 
-    draw(request)
+    plot_analyses(request)
     return 0

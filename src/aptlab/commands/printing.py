@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 
-def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
+def format_columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
     """Rows in aligned columns; on a terminal the second column is wrapped to its width."""
     if not rows:
         return ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from aptlab.commands.searching.request import read
-from aptlab.device.threads import calm
+from aptlab.device.threads import limit_idle_spin
+from aptlab.search.request import read_search_request
 
 
 def run(args: list[str]) -> int:
     """Check the request without torch, then search, or go on with a search that was stopped; returns 0."""
-    request = read(args)
-    calm()
-    from aptlab.commands.searching.session import start
+    request = read_search_request(args)
+    limit_idle_spin()
+    from aptlab.search.runner import start_search
 
-    start(request)
+    start_search(request)
     return 0

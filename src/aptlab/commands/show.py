@@ -5,10 +5,10 @@ aptlab show rope=yarn
 
 from __future__ import annotations
 
-from aptlab.commands.printing import columns
-from aptlab.config.files import content
-from aptlab.config.places import SHIPPED, library
-from aptlab.config.signatures import Parameter, Signature, signature
+from aptlab.commands.printing import format_columns
+from aptlab.config.files import read_config_file
+from aptlab.config.search_path import SHIPPED, read_option_index
+from aptlab.config.static.signatures import Parameter, Signature, read_signature
 from aptlab.errors import ConfigError
 from aptlab.limits import LIMITS
 
@@ -18,23 +18,23 @@ def run(args: list[str]) -> int:
     group, sign, name = (args[0] if args else "").replace("/", "=").rpartition("=")
     if len(args) != 1 or not sign or not name:
         raise ConfigError("aptlab show takes one option, for example: aptlab show rope=yarn")
-    option = library().option(group.replace("=", "/"), name)
+    option = read_option_index().option(group.replace("=", "/"), name)
     where = "" if option.place.name == SHIPPED else f" ({option.place.name}, {option.path})"
     print(f"{option.group}={option.name}{where}\n")
     print(option.path.read_text(encoding="utf-8").rstrip())
-    target = content(option.path).get("_target_")
-    known = signature(target) if isinstance(target, str) else None
+    target = read_config_file(option.path).get("_target_")
+    known = read_signature(target) if isinstance(target, str) else None
     if known:
         print(f"\n{target}")
         if known.doc:
             print(f"{known.doc.split(chr(10) * 2)[0].strip()}")
-        rows = [(item.name, described(item)) for item in known.parameters.values()]
-        print(columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
+        rows = [(item.name, describe_parameter(item)) for item in known.parameters.values()]
+        print(format_columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
         _others(known)
     return 0
 
 
-def described(parameter: Parameter) -> str:
+def describe_parameter(parameter: Parameter) -> str:
     """Type, limits and default of a parameter, in one line: "float > 0 or null, default 4.0"."""
     kind = " or ".join(_kind(word) for word in parameter.type_text.split(" | "))
     default = "needed, or given by its parent" if parameter.required else f"default {_yaml(parameter.default)}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from aptlab.commands.training.plan import plan
-from aptlab.device.threads import calm
+from aptlab.device.threads import limit_idle_spin
+from aptlab.train.plan import plan_training
 
 
 def run(args: list[str]) -> int:
     """Check the whole request first; nothing is written and torch is not imported until it holds."""
-    request = plan(args)
-    calm()
-    from aptlab.commands.training.session import train
+    request = plan_training(args)
+    limit_idle_spin()
+    from aptlab.train.assemble import run_training
 
-    return train(request)
+    return run_training(request)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aptlab.config.composing import to_plain
-from aptlab.config.trust import locate, nodes, trusted_prefixes
+from aptlab.config.composing import resolve_to_plain
+from aptlab.config.trust import import_target, list_trusted_prefixes, walk_target_nodes
 from aptlab.errors import AptlabError, ConfigError
 
 
@@ -22,10 +22,10 @@ def build(node: Any, **kwargs: Any) -> Any:
     from hydra.utils import instantiate
 
     plain, path = _plain(node)
-    prefixes = trusted_prefixes()
-    for where, inner in nodes(plain, path):
+    prefixes = list_trusted_prefixes()
+    for where, inner in walk_target_nodes(plain, path):
         try:
-            locate(inner["_target_"], prefixes)
+            import_target(inner["_target_"], prefixes)
         except AptlabError as error:
             raise ConfigError(f"{where or 'node'}: {error}") from None
         except ImportError as error:
@@ -52,7 +52,7 @@ def _plain(node: Any) -> tuple[dict[str, Any], str]:
     from omegaconf import DictConfig
 
     if isinstance(node, DictConfig):
-        plain, path = to_plain(node), str(node._get_full_key("") or "")
+        plain, path = resolve_to_plain(node), str(node._get_full_key("") or "")
     else:
         plain, path = node, ""
     if not isinstance(plain, dict) or "_target_" not in plain:

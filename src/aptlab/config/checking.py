@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from aptlab.config import types
-from aptlab.config.composing import Config, describe
-from aptlab.config.dials import dial_problem
-from aptlab.config.places import Library
-from aptlab.config.signatures import Signature, is_rule, signature
-from aptlab.config.trust import locate, nodes, target_problem, trusted_prefixes
-from aptlab.errors import AptlabError, ConfigError, suggest
+from aptlab.config.composing import Config, describe_config_error
+from aptlab.config.root_keys import find_root_key_problem
+from aptlab.config.search_path import OptionIndex
+from aptlab.config.static import types
+from aptlab.config.static.signatures import Signature, is_rule, read_signature
+from aptlab.config.trust import find_target_problem, import_target, list_trusted_prefixes, walk_target_nodes
+from aptlab.errors import AptlabError, ConfigError, suggest_option
 
 OWN = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
@@ -23,22 +23,24 @@ def check(config: Config) -> None:
     dataclasses whose module loads no torch) are built, so that what they demand of several values at
     once (heads that divide the width) is also known here.
     """
-    found = list(problems(config)) or list(_rule_problems(config))
+    found = list(find_config_problems(config)) or list(_rule_problems(config))
     if found:
         raise ConfigError("\n".join(["the config has problems:", *dict.fromkeys(found)]))
 
 
-def problems(config: Config) -> Iterator[str]:
+def find_config_problems(config: Config) -> Iterator[str]:
     """`key: problem` for everything that names, types, limits and the trust list tell."""
     from omegaconf import OmegaConf
 
     raw = OmegaConf.to_container(config.cfg, resolve=False)
     unresolved, values = _resolve(config.cfg, raw, "")
     found = [
-        (f"{key}: {text}", "") for key, value in values.items() if (text := dial_problem(config.command, key, value))
+        (f"{key}: {text}", "")
+        for key, value in values.items()
+        if (text := find_root_key_problem(config.command, key, value))
     ]
-    prefixes = trusted_prefixes()
-    for path, node in nodes(values):
+    prefixes = list_trusted_prefixes()
+    for path, node in walk_target_nodes(values):
         found += _node_problems(path, node, prefixes, config.library)
     yield from unresolved
     keys = {text.partition(":")[0] for text, taken_from in found if not taken_from}
@@ -84,21 +86,23 @@ def _resolve_one(cfg: Any, raw: str, path: str) -> tuple[list[str], Any]:
     except OmegaConfBaseException as error:
         if type(error).__name__ in ("MissingMandatoryValue", "InterpolationToMissingValueError"):
             return [], _Unknown()  # reported where it is missing
-        return [f"{path}: {describe(error).removeprefix(f'{path}: ')}"], _Unknown()
+        return [f"{path}: {describe_config_error(error).removeprefix(f'{path}: ')}"], _Unknown()
 
 
 Problem = tuple[str, str]  # the line, and the key the value was taken from (or "")
 
 
-def _node_problems(path: str, node: dict[str, Any], prefixes: tuple[str, ...], library: Library) -> Iterator[Problem]:
+def _node_problems(
+    path: str, node: dict[str, Any], prefixes: tuple[str, ...], library: OptionIndex
+) -> Iterator[Problem]:
     target = node["_target_"]
     if isinstance(target, _Unknown):
         return
-    if refused := target_problem(target, prefixes):
+    if refused := find_target_problem(target, prefixes):
         yield f"{path}: {refused}", ""
         return
     try:
-        known = signature(target)
+        known = read_signature(target)
     except ConfigError as error:
         yield f"{path}._target_: {error}", ""
         return
@@ -122,13 +126,13 @@ def _value_problem(value: Any, name: str, known: Signature) -> str | None:
         if value.value is None:  # null here means "filled in by the command", as in vocab: ${vocab}
             return None
         value = value.value
-    return types.problem(value, known.parameters[name])
+    return types.find_value_problem(value, known.parameters[name])
 
 
-def _no_such_parameter(name: str, known: Signature, path: str, library: Library) -> str:
+def _no_such_parameter(name: str, known: Signature, path: str, library: OptionIndex) -> str:
     """The message, with the nearest parameter, else the options of this group that have one of that name."""
     text = f"{known.target} has no such parameter"
-    near = suggest(name, known.parameters)
+    near = suggest_option(name, known.parameters)
     if "did you mean" in near:
         return text + near
     listed = ", ".join(known.parameters) or "no parameters"
@@ -144,8 +148,8 @@ def _rule_problems(config: Config) -> Iterator[str]:
     """What rules say when they are built; a rule may hold other rules."""
     plain = config.resolved()
     done: list[dict[str, Any]] = []
-    for path, node in sorted(nodes(plain), key=lambda item: item[0].count(".")):
-        inner = [part for _, part in nodes(node)]
+    for path, node in sorted(walk_target_nodes(plain), key=lambda item: item[0].count(".")):
+        inner = [part for _, part in walk_target_nodes(node)]
         if node in done or node.get("_partial_") or not all(is_rule(part["_target_"]) for part in inner):
             continue
         done += inner
@@ -164,4 +168,4 @@ def _make(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     arguments = {key: _make(item) for key, item in value.items() if key not in OWN}
-    return locate(value["_target_"], trusted_prefixes())(**arguments) if "_target_" in value else arguments
+    return import_target(value["_target_"], list_trusted_prefixes())(**arguments) if "_target_" in value else arguments

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
-from aptlab.config.files import content, default_slots
-from aptlab.config.places import SHIPPED, Library, conf_dir, library, places
-from aptlab.errors import ConfigError, suggest
+from aptlab.config.files import read_config_file, read_default_slots
+from aptlab.config.search_path import SHIPPED, OptionIndex, find_conf_dir, list_config_roots, read_option_index
+from aptlab.errors import ConfigError, suggest_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,11 +30,11 @@ class Config:
     cfg: DictConfig
     overrides: list[str]
     choices: dict[str, Any]
-    library: Library = field(repr=False, compare=False)
+    library: OptionIndex = field(repr=False, compare=False)
 
     def resolved(self) -> dict[str, Any]:
         """A plain copy with all interpolations filled in; ConfigError where a value is missing."""
-        return to_plain(self.cfg)
+        return resolve_to_plain(self.cfg)
 
     def hash(self) -> str:
         """16 hex digits that name the experiment: equal for runs that differ only in where they write."""
@@ -44,17 +44,17 @@ class Config:
 
 def compose(command: str, overrides: list[str]) -> Config:
     """Load `conf/<command>.yaml`, choose options, set values. ConfigError names every bad override at once."""
-    found = library()
+    found = read_option_index()
     if command not in found.primaries:
-        raise ConfigError(f"there is no config {command}.yaml{suggest(command, found.primaries)}")
+        raise ConfigError(f"there is no config {command}.yaml{suggest_option(command, found.primaries)}")
     primary = found.primaries[command].path
-    parsed, problems = over.parse(overrides)
-    slots = default_slots(primary)
+    parsed, problems = over.parse_overrides(overrides)
+    slots = read_default_slots(primary)
     groups, values = [], []
     for item in parsed:
         if not item.is_group(found):
             values.append(item)
-        elif problem := over.group_problem(item, found) or _foreign(command, item, found, slots):
+        elif problem := over.find_group_problem(item, found) or _foreign(command, item, found, slots):
             problems.append(problem)
         else:
             groups.append(item)
@@ -67,7 +67,7 @@ def compose(command: str, overrides: list[str]) -> Config:
     return Config(command, _dict_config(plain), list(overrides), choices, found)
 
 
-def to_plain(cfg: Any) -> dict[str, Any]:
+def resolve_to_plain(cfg: Any) -> dict[str, Any]:
     """Resolve an OmegaConf node into plain containers; ConfigError names the key that cannot be."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -75,10 +75,10 @@ def to_plain(cfg: Any) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise ConfigError(describe(error)) from None
+        raise ConfigError(describe_config_error(error)) from None
 
 
-def describe(error: Any) -> str:
+def describe_config_error(error: Any) -> str:
     """One line for an OmegaConf error: full key, then what is wrong."""
     key, text = getattr(error, "full_key", None) or "", str(error).strip().split("\n")[0]
     if type(error).__name__ == "MissingMandatoryValue":
@@ -101,7 +101,7 @@ def _as_hydra(items: list[over.Override], slots: dict[str, Any]) -> list[str]:
     return list(chosen.values())
 
 
-def _choose(command: str, choices: list[str], found: Library) -> tuple[dict[str, Any], dict[str, Any]]:
+def _choose(command: str, choices: list[str], found: OptionIndex) -> tuple[dict[str, Any], dict[str, Any]]:
     """Let Hydra merge the primary file and the chosen options; values stay unresolved."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -110,13 +110,13 @@ def _choose(command: str, choices: list[str], found: Library) -> tuple[dict[str,
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    extra = [_quoted(f"file://{place.path}") for place in places() if place.name != SHIPPED]
+    extra = [_quoted(f"file://{place.path}") for place in list_config_roots() if place.name != SHIPPED]
     search = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
     with _LOCK:
         before = GlobalHydra.instance().hydra
         GlobalHydra.instance().clear()
         try:
-            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            with hydra.initialize_config_dir(str(find_conf_dir()), version_base="1.3"):
                 cfg = hydra.compose(command, search + choices, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise ConfigError(_hydra_problem(error, found)) from None
@@ -132,14 +132,14 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _hydra_problem(error: Exception, found: Library) -> str:
+def _hydra_problem(error: Exception, found: OptionIndex) -> str:
     """One line, with a suggestion where an option named inside a file does not exist."""
     missing = getattr(error, "missing_cfg_file", None)
     if missing:
         group, _, name = str(missing).rpartition("/")
         if group not in found.groups:
-            return f"{missing}: there is no config group {group}{suggest(group, found.groups)}"
-        return f"{group}={name}: no such option{suggest(name, found.groups[group])}"
+            return f"{missing}: there is no config group {group}{suggest_option(group, found.groups)}"
+        return f"{group}={name}: no such option{suggest_option(name, found.groups[group])}"
     noise = ("See https://", "Set the environment", "set env var")
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(noise))
@@ -149,7 +149,11 @@ def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override
     problems = []
     for item in items:
         root = item.key.partition(".")[0]
-        problem = over.apply(plain, item) if root in roots else f"{root}: unknown top-level key{suggest(root, roots)}"
+        problem = (
+            over.apply_override(plain, item)
+            if root in roots
+            else f"{root}: unknown top-level key{suggest_option(root, roots)}"
+        )
         if problem and command == "train" and root in SWEEP:
             problem = f"{item.text}: this belongs to a sweep; add -m"
         if problem:
@@ -157,7 +161,7 @@ def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override
     return problems
 
 
-def _foreign(command: str, item: over.Override, found: Library, slots: dict[str, Any]) -> str | None:
+def _foreign(command: str, item: over.Override, found: OptionIndex, slots: dict[str, Any]) -> str | None:
     """A group that the command does not have is an error, so that nothing asked for is ignored."""
     name = item.key if item.package is None else f"{item.key}@{item.package}"
     if item.key not in found.groups or item.kind == "add" or name in slots:
@@ -165,14 +169,14 @@ def _foreign(command: str, item: over.Override, found: Library, slots: dict[str,
     if command == "train" and item.key in SWEEP:
         return f"{item.text}: this belongs to a sweep; add -m"
     return (
-        f"{item.text}: aptlab {command} has no group {name}{suggest(name, slots)}"
+        f"{item.text}: aptlab {command} has no group {name}{suggest_option(name, slots)}"
         f"{'' if item.kind == 'delete' else f' (or +{item.text} if another part reads it)'}"
     )
 
 
 def _roots(primary: Path, slots: dict[str, Any], choices: dict[str, Any]) -> set[str]:
     """Top-level keys of a command: its own, its groups, and groups that an override or a recipe added."""
-    own = set(content(primary)) - {"defaults"}
+    own = set(read_config_file(primary)) - {"defaults"}
     added = [name.rpartition("@")[2].partition(".")[0] for name in choices]
     return own | {slot.rpartition("@")[2].partition(".")[0] for slot in slots} | set(added)
 
@@ -182,7 +186,7 @@ def _root_problems(plain: dict[str, Any], roots: set[str], choices: dict[str, An
     if "recipe" in plain:
         name = choices.get("recipe")
         return [f"recipe={name}: the file must begin with the line `# @package _global_`, or its values reach nothing"]
-    return [f"{key}: unknown top-level key{suggest(str(key), roots)}" for key in plain if key not in roots]
+    return [f"{key}: unknown top-level key{suggest_option(str(key), roots)}" for key in plain if key not in roots]
 
 
 def _dict_config(plain: dict[str, Any]) -> DictConfig:
@@ -192,6 +196,6 @@ def _dict_config(plain: dict[str, Any]) -> DictConfig:
     try:
         cfg = OmegaConf.create(plain)
     except OmegaConfBaseException as error:  # for example a broken ${...} in a value
-        raise ConfigError(describe(error)) from None
+        raise ConfigError(describe_config_error(error)) from None
     OmegaConf.set_struct(cfg, True)
     return cfg

@@ -13,7 +13,7 @@ _ENTRY = re.compile(r"(?P<key>[A-Za-z_][\w-]*):(?:\s+(?P<value>[^#]*?))?\s*(?:#\
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConfigEntry:
     """One top-level line of a file, as written: `seed: 0  # of weights`."""
 
     key: str
@@ -21,14 +21,14 @@ class Entry:
     comment: str
 
 
-def entries(path: Path) -> list[Entry]:
+def read_config_entries(path: Path) -> list[ConfigEntry]:
     """The top-level keys of a file with their comments, `defaults` left out."""
     matches = (_ENTRY.match(line) for line in path.read_text(encoding="utf-8").splitlines())
-    found = [Entry(m["key"], m["value"] or "", m["comment"] or "") for m in matches if m]
+    found = [ConfigEntry(m["key"], m["value"] or "", m["comment"] or "") for m in matches if m]
     return [entry for entry in found if entry.key != "defaults"]
 
 
-def content(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path) -> dict[str, Any]:
     """The whole file as plain containers, interpolations as written; ConfigError names a broken line."""
     import yaml
 
@@ -43,10 +43,10 @@ def content(path: Path) -> dict[str, Any]:
     return loaded or {}
 
 
-def default_slots(primary: Path) -> dict[str, str | None]:
+def read_default_slots(primary: Path) -> dict[str, str | None]:
     """The defaults list of a primary file: "group" or "group@package" -> option."""
     slots: dict[str, str | None] = {}
-    for item in content(primary).get("defaults") or []:
+    for item in read_config_file(primary).get("defaults") or []:
         if isinstance(item, dict):
             for key, value in item.items():
                 slots[str(key).split()[-1].lstrip("/")] = None if value is None else str(value)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.config.places import Library
-from aptlab.errors import suggest
+from aptlab.config.search_path import OptionIndex
+from aptlab.errors import suggest_option
 
 GRAMMAR = "write key=value, group=option, +key=value or ~key"
 
@@ -25,11 +25,11 @@ class Override:
     package: str | None
     value: Any
 
-    def is_group(self, library: Library) -> bool:
+    def is_group(self, library: OptionIndex) -> bool:
         return self.package is not None or "/" in self.key or self.key in library.groups
 
 
-def parse(texts: list[str]) -> tuple[list[Override], list[str]]:
+def parse_overrides(texts: list[str]) -> tuple[list[Override], list[str]]:
     """The overrides, and a problem for each text that is none."""
     overrides, problems = [], []
     for text in texts:
@@ -75,23 +75,23 @@ def _quoting(text: str) -> str:
     return f", and quote special characters twice: '{key}=\"…\"'"
 
 
-def group_problem(override: Override, library: Library) -> str | None:
+def find_group_problem(override: Override, library: OptionIndex) -> str | None:
     """What is wrong with the choice of an option, or None."""
     group, value = override.key, override.value
     where = override.text.partition("=")[0]
     if group not in library.groups:
-        return f"{override.text}: there is no config group {group}{suggest(group, library.groups)}"
+        return f"{override.text}: there is no config group {group}{suggest_option(group, library.groups)}"
     if override.kind == "delete" or value is None:
         return None
     if isinstance(value, dict):
         return f"{where}: takes the name of an option; set single values as {group}.<key>=<value>"
     for name in value if isinstance(value, list) else [value]:
         if str(name) not in library.groups[group]:
-            return f"{where}={name}: no such option{suggest(str(name), library.groups[group])}"
+            return f"{where}={name}: no such option{suggest_option(str(name), library.groups[group])}"
     return None
 
 
-def apply(config: dict[str, Any], override: Override) -> str | None:
+def apply_override(config: dict[str, Any], override: Override) -> str | None:
     """Set, add or delete one value of a plain config in place; returns what is wrong, or None.
 
     A parameter that a node with a `_target_` does not list yet is taken as it is: the check compares
@@ -163,4 +163,4 @@ def _child(node: Any, part: str) -> Any:
 def _unknown(path: str, node: Any) -> str:
     kind = "key" if "." in path else "top-level key"
     options = map(str, node if isinstance(node, dict) else range(len(node)))
-    return f"{path}: unknown {kind}{suggest(path.rpartition('.')[2], options)}"
+    return f"{path}: unknown {kind}{suggest_option(path.rpartition('.')[2], options)}"

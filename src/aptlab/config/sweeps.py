@@ -16,7 +16,7 @@ SEARCH_FORMS = f"{FORMS}  key=interval(0,1)  key='tag(log, interval(1e-4,1e-2))'
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceAxis:
     """One of several values, each as the text behind `key=`, quoted so that it is read back exactly."""
 
     key: str
@@ -24,7 +24,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Interval:
+class IntervalAxis:
     """A number between `low` and `high` (both included); whole if `integer`, uniform in its logarithm if `log`."""
 
     key: str
@@ -34,7 +34,7 @@ class Interval:
     integer: bool = False
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
+def expand_grid(overrides: Sequence[str]) -> list[list[str]]:
     """All combinations of the values given, the last key turning fastest; one list of overrides per job.
 
     A later override of the same key replaces an earlier one. Raises ConfigError naming each override that is wrong.
@@ -44,21 +44,21 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     """
     axes: dict[str, list[str]] = {}
     for key, axis in _read(overrides):
-        if isinstance(axis, Interval):
+        if isinstance(axis, IntervalAxis):
             raise ConfigError(f"{key}: an interval has no list of values; add sweep=optuna, or {FORMS}")
         axes.pop(key, None)
         axes[key] = [axis] if isinstance(axis, str) else [f"{key}={value}" for value in axis.values]
     return [list(job) for job in itertools.product(*axes.values())]
 
 
-def distributions(overrides: Sequence[str]) -> tuple[list[str], list[Choice | Interval]]:
+def read_sweep_axes(overrides: Sequence[str]) -> tuple[list[str], list[ChoiceAxis | IntervalAxis]]:
     """The fixed overrides, and what a search may vary. Raises ConfigError naming each override that is wrong."""
     axes = dict(_read(overrides))
     fixed = [axis for axis in axes.values() if isinstance(axis, str)]
     return fixed, [axis for axis in axes.values() if not isinstance(axis, str)]
 
 
-def split(args: Iterable[str], prefixes: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(args: Iterable[str], prefixes: Sequence[str]) -> tuple[list[str], list[str]]:
     """Arguments whose key is one of the prefixes or lies under it, and all others."""
     mine: list[str] = []
     rest: list[str] = []
@@ -68,7 +68,7 @@ def split(args: Iterable[str], prefixes: Sequence[str]) -> tuple[list[str], list
     return mine, rest
 
 
-def assign(key: str, text: str) -> str:
+def format_override(key: str, text: str) -> str:
     """The override that gives a string to a key, quoted, whatever is in it.
 
     >>> assign("run_dir", "a b,c")
@@ -107,7 +107,7 @@ def _simple(text: str) -> str:
     return f"{key}{sign}{value[len('choice(') : -1]}" if plain else text
 
 
-def _axis(key: str, parsed: Any) -> Choice | Interval:
+def _axis(key: str, parsed: Any) -> ChoiceAxis | IntervalAxis:
     value = parsed.value()
     if parsed.is_interval_sweep():
         return _interval(key, value)
@@ -119,10 +119,10 @@ def _axis(key: str, parsed: Any) -> Choice | Interval:
         values = list(parsed.sweep_string_iterator())
     if not values:
         raise ConfigError(f"{parsed.input_line}: no value at all; {FORMS}")
-    return Choice(key, tuple(dict.fromkeys(values)))
+    return ChoiceAxis(key, tuple(dict.fromkeys(values)))
 
 
-def _interval(key: str, value: Any) -> Interval:
+def _interval(key: str, value: Any) -> IntervalAxis:
     low, high, tags = value.start, value.end, set(value.tags)
     whole = isinstance(low, int) and isinstance(high, int)
     unknown = tags - {"log"}
@@ -132,14 +132,14 @@ def _interval(key: str, value: Any) -> Interval:
         raise ConfigError(f"{key}: interval({low},{high}) goes from the smaller number to the larger one")
     if "log" in tags and low <= 0:
         raise ConfigError(f"{key}: a logarithmic interval begins above 0, not at {low}")
-    return Interval(key, low, high, log="log" in tags, integer=whole)
+    return IntervalAxis(key, low, high, log="log" in tags, integer=whole)
 
 
 def _options(key: str, group: str, glob: Any) -> list[str]:
     """Names of a group's options that the patterns of glob() take."""
-    from aptlab.config.places import library
+    from aptlab.config.search_path import read_option_index
 
-    groups = library().groups
+    groups = read_option_index().groups
     if group not in groups:
         raise ConfigError(f"{key}: glob() names the options of a group, and {group} is none")
     names = [name for name in sorted(groups[group]) if any(fnmatch(name, pattern) for pattern in glob.include)]

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aptlab.config.places import extensions
+from aptlab.config.search_path import list_extensions
 from aptlab.errors import ConfigError
 
 TRUSTED = ("aptlab", "torch.nn", "torch.optim", "lightning", "torchmetrics")
@@ -31,9 +31,9 @@ REFUSED = (
 ENV = "APTLAB_TRUST"
 
 
-def trusted_prefixes() -> tuple[str, ...]:
+def list_trusted_prefixes() -> tuple[str, ...]:
     """Packages whose classes may be targets: ours, installed extensions, and names in $APTLAB_TRUST."""
-    installed = [entry.module.partition(".")[0] for entry in extensions()]
+    installed = [entry.module.partition(".")[0] for entry in list_extensions()]
     named = [name.strip().rstrip(".") for name in os.environ.get(ENV, "").split(",")]
     return tuple(dict.fromkeys([*TRUSTED, *installed, *(name for name in named if name)]))
 
@@ -42,13 +42,13 @@ def _under(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def target_problem(target: Any, prefixes: tuple[str, ...]) -> str | None:
+def find_target_problem(target: Any, prefixes: tuple[str, ...]) -> str | None:
     """What is wrong with a target's name, or None; imports nothing."""
     if not isinstance(target, str):
         return f"_target_ must be a dotted name, got {target!r}"
     parts = target.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        return f"_target_ {target!r} is not a dotted name such as aptlab.nn.rope.YaRN"
+        return f"_target_ {target!r} is not a dotted name such as aptlab.nn.positions.rope.YaRN"
     if not _under(target, prefixes):
         return (
             f"_target_ {target} is not trusted; allowed: {', '.join(prefixes)}, "
@@ -59,28 +59,28 @@ def target_problem(target: Any, prefixes: tuple[str, ...]) -> str | None:
     return None
 
 
-def nodes(plain: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def walk_target_nodes(plain: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, node) of every dict with a `_target_`, parents first."""
     if isinstance(plain, dict):
         if "_target_" in plain:
             yield path, plain
         for key, value in plain.items():
-            yield from nodes(value, f"{path}.{key}" if path else str(key))
+            yield from walk_target_nodes(value, f"{path}.{key}" if path else str(key))
     elif isinstance(plain, list | tuple):
         for index, value in enumerate(plain):
-            yield from nodes(value, f"{path}.{index}" if path else str(index))
+            yield from walk_target_nodes(value, f"{path}.{index}" if path else str(index))
 
 
-def locate(target: str, prefixes: tuple[str, ...]) -> Callable[..., Any]:
+def import_target(target: str, prefixes: tuple[str, ...]) -> Callable[..., Any]:
     """Import a target and return it, if it and its own module are trusted; else ConfigError."""
-    problem = target_problem(target, prefixes)
+    problem = find_target_problem(target, prefixes)
     if problem:
         raise ConfigError(problem)
     found = _import(target)
     home = getattr(found, "__module__", "") or ""
     if not inspect.isclass(found):
         raise ConfigError(f"_target_ {target} is not a class")
-    if target_problem(f"{home}.{found.__name__}".replace("._", "."), prefixes) is not None:
+    if find_target_problem(f"{home}.{found.__name__}".replace("._", "."), prefixes) is not None:
         raise ConfigError(f"_target_ {target} is really {home}.{found.__qualname__}, which is not trusted")
     return found
 

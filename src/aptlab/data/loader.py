@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aptlab.data.order import order
-from aptlab.data.packing import Arrays, Packed
+from aptlab.data.rows.order import permute_indices
+from aptlab.data.rows.packed import Arrays, Packed
 from aptlab.errors import ConfigError
 
 Batch = dict[str, Tensor]
@@ -63,7 +63,7 @@ class TokenLoader:
         epoch, i = divmod(number, self.batches_per_epoch)
         first = ((i + np.arange(count)) * self.world + self.rank) * self.batch
         places = first[:, None] + np.arange(self.batch)
-        return order(places, count=len(self.rows), seed=self.seed, epoch=epoch)
+        return permute_indices(places, count=len(self.rows), seed=self.seed, epoch=epoch)
 
     def batch_at(self, number: int) -> Batch:
         """Micro-batch `number`: tokens, targets [B,T] and ids [B], all int64; more with document masks."""
@@ -71,7 +71,7 @@ class TokenLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         batches = self._from(self.start)
-        return ahead(batches, self.prefetch) if self.prefetch else batches
+        return prefetch_batches(batches, self.prefetch) if self.prefetch else batches
 
     def _from(self, number: int) -> Iterator[Batch]:
         while True:
@@ -127,7 +127,7 @@ def to_tensors(arrays: Arrays, *, pin: bool = False) -> Batch:
     return {name: tensor.pin_memory() for name, tensor in tensors.items()} if pin else tensors
 
 
-def ahead(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
+def prefetch_batches(batches: Iterator[Batch], depth: int) -> Iterator[Batch]:
     """Run `batches` in a thread, at most `depth` ahead; its exception is raised here, closing stops it."""
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
     stop = threading.Event()

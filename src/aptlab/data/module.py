@@ -11,15 +11,15 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
-from aptlab.data.cache import Progress, TokenStore, cache_key, cache_root, open_or_build
 from aptlab.data.loader import TokenLoader, ValLoader
-from aptlab.data.packing import Packed
+from aptlab.data.rows.packed import Packed
+from aptlab.data.rows.windows import Windows
 from aptlab.data.sources import Source
-from aptlab.data.split import Split
-from aptlab.data.tokenizers import Rule, Tokenizer
-from aptlab.data.windows import Windows
+from aptlab.data.store.cache import Progress, TokenStore, compute_cache_key, find_cache_root, open_or_build_store
+from aptlab.data.store.split import Split
+from aptlab.data.tokenizers import Tokenizer, TokenizerRule
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.limits import PositiveInt, limit_of
+from aptlab.limits import PositiveInt, find_limit
 
 log = logging.getLogger("aptlab")
 AHEAD = 2
@@ -39,7 +39,7 @@ class TextData(LightningDataModule):
         self,
         source: Source,
         *,
-        tokenizer: Rule | Tokenizer,
+        tokenizer: TokenizerRule | Tokenizer,
         context: PositiveInt,
         batch: PositiveInt,
         seed: int = 0,
@@ -65,9 +65,9 @@ class TextData(LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; trains or reads it when first asked."""
         if self._tokenizer is None:
-            assert isinstance(self._rule, Rule)
+            assert isinstance(self._rule, TokenizerRule)
             key = f"{self._source_key}:{self.split.key()}"
-            folder = cache_root(self.cache) / "tokenizers"
+            folder = find_cache_root(self.cache) / "tokenizers"
             self._tokenizer = self._rule.prepare(self._train_texts, key=key, folder=folder)
         return self._tokenizer
 
@@ -80,18 +80,18 @@ class TextData(LightningDataModule):
     def fingerprint(self) -> str:
         """64 hex digits: documents, tokenizer and split; the same on every machine that has the same text."""
         if self._key is None:
-            self._key = cache_key(self._source_key, self.tokenizer, self.split)
+            self._key = compute_cache_key(self._source_key, self.tokenizer, self.split)
         return self._key
 
     @property
     def store(self) -> TokenStore:
         """The tokens; built when first asked, mapped afterwards."""
         if self._store is None:
-            self._store = open_or_build(
+            self._store = open_or_build_store(
                 self.source,
                 self.tokenizer,
                 self.split,
-                root=cache_root(self.cache),
+                root=find_cache_root(self.cache),
                 key=self.fingerprint,
                 progress=self.progress,
             )
@@ -226,7 +226,7 @@ class TextData(LightningDataModule):
 
 
 def _check_positive(name: str, value: int | None) -> None:
-    limit = limit_of(PositiveInt)
+    limit = find_limit(PositiveInt)
     if limit and value is not None and limit.problem(value):
         raise ConfigError(f"{name}={value} must be {limit}; try {name}=16")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aptlab.errors import ConfigError, suggest
+from aptlab.errors import ConfigError, suggest_option
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")
 
@@ -13,7 +13,7 @@ def resolve_precision(name: str, accelerator: str) -> str:
     16-mixed is refused on the CPU, where Lightning would quietly take bfloat16 instead.
     """
     if name not in PRECISIONS:
-        raise ConfigError(f"precision={name}: no such precision{suggest(name, PRECISIONS)}")
+        raise ConfigError(f"precision={name}: no such precision{suggest_option(name, PRECISIONS)}")
     if name == "16-mixed" and accelerator == "cpu":
         raise ConfigError("precision=16-mixed needs a GPU; on the CPU use precision=bf16-mixed or 32-true")
     if name != "auto":

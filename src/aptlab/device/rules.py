@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from aptlab.errors import ConfigError
-from aptlab.limits import PositiveInt, validate
+from aptlab.limits import PositiveInt, validate_limits
 
 
 class Device(abc.ABC):
     """What `device=` names: it answers with arguments of `lightning.Trainer`."""
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
     @abc.abstractmethod
     def trainer_args(self) -> dict[str, Any]:
@@ -26,14 +26,14 @@ class Device(abc.ABC):
         """The device of a single process that evaluates or generates ("cpu", "cuda")."""
 
 
-def cuda_count() -> int:
+def count_cuda_devices() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def need_cuda(option: str, wanted: int) -> None:
-    found = cuda_count()
+def require_cuda(option: str, wanted: int) -> None:
+    found = count_cuda_devices()
     if found < wanted:
         raise ConfigError(
             f"{option} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, "
@@ -41,7 +41,7 @@ def need_cuda(option: str, wanted: int) -> None:
         )
 
 
-def ddp(backend: str) -> Any:
+def make_ddp_strategy(backend: str) -> Any:
     from lightning.pytorch.strategies import DDPStrategy
 
     # Buffers are rotary tables and spike sketches: equal on all ranks already, so nothing is sent for them.
@@ -67,13 +67,13 @@ class Cuda(Device):
     devices: PositiveInt = 1
 
     def trainer_args(self) -> dict[str, Any]:
-        need_cuda(f"device=cuda device.devices={self.devices}", self.devices)
-        strategy = ddp("nccl") if self.devices > 1 else "auto"
+        require_cuda(f"device=cuda device.devices={self.devices}", self.devices)
+        strategy = make_ddp_strategy("nccl") if self.devices > 1 else "auto"
         return {"accelerator": "cuda", "devices": self.devices, "strategy": strategy}
 
     @property
     def torch_device(self) -> str:
-        need_cuda("device=cuda", 1)
+        require_cuda("device=cuda", 1)
         return "cuda"
 
 
@@ -82,12 +82,12 @@ class Auto(Device):
     """Every CUDA device that is there, else the CPU."""
 
     def trainer_args(self) -> dict[str, Any]:
-        found = cuda_count()
+        found = count_cuda_devices()
         return Cuda(devices=found).trainer_args() if found else Cpu().trainer_args()
 
     @property
     def torch_device(self) -> str:
-        return "cuda" if cuda_count() else "cpu"
+        return "cuda" if count_cuda_devices() else "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +101,13 @@ class DDP(Device):
     def trainer_args(self) -> dict[str, Any]:
         kind = self._kind()
         if kind == "cuda":
-            need_cuda(f"device=ddp device.devices={self.devices}", self.devices)
-        strategy = ddp("nccl" if kind == "cuda" else "gloo")
+            require_cuda(f"device=ddp device.devices={self.devices}", self.devices)
+        strategy = make_ddp_strategy("nccl" if kind == "cuda" else "gloo")
         return {"accelerator": kind, "devices": self.devices, "num_nodes": self.nodes, "strategy": strategy}
 
     def _kind(self) -> str:
         if self.accelerator == "auto":
-            return "cuda" if cuda_count() >= self.devices else "cpu"
+            return "cuda" if count_cuda_devices() >= self.devices else "cpu"
         return self.accelerator
 
     @property

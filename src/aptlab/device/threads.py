@@ -10,7 +10,7 @@ SHORT = "10000"  # turns of GNU OpenMP's wait loop, some microseconds; its own d
 BUSY = 0.5  # share of the cores that others already use
 
 
-def calm(environment: MutableMapping[str, str] = os.environ) -> None:
+def limit_idle_spin(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let idle threads sleep soon, or at once where the machine is busy; a user's own setting stays.
 
     A thread that spins while its partner waits for a core takes that core from it: beside one busy process, two
@@ -18,10 +18,10 @@ def calm(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if any(name in environment for name in CHOICES):
         return
-    environment["GOMP_SPINCOUNT"] = "0" if load() > BUSY else SHORT
+    environment["GOMP_SPINCOUNT"] = "0" if measure_cpu_load() > BUSY else SHORT
 
 
-def load() -> float:
+def measure_cpu_load() -> float:
     """Processes that ran in the last minute, per core; 0 where the system does not tell."""
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)

@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aptlab.evals.fitting import fitting_windows
-    from aptlab.evals.lengths import Lengths, evaluate, evaluate_lengths
+    from aptlab.evals.fitting import fit_windows
+    from aptlab.evals.lengths import LengthResults, evaluate_lengths, evaluate_windows
 
-__all__ = ["Lengths", "evaluate", "evaluate_lengths", "fitting_windows"]
+__all__ = ["LengthResults", "evaluate_lengths", "evaluate_windows", "fit_windows"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "fitting_windows":
-        from aptlab.evals.fitting import fitting_windows
+    if name == "fit_windows":
+        from aptlab.evals.fitting import fit_windows
 
-        return fitting_windows
+        return fit_windows
     from aptlab.evals import lengths
 
     return getattr(lengths, name)

@@ -12,7 +12,7 @@ log = logging.getLogger("aptlab")
 TOKENS = 65_536
 
 
-def fitting_windows(
+def fit_windows(
     data: Any, *, context: int, multiples: Sequence[int], tokens: int = TOKENS, longest: int | None = None
 ) -> Any:
     """`data.windows` for as many multiples as text and model allow; the largest goes first, with a warning.

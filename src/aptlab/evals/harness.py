@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals.lengths import IGNORE, LOGITS, autocast
+from aptlab.evals.lengths import IGNORE, LOGITS, make_autocast
 from aptlab.evals.rules import Harness
 from aptlab.models import Decoder
-from aptlab.sample import Rules, StopText, generate_rows
+from aptlab.sample import SamplingRules, StopText, generate_rows
 
 log = logging.getLogger("aptlab")
 MISSING = "eval=harness needs lm_eval, which is not installed; pip install 'aptlab[harness]'"
@@ -30,7 +30,7 @@ KNOWN |= {"repetition_penalty"}
 Progress = Callable[[int], None]
 
 
-class Answers:
+class HarnessModel:
     """Log-likelihoods and texts of a network, for requests whose `args` are those of lm_eval's `Instance`.
 
     length  tokens of context; what is longer loses its beginning, with one warning
@@ -71,8 +71,8 @@ class Answers:
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Texts that follow the contexts, up to the first stop string, which is left out."""
         out = [""] * len(requests)
-        asked = [settings(request.args[1]) for request in requests]
-        for group in grouped(asked):
+        asked = [parse_generation_kwargs(request.args[1]) for request in requests]
+        for group in group_requests(asked):
             for first in range(0, len(group), self.batch):
                 block = group[first : first + self.batch]
                 for index, text in zip(block, self._texts([requests[i].args[0] for i in block], asked[block[0]])):
@@ -119,7 +119,7 @@ class Answers:
             if count:
                 targets_BL[row, len(tokens) - 1 - count : len(tokens) - 1] = torch.tensor(tokens[-count:])
         inputs_BL, targets_BL = inputs_BL.to(self.device), targets_BL.to(self.device)
-        with autocast(self.device, self.precision):
+        with make_autocast(self.device, self.precision):
             nats_B, greedy_B = self._measured(inputs_BL, targets_BL)
         return list(zip((-nats_B).tolist(), greedy_B.tolist()))
 
@@ -136,7 +136,7 @@ class Answers:
             greedy_B &= ((logits_BVT.argmax(1) == targets_BT) | (targets_BT == IGNORE)).all(1)
         return nats_B, greedy_B
 
-    def _texts(self, contexts: list[str], asked: Asked) -> list[str]:
+    def _texts(self, contexts: list[str], asked: GenerationSettings) -> list[str]:
         new = min(asked.new_tokens, max(1, self.length - 1))
         prompts = [self.tokenizer.encode(text) or [self.tokenizer.eos] for text in contexts]
         prompts = [self._cut(prompt, max(1, self.length - new)) for prompt in prompts]
@@ -148,7 +148,7 @@ class Answers:
             texts[row] += watches[row].push(streams[row].push(token))
             return watches[row].stopped
 
-        with autocast(self.device, self.precision):
+        with make_autocast(self.device, self.precision):
             generate_rows(
                 self.net,
                 prompts,
@@ -177,15 +177,15 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerationSettings:
     """How a text is to be generated: stop strings, number of tokens, sampling rules."""
 
     until: tuple[str, ...]
     new_tokens: int
-    rules: Rules
+    rules: SamplingRules
 
 
-def settings(given: Mapping[str, Any]) -> Asked:
+def parse_generation_kwargs(given: Mapping[str, Any]) -> GenerationSettings:
     """The generation settings of a task; AptlabError for one that means nothing here."""
     unknown = sorted(set(given) - KNOWN)
     if unknown:
@@ -196,22 +196,24 @@ def settings(given: Mapping[str, Any]) -> Asked:
     until = given.get("until") or ()
     names = ("top_k", "top_p", "min_p", "repetition_penalty")
     temperature = float(given.get("temperature") or 1.0) if given.get("do_sample") else 0.0
-    return Asked(
+    return GenerationSettings(
         until=(until,) if isinstance(until, str) else tuple(until),
         new_tokens=int(given.get("max_gen_toks") or given.get("max_new_tokens") or NEW_TOKENS),
-        rules=Rules(temperature=temperature, **{name: given[name] for name in names if given.get(name) is not None}),
+        rules=SamplingRules(
+            temperature=temperature, **{name: given[name] for name in names if given.get(name) is not None}
+        ),
     )
 
 
-def grouped(asked: Sequence[Asked]) -> Iterator[list[int]]:
+def group_requests(asked: Sequence[GenerationSettings]) -> Iterator[list[int]]:
     """Indices of requests that can be generated together, in order of appearance."""
-    groups: dict[Asked, list[int]] = {}
+    groups: dict[GenerationSettings, list[int]] = {}
     for index, one in enumerate(asked):
         groups.setdefault(one, []).append(index)
     yield from groups.values()
 
 
-def as_lm(answers: Answers) -> Any:
+def make_lm(answers: HarnessModel) -> Any:
     """An object of lm_eval's class `LM` that passes every request to `answers`. ConfigError without lm_eval."""
     try:
         from lm_eval.api.model import LM
@@ -225,9 +227,9 @@ def as_lm(answers: Answers) -> Any:
     return type("AptlabLM", (LM,), {name: passed(name) for name in names})()
 
 
-def run(answers: Answers, rule: Harness) -> dict[str, Any]:
+def run_harness(answers: HarnessModel, rule: Harness) -> dict[str, Any]:
     """lm_eval's result for the rule's tasks: `results`, `versions`, `n-samples`, … as lm_eval names them."""
-    model = as_lm(answers)
+    model = make_lm(answers)
     import lm_eval
     from lm_eval.tasks import TaskManager
 

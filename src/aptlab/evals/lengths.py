@@ -23,7 +23,7 @@ ELSEWHERE = 32_768
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class Windows(Protocol):
+class EvalWindows(Protocol):
     """What the data module gives: the same target tokens, cut into windows of `multiple` contexts."""
 
     context: int
@@ -34,7 +34,7 @@ class Windows(Protocol):
 
 
 @dataclass(frozen=True)
-class Lengths:
+class LengthResults:
     """rows: multiple, length, loss (nats per token), ppl, bpb (bits per byte), tokens, one row per multiple.
 
     positions: of the longest windows, 16 buckets that grow like a logarithm: position (of the bucket's last token,
@@ -47,25 +47,25 @@ class Lengths:
 
 def evaluate_lengths(
     net: Decoder,
-    windows: Windows,
+    windows: EvalWindows,
     *,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     bytes_per_token: float | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `evaluate`, as result.json holds them."""
-    return evaluate(net, windows, device=device, precision=precision, bytes_per_token=bytes_per_token).rows
+    return evaluate_windows(net, windows, device=device, precision=precision, bytes_per_token=bytes_per_token).rows
 
 
-def evaluate(
+def evaluate_windows(
     net: Decoder,
-    windows: Windows,
+    windows: EvalWindows,
     *,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     bytes_per_token: float | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Lengths:
+) -> LengthResults:
     """Mean loss over all targets, every target counting once, summed in float64.
 
     `precision` is Lightning's name: the mixed ones run under autocast, the others compute in the weights' own type.
@@ -78,26 +78,28 @@ def evaluate(
     mode = net.training
     net.to(device).eval()
     try:
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.inference_mode(), make_autocast(device, precision):
             for multiple in sorted(windows.multiples):
                 if progress is not None:
                     progress(multiple)
-                nats_L, count_L = measure(net, windows, multiple, device)
+                nats_L, count_L = sum_position_losses(net, windows, multiple, device)
                 total = float(nats_L.sum()), int(count_L.sum())
-                rows.append(row(multiple, multiple * windows.context, *total, rate))
+                rows.append(make_length_row(multiple, multiple * windows.context, *total, rate))
     finally:
         net.train(mode)
-    return Lengths(rows, by_position(nats_L, count_L))
+    return LengthResults(rows, bucket_losses(nats_L, count_L))
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+def make_autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """What Lightning's precision of this name does around a forward pass."""
     if precision not in AUTOCAST:
         return nullcontext()
     return torch.autocast(device.type, dtype=AUTOCAST[precision])
 
 
-def measure(net: Decoder, windows: Windows, multiple: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def sum_position_losses(
+    net: Decoder, windows: EvalWindows, multiple: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Sum of losses and number of targets at every position of a window, float64 [L] on the CPU."""
     length = multiple * windows.context
     piece = max(1, LOGITS // net.vocab)
@@ -105,13 +107,13 @@ def measure(net: Decoder, windows: Windows, multiple: int, device: torch.device)
     budget = min(piece, TOKENS.get(device.type, ELSEWHERE))
     for batch in windows.batches(multiple, tokens=budget):
         tokens_BL, targets_BL = (batch[name].to(device, non_blocking=True) for name in ("tokens", "targets"))
-        sums_2L[0] += losses(net, tokens_BL, targets_BL, piece=piece).sum(0)
+        sums_2L[0] += compute_token_losses(net, tokens_BL, targets_BL, piece=piece).sum(0)
         sums_2L[1] += (targets_BL != IGNORE).sum(0)
     nats_L, count_L = sums_2L.cpu()
     return nats_L, count_L
 
 
-def losses(net: Decoder, tokens_BL: Tensor, targets_BL: Tensor, *, piece: int) -> Tensor:
+def compute_token_losses(net: Decoder, tokens_BL: Tensor, targets_BL: Tensor, *, piece: int) -> Tensor:
     """-ln p(target) of every token, float64 [B, L], 0 where ignored; at most `piece` tokens have logits at once."""
     rows, length = tokens_BL.shape
     step = max(1, piece // rows)
@@ -124,7 +126,7 @@ def losses(net: Decoder, tokens_BL: Tensor, targets_BL: Tensor, *, piece: int) -
     return torch.cat(parts, dim=1)
 
 
-def row(multiple: int, length: int, nats: float, count: int, bytes_per_token: float) -> dict[str, Any]:
+def make_length_row(multiple: int, length: int, nats: float, count: int, bytes_per_token: float) -> dict[str, Any]:
     """One entry of `lengths`; perplexity is inf where it is larger than a float."""
     loss = nats / count if count else math.nan
     return {
@@ -137,7 +139,7 @@ def row(multiple: int, length: int, nats: float, count: int, bytes_per_token: fl
     }
 
 
-def by_position(nats_L: Tensor, count_L: Tensor, buckets: int = BUCKETS) -> list[dict[str, Any]]:
+def bucket_losses(nats_L: Tensor, count_L: Tensor, buckets: int = BUCKETS) -> list[dict[str, Any]]:
     """Mean loss in buckets (L^((i-1)/n), L^(i/n)] of the position, counted from 1; empty buckets are left out."""
     length = len(nats_L)
     ends = sorted({0, *(round(length ** (i / buckets)) for i in range(1, buckets + 1))})

@@ -13,19 +13,19 @@ from torch.nn import functional as F
 
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import AptlabError
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, autocast
-from aptlab.evals.tasks.sample import Sample
+from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
+from aptlab.evals.tasks.sample import TaskSample
 from aptlab.models import Decoder
-from aptlab.nn.cache import KVCache
-from aptlab.sample.logits import BAD, apply, draw
-from aptlab.sample.rules import Rules
+from aptlab.nn.attention.cache import KVCache
+from aptlab.sample.logits import BAD, apply_rules, draw_tokens
+from aptlab.sample.rules import SamplingRules
 
-GREEDY = Rules(temperature=0)
+GREEDY = SamplingRules(temperature=0)
 MASK = 2**26  # queries times keys of one piece of a prompt, as a boolean mask holds them: 64 MiB
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SampleOutcome:
     """One answered sample.
 
     score           share of the answers found in the generated text ("all"), or 1 if any is ("part"), as in RULER
@@ -50,14 +50,14 @@ class Outcome:
         return asdict(self)
 
 
-def answer(
+def answer_samples(
     net: Decoder,
-    samples: Sequence[Sample],
+    samples: Sequence[TaskSample],
     *,
     tokenizer: Tokenizer,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
-) -> Iterator[Outcome]:
+) -> Iterator[SampleOutcome]:
     """Outcomes in the order of the samples, which have prompts of one length and one budget.
 
     Each prompt is read once, in pieces through the cache, so that neither its logits nor its attention mask is ever
@@ -69,15 +69,15 @@ def answer(
     mode = net.training
     net.eval()
     try:
-        for batch in batches(samples, device):
-            with torch.inference_mode(), autocast(device, precision):
+        for batch in split_batches(samples, device):
+            with torch.inference_mode(), make_autocast(device, precision):
                 outcomes = answer_batch(net, batch, tokenizer, device)
             yield from outcomes
     finally:
         net.train(mode)
 
 
-def batches(samples: Sequence[Sample], device: torch.device) -> Iterator[Sequence[Sample]]:
+def split_batches(samples: Sequence[TaskSample], device: torch.device) -> Iterator[Sequence[TaskSample]]:
     """As many rows as the device takes tokens at a time, at least one."""
     if not samples:
         return
@@ -88,26 +88,26 @@ def batches(samples: Sequence[Sample], device: torch.device) -> Iterator[Sequenc
 
 
 def answer_batch(
-    net: Decoder, samples: Sequence[Sample], tokenizer: Tokenizer, device: torch.device
-) -> Iterator[Outcome]:
+    net: Decoder, samples: Sequence[TaskSample], tokenizer: Tokenizer, device: torch.device
+) -> Iterator[SampleOutcome]:
     """The outcomes of rows that are read side by side."""
     prompts_BT = torch.tensor([sample.tokens for sample in samples], device=device)
     cache = net.new_cache(len(samples), samples[0].length)
-    last_BV = read(net, prompts_BT, cache)
-    nats_BA, right_BA = expected(net, last_BV, [sample.answer for sample in samples], copy.deepcopy(cache))
-    texts = generated(net, last_BV, cache, tokenizer, samples[0].budget)
+    last_BV = read_prompt(net, prompts_BT, cache)
+    nats_BA, right_BA = score_expected_tokens(net, last_BV, [sample.answer for sample in samples], copy.deepcopy(cache))
+    texts = generate_greedy(net, last_BV, cache, tokenizer, samples[0].budget)
     outcomes = []
     for row, (sample, text) in enumerate(zip(samples, texts, strict=True)):
         count = len(sample.answer)
         nats = float(nats_BA[row, :count].sum())
         outcomes.append(
-            Outcome(
+            SampleOutcome(
                 task=sample.task,
                 length=sample.length,
                 asked_depth=sample.meta.get("asked_depth"),
                 index=sample.meta["index"],
                 depth=sample.depth,
-                score=score(text, sample.answers, sample.match),
+                score=score_text(text, sample.answers, sample.match),
                 token_accuracy=float(right_BA[row, :count].double().mean()),
                 loss=nats / count,
                 nats=nats,
@@ -119,7 +119,7 @@ def answer_batch(
     return iter(outcomes)
 
 
-def read(net: Decoder, tokens_BT: Tensor, cache: KVCache) -> Tensor:
+def read_prompt(net: Decoder, tokens_BT: Tensor, cache: KVCache) -> Tensor:
     """Put a prompt into the cache, a piece at a time; returns the logits after its last token, [B, V]."""
     rows, length = tokens_BT.shape
     step = max(1, min(LOGITS // net.vocab, MASK // length) // rows)
@@ -130,7 +130,9 @@ def read(net: Decoder, tokens_BT: Tensor, cache: KVCache) -> Tensor:
     return logits
 
 
-def expected(net: Decoder, last_BV: Tensor, answers: Sequence[Sequence[int]], cache: KVCache) -> tuple[Tensor, Tensor]:
+def score_expected_tokens(
+    net: Decoder, last_BV: Tensor, answers: Sequence[Sequence[int]], cache: KVCache
+) -> tuple[Tensor, Tensor]:
     """-ln p of each token of the expected answers, float64 [B, A], and whether it is the likeliest, bool [B, A].
 
     Shorter answers are filled up at their end, where the numbers mean nothing.
@@ -145,14 +147,14 @@ def expected(net: Decoder, last_BV: Tensor, answers: Sequence[Sequence[int]], ca
     return loss_BA.double().view_as(answer_BA).cpu(), (logits_BAV.argmax(-1) == answer_BA).cpu()
 
 
-def generated(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: Tokenizer, budget: int) -> list[str]:
-    """The greedy continuation of each row, as `aptlab.sample.generate` writes it after a prompt read whole."""
+def generate_greedy(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: Tokenizer, budget: int) -> list[str]:
+    """The greedy continuation of each row, as `aptlab.sample.generate_tokens` writes it after a prompt read whole."""
     vocab = min(tokenizer.vocab_size, net.vocab)
     rows: list[list[int]] = [[] for _ in range(len(last_BV))]
     ended = [False] * len(rows)
     for step in range(budget):
-        logits_BV = apply(GREEDY, last_BV[:, :vocab])
-        chosen_B = draw(GREEDY, logits_BV, logits_BV[:, 0])
+        logits_BV = apply_rules(GREEDY, last_BV[:, :vocab])
+        chosen_B = draw_tokens(GREEDY, logits_BV, logits_BV[:, 0])
         for row, token in enumerate(chosen_B.tolist()):
             if token == BAD:
                 raise AptlabError(
@@ -168,7 +170,7 @@ def generated(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: Tokenize
     return [tokenizer.decode(tokens) for tokens in rows]
 
 
-def score(text: str, answers: Sequence[str], match: Literal["all", "part"]) -> float:
+def score_text(text: str, answers: Sequence[str], match: Literal["all", "part"]) -> float:
     """Answers in the text, whatever the case: their share, or 1 when one is there (RULER, `string_match_all/part`).
 
     >>> score("It is Kasodu.", ("kasodu", "Lima"), "all")
@@ -178,7 +180,7 @@ def score(text: str, answers: Sequence[str], match: Literal["all", "part"]) -> f
     return float(any(found)) if match == "part" else sum(found) / len(found)
 
 
-def grid(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize_grid(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row per task, length and depth asked for: samples, mean score with its 95 % interval, answer statistics.
 
     The interval is Wilson's; see `wilson`. `loss` weighs every answer token alike.
@@ -187,16 +189,16 @@ def grid(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for one in outcomes:
         cells.setdefault((one["task"], one["length"], one["asked_depth"]), []).append(one)
     return [
-        {"task": task, "length": length, "depth": depth, **means(members)}
+        {"task": task, "length": length, "depth": depth, **average_outcomes(members)}
         for (task, length, depth), members in cells.items()
     ]
 
 
-def means(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def average_outcomes(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean score with interval, token accuracy and loss of some outcomes."""
     n = len(outcomes)
     mean = sum(one["score"] for one in outcomes) / n
-    low, high = wilson(mean, n)
+    low, high = compute_wilson_interval(mean, n)
     return {
         "samples": n,
         "score": mean,
@@ -207,7 +209,7 @@ def means(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def wilson(mean: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def compute_wilson_interval(mean: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
     (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). A score between 0 and 1 varies less than a coin of the same

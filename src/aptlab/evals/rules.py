@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from aptlab.errors import ConfigError, suggest
-from aptlab.evals.tasks.needle import Needle as NeedleTask
-from aptlab.evals.tasks.needle import PassKey
-from aptlab.evals.tasks.ruler import Haystack, ruler
-from aptlab.evals.tasks.sample import Budget, Task
-from aptlab.limits import Fraction, NonNegativeInt, PositiveInt, validate
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.evals.tasks.needle import NeedleTask, PasskeyTask
+from aptlab.evals.tasks.ruler import Haystack, build_ruler_tasks
+from aptlab.evals.tasks.sample import Budget, SyntheticTask
+from aptlab.limits import Fraction, NonNegativeInt, PositiveInt, validate_limits
 
 DEPTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -37,7 +36,7 @@ class LengthLoss(Evaluation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sliding(Evaluation):
+class SlidingLoss(Evaluation):
     """Loss with a window that slides over the text; see `evals.sliding`.
 
     lengths  tokens of the window; null = `multiples` of the trained context
@@ -52,11 +51,11 @@ class Sliding(Evaluation):
     tokens: PositiveInt = 65_536
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         self.at(1)
 
     def at(self, context: int) -> tuple[int, ...]:
-        return chosen(self.lengths, self.multiples, context)
+        return choose_lengths(self.lengths, self.multiples, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +75,17 @@ class Retrieval(Evaluation):
     budget: Budget = "fit"
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         self.at(1)
         self.made()
         self.places()
 
     def at(self, context: int) -> tuple[int, ...]:
         """Lengths, the shortest first."""
-        return chosen(self.lengths, self.multiples, context)
+        return choose_lengths(self.lengths, self.multiples, context)
 
     @abstractmethod
-    def made(self) -> tuple[Task, ...]:
+    def made(self) -> tuple[SyntheticTask, ...]:
         """The tasks, in the order of the table."""
 
     def places(self) -> tuple[float | None, ...]:
@@ -100,21 +99,21 @@ class Retrieval(Evaluation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passkey(Retrieval):
+class PasskeyRetrieval(Retrieval):
     """A pass key of five digits among sentences that say nothing, by depth and length (arXiv:2305.16300)."""
 
     name: ClassVar[str] = "passkey"
     depths: Sequence[Fraction] = DEPTHS
 
-    def made(self) -> tuple[Task, ...]:
-        return (PassKey(),)
+    def made(self) -> tuple[SyntheticTask, ...]:
+        return (PasskeyTask(),)
 
     def places(self) -> tuple[float | None, ...]:
-        return in_order(self.depths)
+        return sort_depths(self.depths)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needle(Retrieval):
+class NeedleRetrieval(Retrieval):
     """One made-up fact in local text, by depth and length: the needle grid of Kamradt 2023 in RULER's form."""
 
     name: ClassVar[str] = "needle"
@@ -122,11 +121,11 @@ class Needle(Retrieval):
     haystack: Haystack = "text"
     value: Literal["number", "uuid", "word"] = "number"
 
-    def made(self) -> tuple[Task, ...]:
+    def made(self) -> tuple[SyntheticTask, ...]:
         return (NeedleTask(name="needle", haystack=self.haystack, value=self.value),)
 
     def places(self) -> tuple[float | None, ...]:
-        return in_order(self.depths)
+        return sort_depths(self.depths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +136,12 @@ class Ruler(Retrieval):
     tasks: Sequence[str] | None = None
     haystack: Haystack = "text"
 
-    def made(self) -> tuple[Task, ...]:
-        known = ruler(self.haystack)
+    def made(self) -> tuple[SyntheticTask, ...]:
+        known = build_ruler_tasks(self.haystack)
         names = list(known) if self.tasks is None else list(self.tasks)
         for name in names:
             if name not in known:
-                raise ConfigError(f"eval.tasks: there is no task {name}{suggest(name, known)}")
+                raise ConfigError(f"eval.tasks: there is no task {name}{suggest_option(name, known)}")
         if not names:
             raise ConfigError(f"eval.tasks=[] asks for nothing; null takes all of {', '.join(known)}")
         return tuple(known[name] for name in known if name in names)
@@ -169,12 +168,12 @@ class Harness(Evaluation):
     shots: NonNegativeInt | None = None
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if not self.tasks:
             raise ConfigError("eval.tasks=[] asks for nothing; name tasks of lm_eval, as in eval.tasks=[hellaswag]")
 
 
-def chosen(lengths: Sequence[int] | None, multiples: Sequence[int], context: int) -> tuple[int, ...]:
+def choose_lengths(lengths: Sequence[int] | None, multiples: Sequence[int], context: int) -> tuple[int, ...]:
     """The lengths that were named, or multiples of the trained context; rising, each once."""
     found = [multiple * context for multiple in multiples] if lengths is None else lengths
     if not found:
@@ -182,7 +181,7 @@ def chosen(lengths: Sequence[int] | None, multiples: Sequence[int], context: int
     return tuple(sorted(set(found)))
 
 
-def in_order(depths: Sequence[float]) -> tuple[float, ...]:
+def sort_depths(depths: Sequence[float]) -> tuple[float, ...]:
     if not depths:
         raise ConfigError("eval.depths=[] measures nothing; choose depths such as eval.depths=[0,0.5,1]")
     return tuple(sorted({float(depth) for depth in depths}))

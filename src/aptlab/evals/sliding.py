@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptlab.evals.lengths import ELSEWHERE, IGNORE, LOGITS, TOKENS, autocast, losses
+from aptlab.evals.lengths import ELSEWHERE, IGNORE, LOGITS, TOKENS, compute_token_losses, make_autocast
 from aptlab.models import Decoder
 
 NOTE = (
@@ -20,7 +20,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Window:
+class ScoredWindow:
     """Targets [first, last) of a segment, predicted from those of [start, last)."""
 
     start: int
@@ -28,7 +28,7 @@ class Window:
     last: int
 
 
-def windows(targets: int, length: int, stride: int) -> Iterator[Window]:
+def iterate_windows(targets: int, length: int, stride: int) -> Iterator[ScoredWindow]:
     """The windows of a segment: every target is counted in exactly one of them.
 
     The first window counts all its targets, each further one the `stride` that it adds; none is longer than `length`.
@@ -38,12 +38,12 @@ def windows(targets: int, length: int, stride: int) -> Iterator[Window]:
     """
     first, last = 0, min(length, targets)
     while first < targets:
-        yield Window(max(0, last - length), first, last)
+        yield ScoredWindow(max(0, last - length), first, last)
         first, last = last, min(last + min(stride, length), targets)
 
 
 @torch.inference_mode()
-def segment(
+def score_segment(
     net: Decoder,
     tokens: Tensor,
     *,
@@ -60,7 +60,7 @@ def segment(
     device = torch.device(device)
     net.to(device).eval()
     tokens = tokens.to(device)
-    cut = list(windows(len(tokens) - 1, length, stride))
+    cut = list(iterate_windows(len(tokens) - 1, length, stride))
     longest = max(one.last - one.start for one in cut)
     rows = max(1, TOKENS.get(device.type, ELSEWHERE) // longest)
     total = {"nats": 0.0, "tokens": 0, "windows": len(cut), "means": 0.0}
@@ -71,8 +71,8 @@ def segment(
         for row, one in enumerate(block):
             inputs_BL[row, : one.last - one.start] = tokens[one.start : one.last]
             targets_BL[row, one.first - one.start : one.last - one.start] = tokens[one.first + 1 : one.last + 1]
-        with autocast(device, precision):
-            nats_B = losses(net, inputs_BL, targets_BL, piece=max(1, LOGITS // net.vocab)).sum(1)
+        with make_autocast(device, precision):
+            nats_B = compute_token_losses(net, inputs_BL, targets_BL, piece=max(1, LOGITS // net.vocab)).sum(1)
         count_B = (targets_BL != IGNORE).sum(1)
         total["nats"] += float(nats_B.sum())
         total["tokens"] += int(count_B.sum())
@@ -80,7 +80,7 @@ def segment(
     return total
 
 
-def summary(length: int, sums: list[dict[str, Any]], bytes_per_token: float) -> dict[str, Any]:
+def summarize_segments(length: int, sums: list[dict[str, Any]], bytes_per_token: float) -> dict[str, Any]:
     """One row of the table from the sums of all segments."""
     tokens, count = sum(one["tokens"] for one in sums), sum(one["windows"] for one in sums)
     loss = sum(one["nats"] for one in sums) / tokens
@@ -88,14 +88,14 @@ def summary(length: int, sums: list[dict[str, Any]], bytes_per_token: float) -> 
     return {
         "length": length,
         "loss": loss,
-        "ppl": exp(loss),
+        "ppl": compute_perplexity(loss),
         "bpb": loss / math.log(2) / bytes_per_token,
         "tokens": tokens,
         "windows": count,
         "chunk_loss": chunk,
-        "chunk_ppl": exp(chunk),
+        "chunk_ppl": compute_perplexity(chunk),
     }
 
 
-def exp(loss: float) -> float:
+def compute_perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 or math.isnan(loss) else math.inf

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
-class Plan:
+class WandbDecision:
     """What to do: `mode` is online, offline or none; `why` says so in words a user understands."""
 
     mode: str
@@ -26,34 +26,34 @@ class Plan:
     logged_in: bool = False
 
 
-def plan(mode: str, url: str | None, timeout: float) -> Plan:
+def choose_wandb_mode(mode: str, url: str | None, timeout: float) -> WandbDecision:
     """Choose between online, offline and none. Takes at most `timeout` seconds, usually far less.
 
     `mode` auto means W&B only for who is logged in; online means asked for; `WANDB_MODE` and
     `wandb offline` are respected.
     """
     if find_spec("wandb") is None:
-        return Plan("none", "the package wandb is not installed")
-    asked = os.environ.get("WANDB_MODE") or settings().get("mode", "")
+        return WandbDecision("none", "the package wandb is not installed")
+    asked = os.environ.get("WANDB_MODE") or read_wandb_settings().get("mode", "")
     if mode == "none" or asked == "disabled":
-        return Plan("none", f"WANDB_MODE={asked}" if asked else "")
-    known = logged_in(url)
+        return WandbDecision("none", f"WANDB_MODE={asked}" if asked else "")
+    known = has_wandb_login(url)
     if mode == "offline" or asked in ("offline", "dryrun"):
-        return Plan("offline", "asked for", logged_in=known)
+        return WandbDecision("offline", "asked for", logged_in=known)
     host = urlsplit(url or "").hostname or "its server"
     if not known:
-        return Plan("none" if mode == "auto" else "offline", f"no login for {host} was found")
-    problem = unreachable(url, timeout) if url else None
-    return Plan("offline" if problem else "online", problem or "", logged_in=True)
+        return WandbDecision("none" if mode == "auto" else "offline", f"no login for {host} was found")
+    problem = find_connection_problem(url, timeout) if url else None
+    return WandbDecision("offline" if problem else "online", problem or "", logged_in=True)
 
 
-def base_url(configured: str | None) -> str | None:
+def find_wandb_url(configured: str | None) -> str | None:
     """The address of the W&B server: configured, else WANDB_BASE_URL, W&B's settings, W&B's default."""
-    url = configured or os.environ.get("WANDB_BASE_URL") or settings().get("base_url") or _shipped("url")
+    url = configured or os.environ.get("WANDB_BASE_URL") or read_wandb_settings().get("base_url") or _shipped("url")
     return url.rstrip("/") if isinstance(url, str) else None
 
 
-def settings() -> dict[str, str]:
+def read_wandb_settings() -> dict[str, str]:
     """What W&B's own settings files say: the user's, then those of the current folder."""
     home = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
     found: dict[str, str] = {}
@@ -67,11 +67,11 @@ def settings() -> dict[str, str]:
     return found
 
 
-def logged_in(url: str | None) -> bool:
+def has_wandb_login(url: str | None) -> bool:
     """Whether credentials for the server exist: environment, settings or netrc. Reads no secret out."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    if settings().get("api_key"):
+    if read_wandb_settings().get("api_key"):
         return True
     try:
         entries = netrc.netrc(_netrc_file())
@@ -80,7 +80,7 @@ def logged_in(url: str | None) -> bool:
     return any(name in entries.hosts for name in _names(url))
 
 
-def unreachable(url: str, timeout: float) -> str | None:
+def find_connection_problem(url: str, timeout: float) -> str | None:
     """Why the server does not answer within `timeout` seconds, or None if it does.
 
     Any HTTP status is an answer. Proxies of the environment are used; no credentials are sent.

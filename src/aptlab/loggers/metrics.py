@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aptlab.errors import AptlabError
 from aptlab.runs.atomic import write_text
-from aptlab.runs.table import FIRST, Table, line
+from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
 
 log = logging.getLogger("aptlab.loggers")
 
@@ -133,14 +133,14 @@ class CSVMetrics(Logger):
         """Open the file, repair it if needed, and continue its last row."""
         if self._file is not None:
             return
-        table = self._repaired() if self._path.exists() else Table()
+        table = self._repaired() if self._path.exists() else MetricsTable()
         if not self._path.exists() or not self._path.stat().st_size:
             write_text(self._path, table.text())
         self._load(table)
 
-    def _repaired(self) -> Table:
+    def _repaired(self) -> MetricsTable:
         try:
-            table = Table.read(self._path)
+            table = MetricsTable.read(self._path)
             if table.problems:
                 log.warning("%s repaired: %s", self._path, "; ".join(table.problems[:3]))
                 if not table.rows:
@@ -150,7 +150,7 @@ class CSVMetrics(Logger):
             raise AptlabError(f"cannot read {self._path}: {error.strerror}; choose another run_dir") from error
         return table
 
-    def _load(self, table: Table) -> None:
+    def _load(self, table: MetricsTable) -> None:
         """Take over a table that the file holds; its last row stays open for more values."""
         self._columns = list(table.columns)
         self._step = max(table.rows, default=None)
@@ -174,7 +174,7 @@ class CSVMetrics(Logger):
         if not self._flush():
             return False
         try:
-            table = Table.read(self._path)
+            table = MetricsTable.read(self._path)
             table.columns += [name for name in new if name not in table.columns]
             table.rows.setdefault(step, {"step": str(step)}).update(cells)
             table.rows = dict(sorted(table.rows.items()))
@@ -188,7 +188,7 @@ class CSVMetrics(Logger):
 
     def _line(self) -> str:
         row = {**self._row, "step": str(self._step)}
-        return line([row.get(name, "") for name in self._columns])
+        return format_csv_line([row.get(name, "") for name in self._columns])
 
     def _close(self) -> None:
         if self._file is not None:

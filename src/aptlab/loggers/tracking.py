@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptlab.errors import ConfigError, suggest
-from aptlab.limits import Positive, validate
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.limits import Positive, validate_limits
 from aptlab.runs import ranks
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class Tracking:
     stats: bool = False
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.mode not in MODES:
-            raise ConfigError(f"logger.mode={self.mode} is not a way of tracking{suggest(self.mode, MODES)}")
+            raise ConfigError(f"logger.mode={self.mode} is not a way of tracking{suggest_option(self.mode, MODES)}")
         if self.timeout > 6:
             raise ConfigError(f"logger.timeout={self.timeout:g} would hold up training; at most 6 seconds")
         if isinstance(self.tags, str):
@@ -65,7 +65,7 @@ class Tracking:
         from aptlab.loggers.metrics import CSVMetrics
 
         loggers: list[Logger] = [CSVMetrics(folder)]
-        if self.mode != "none" and ranks.rank() == 0:
+        if self.mode != "none" and ranks.get_process_rank() == 0:
             from aptlab.loggers.wandb_run import WandbRun
 
             run = WandbRun.start(self, Path(folder), resume_id=resume_id, config=config, name=name)

@@ -22,10 +22,10 @@ from typing import Any, Literal
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from aptlab.loggers.login import Plan, base_url, plan
+from aptlab.loggers.login import WandbDecision, choose_wandb_mode, find_wandb_url
 from aptlab.loggers.tracking import Tracking
-from aptlab.redact import redact, redact_text
-from aptlab.runs.table import Table
+from aptlab.redact import redact_text, redact_value
+from aptlab.runs.table import MetricsTable
 
 log = logging.getLogger("aptlab.loggers")
 
@@ -58,8 +58,8 @@ class WandbRun(Logger):
     ) -> WandbRun | None:
         """Start or continue a run in `folder`/wandb, or None where there is to be none. Never raises."""
         begun = time.monotonic()
-        url = base_url(rule.base_url)
-        decision = plan(rule.mode, url, rule.timeout)
+        url = find_wandb_url(rule.base_url)
+        decision = choose_wandb_mode(rule.mode, url, rule.timeout)
         if decision.mode == "none":
             if decision.why:
                 level = logging.DEBUG if rule.mode == "auto" else logging.WARNING
@@ -120,7 +120,7 @@ class WandbRun(Logger):
     @rank_zero_only
     def log_result(self, result: Mapping[str, Any]) -> None:
         """Put the final numbers into the run's summary under `result/`, redacted."""
-        flat = {f"result/{name}": value for name, value in _flat(redact(dict(result)))}
+        flat = {f"result/{name}": value for name, value in _flat(redact_value(dict(result)))}
         self._safely(lambda: self._run.summary.update(flat))
 
     @rank_zero_only
@@ -144,7 +144,7 @@ class WandbRun(Logger):
             _let_go()
             log.warning("W&B stopped working (%s); the run goes on with metrics.csv", _words(error))
 
-    def _announce(self, decision: Plan) -> None:
+    def _announce(self, decision: WandbDecision) -> None:
         if self.online:
             log.info("W&B: %s", getattr(self._run, "url", None) or self.id)
             return
@@ -153,13 +153,13 @@ class WandbRun(Logger):
         log.info("W&B offline (%s); to upload later: %swandb sync %s", decision.why, first, shlex.quote(str(folder)))
 
 
-def _begin(options: dict[str, Any], decision: Plan, folder: Path, begun: float) -> tuple[Any, Plan]:
+def _begin(options: dict[str, Any], decision: WandbDecision, folder: Path, begun: float) -> tuple[Any, WandbDecision]:
     """The run and how it was started, within the budget; the run is None if W&B does not start at all."""
     os.environ.update(WANDB_SILENT="true", WANDB_ERROR_REPORTING="false")
     try:
         import wandb  # noqa: F401  (outside the deadlines below: a slow disk is no reason to give up)
     except Exception as error:
-        return None, Plan("none", _words(error))
+        return None, WandbDecision("none", _words(error))
     if decision.mode == "online":
         seconds = BUDGET - OFFLINE_RESERVE - (time.monotonic() - begun)
         before = set((folder / "wandb").glob("run-*"))
@@ -167,16 +167,16 @@ def _begin(options: dict[str, Any], decision: Plan, folder: Path, begun: float) 
             return _within(seconds + 1, lambda: _init(options, "online", seconds)), decision
         except _Stuck:
             # the start still runs in its thread and holds W&B's locks: a second one would hang as well
-            return None, Plan("none", "its server did not let the run begin in time", logged_in=True)
+            return None, WandbDecision("none", "its server did not let the run begin in time", logged_in=True)
         except Exception as error:
-            decision = Plan("offline", _words(error), logged_in=True)
+            decision = WandbDecision("offline", _words(error), logged_in=True)
             for left in set((folder / "wandb").glob("run-*")) - before:
                 shutil.rmtree(left, ignore_errors=True)
     seconds = max(OFFLINE_RESERVE, BUDGET - (time.monotonic() - begun))
     try:
         return _within(seconds, lambda: _init(options, "offline", seconds)), decision
     except Exception as error:
-        return None, Plan("none", _words(error))
+        return None, WandbDecision("none", _words(error))
 
 
 def _init(options: dict[str, Any], mode: Literal["online", "offline"], seconds: float) -> Any:
@@ -229,7 +229,7 @@ def _options(
         "name": redact_text(name),
         "id": identity,
         "dir": str(folder),
-        "config": redact(dict(config or {})),
+        "config": redact_value(dict(config or {})),
         "reinit": "create_new",
         "settings": settings,
     }
@@ -284,7 +284,7 @@ def _last_step(folder: Path, resume_id: str | None) -> int:
     if resume_id is None:
         return -1
     try:
-        return max(Table.read(folder / "metrics.csv").rows, default=-1)
+        return max(MetricsTable.read(folder / "metrics.csv").rows, default=-1)
     except OSError:
         return -1
 

@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 from aptlab.models.decoder import Decoder
-from aptlab.nn.reach import seen
+from aptlab.nn.window import mean_visible_keys
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModelCost:
     """Sizes of a model.
 
     parameters  all of them, frozen ones too, a tied head counted once
@@ -27,7 +27,7 @@ class Cost:
     training: int
 
 
-def cost(net: Decoder, context: int) -> Cost:
+def estimate_cost(net: Decoder, context: int) -> ModelCost:
     """2 FLOPs per matrix weight, and what each layer's attention says it takes (`mixing`).
 
     Kaplan et al. 2020 (arXiv:2001.08361, table 1), with pairs counted that a layer sees: softmax attention takes
@@ -42,12 +42,12 @@ def cost(net: Decoder, context: int) -> Cost:
     attention = 0.0
     for block in net.blocks:
         mixing = getattr(block.attention, "mixing", None)
-        attention += mixing(context) if mixing else 4 * heads * head_dim * seen(context)
+        attention += mixing(context) if mixing else 4 * heads * head_dim * mean_visible_keys(context)
     forward = 2 * matmul + round(attention)
-    return Cost(parameters=parameters, matmul=matmul, forward=forward, training=3 * forward)
+    return ModelCost(parameters=parameters, matmul=matmul, forward=forward, training=3 * forward)
 
 
-def by_part(net: Decoder) -> list[tuple[str, int]]:
+def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:
     """Parameters of each part of the model, every one once; parts without any are left out, but for the head.
 
     The embedding, what knows positions, the parts of all blocks together, norm, head, and anything else.

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.errors import AptlabError
-from aptlab.nn.bias import NoBias
+from aptlab.nn.attention.cache import KVCache
 from aptlab.nn.block import Block
-from aptlab.nn.cache import KVCache
-from aptlab.nn.embed import LearnedPositions, NoEmbed
-from aptlab.nn.place import Beside, Place
-from aptlab.nn.rope import Rope
-from aptlab.nn.rotary import LONGEST, rotary
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.positions.absolute import LearnedPositions, NoEmbed
+from aptlab.nn.positions.bias import NoBias
+from aptlab.nn.positions.layer import LayerPositions, Positions
+from aptlab.nn.positions.rope import Rope
+from aptlab.nn.positions.rotary import LONGEST, build_rotary
 from aptlab.nn.shape import Shape
-from aptlab.nn.step import Step
 
 INIT_STD = 0.02
 
@@ -48,11 +48,11 @@ class Decoder(nn.Module):
         norm: Callable[..., nn.Module],
         smooth: Callable[..., nn.Module],
         tied: bool = True,
-        beside: Beside | None = None,
+        beside: Positions | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.vocab, self.tied = shape, vocab, tied
-        beside = beside or Beside()
+        beside = beside or Positions()
         self.rotaries, self.biases = nn.ModuleList(), nn.ModuleList()
         self.embed = nn.Embedding(vocab, shape.dim)
         added = NoEmbed(shape.dim) if beside.embed is None else beside.embed(dim=shape.dim)
@@ -67,24 +67,24 @@ class Decoder(nn.Module):
         self.head = nn.Linear(shape.dim, vocab, bias=False)
         self.reset_parameters()
 
-    def _places(self, rope: Rope, bias: Callable[..., nn.Module] | None, norm: nn.Module) -> list[Place]:
+    def _places(self, rope: Rope, bias: Callable[..., nn.Module] | None, norm: nn.Module) -> list[LayerPositions]:
         """What each layer does with positions; layers with equal rules share one module."""
         self.rope = rope
         heads, kv_heads, head_dim = self.shape.head_sizes()
         placed = [rope.at(layer) for layer in range(self.shape.depth)]
         rules = {one.rule: one.rule for one in placed if one.rule is not None}
-        modules = {rule: rotary(rule, head_dim=head_dim, heads=heads, kv_heads=kv_heads) for rule in rules}
+        modules = {rule: build_rotary(rule, head_dim=head_dim, heads=heads, kv_heads=kv_heads) for rule in rules}
         self.rotaries = nn.ModuleList(modules.values())
         if bias is not None:
-            self.biases = biases(bias, self.shape)
+            self.biases = build_biases(bias, self.shape)
         return [
-            Place(
+            LayerPositions(
                 rotary=None if one.rule is None else modules[one.rule],
                 scores=self.biases[layer % len(self.biases)] if len(self.biases) else None,
                 chunk=one.chunk,
                 growth=one.growth,
                 norm_after=one.norm_after,
-                norm_eps=float(getattr(norm, "eps", Place.norm_eps)),
+                norm_eps=float(getattr(norm, "eps", LayerPositions.norm_eps)),
             )
             for layer, one in enumerate(placed)
         ]
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
             self._check_length(tokens + (cache.length if cache is not None else 0))
         else:
             check_positions(positions)
-        step = Step(
+        step = ForwardContext(
             tokens, positions=positions, segments=segments, lengths=lengths, cache=cache, device=tokens_BT.device
         )
         x, carries, traces = self._embedded(tokens_BT, step), (None, None), {}
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
             cache.advance(tokens)
         return Output(self.head(self.norm(x)), traces)
 
-    def _embedded(self, tokens_BT: Tensor, step: Step) -> Tensor:
+    def _embedded(self, tokens_BT: Tensor, step: ForwardContext) -> Tensor:
         x = self.embed(tokens_BT)
         return x if self.places is None else x + self.places(step.places).to(x.dtype)
 
@@ -180,7 +180,7 @@ class Decoder(nn.Module):
             raise AptlabError(f"{tokens} tokens are more than the {LONGEST} positions that the rotary tables cover")
 
 
-def biases(factory: Callable[..., nn.Module], shape: Shape) -> nn.ModuleList:
+def build_biases(factory: Callable[..., nn.Module], shape: Shape) -> nn.ModuleList:
     """One module for all layers where it says that layers share it, else one per layer; none for `bias=none`."""
     heads, _, head_dim = shape.head_sizes()
     first = factory(heads=heads, head_dim=head_dim, layer=0)

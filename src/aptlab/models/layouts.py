@@ -1,8 +1,8 @@
 """From one layout of rotary pairs to the other: a permutation of the rows that make queries and keys.
 
 Legend: H heads, D head dim, P pairs that turn (2P <= D). Layout "half" pairs dims (i, i + P), "interleaved"
-(2i, 2i + 1) (`aptlab.nn.rope.Rotation`). A head's logits do not change when the dims of queries and keys are permuted
-alike, so a model whose rows were permuted and whose rule names the other layout is the same model.
+(2i, 2i + 1) (`aptlab.nn.positions.rope.Rotation`). A head's logits do not change when the dims of queries and keys
+are permuted alike, so a model whose rows were permuted and whose rule names the other layout is the same model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
-from aptlab.nn.rope import NoRope, Rope
+from aptlab.nn.positions.rope import NoRope, Rope
 from aptlab.nn.shape import Shape
 
 LAYOUTS = ("half", "interleaved")
@@ -43,11 +43,11 @@ def convert_qk_weights(
             f"{weight.shape[0]} rows are not heads={heads} times head_dim={head_dim}; give the rows of queries or of "
             "keys alone, and heads=1 for the weight of a norm"
         )
-    order = layout_order(head_dim, source=source, target=target, rotary_dims=rotary_dims)
+    order = compute_layout_order(head_dim, source=source, target=target, rotary_dims=rotary_dims)
     return weight.unflatten(0, (heads, head_dim))[:, order].flatten(0, 1)
 
 
-def layout_order(head_dim: int, *, source: str, target: str, rotary_dims: int | None = None) -> list[int]:
+def compute_layout_order(head_dim: int, *, source: str, target: str, rotary_dims: int | None = None) -> list[int]:
     """For every dim of a head in `target`, its index in `source`."""
     turning = head_dim if rotary_dims is None else rotary_dims
     if turning % 2 or not 0 <= turning <= head_dim:
@@ -76,7 +76,9 @@ def convert_layout(weights: Mapping[str, Tensor], shape: Shape, rope: Rope, *, t
         rule = rope.at(layer).rule
         if rule is None or rule.layout == target:
             continue
-        order = layout_order(head_dim, source=rule.layout, target=target, rotary_dims=2 * len(rule.inv_freq(head_dim)))
+        order = compute_layout_order(
+            head_dim, source=rule.layout, target=target, rotary_dims=2 * len(rule.inv_freq(head_dim))
+        )
         for name, count in (("qkv.weight", heads + kv_heads), ("qkv.bias", heads + kv_heads), ("q_norm.weight", 1)):
             _reorder(out, f"blocks.{layer}.attention.{name}", count, order)
         _reorder(out, f"blocks.{layer}.attention.k_norm.weight", 1, order)
@@ -90,7 +92,7 @@ def _reorder(weights: dict[str, Tensor], name: str, heads: int, order: list[int]
         weights[name] = torch.cat((turned.unflatten(0, (heads, -1))[:, order].flatten(0, 1), rest))
 
 
-def with_layout(rope: Rope, target: str) -> Rope:
+def replace_layout(rope: Rope, target: str) -> Rope:
     """The same rule, and the rules inside it, with pairs in another layout."""
     if target not in LAYOUTS:
         raise ConfigError(f"layout={target!r}; allowed: {', '.join(LAYOUTS)}")
@@ -100,9 +102,9 @@ def with_layout(rope: Rope, target: str) -> Rope:
         if field.name == "layout":
             changed["layout"] = target
         elif isinstance(value, Rope):
-            changed[field.name] = with_layout(value, target)
+            changed[field.name] = replace_layout(value, target)
         elif isinstance(value, tuple) and any(isinstance(one, Rope) for one in value):
-            changed[field.name] = tuple(with_layout(one, target) for one in value)
+            changed[field.name] = tuple(replace_layout(one, target) for one in value)
     if not changed and rope.layout != target and not isinstance(rope, NoRope):
         raise ConfigError(f"rope={type(rope).__name__} has layout={rope.layout} only; keep it")
     return dataclasses.replace(rope, **changed)  # type: ignore[type-var]

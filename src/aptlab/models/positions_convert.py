@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
 from aptlab.models.decoder import Decoder
-from aptlab.nn.embed import LearnedPositions
-from aptlab.nn.rope import Rope
+from aptlab.nn.positions.absolute import LearnedPositions
+from aptlab.nn.positions.rope import Rope
 
 ADDED = "places."  # where a decoder's state dict keeps what embed= learned
 FOLDED = ("embed.weight", "head.weight")
 
 
-def to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold: bool = True) -> Decoder:
+def convert_to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold: bool = True) -> Decoder:
     """A copy of a model with added positions (`embed`) that turns queries and keys by `rule` instead.
 
     All other weights are kept. The copy reads text without order until it is fine-tuned: the old order is in weights
@@ -35,16 +35,16 @@ def to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold
     places = net.places
     if places is None:
         raise ConfigError("the model has embed=none: there is nothing to convert; `rope=…` alone changes its rotation")
-    mean_C = position_mean(places, length) if fold else None
+    mean_C = compute_position_mean(places, length) if fold else None
     out = copy.deepcopy(net)
     out.places = None
     out.swap_rope(rule)
-    out.load_state_dict(without_positions(net.state_dict(), mean_C, tied=net.tied), strict=False)
+    out.load_state_dict(strip_positions(net.state_dict(), mean_C, tied=net.tied), strict=False)
     return out
 
 
 @torch.no_grad()
-def position_mean(places: nn.Module, length: PositiveInt | None = None) -> Tensor:
+def compute_position_mean(places: nn.Module, length: PositiveInt | None = None) -> Tensor:
     """What `embed` adds on average at positions 0 .. length - 1, float32 [C]."""
     rows = places.length if isinstance(places, LearnedPositions) else None
     if length is None and rows is None:
@@ -61,7 +61,7 @@ def position_mean(places: nn.Module, length: PositiveInt | None = None) -> Tenso
     return (total / count).float()
 
 
-def without_positions(weights: Mapping[str, Tensor], mean_C: Tensor | None = None, *, tied: bool) -> dict[str, Tensor]:
+def strip_positions(weights: Mapping[str, Tensor], mean_C: Tensor | None = None, *, tied: bool) -> dict[str, Tensor]:
     """A decoder's state dict without added positions, their mean folded into the embedding; see `to_rope`."""
     kept = {name: weight for name, weight in weights.items() if not name.startswith(ADDED)}
     if mean_C is not None:

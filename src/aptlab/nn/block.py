@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from aptlab.nn.place import Place
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
-from aptlab.nn.step import Step
 
 Factory = Callable[..., nn.Module]
 
@@ -25,7 +25,7 @@ class Block(nn.Module):
         shape: Shape,
         *,
         layer: int,
-        place: Place,
+        place: LayerPositions,
         attention: Factory,
         ffn: Factory,
         norm: Factory,
@@ -44,7 +44,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         carries: tuple[Any, Any],
-        step: Step,
+        step: ForwardContext,
         *,
         trace: bool = False,
     ) -> tuple[Tensor, tuple[Any, Any], tuple[Any, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
-from aptlab.limits import PositiveInt, validate
+from aptlab.limits import PositiveInt, validate_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Shape:
     head_dim: PositiveInt | None = None
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.head_dim is None:
             if self.dim % self.heads:
                 raise ConfigError(

@@ -13,24 +13,24 @@ from torch import Tensor
 from aptlab.errors import AptlabError
 
 
-def rotate_reference(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") -> Tensor:
+def rotate_pairs_reference(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin) for every pair (a, b).
 
     cos and sin are float32 and broadcast to [B, H, T, P]; the result is rounded once to the input's dtype.
     """
     turning, rest = x_BHTD.tensor_split([2 * cos.shape[-1]], dim=-1)
-    a, b = pairs(turning, layout)
-    turned = join(a * cos - b * sin, b * cos + a * sin, layout).to(x_BHTD.dtype)
+    a, b = split_pairs(turning, layout)
+    turned = join_pairs(a * cos - b * sin, b * cos + a * sin, layout).to(x_BHTD.dtype)
     return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
 
 
-def pairs(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+def split_pairs(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     """Views of the first and the second member of every pair."""
     first, second = x.chunk(2, dim=-1) if layout == "half" else x.unflatten(-1, (-1, 2)).unbind(-1)
     return first, second
 
 
-def join(first: Tensor, second: Tensor, layout: str) -> Tensor:
+def join_pairs(first: Tensor, second: Tensor, layout: str) -> Tensor:
     """The inverse of `pairs`."""
     return torch.cat((first, second), dim=-1) if layout == "half" else torch.stack((first, second), dim=-1).flatten(-2)
 
@@ -38,8 +38,8 @@ def join(first: Tensor, second: Tensor, layout: str) -> Tensor:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float, layout: str) -> Tensor:
     size = 2 * cos.shape[-1]
     out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, cos.dtype))
-    a, b = pairs(x[..., :size], layout)
-    left, right = pairs(out[..., :size], layout)
+    a, b = split_pairs(x[..., :size], layout)
+    left, right = split_pairs(out[..., :size], layout)
     torch.mul(a, cos, out=left).addcmul_(b, sin, value=-sign)
     torch.mul(b, cos, out=right).addcmul_(a, sin, value=sign)
     out[..., size:] = x[..., size:]
@@ -61,7 +61,7 @@ class _Rotate(torch.autograd.Function):
         return _rotate(grads[0], cos, sin, -1.0, ctx.layout), None, None, None
 
 
-def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") -> Tensor:
+def rotate_pairs(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") -> Tensor:
     """Rotate pairs; the same numbers as `rotate_reference`.
 
     Gradients reach cos and sin where these ask for them. A compiler fuses the reference better than it traces the
@@ -71,5 +71,5 @@ def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "half") ->
         given, own = cos.shape[1], x_BHTD.shape[1]
         raise AptlabError(f"angles of {given} heads cannot turn {own}; rotate queries and keys together")
     if torch.compiler.is_compiling() or cos.requires_grad or sin.requires_grad:
-        return rotate_reference(x_BHTD, cos, sin, layout=layout)
+        return rotate_pairs_reference(x_BHTD, cos, sin, layout=layout)
     return _Rotate.apply(x_BHTD, cos, sin, layout)

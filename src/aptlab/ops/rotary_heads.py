@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptlab.ops.rotary import rotate_reference
+from aptlab.ops.rotary import rotate_pairs_reference
 
 STEP = 4096
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 Given = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
-class Norm(NamedTuple):
+class HeadNorm(NamedTuple):
     """x / rms(x) · weight over each head, "before" or "after" it turns. weight [2, D] of queries and keys, or None."""
 
     weight: Tensor | None
@@ -27,7 +27,7 @@ class Norm(NamedTuple):
     where: str
 
 
-class Turn(NamedTuple):
+class RotationArgs(NamedTuple):
     """How heads turn.
 
     positions  int [B or 1, T]
@@ -42,13 +42,13 @@ class Turn(NamedTuple):
     tables: Tensor
     queries: int
     layout: str = "half"
-    norm: Norm | None = None
+    norm: HeadNorm | None = None
     factor: float = 1.0
     scale: Tensor | None = None
     theta: Tensor | None = None
 
 
-def rotate_heads_reference(x_BNTD: Tensor, turn: Turn) -> Tensor:
+def rotate_heads_reference(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
     """[norm ->] rotation [-> norm] [-> scale of queries], rounded once.
 
     Errors against float64, in units in the last place of the output (of the pair's length sqrt(a² + b²) where said):
@@ -61,18 +61,18 @@ def rotate_heads_reference(x_BNTD: Tensor, turn: Turn) -> Tensor:
     exact = x_BNTD.dtype in (torch.float32, torch.float64)
     wide = x_BNTD.double() if exact else x_BNTD.float()
     if turn.norm is not None and turn.norm.where == "before":
-        wide = normed(wide, turn.norm, turn.queries)
-    cos, sin = (x.unsqueeze(1) * turn.factor for x in angles(turn, wide.dtype))
-    wide = rotate_reference(wide, cos, sin, layout=turn.layout)
+        wide = normalize_heads(wide, turn.norm, turn.queries)
+    cos, sin = (x.unsqueeze(1) * turn.factor for x in compute_angles(turn, wide.dtype))
+    wide = rotate_pairs_reference(wide, cos, sin, layout=turn.layout)
     if turn.norm is not None and turn.norm.where == "after":
-        wide = normed(wide, turn.norm, turn.queries)
+        wide = normalize_heads(wide, turn.norm, turn.queries)
     if turn.scale is not None:
         q, k = wide.tensor_split([turn.queries], dim=1)
         wide = torch.cat((q * turn.scale[:, None, :, None], k), dim=1)
     return wide.to(x_BNTD.dtype)
 
 
-def angles(turn: Turn, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def compute_angles(turn: RotationArgs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines [B or 1, T, P]."""
     if turn.theta is not None and dtype == torch.float64:
         angle = turn.positions.unsqueeze(-1) * turn.theta
@@ -84,7 +84,7 @@ def angles(turn: Turn, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
 
 
-def normed(x_BNTD: Tensor, norm: Norm, queries: int) -> Tensor:
+def normalize_heads(x_BNTD: Tensor, norm: HeadNorm, queries: int) -> Tensor:
     x_BNTD = x_BNTD * torch.rsqrt(x_BNTD.pow(2).mean(-1, keepdim=True) + norm.eps)
     if norm.weight is None:
         return x_BNTD
@@ -92,51 +92,51 @@ def normed(x_BNTD: Tensor, norm: Norm, queries: int) -> Tensor:
     return torch.cat((q * norm.weight[0], k * norm.weight[1]), dim=1)
 
 
-def rotate_heads(x_BNTD: Tensor, turn: Turn) -> Tensor:
+def rotate_heads(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
     """Rotated heads [B, N, T, D], with the errors of `rotate_heads_reference`; x may be a strided view.
 
     Gradients reach x and the norm's weight, not the tables.
     """
-    if not fused(x_BNTD):
+    if not can_use_kernel(x_BNTD):
         return rotate_heads_reference(x_BNTD, turn)
     run = _rotated if torch.compiler.is_compiling() else _Rotated.apply  # the op costs a small model 0.1 ms a call
-    given, how = arguments(turn)
-    return run(adjacent(x_BNTD), *given, *how)
+    given, how = pack_kernel_arguments(turn)
+    return run(ensure_unit_stride(x_BNTD), *given, *how)
 
 
 @torch.no_grad()
-def rotate_heads_(x_BNTD: Tensor, turn: Turn) -> Tensor:
+def rotate_heads_(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
     """`rotate_heads` written over x, which is returned: half the memory, and less traffic while x fits a cache.
 
     For reading a prompt and for decoding: no gradient is kept.
     """
-    if not fused(x_BNTD) or x_BNTD.stride(-1) != 1:
+    if not can_use_kernel(x_BNTD) or x_BNTD.stride(-1) != 1:
         return x_BNTD.copy_(rotate_heads(x_BNTD, turn))
     from aptlab.ops.triton import rotary as kernel
 
-    given, how = arguments(turn)
-    kernel.forward(x_BNTD, *given, kernel.How(*how), out=x_BNTD)
+    given, how = pack_kernel_arguments(turn)
+    kernel.rotate_forward(x_BNTD, *given, kernel.KernelSpec(*how), out=x_BNTD)
     if not x_BNTD.is_inference():
         torch.autograd.graph.increment_version(x_BNTD)  # whoever kept x for a gradient is told
     return x_BNTD
 
 
-def arguments(turn: Turn) -> tuple[Given, tuple[int, bool, int, float, float]]:
+def pack_kernel_arguments(turn: RotationArgs) -> tuple[Given, tuple[int, bool, int, float, float]]:
     """Of the ops, behind the heads: tensors, and how they turn (the fields of the kernel's `How`)."""
-    norm = turn.norm or Norm(None, 0.0, "")
+    norm = turn.norm or HeadNorm(None, 0.0, "")
     kind = {"": 0, "before": 1, "after": 2}[norm.where]
     weight = None if norm.weight is None else norm.weight.contiguous()
-    scale = None if turn.scale is None else adjacent(turn.scale)
-    given = adjacent(turn.positions), turn.tables, turn.theta, weight, scale
+    scale = None if turn.scale is None else ensure_unit_stride(turn.scale)
+    given = ensure_unit_stride(turn.positions), turn.tables, turn.theta, weight, scale
     return given, (turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
 
 
-def adjacent(x: Tensor) -> Tensor:
+def ensure_unit_stride(x: Tensor) -> Tensor:
     """x with neighbours of the last dim side by side, as the kernel reads them."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def fused(x: Tensor) -> bool:
+def can_use_kernel(x: Tensor) -> bool:
     """Whether the kernel takes these heads."""
     return x.is_cuda and x.dtype in KINDS
 
@@ -157,8 +157,8 @@ def _rotated(
 ) -> Tensor:
     from aptlab.ops.triton import rotary as kernel
 
-    how = kernel.How(queries, interleaved, norm, eps, factor)
-    return kernel.forward(x, positions, tables, theta, weight, scale, how)
+    how = kernel.KernelSpec(queries, interleaved, norm, eps, factor)
+    return kernel.rotate_forward(x, positions, tables, theta, weight, scale, how)
 
 
 @_rotated.register_fake
@@ -184,8 +184,8 @@ def _turned_back(
 ) -> tuple[Tensor, Tensor]:
     from aptlab.ops.triton import rotary as kernel
 
-    how = kernel.How(queries, interleaved, norm, eps, factor)
-    dx, dw = kernel.backward(dy, x, positions, tables, theta, weight, scale, how)
+    how = kernel.KernelSpec(queries, interleaved, norm, eps, factor)
+    dx, dw = kernel.rotate_backward(dy, x, positions, tables, theta, weight, scale, how)
     return dx, dy.new_empty(0) if dw is None else dw
 
 
@@ -203,9 +203,9 @@ class _Rotated(torch.autograd.Function):
     def forward(ctx, x, positions, tables, theta, weight, scale, *how):
         from aptlab.ops.triton import rotary as kernel
 
-        ctx.how = kernel.How(*how)
+        ctx.how = kernel.KernelSpec(*how)
         ctx.save_for_backward(x if ctx.how.norm else None, positions, tables, theta, weight, scale)
-        return kernel.forward(x, positions, tables, theta, weight, scale, ctx.how)
+        return kernel.rotate_forward(x, positions, tables, theta, weight, scale, ctx.how)
 
     @staticmethod
     def backward(ctx, *grads):
@@ -213,7 +213,7 @@ class _Rotated(torch.autograd.Function):
 
         x, positions, tables, theta, weight, scale = ctx.saved_tensors
         x = grads[0] if x is None else x
-        dx, dw = kernel.backward(grads[0], x, positions, tables, theta, weight, scale, ctx.how)
+        dx, dw = kernel.rotate_backward(grads[0], x, positions, tables, theta, weight, scale, ctx.how)
         return dx, None, None, None, dw, None, None, None, None, None, None
 
 

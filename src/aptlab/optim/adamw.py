@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aptlab.errors import ConfigError
-from aptlab.limits import NonNegative, OpenFraction, Positive, validate
+from aptlab.limits import NonNegative, OpenFraction, Positive, validate_limits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 
-def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def make_parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; norms, biases and embeddings do not (Radford et al. 2019; Brown et al. 2020).
 
     A head tied to the embedding is the embedding.
@@ -40,7 +40,7 @@ class Adam(abc.ABC):
     eps: Positive = 1e-8
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
     @abc.abstractmethod
     def make(self, net: nn.Module, *, unscaled: bool = True) -> Optimizer:
@@ -60,7 +60,7 @@ class AdamW(Adam):
         import torch
 
         fused = unscaled and all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in net.parameters())
-        groups = parameter_groups(net, self.weight_decay)
+        groups = make_parameter_groups(net, self.weight_decay)
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=fused)
 
 
@@ -80,5 +80,5 @@ class AdamW8bit(Adam):
             raise ConfigError(
                 "optim=adamw8bit needs bitsandbytes, which has no build for this platform; use optim=adamw"
             ) from error
-        groups = parameter_groups(net, self.weight_decay)
+        groups = make_parameter_groups(net, self.weight_decay)
         return bitsandbytes.optim.AdamW8bit(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, OpenFraction, validate
+from aptlab.limits import Fraction, OpenFraction, validate_limits
 
 
-def warm(step: int, warmup_steps: int) -> float:
+def compute_warmup(step: int, warmup_steps: int) -> float:
     """Linear warm-up that reaches 1 at `warmup_steps` and is never 0, so that the first step counts."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
@@ -26,13 +26,13 @@ class Cosine:
     final: Fraction = 0.1
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
     def factor(self, step: int, total: int) -> float:
         """Learning rate / peak at optimizer step `step` (0-based) of `total`."""
         rising = round(self.warmup * total)
         if step < rising:
-            return warm(step, rising)
+            return compute_warmup(step, rising)
         t = min(1.0, (step - rising) / max(1, total - 1 - rising))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * t)) / 2
 
@@ -51,7 +51,7 @@ class WSD:
     final: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.warmup + self.decay > 1:
             raise ConfigError(
                 f"schedule.warmup={self.warmup} and schedule.decay={self.decay} are shares of one run; "
@@ -62,6 +62,6 @@ class WSD:
         """Learning rate / peak at optimizer step `step` (0-based) of `total`."""
         rising, falling = round(self.warmup * total), round(self.decay * total)
         if step < rising:
-            return warm(step, rising)
+            return compute_warmup(step, rising)
         t = min(1.0, max(0, step - (total - 1 - falling)) / max(1, falling))
         return 1 - (1 - self.final) * t

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aptlab.errors import AptlabError, suggest
-from aptlab.report.groups import Group, group_runs
-from aptlab.report.statistics import Interval, interval, paired
+from aptlab.errors import AptlabError, suggest_option
+from aptlab.report.groups import RunGroup, group_runs
+from aptlab.report.statistics import ConfidenceInterval, compute_interval, compute_paired_interval
 from aptlab.runs import Result, Run
 
 MULTIPLES = (1, 2, 4, 8)
@@ -26,7 +26,7 @@ class Metric:
     lower: bool = True
 
 
-def metrics(results: Sequence[Result]) -> dict[str, Metric]:
+def list_metrics(results: Sequence[Result]) -> dict[str, Metric]:
     """Every metric that a comparison can show, by name, in the order of the table."""
     multiples = sorted({row["multiple"] for result in results for row in result.lengths} | set(MULTIPLES))
     shown = [
@@ -46,9 +46,9 @@ def metrics(results: Sequence[Result]) -> dict[str, Metric]:
 
 def find_metric(name: str, results: Sequence[Result]) -> Metric:
     """A metric by name; raises AptlabError with a suggestion."""
-    known = metrics(results)
+    known = list_metrics(results)
     if name not in known:
-        raise AptlabError(f"metric={name}: no such number in the results{suggest(name, known)}")
+        raise AptlabError(f"metric={name}: no such number in the results{suggest_option(name, known)}")
     return known[name]
 
 
@@ -56,11 +56,11 @@ def find_metric(name: str, results: Sequence[Result]) -> Metric:
 class Comparison:
     """What `compare` found: one group per row, `columns` of numbers, a verdict and warnings as whole lines."""
 
-    groups: list[Group]
+    groups: list[RunGroup]
     metric: Metric
     columns: list[Metric]
-    cells: list[list[Interval | None]]
-    differences: list[Interval | None]
+    cells: list[list[ConfidenceInterval | None]]
+    differences: list[ConfidenceInterval | None]
     baseline: int
     best: int | None
     verdict: str
@@ -68,7 +68,7 @@ class Comparison:
     notes: list[str]
 
 
-def compare(
+def compare_runs(
     runs: Sequence[Run], *, metric: str = "val/loss", by: Sequence[str] = (), baseline: str | None = None
 ) -> Comparison:
     """Group finished runs and measure them against each other.
@@ -82,16 +82,22 @@ def compare(
     groups, notes = group_runs(finished, by)
     results = [result for group in groups for result in group.results]
     main = find_metric(metric, results)
-    columns = [item for item in metrics(results).values() if item.name == metric or _in_table(item, results)]
-    cells = [[interval([item.get(result) for result in group.results]) for item in columns] for group in groups]
+    columns = [item for item in list_metrics(results).values() if item.name == metric or _in_table(item, results)]
+    cells = [[compute_interval([item.get(result) for result in group.results]) for item in columns] for group in groups]
     base = _baseline(groups, baseline)
     values = [{seed: main.get(run.result) for seed, run in group.runs.items() if run.result} for group in groups]
-    differences = [None if i == base else paired(value, values[base]) for i, value in enumerate(values)]
-    best, verdict = judge([group.name for group in groups], [row[columns.index(main)] for row in cells], main)
-    return Comparison(groups, main, columns, cells, differences, base, best, verdict, budget(groups), notes)
+    differences = [
+        None if i == base else compute_paired_interval(value, values[base]) for i, value in enumerate(values)
+    ]
+    best, verdict = pick_best_row([group.name for group in groups], [row[columns.index(main)] for row in cells], main)
+    return Comparison(
+        groups, main, columns, cells, differences, base, best, verdict, warn_unequal_budgets(groups), notes
+    )
 
 
-def judge(names: Sequence[str], intervals: Sequence[Interval | None], metric: Metric) -> tuple[int | None, str]:
+def pick_best_row(
+    names: Sequence[str], intervals: Sequence[ConfidenceInterval | None], metric: Metric
+) -> tuple[int | None, str]:
     """The best row if its interval is apart from every other one, and the sentence that says so."""
     known = [(i, found) for i, found in enumerate(intervals) if found is not None]
     if len(known) < 2:
@@ -110,7 +116,7 @@ def judge(names: Sequence[str], intervals: Sequence[Interval | None], metric: Me
     return None, f"not separated: the 95 % interval of {names[first]} overlaps that of {others}"
 
 
-def budget(groups: Sequence[Group]) -> list[str]:
+def warn_unequal_budgets(groups: Sequence[RunGroup]) -> list[str]:
     """A warning for everything that makes the comparison unfair: other data, steps, tokens, size or skipped steps."""
     warnings = []
     checks: list[tuple[str, Callable[[Result], Any]]] = [
@@ -133,14 +139,14 @@ def budget(groups: Sequence[Group]) -> list[str]:
     return warnings
 
 
-def _baseline(groups: Sequence[Group], wanted: str | None) -> int:
+def _baseline(groups: Sequence[RunGroup], wanted: str | None) -> int:
     if wanted is None:
         return 0
     words = set(wanted.replace(",", " ").split())
     found = [i for i, group in enumerate(groups) if words <= set(group.name.split())]
     if len(found) != 1:
         problem = "no row has this" if not found else f"{len(found)} rows have this"
-        raise AptlabError(f"baseline={wanted}: {problem}{suggest(wanted, [group.name for group in groups])}")
+        raise AptlabError(f"baseline={wanted}: {problem}{suggest_option(wanted, [group.name for group in groups])}")
     return found[0]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aptlab.errors import AptlabError, suggest
+from aptlab.errors import AptlabError, suggest_option
 from aptlab.runs import Result, Run
 
 # What says where a run writes or how it began, not what was tried.
@@ -15,7 +15,7 @@ MISSING = "-"
 
 
 @dataclass
-class Group:
+class RunGroup:
     """Finished runs of one setting, by seed.
 
     `labels` are the values that tell it from the other groups, `shown` the same with long numbers cut.
@@ -36,27 +36,29 @@ class Group:
         return [run.result for _, run in sorted(self.runs.items()) if run.result is not None]
 
 
-def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[Group], list[str]]:
+def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGroup], list[str]]:
     """Groups in order of first appearance, and notes about runs that were left out or pooled.
 
     Without `by`, the columns are the group options and overridden keys that differ between any two runs.
     Raises AptlabError if `by` names something that no run has.
     """
     runs = [run for run in runs if run.result is not None]
-    asked = list(dict.fromkeys(key for run in runs for key in settings(run) if key.partition(".")[0] not in RUN_ONLY))
-    differing = [key for key in asked if len({value_of(run, key) for run in runs}) > 1]
+    asked = list(
+        dict.fromkeys(key for run in runs for key in list_settings(run) if key.partition(".")[0] not in RUN_ONLY)
+    )
+    differing = [key for key in asked if len({get_setting(run, key) for run in runs}) > 1]
     for key in by:
-        if all(value_of(run, key) == MISSING for run in runs):
-            raise AptlabError(f"by={key}: no run has this setting{suggest(key, asked)}")
+        if all(get_setting(run, key) == MISSING for run in runs):
+            raise AptlabError(f"by={key}: no run has this setting{suggest_option(key, asked)}")
     columns, groups, notes = list(by) or differing, {}, []
-    short = {key: _shortened({value_of(run, key) for run in runs}) for key in columns}
+    short = {key: _shortened({get_setting(run, key) for run in runs}) for key in columns}
     for run in runs:
-        labels = {key: value_of(run, key) for key in columns}
+        labels = {key: get_setting(run, key) for key in columns}
         group = groups.setdefault(
-            tuple(labels.values()), Group(labels, shown={key: short[key][value] for key, value in labels.items()})
+            tuple(labels.values()), RunGroup(labels, shown={key: short[key][value] for key, value in labels.items()})
         )
         seed = run.result.seed if run.result else 0
-        if seed in group.runs and all(value_of(run, key) == value_of(group.runs[seed], key) for key in differing):
+        if seed in group.runs and all(get_setting(run, key) == get_setting(group.runs[seed], key) for key in differing):
             notes.append(f"{group.name}: seed {seed} was run more than once; the latest is used ({run.path})")
         elif seed in group.runs:
             seed = max(group.runs) + 1  # a pooled run is a sample of its own
@@ -67,7 +69,7 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[Group]
     return list(groups.values()), notes
 
 
-def settings(run: Run) -> list[str]:
+def list_settings(run: Run) -> list[str]:
     """Keys that this run overrode, in the order of its command line, then the groups it chose without a word."""
     keys = []
     for override in run.overrides or (run.result.overrides if run.result else []):
@@ -77,7 +79,7 @@ def settings(run: Run) -> list[str]:
     return list(dict.fromkeys([*keys, *(run.choices or (run.result.choices if run.result else {}))]))
 
 
-def value_of(run: Run, key: str) -> str:
+def get_setting(run: Run, key: str) -> str:
     """The option or the value that a run has for a key, as text; MISSING where the key does not exist."""
     choices = run.choices or (run.result.choices if run.result else {})
     if key in choices:
@@ -111,5 +113,5 @@ def _shortened(values: set[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(values) else {value: value for value in values}
 
 
-def _varies(groups: Iterable[Group], key: str) -> bool:
-    return any(len({value_of(run, key) for run in group.runs.values()}) > 1 for group in groups)
+def _varies(groups: Iterable[RunGroup], key: str) -> bool:
+    return any(len({get_setting(run, key) for run in group.runs.values()}) > 1 for group in groups)

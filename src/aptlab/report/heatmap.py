@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.report.style import DPI, FAINT, INK, SIZE, heading, save
+from aptlab.report.style import DPI, FAINT, INK, SIZE, save_figure, set_heading
 
 MAP = "cividis"  # even in lightness, and the same to readers with and without red-green blindness (Nuñez et al. 2018)
 CELL = 42  # pixels of a row, at least
@@ -17,7 +17,7 @@ WIDEST = 16  # columns whose numbers can be read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heat:
+class HeatPanel:
     """One panel: `values[row][column]`, None where nothing was measured.
 
     low, high  ends of the colour scale; None = the smallest and the largest value
@@ -37,7 +37,7 @@ class Heat:
     apart: int = 0
 
 
-def heat_maps(panels: Sequence[Heat], *, title: str, path: Path, across: str, down: str = "") -> Path:
+def draw_heatmaps(panels: Sequence[HeatPanel], *, title: str, path: Path, across: str, down: str = "") -> Path:
     """Write the panels side by side, with their numbers in the cells; raises AptlabError if the place is no good.
 
     `across` and `down` name the columns and the rows. All panels have the same rows and columns.
@@ -55,19 +55,19 @@ def heat_maps(panels: Sequence[Heat], *, title: str, path: Path, across: str, do
     figure.text(0.015, 1 - 38 / height, title, fontsize=11, color=INK, weight="bold", va="center", parse_math=False)
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(grid[number])
-        draw(axes, panel, first=number == 0)
+        draw_heat_panel(axes, panel, first=number == 0)
         axes.set_xlabel(across, fontsize=9, color=INK)
         if number == 0:
             axes.set_ylabel(down, fontsize=9, color=INK)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
-def draw(axes: Any, panel: Heat, *, first: bool) -> None:
+def draw_heat_panel(axes: Any, panel: HeatPanel, *, first: bool) -> None:
     """One panel with its colour bar; only the first names its rows."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    heading(axes, panel.title)
+    set_heading(axes, panel.title)
     known = [value for row in panel.values for value in row if value is not None and math.isfinite(value)]
     low = min(known, default=0.0) if panel.low is None else panel.low
     high = max(known, default=1.0) if panel.high is None else panel.high
@@ -85,13 +85,13 @@ def draw(axes: Any, panel: Heat, *, first: bool) -> None:
     if panel.apart:
         axes.axhline(len(panel.rows) - panel.apart - 0.5, color="white", linewidth=4)
     if len(panel.columns) <= WIDEST:
-        write(axes, panel, colours, scale)
+        annotate_cells(axes, panel, colours, scale)
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.015)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, colors=FAINT, length=0)
 
 
-def write(axes: Any, panel: Heat, colours: Any, scale: Any) -> None:
+def annotate_cells(axes: Any, panel: HeatPanel, colours: Any, scale: Any) -> None:
     """The number in each cell, dark on bright and bright on dark."""
     for row, values in enumerate(panel.values):
         for column, value in enumerate(values):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """A mean over `n` values and the half width of its 95 % interval (None for one value: nothing is known).
 
     `missing` counts values that were not finite (a diverged run) and are left out of the mean.
@@ -29,14 +29,14 @@ class Interval:
         """The upper end; the mean itself without an interval."""
         return self.mean + (self.half or 0.0)
 
-    def overlaps(self, other: Interval) -> bool:
+    def overlaps(self, other: ConfidenceInterval) -> bool:
         """Whether the intervals share a point; a mean without an interval cannot be told apart from any."""
         if self.half is None or other.half is None:
             return True
         return self.low <= other.high and other.low <= self.high
 
 
-def interval(values: Sequence[float | None], level: float = 0.95) -> Interval | None:
+def compute_interval(values: Sequence[float | None], level: float = 0.95) -> ConfidenceInterval | None:
     """Mean ± t_{n-1} s / sqrt(n), s with n - 1; None if no value is finite.
 
     >>> interval([1.0, 2.0, 3.0]).mean
@@ -48,22 +48,24 @@ def interval(values: Sequence[float | None], level: float = 0.95) -> Interval | 
         return None
     mean = math.fsum(finite) / n
     if n == 1:
-        return Interval(mean, None, 1, len(values) - 1)
+        return ConfidenceInterval(mean, None, 1, len(values) - 1)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / (n - 1))
-    return Interval(mean, quantile(n - 1, level) * spread / math.sqrt(n), n, len(values) - n)
+    return ConfidenceInterval(mean, compute_t_quantile(n - 1, level) * spread / math.sqrt(n), n, len(values) - n)
 
 
-def paired(values: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> Interval | None:
+def compute_paired_interval(
+    values: Mapping[int, float | None], baseline: Mapping[int, float | None]
+) -> ConfidenceInterval | None:
     """Mean difference `values - baseline` over the seeds that both have, with its 95 % t interval.
 
     Pairing takes the noise that two runs of one seed share (data order, initial weights) out of the comparison.
     """
     common = sorted(values.keys() & baseline.keys())
     pairs = [(values[seed], baseline[seed]) for seed in common]
-    return interval([None if a is None or b is None else a - b for a, b in pairs])
+    return compute_interval([None if a is None or b is None else a - b for a, b in pairs])
 
 
-def quantile(degrees: int, level: float = 0.95) -> float:
+def compute_t_quantile(degrees: int, level: float = 0.95) -> float:
     """The two-sided quantile of Student's t: 12.706 for one degree of freedom at 95 %."""
     from scipy.special import stdtrit  # scipy.stats would take a second to import
 

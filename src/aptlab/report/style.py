@@ -17,7 +17,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.")
 
 
-def look(index: int) -> dict[str, Any]:
+def get_indexed_style(index: int) -> dict[str, Any]:
     """Colour, marker and line style of the curve with this number; all three differ for 32 curves."""
     turn = index // len(COLOURS)
     return {
@@ -27,7 +27,7 @@ def look(index: int) -> dict[str, Any]:
     }
 
 
-def two_panels(title: str, *, bottom: float = 0.14) -> tuple[Any, Any, Any]:
+def make_two_panels(title: str, *, bottom: float = 0.14) -> tuple[Any, Any, Any]:
     """A figure with two axes side by side, made without pyplot, so that no global state is touched.
 
     `bottom` is the share of the height kept free for a legend and axis names.
@@ -45,7 +45,7 @@ def two_panels(title: str, *, bottom: float = 0.14) -> tuple[Any, Any, Any]:
     return figure, left, right
 
 
-def save(figure: Any, path: str | Path) -> Path:
+def save_figure(figure: Any, path: str | Path) -> Path:
     """Write the PNG of exactly SIZE pixels, never half a file; raises AptlabError if the place cannot be written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -59,19 +59,19 @@ def save(figure: Any, path: str | Path) -> Path:
     return path
 
 
-def heading(axes: Any, text: str) -> None:
+def set_heading(axes: Any, text: str) -> None:
     """The line above a panel."""
     axes.set_title(text, loc="left", fontsize=9, color=INK, pad=7)
 
 
-def empty(axes: Any, text: str) -> None:
+def label_empty_panel(axes: Any, text: str) -> None:
     """A panel without data says why."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def plain_numbers(axis: Any) -> None:
+def format_plain_ticks(axis: Any) -> None:
     """Ticks of a logarithmic axis as 2, 5, 10, 200 instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

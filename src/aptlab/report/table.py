@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def length_table(lengths: Sequence[Mapping[str, Any]], context: int, *, terminal: bool | None = None) -> str:
+def format_length_table(lengths: Sequence[Mapping[str, Any]], context: int, *, terminal: bool | None = None) -> str:
     """Loss at multiples of the trained context: one row per entry of result.json's `lengths`.
 
     Loss in nats per token, bpb in bits per byte; `vs 1x` is the perplexity divided by that at the trained
@@ -24,17 +24,17 @@ def length_table(lengths: Sequence[Mapping[str, Any]], context: int, *, terminal
         [
             _multiple(row, context),
             f"{row['length']:,}",
-            number(row.get("loss"), 4),
-            number(row.get("ppl"), 3),
-            number(row.get("bpb"), 4),
-            number(_ratio(row.get("ppl"), base), 2),
+            format_number(row.get("loss"), 4),
+            format_number(row.get("ppl"), 3),
+            format_number(row.get("bpb"), 4),
+            format_number(_ratio(row.get("ppl"), base), 2),
         ]
         for row in rows
     ]
-    return render(head, body, title=f"loss by length (trained at {context:,} tokens)", terminal=terminal)
+    return render_table(head, body, title=f"loss by length (trained at {context:,} tokens)", terminal=terminal)
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def format_number(value: float | None, digits: int = 4) -> str:
     """A number for a table; `-` if it is not known, `inf` or `nan` if it is not finite.
 
     >>> [number(x, 2) for x in (None, 1.234, 123456.0, float("nan"))]
@@ -49,7 +49,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{digits if abs(value) < 1000 else 0}f}"
 
 
-def render(
+def render_table(
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
@@ -74,7 +74,7 @@ def render(
     return "\n".join(lines)
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+def render_markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """A GitHub table; a `|` inside a cell is escaped."""
     lines = [list(head), [":--" if i < left else "--:" for i in range(len(head))], *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"

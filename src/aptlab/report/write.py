@@ -10,24 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aptlab.report.comparison import Comparison
-from aptlab.report.curves import compare_figure
-from aptlab.report.statistics import Interval
-from aptlab.report.table import markdown, number, render
+from aptlab.report.curves import draw_comparison
+from aptlab.report.statistics import ConfidenceInterval
+from aptlab.report.table import format_number, render_markdown_table, render_table
 from aptlab.runs.atomic import write_text
 
 
-def text(comparison: Comparison, *, terminal: bool | None = None) -> str:
+def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -> str:
     """The table and its lines of explanation."""
-    head, rows, left = cells(comparison)
+    head, rows, left = build_comparison_cells(comparison)
     bold = [] if comparison.best is None else [comparison.best]
     terminal = sys.stdout.isatty() if terminal is None else terminal
     tables = [
-        render(
+        render_table(
             [head[i] for i in part], [[row[i] for i in part] for row in rows], left=left, terminal=terminal, bold=bold
         )
         for part in _parts(head, rows, left, shutil.get_terminal_size().columns if terminal else 10**6)
     ]
-    return "\n".join([*tables, "", *remarks(comparison)])
+    return "\n".join([*tables, "", *list_remarks(comparison)])
 
 
 def _parts(head: list[str], rows: list[list[str]], left: int, width: int) -> list[list[int]]:
@@ -44,23 +44,28 @@ def _parts(head: list[str], rows: list[list[str]], left: int, width: int) -> lis
     return parts
 
 
-def write_all(comparison: Comparison, folder: str | Path) -> list[Path]:
+def write_comparison(comparison: Comparison, folder: str | Path) -> list[Path]:
     """Write table.txt, table.md, table.csv and figure.png; returns their paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    head, rows, left = cells(comparison)
-    page = markdown(head, rows, left=left) + "\n" + "\n".join(f"- {line}" for line in remarks(comparison)) + "\n"
+    head, rows, left = build_comparison_cells(comparison)
+    page = (
+        render_markdown_table(head, rows, left=left)
+        + "\n"
+        + "\n".join(f"- {line}" for line in list_remarks(comparison))
+        + "\n"
+    )
     for name, content in (
-        ("table.txt", text(comparison, terminal=False) + "\n"),
+        ("table.txt", format_comparison(comparison, terminal=False) + "\n"),
         ("table.md", page),
-        ("table.csv", csv_text(comparison)),
+        ("table.csv", format_comparison_csv(comparison)),
     ):
         write_text(folder / name, content)
-    figure = compare_figure(comparison, folder / "figure.png")
+    figure = draw_comparison(comparison, folder / "figure.png")
     return [folder / "table.txt", folder / "table.md", folder / "table.csv", figure]
 
 
-def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], int]:
+def build_comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]], int]:
     """Head, rows and the number of text columns of the table that people read."""
     labels = list(comparison.groups[0].labels) or ["runs"]
     base = comparison.groups[comparison.baseline].name if len(comparison.groups) > 1 else ""
@@ -71,29 +76,31 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]], int]:
         names = list(group.shown.values()) or [group.name]
         if i == comparison.best:
             names[0] += " *"
-        values = [show(cell, m.digits) for cell, m in zip(comparison.cells[i], comparison.columns)]
+        values = [format_interval(cell, m.digits) for cell, m in zip(comparison.cells[i], comparison.columns)]
         rows.append([*names, f"n={len(group.runs)}", *values])
         if delta:
-            rows[-1].append("baseline" if i == comparison.baseline else show(comparison.differences[i], 4, sign=True))
+            rows[-1].append(
+                "baseline" if i == comparison.baseline else format_interval(comparison.differences[i], 4, sign=True)
+            )
     return head, rows, len(labels)
 
 
-def show(found: Interval | None, digits: int = 4, *, sign: bool = False) -> str:
+def format_interval(found: ConfidenceInterval | None, digits: int = 4, *, sign: bool = False) -> str:
     """`1.5321 ± 0.0040`, `1.5321` for one seed, `… (2 of 3)` where runs diverged."""
     if found is None:
         return "-"
     count = digits <= 1 and not found.half and found.mean == int(found.mean)
-    mean = number(found.mean, 0 if count else digits)
+    mean = format_number(found.mean, 0 if count else digits)
     if sign and found.mean > 0:
         mean = f"+{mean}"
     total = found.n + found.missing
     tail = f" ({found.n} of {total})" if found.missing else ""
     if found.half is None:
         return f"{mean}{tail}"
-    return f"{mean}{tail}" if count else f"{mean} ± {number(found.half, digits)}{tail}"
+    return f"{mean}{tail}" if count else f"{mean} ± {format_number(found.half, digits)}{tail}"
 
 
-def remarks(comparison: Comparison) -> list[str]:
+def list_remarks(comparison: Comparison) -> list[str]:
     """The lines under the table: verdict, meaning of the columns, warnings, notes."""
     base = comparison.groups[comparison.baseline].name
     lines = [comparison.verdict]
@@ -105,7 +112,7 @@ def remarks(comparison: Comparison) -> list[str]:
     return lines + [f"note: {line}" for line in comparison.notes]
 
 
-def csv_text(comparison: Comparison) -> str:
+def format_comparison_csv(comparison: Comparison) -> str:
     """One row per group; per metric its mean, half width and count in full precision, empty where unknown."""
     labels = list(comparison.groups[0].labels)
     names = [*(metric.name for metric in comparison.columns), f"d {comparison.metric.name}"]
@@ -120,7 +127,7 @@ def csv_text(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def _full(found: Interval | None) -> Sequence[str]:
+def _full(found: ConfidenceInterval | None) -> Sequence[str]:
     if found is None:
         return ("", "", "0")
     return (repr(found.mean), "" if found.half is None else repr(found.half), str(found.n))

@@ -40,10 +40,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_yaml(path: str | Path, value: Any) -> None:
     """Replace a YAML file of plain containers; strings that look like numbers are quoted."""
-    write_text(path, to_yaml(value))
+    write_text(path, format_yaml(value))
 
 
-def to_yaml(value: Any) -> str:
+def format_yaml(value: Any) -> str:
     """Plain YAML in the order of the keys, which OmegaConf and PyYAML read back alike."""
     import yaml
 

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "wa
 PACKAGES += ("bitsandbytes", "tokenizers", "numpy")
 
 
-def environment(*, seed: int | None = None, hostname: bool = False) -> dict[str, Any]:
+def collect_environment(*, seed: int | None = None, hostname: bool = False) -> dict[str, Any]:
     """The record in environment.json; memory in bytes, start in UTC. Never fails, takes well under 1 s.
 
     What cannot be found out is null. The host's name is recorded only if asked for.
@@ -30,8 +30,8 @@ def environment(*, seed: int | None = None, hostname: bool = False) -> dict[str,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "command": _command(),
-        "git": git(),
-        "machine": machine(),
+        "git": read_git_state(),
+        "machine": describe_machine(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
     if hostname:
@@ -39,7 +39,7 @@ def environment(*, seed: int | None = None, hostname: bool = False) -> dict[str,
     return record
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Kind of machine: system, processor, cores this process may use, memory, GPU names."""
     return {
         "platform": platform.platform(),
@@ -51,7 +51,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def git(folder: str | Path = ".") -> dict[str, Any] | None:
+def read_git_state(folder: str | Path = ".") -> dict[str, Any] | None:
     """Commit of the repository around a folder and whether tracked files differ from it, or None."""
     commit = _git("rev-parse", "HEAD", folder=folder)
     if not commit:

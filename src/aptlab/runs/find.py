@@ -14,7 +14,7 @@ from typing import Any
 from aptlab.errors import AptlabError
 from aptlab.runs.atomic import read_yaml
 from aptlab.runs.result import Result
-from aptlab.runs.table import Table
+from aptlab.runs.table import MetricsTable
 
 log = logging.getLogger("aptlab.runs")
 
@@ -62,7 +62,7 @@ class Run:
         """
         path = self.path / "metrics.csv"
         try:
-            table = Table.read(path)
+            table = MetricsTable.read(path)
         except FileNotFoundError:
             return {}
         except OSError as error:

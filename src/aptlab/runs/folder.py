@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError
-from aptlab.redact import redact, redact_overrides
+from aptlab.redact import redact_overrides, redact_value
 from aptlab.runs import ranks
 from aptlab.runs.atomic import write_json, write_text, write_yaml
-from aptlab.runs.environment import environment
+from aptlab.runs.environment import collect_environment
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.result import Result
 
@@ -40,7 +40,7 @@ class RunFolder:
         Every rank of a distributed run gets the same folder; only rank zero locks and writes it.
         Raises AptlabError if the place cannot be written, is a file, or is in use by another process.
         """
-        writer = ranks.rank() == 0
+        writer = ranks.get_process_rank() == 0
         path = _chosen(Path(root).expanduser(), job, run_dir, writer)
         folder = cls(path, writer=writer)
         _make(folder.path, exclusive=False)
@@ -103,21 +103,21 @@ class RunFolder:
         """Write the four files that say what this run is, before anything is trained."""
         if not self.writer:
             return
-        write_yaml(self.path / "config.yaml", redact(dict(config)))
+        write_yaml(self.path / "config.yaml", redact_value(dict(config)))
         write_yaml(self.path / "overrides.yaml", redact_overrides(overrides))
-        write_yaml(self.path / "choices.yaml", redact(dict(choices)))
+        write_yaml(self.path / "choices.yaml", redact_value(dict(choices)))
         self.write_environment(seed=seed)
 
     def write_environment(self, *, seed: int | None = None, hostname: bool = False) -> None:
         """Write environment.json: versions, machine, commit, command line; see `environment`."""
         if self.writer:
-            write_json(self.path / "environment.json", environment(seed=seed, hostname=hostname))
+            write_json(self.path / "environment.json", collect_environment(seed=seed, hostname=hostname))
 
     def write_result(self, result: Result | Mapping[str, Any]) -> None:
         """Write result.json, which marks the run as finished; write it last."""
         if self.writer:
             plain = result.plain() if isinstance(result, Result) else dict(result)
-            write_json(self.path / "result.json", redact(plain))
+            write_json(self.path / "result.json", redact_value(plain))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run, such as sample.txt, as it is (not redacted)."""
@@ -137,12 +137,12 @@ def _chosen(root: Path, job: str, run_dir: str | Path | None, writer: bool) -> P
     inherited = os.environ.get(ranks.FOLDER_VARIABLE)
     if not writer and inherited:
         return Path(inherited)
-    shared = ranks.shared_name(job)
+    shared = ranks.make_shared_name(job)
     if shared is not None:
         return root / job / shared
     if not writer:
         raise AptlabError(
-            f"rank {ranks.rank()} cannot know the run folder of rank 0; set run_dir=<folder> for all ranks"
+            f"rank {ranks.get_process_rank()} cannot know the run folder of rank 0; set run_dir=<folder> for all ranks"
         )
     return _new(root / job)
 

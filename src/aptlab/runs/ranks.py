@@ -13,10 +13,10 @@ _INTERACTIVE = ("bash", "interactive")
 _asked: dict[str, int] = {}
 
 
-def rank() -> int:
+def get_process_rank() -> int:
     """The number of this process in its run, from the environment; 0 outside any launcher."""
     names = ["RANK", "LOCAL_RANK"]
-    if slurm_tasks() > 1:
+    if count_slurm_tasks() > 1:
         names.insert(1, "SLURM_PROCID")
     for name in names:
         if os.environ.get(name, "").isdigit():
@@ -24,21 +24,21 @@ def rank() -> int:
     return 0
 
 
-def slurm_tasks() -> int:
+def count_slurm_tasks() -> int:
     """Processes that SLURM started for this job step; 1 in an interactive allocation."""
     if "SLURM_PROCID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE:
         return 1
     return _number("SLURM_STEP_NUM_TASKS") or _number("SLURM_NTASKS") or 1
 
 
-def shared_name(job: str) -> Path | None:
+def make_shared_name(job: str) -> Path | None:
     """`<date>/<time>-<hex>` that is the same in every process of one torchrun or SLURM job, or None.
 
     The time (UTC) is the start of the job: SLURM's own record, else the start of the launching
     process. Over several nodes with neither, the name is `id-<hex>`, from the id of the job alone.
     """
     torchrun = os.environ.get("TORCHELASTIC_RUN_ID")
-    slurm = os.environ.get("SLURM_JOB_ID") if slurm_tasks() > 1 else None
+    slurm = os.environ.get("SLURM_JOB_ID") if count_slurm_tasks() > 1 else None
     if not torchrun and not slurm:
         return None
     parts = [torchrun or "", slurm or "", os.environ.get("SLURM_STEP_ID", ""), job]

@@ -11,7 +11,7 @@ FIRST = ("step", "epoch")
 
 
 @dataclass
-class Table:
+class MetricsTable:
     """Columns in file order and rows of text cells, sorted by step; `problems` says what was left out."""
 
     columns: list[str] = field(default_factory=lambda: list(FIRST))
@@ -19,7 +19,7 @@ class Table:
     problems: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, path: str | Path) -> Table:
+    def read(cls, path: str | Path) -> MetricsTable:
         """Read a file, leaving out a torn last line and damaged rows; raises OSError only."""
         text = Path(path).read_bytes().decode("utf-8", errors="replace")
         table = cls()
@@ -55,8 +55,8 @@ class Table:
 
     def text(self) -> str:
         """The file's content."""
-        return line(self.columns) + "".join(
-            line([row.get(name, "") for name in self.columns]) for row in self.rows.values()
+        return format_csv_line(self.columns) + "".join(
+            format_csv_line([row.get(name, "") for name in self.columns]) for row in self.rows.values()
         )
 
     def numbers(self) -> dict[str, list[float | None]]:
@@ -66,7 +66,7 @@ class Table:
         }
 
 
-def line(cells: list[str]) -> str:
+def format_csv_line(cells: list[str]) -> str:
     """One line of the file."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerow(cells)

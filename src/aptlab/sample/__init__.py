@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aptlab.sample.rules import Rules
-from aptlab.sample.seeds import uniform
+from aptlab.sample.rules import SamplingRules
+from aptlab.sample.seeds import draw_uniform
 from aptlab.sample.stop import StopText
 
 if TYPE_CHECKING:
-    from aptlab.sample.loop import Row, generate, generate_rows
+    from aptlab.sample.loop import GeneratedRow, generate_rows, generate_tokens
 
-__all__ = ["Row", "Rules", "StopText", "generate", "generate_rows", "uniform"]
+__all__ = ["GeneratedRow", "SamplingRules", "StopText", "draw_uniform", "generate_rows", "generate_tokens"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from aptlab.errors import AptlabError
 from aptlab.models import Decoder
-from aptlab.nn.cache import KVCache
-from aptlab.nn.rotary import Angles
+from aptlab.nn.attention.cache import KVCache
+from aptlab.nn.positions.rotary import Angles
 
 
-class Lengths:
+class RowLengths:
     """The length that rows tell their position rules, and what happens where a rule then changes its mind.
 
     told_B  int64 [B]: the final length under "admit", else the length so far
@@ -66,10 +66,10 @@ class Lengths:
             places = cache.places_BS[:, cache.length - keys.shape[2] : cache.length]
             old = rotary.angles(places, before.unsqueeze(1).expand_as(places))
             new = rotary.angles(places, self.told_B.unsqueeze(1).expand_as(places))
-            keys.copy_(rotary.rotate(keys, between(old, new)))
+            keys.copy_(rotary.rotate(keys, subtract_angles(old, new)))
 
 
-def between(old: Angles, new: Angles) -> Angles:
+def subtract_angles(old: Angles, new: Angles) -> Angles:
     """The angles that lead from the old ones to the new ones."""
     size = old.cos**2 + old.sin**2  # not 1 where cosines carry a temperature
     cos, sin = new.cos * old.cos + new.sin * old.sin, new.sin * old.cos - new.cos * old.sin

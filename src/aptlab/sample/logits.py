@@ -10,12 +10,12 @@ import math
 import torch
 from torch import Tensor
 
-from aptlab.sample.rules import Rules
+from aptlab.sample.rules import SamplingRules
 
 BAD = -1  # what `draw` answers for a row whose logits are not numbers
 
 
-def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
+def penalise_seen_tokens(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     """l' = l / penalty where l > 0 and l · penalty where l < 0, for tokens already seen.
 
     Keskar et al. 2019 (CTRL, arXiv:1909.05858, section 4.1) divide both; dividing a negative logit would raise it,
@@ -25,7 +25,7 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     return torch.where(seen_BV, lowered, logits_BV)
 
 
-def heat(logits_BV: Tensor, temperature: float) -> Tensor:
+def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
     """l' = (l - max l) / temperature; the shift changes no probability and keeps a small temperature from overflowing.
 
     Ackley, Hinton and Sejnowski 1985.
@@ -61,15 +61,15 @@ def keep_min_p(logits_BV: Tensor, share: float) -> Tensor:
     return logits_BV.masked_fill(logits_BV < least_B1, -math.inf)
 
 
-def apply(rules: Rules, logits_BV: Tensor, seen_BV: Tensor | None = None) -> Tensor:
+def apply_rules(rules: SamplingRules, logits_BV: Tensor, seen_BV: Tensor | None = None) -> Tensor:
     """All rules in their order, in float32. Greedy rules are spared the cuts: these never drop the largest logit."""
     logits_BV = logits_BV.float()
     if rules.repetition_penalty != 1 and seen_BV is not None:
-        logits_BV = penalise(logits_BV, seen_BV, rules.repetition_penalty)
+        logits_BV = penalise_seen_tokens(logits_BV, seen_BV, rules.repetition_penalty)
     if rules.greedy:
         return logits_BV
     if rules.temperature != 1:
-        logits_BV = heat(logits_BV, rules.temperature)
+        logits_BV = apply_temperature(logits_BV, rules.temperature)
     if rules.top_k:
         logits_BV = keep_top_k(logits_BV, rules.top_k)
     if rules.top_p < 1:
@@ -79,7 +79,7 @@ def apply(rules: Rules, logits_BV: Tensor, seen_BV: Tensor | None = None) -> Ten
     return logits_BV
 
 
-def draw(rules: Rules, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
+def draw_tokens(rules: SamplingRules, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """The token whose share of [0, 1) contains u: first i with P(token <= i) > u. int64 [B], BAD for NaN logits.
 
     Inversion of the distribution in float64, one number u per row; greedy rules take the largest logit instead.

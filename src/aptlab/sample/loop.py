@@ -10,27 +10,27 @@ from torch import Tensor
 
 from aptlab.errors import AptlabError
 from aptlab.models import Decoder
-from aptlab.sample.crossing import Lengths
-from aptlab.sample.logits import BAD, apply, draw
-from aptlab.sample.rules import Rules
-from aptlab.sample.seeds import uniform
+from aptlab.sample.crossing import RowLengths
+from aptlab.sample.logits import BAD, apply_rules, draw_tokens
+from aptlab.sample.rules import SamplingRules
+from aptlab.sample.seeds import draw_uniform
 
 OnToken = Callable[[int, int], bool | None]
 
 
 @dataclass
-class Row:
+class GeneratedRow:
     """New tokens of one prompt, and why they end: "eos", "stop" (`on_token` said so), "length" or "interrupted"."""
 
     tokens: list[int] = field(default_factory=list)
     reason: str | None = None
 
 
-def generate(
+def generate_tokens(
     net: Decoder,
     prompts: Sequence[Sequence[int]],
     *,
-    rules: Rules,
+    rules: SamplingRules,
     max_new_tokens: int,
     eos: int | None,
     seed: int | Sequence[int] = 0,
@@ -56,13 +56,13 @@ def generate_rows(
     net: Decoder,
     prompts: Sequence[Sequence[int]],
     *,
-    rules: Rules,
+    rules: SamplingRules,
     max_new_tokens: int,
     eos: int | None,
     seed: int | Sequence[int] = 0,
     on_token: OnToken | None = None,
     vocab: int | None = None,
-) -> list[Row]:
+) -> list[GeneratedRow]:
     """Read all prompts at once, then write one token per row and step, with keys and values kept.
 
     seed      one for all rows, or one per row. Row and step decide the random number together with it, so a row's
@@ -74,8 +74,8 @@ def generate_rows(
     real token. A keyboard interrupt ends all rows where they are. Dropout is off.
     Raises AptlabError for prompts that cannot be continued and for logits that are not numbers.
     """
-    check(prompts, net, max_new_tokens)
-    rows = [Row() for _ in prompts]
+    check_prompts(prompts, net, max_new_tokens)
+    rows = [GeneratedRow() for _ in prompts]
     seeds = [seed] * len(rows) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(rows):
         raise AptlabError(f"{len(seeds)} seeds for {len(rows)} prompts; give one seed, or one per prompt")
@@ -83,7 +83,7 @@ def generate_rows(
     net.eval()
     try:
         if rows and max_new_tokens:
-            write(Decoding(net, prompts, rules, max_new_tokens, vocab), rows, seeds, eos, on_token)
+            decode_rows(DecodingBatch(net, prompts, rules, max_new_tokens, vocab), rows, seeds, eos, on_token)
     except KeyboardInterrupt:
         for row in rows:
             row.reason = row.reason or "interrupted"
@@ -94,10 +94,12 @@ def generate_rows(
     return rows
 
 
-def write(decoding: Decoding, rows: list[Row], seeds: list[int], eos: int | None, on_token: OnToken | None) -> None:
+def decode_rows(
+    decoding: DecodingBatch, rows: list[GeneratedRow], seeds: list[int], eos: int | None, on_token: OnToken | None
+) -> None:
     """Fill `rows` until each has ended; ended rows go on in the batch, unread, so that shapes stay as they are."""
     for step in range(decoding.steps):
-        tokens = decoding.choose([uniform(seed, step) for seed in seeds])
+        tokens = decoding.choose([draw_uniform(seed, step) for seed in seeds])
         for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             if row.reason is not None:
                 continue
@@ -117,11 +119,11 @@ def write(decoding: Decoding, rows: list[Row], seeds: list[int], eos: int | None
         decoding.feed()
 
 
-class Decoding:
+class DecodingBatch:
     """Cache, positions and last logits of a batch that is being continued."""
 
     def __init__(
-        self, net: Decoder, prompts: Sequence[Sequence[int]], rules: Rules, steps: int, vocab: int | None
+        self, net: Decoder, prompts: Sequence[Sequence[int]], rules: SamplingRules, steps: int, vocab: int | None
     ) -> None:
         self.net, self.rules, self.steps = net, rules, steps
         self.vocab = min(vocab or net.vocab, net.vocab)
@@ -132,11 +134,11 @@ class Decoding:
         self.pads_B1, self.chosen_B = pads_B1, tokens_BT[:, -1]
         self.tokens_BT = tokens_BT
         sizes_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self.lengths = Lengths(net, rules.crossing, sizes_B, steps)
+        self.lengths = RowLengths(net, rules.crossing, sizes_B, steps)
         self.cache = net.new_cache(len(prompts), longest + steps, lengths=self.lengths.told_B)
         self.seen_BV: Tensor | None = None
         if rules.repetition_penalty != 1:
-            self.seen_BV = seen(prompts, self.vocab, device)
+            self.seen_BV = mark_seen_tokens(prompts, self.vocab, device)
         self.logits_BV = self._read()
 
     def _read(self) -> Tensor:
@@ -155,7 +157,7 @@ class Decoding:
     def choose(self, numbers: list[float]) -> list[int]:
         """The next token of each row from its number in [0, 1)."""
         uniform_B = torch.tensor(numbers, dtype=torch.float64, device=self.logits_BV.device)
-        self.chosen_B = draw(self.rules, apply(self.rules, self.logits_BV, self.seen_BV), uniform_B)
+        self.chosen_B = draw_tokens(self.rules, apply_rules(self.rules, self.logits_BV, self.seen_BV), uniform_B)
         return self.chosen_B.tolist()
 
     def feed(self) -> None:
@@ -178,7 +180,7 @@ def pad_left(prompts: Sequence[Sequence[int]], longest: int, device: torch.devic
     return torch.tensor(padded, device=device), torch.tensor(pads, device=device)
 
 
-def seen(prompts: Sequence[Sequence[int]], vocab: int, device: torch.device) -> Tensor:
+def mark_seen_tokens(prompts: Sequence[Sequence[int]], vocab: int, device: torch.device) -> Tensor:
     """Which tokens each prompt contains, bool [B, V]; pads count for nothing."""
     seen_BV = torch.zeros(len(prompts), vocab, dtype=torch.bool)
     for row, prompt in zip(seen_BV, prompts, strict=True):
@@ -186,7 +188,7 @@ def seen(prompts: Sequence[Sequence[int]], vocab: int, device: torch.device) -> 
     return seen_BV.to(device)
 
 
-def check(prompts: Sequence[Sequence[int]], net: Decoder, max_new_tokens: int) -> None:
+def check_prompts(prompts: Sequence[Sequence[int]], net: Decoder, max_new_tokens: int) -> None:
     """AptlabError for what cannot be continued."""
     if max_new_tokens < 0:
         raise AptlabError(f"max_new_tokens={max_new_tokens} must be 0 or more")

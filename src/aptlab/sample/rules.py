@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, validate
+from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, validate_limits
 
 CROSSINGS = ("admit", "reprefill", "rerotate", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class SamplingRules:
     """Applied in this order, the one of transformers: repetition, temperature, top-k, top-p, min-p, then the draw.
 
     temperature         logits are divided by it; 0 takes the likeliest token (greedy), and the cuts below do nothing
@@ -34,7 +34,7 @@ class Rules:
     crossing: Literal["admit", "reprefill", "rerotate", "error"] = "admit"
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.crossing not in CROSSINGS:
             raise ConfigError(f"crossing={self.crossing!r}; allowed: {', '.join(CROSSINGS)}")
 

@@ -7,7 +7,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio
 BITS = 48  # fewer than a double holds, so that u · total stays below total after rounding
 
 
-def uniform(seed: int, step: int) -> float:
+def draw_uniform(seed: int, step: int) -> float:
     """A number in [0, 1), independent for every (seed, step): two rounds of SplitMix64 (Steele et al. 2014, OOPSLA).
 
     A text then depends on its own seed and length only, not on the rows beside it nor on the device's generator.

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aptlab.search.book import Book, Point
-from aptlab.search.evolution import Evolution, generator
-from aptlab.search.space import Factors, Genome, Space
+from aptlab.search.evaluation_cache import CurvePoint, EvaluationCache
+from aptlab.search.evolution import Evolution, make_iteration_rng
+from aptlab.search.space import Factors, Genome, SearchSpace
 from aptlab.search.strategies import Strategy
 
 
 @dataclass(frozen=True)
-class Start:
+class SearchStart:
     """One space and the genomes in it that a search begins with."""
 
-    space: Space
+    space: SearchSpace
     seeds: tuple[Genome, ...]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The best factors, their score, the first searched pair, and what it took to find them.
 
     `iterations` counts those that were run; `candidates` all that were thought of.
@@ -32,57 +32,57 @@ class Found:
     tokens: int
     iterations: int
     candidates: int
-    curve: tuple[Point, ...]
+    curve: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True)
-class State:
+class SearchState:
     """How far a search is, told after every iteration; iteration 0 is the first population."""
 
     iteration: int
     iterations: int
     tokens: int
-    best: Point
+    best: CurvePoint
     first: int
 
 
-Watch = Callable[[State], None]
+Watch = Callable[[SearchState], None]
 
 
-def search(
-    starts: Sequence[Start],
+def search_factors(
+    starts: Sequence[SearchStart],
     *,
     evolution: Evolution,
     strategy: Strategy,
-    book: Book,
+    book: EvaluationCache,
     seed: int = 0,
     watch: Watch | None = None,
-) -> Found:
+) -> SearchResult:
     """Search in the most promising of the spaces.
 
     Several starts are compared by the best score among their seeds: the search for the real critical pair of
     LongRoPE2. Random numbers of iteration i depend on (seed, i) alone, and scores are remembered by `book`, so the
     same calls of `book.evaluate` come in the same order whenever it is run.
     """
-    start = settle(starts, strategy, book)
-    space, rng = start.space, generator(seed, 0)
+    start = choose_start(starts, strategy, book)
+    space, rng = start.space, make_iteration_rng(seed, 0)
     named = {space.factors(genome): genome for genome in evolution.begin(space, start.seeds, rng)}
     strategy.measure(book, list(named))
     iteration = 0
-    tell(watch, iteration, evolution, book, space)
+    notify_watch(watch, iteration, evolution, book, space)
     while iteration < evolution.iterations:
         iteration += 1
         estimates = strategy.estimates(book, list(named))
         known = dict(zip(named.values(), estimates, strict=True))
-        children = strategy.children(evolution, space, book, known, generator(seed, iteration))
+        children = strategy.children(evolution, space, book, known, make_iteration_rng(seed, iteration))
         if not children:
             break
         earlier = list(named)
         named |= {space.factors(genome): genome for genome in children}
         strategy.measure(book, [space.factors(genome) for genome in children], earlier)
-        tell(watch, iteration, evolution, book, space)
+        notify_watch(watch, iteration, evolution, book, space)
     score, factors = next(pair for pair in book.complete() if pair[1] in named)
-    return Found(
+    return SearchResult(
         factors=factors,
         score=score,
         first=space.first,
@@ -93,7 +93,7 @@ def search(
     )
 
 
-def settle(starts: Sequence[Start], strategy: Strategy, book: Book) -> Start:
+def choose_start(starts: Sequence[SearchStart], strategy: Strategy, book: EvaluationCache) -> SearchStart:
     """The start whose seeds hold the best complete score; ties go to the earlier one."""
     if len(starts) == 1:
         return starts[0]
@@ -103,6 +103,8 @@ def settle(starts: Sequence[Start], strategy: Strategy, book: Book) -> Start:
     return starts[min(scores)[1]]
 
 
-def tell(watch: Watch | None, iteration: int, evolution: Evolution, book: Book, space: Space) -> None:
+def notify_watch(
+    watch: Watch | None, iteration: int, evolution: Evolution, book: EvaluationCache, space: SearchSpace
+) -> None:
     if watch is not None and book.best is not None:
-        watch(State(iteration, evolution.iterations, book.tokens, book.best, space.first))
+        watch(SearchState(iteration, evolution.iterations, book.tokens, book.best, space.first))

@@ -7,13 +7,13 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, NonNegativeInt, PositiveInt, validate
-from aptlab.search.space import Genome, Space
+from aptlab.limits import Fraction, NonNegativeInt, PositiveInt, validate_limits
+from aptlab.search.space import Genome, SearchSpace
 
 TRIES = 50
 
 
-def generator(seed: int, iteration: int) -> random.Random:
+def make_iteration_rng(seed: int, iteration: int) -> random.Random:
     """The random numbers of one iteration; text seeds give the same numbers on every machine and version."""
     return random.Random(f"aptlab search {seed} {iteration}")
 
@@ -30,7 +30,7 @@ class Evolution:
     probability: Fraction = 0.3
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.iterations and not self.mutations + self.crossovers:
             raise ConfigError("search.mutations=0 with search.crossovers=0 makes no new candidates; published: 16, 16")
         if self.parents > self.population:
@@ -38,7 +38,7 @@ class Evolution:
                 f"search.parents={self.parents} is more than search.population={self.population}; published: 32 of 64"
             )
 
-    def begin(self, space: Space, seeds: Sequence[Genome], rng: random.Random) -> list[Genome]:
+    def begin(self, space: SearchSpace, seeds: Sequence[Genome], rng: random.Random) -> list[Genome]:
         """The first candidates: the seeds, then mutations of them."""
         found = dict.fromkeys(seeds)
         for _ in range(TRIES * self.population):
@@ -48,7 +48,7 @@ class Evolution:
         return list(found)[: max(self.population, len(seeds))]
 
     def children(
-        self, space: Space, parents: Sequence[Genome], known: Container[Genome], rng: random.Random
+        self, space: SearchSpace, parents: Sequence[Genome], known: Container[Genome], rng: random.Random
     ) -> list[Genome]:
         """Mutations, then crossovers, none of which is in `known`; a crossover that finds nothing new mutates."""
 
@@ -58,10 +58,10 @@ class Evolution:
         def crossover() -> Genome:
             return space.cross(rng.choice(parents), rng.choice(parents), rng, self.probability)
 
-        return fresh([(mutation, self.mutations), (crossover, self.crossovers)], mutation, known)
+        return collect_new_genomes([(mutation, self.mutations), (crossover, self.crossovers)], mutation, known)
 
     def steps(
-        self, space: Space, parents: Sequence[Genome], known: Container[Genome], rng: random.Random
+        self, space: SearchSpace, parents: Sequence[Genome], known: Container[Genome], rng: random.Random
     ) -> list[Genome]:
         """As many children, of which half go on along the line from a worse to a better parent; ours.
 
@@ -84,10 +84,10 @@ class Evolution:
 
         quarter = (self.mutations + self.crossovers) // 4
         rest = self.mutations + self.crossovers - 2 * quarter
-        return fresh([(mutation, quarter), (crossover, quarter), (step, rest)], mutation, known)
+        return collect_new_genomes([(mutation, quarter), (crossover, quarter), (step, rest)], mutation, known)
 
 
-def fresh(
+def collect_new_genomes(
     sources: Sequence[tuple[Callable[[], Genome], int]], spare: Callable[[], Genome], known: Container[Genome]
 ) -> list[Genome]:
     """So many genomes of each source, none twice and none in `known`; `spare` helps where a source has nothing new."""

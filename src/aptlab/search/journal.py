@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aptlab.errors import AptlabError
-from aptlab.search.book import Job, Values
+from aptlab.search.evaluation_cache import SearchJob, Values
 
 FORMAT = 1
 
 
-class Runner(Protocol):
+class JobRunner(Protocol):
     """Measures jobs, in any order."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterable[tuple[int, Values]]:
+    def run(self, jobs: Sequence[SearchJob]) -> Iterable[tuple[int, Values]]:
         """(number of the job in `jobs`, its values), as they are finished."""
         ...
 
 
-class Journal:
+class SearchJournal:
     """journal.jsonl: a line that says what is searched, then one line per measurement.
 
     A line cut off by a crash is taken away; its measurement is repeated. Raises AptlabError for a damaged file, and
@@ -31,22 +31,22 @@ class Journal:
 
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         self.path = path
-        self.known: dict[Job, Values] = {}
+        self.known: dict[SearchJob, Values] = {}
         self.baselines: dict[str, list[tuple[float, float]]] = {}
         plain = json.loads(json.dumps({"format": FORMAT, **request}))
         lines = self._read()
         if lines:
-            refuse(path, lines[0], plain)
+            check_same_search(path, lines[0], plain)
             for record in lines[1:]:
                 self._take(record)
         else:
             self._append(plain)
 
-    def get(self, job: Job) -> Values | None:
+    def get(self, job: SearchJob) -> Values | None:
         """What was measured before, or None."""
         return self.known.get(job)
 
-    def add(self, job: Job, values: Values) -> None:
+    def add(self, job: SearchJob, values: Values) -> None:
         """Append a measurement; on disk before this returns."""
         self.known[job] = values
         self._append({"factors": job.factors, "length": job.length, "samples": job.samples, "values": values})
@@ -78,7 +78,7 @@ class Journal:
         if "baseline" in record:
             self.baselines[record["baseline"]] = [(a, t) for a, t in record["losses"]]
             return
-        job = Job(tuple(record["factors"]), record["length"], tuple(record["samples"]))
+        job = SearchJob(tuple(record["factors"]), record["length"], tuple(record["samples"]))
         self.known[job] = tuple(record["values"])
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -93,9 +93,9 @@ class Journal:
             ) from error
 
 
-def refuse(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_search(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """AptlabError naming every value that is not what the journal was begun with."""
-    old, new = flat(before), flat(now)
+    old, new = flatten_tree(before), flatten_tree(now)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         listed = "\n".join(f"  {key}: {old.get(key)} -> {new.get(key)}" for key in changed)
@@ -104,24 +104,24 @@ def refuse(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
         )
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        found |= flatten_tree(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
 
 
-class Recorded:
+class JournaledRunner:
     """Jobs from the journal where it has them, else from the runner and then into the journal.
 
     `done` is told the tokens of every job that is there.
     """
 
-    def __init__(self, runner: Runner, journal: Journal, *, done: Callable[[int], None] | None = None) -> None:
+    def __init__(self, runner: JobRunner, journal: SearchJournal, *, done: Callable[[int], None] | None = None) -> None:
         self.runner, self.journal, self.done = runner, journal, done or (lambda tokens: None)
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Values]:
+    def __call__(self, jobs: Sequence[SearchJob]) -> list[Values]:
         found = {number: values for number, job in enumerate(jobs) if (values := self.journal.get(job)) is not None}
         self.done(sum(jobs[number].tokens for number in found))
         open_numbers = [number for number in range(len(jobs)) if number not in found]

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, autocast
+from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
 from aptlab.models import Decoder
-from aptlab.search.book import Job, Values
-from aptlab.search.needles import Sample
+from aptlab.search.evaluation_cache import SearchJob, Values
+from aptlab.search.needles import SearchSample
 from aptlab.search.objectives import Objective
 
 
-class Meter:
+class CandidateScorer:
     """Measures rules and candidates on one network, whose rotation it exchanges in place.
 
     samples  by their length; `rule_of` turns factors into a position rule
@@ -26,7 +26,7 @@ class Meter:
     def __init__(
         self,
         net: Decoder,
-        samples: Mapping[int, Sequence[Sample]],
+        samples: Mapping[int, Sequence[SearchSample]],
         *,
         objective: Objective,
         rule_of: Callable[[Sequence[float]], Any],
@@ -36,7 +36,7 @@ class Meter:
         self.net, self.samples, self.objective, self.rule_of = net.to(device).eval(), samples, objective, rule_of
         self.device, self.precision = torch.device(device), precision
 
-    def __call__(self, job: Job) -> Values:
+    def __call__(self, job: SearchJob) -> Values:
         """The objective of the job's factors on each of its samples."""
         pairs = self.losses(self.rule_of(job.factors), job.length, job.samples)
         return tuple(self.objective.value(answer, text) for answer, text in pairs)
@@ -47,21 +47,21 @@ class Meter:
         chosen = [self.samples[length][number] for number in numbers]
         rows = max(1, min(TOKENS.get(self.device.type, ELSEWHERE), LOGITS // self.net.vocab) // length)
         found: list[tuple[float, float]] = []
-        with torch.inference_mode(), autocast(self.device, self.precision):
+        with torch.inference_mode(), make_autocast(self.device, self.precision):
             for first in range(0, len(chosen), rows):
                 found += self._batch(chosen[first : first + rows])
         return found
 
-    def _batch(self, batch: Sequence[Sample]) -> list[tuple[float, float]]:
+    def _batch(self, batch: Sequence[SearchSample]) -> list[tuple[float, float]]:
         tokens_BT, positions_BT = (
             torch.stack([torch.from_numpy(getattr(sample, name)) for sample in batch]).to(self.device)
             for name in ("tokens", "positions")
         )
-        nats_BT = token_losses(self.net, tokens_BT, positions_BT).cpu()
-        return [split(sample, nats_T) for sample, nats_T in zip(batch, nats_BT, strict=True)]
+        nats_BT = compute_token_nats(self.net, tokens_BT, positions_BT).cpu()
+        return [split_losses(sample, nats_T) for sample, nats_T in zip(batch, nats_BT, strict=True)]
 
 
-def split(sample: Sample, nats_T: Tensor) -> tuple[float, float]:
+def split_losses(sample: SearchSample, nats_T: Tensor) -> tuple[float, float]:
     """Mean losses of the answer and of the plain text; nats_T[t] is the loss of token t, 0 for the first.
 
     A short sample may have no plain text far out. Its 0 is the same for every candidate, so it ranks none.
@@ -72,7 +72,7 @@ def split(sample: Sample, nats_T: Tensor) -> tuple[float, float]:
     return answer, float(nats_T[text].mean()) if text.any() else 0.0
 
 
-def token_losses(net: Decoder, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
+def compute_token_nats(net: Decoder, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
     """-ln p of every token given those before it, float64 [B, T], 0 for the first.
 
     Where the logits of all tokens would not fit in memory, the text is read in pieces through the cache; positions

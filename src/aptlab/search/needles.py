@@ -23,7 +23,7 @@ QUESTION = "\nWhat is the magic number? The magic number is "
 DIGITS = 7
 
 
-class Side(Protocol):
+class TokenStream(Protocol):
     """Tokens [N] of documents that begin at `offsets` [D + 1]."""
 
     @property
@@ -32,14 +32,14 @@ class Side(Protocol):
     def offsets(self) -> np.ndarray: ...
 
 
-class Encoder(Protocol):
+class TextEncoder(Protocol):
     """A tokenizer."""
 
     def encode(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True)
-class Sample:
+class SearchSample:
     """Tokens and positions, int64 [T].
 
     answer  targets that are the hidden number, as a slice of tokens; None where there is none
@@ -55,15 +55,15 @@ class Sample:
 
 
 def make_samples(
-    side: Side,
-    encoder: Encoder | None,
+    side: TokenStream,
+    encoder: TextEncoder | None,
     *,
     length: int,
     count: int,
     span: int | None = None,
     after: int = 0,
     seed: int = 0,
-) -> list[Sample]:
+) -> list[SearchSample]:
     """`count` samples of `length` tokens over the text of `side`; with an `encoder`, each hides a number.
 
     span   positions reach up to this length, default `length`
@@ -82,19 +82,19 @@ def make_samples(
         hay = np.asarray(side.tokens[start : start + length], dtype=np.int64)
         depth = (number + rng.random()) / count
         if encoder is None:
-            samples.append(plain(hay, span or length, after, rng))
+            samples.append(make_plain_sample(hay, span or length, after, rng))
         else:
-            samples.append(hide(hay, encoder, depth, span or length, after, rng))
+            samples.append(make_needle_sample(hay, encoder, depth, span or length, after, rng))
     return samples
 
 
-def needle_tokens(encoder: Encoder) -> int:
+def count_needle_tokens(encoder: TextEncoder) -> int:
     """Tokens that a needle, its question and its answer take, at most one or two more."""
     number = "8" * DIGITS
     return sum(len(encoder.encode(text)) for text in (NEEDLE.format(number=number), QUESTION, number))
 
 
-def spread_starts(side: Side, length: int, count: int) -> np.ndarray:
+def spread_starts(side: TokenStream, length: int, count: int) -> np.ndarray:
     """First tokens of `count` texts spread over the documents that are long enough, else over the whole stream."""
     offsets = np.asarray(side.offsets, dtype=np.int64)
     rooms = np.maximum(np.diff(offsets) - length, 0)
@@ -107,7 +107,9 @@ def spread_starts(side: Side, length: int, count: int) -> np.ndarray:
     return offsets[document] + places - (ends[document] - rooms[document])
 
 
-def hide(hay: np.ndarray, encoder: Encoder, depth: float, span: int, after: int, rng: random.Random) -> Sample:
+def make_needle_sample(
+    hay: np.ndarray, encoder: TextEncoder, depth: float, span: int, after: int, rng: random.Random
+) -> SearchSample:
     """Text of the same length with a needle at `depth` and its question and answer at the end."""
     number = "".join(str(rng.randrange(1 if i == 0 else 0, 10)) for i in range(DIGITS))
     needle, question, answer = (encoder.encode(t) for t in (NEEDLE.format(number=number), QUESTION, number))
@@ -120,20 +122,20 @@ def hide(hay: np.ndarray, encoder: Encoder, depth: float, span: int, after: int,
     cut = min(int(depth * room), room)
     tokens = np.concatenate([hay[:cut], needle, hay[cut:room], question, answer]).astype(np.int64)
     last = cut + len(needle)
-    positions = jumping(len(tokens), span, [(cut, depth), (last + (room - cut) // 2, 1.0)])
+    positions = make_jumping_positions(len(tokens), span, [(cut, depth), (last + (room - cut) // 2, 1.0)])
     text = positions >= after
     text[cut:last] = False
     text[room + len(needle) :] = False
-    return Sample(tokens, positions, slice(len(tokens) - len(answer), len(tokens)), text, depth)
+    return SearchSample(tokens, positions, slice(len(tokens) - len(answer), len(tokens)), text, depth)
 
 
-def plain(hay: np.ndarray, span: int, after: int, rng: random.Random) -> Sample:
+def make_plain_sample(hay: np.ndarray, span: int, after: int, rng: random.Random) -> SearchSample:
     """Text as it is."""
-    positions = jumping(len(hay), span, [(rng.randrange(1, len(hay)), 1.0)])
-    return Sample(hay, positions, None, positions >= after)
+    positions = make_jumping_positions(len(hay), span, [(rng.randrange(1, len(hay)), 1.0)])
+    return SearchSample(hay, positions, None, positions >= after)
 
 
-def jumping(length: int, span: int, jumps: list[tuple[int, float]]) -> np.ndarray:
+def make_jumping_positions(length: int, span: int, jumps: list[tuple[int, float]]) -> np.ndarray:
     """Positions 0 … length - 1 with `span` - `length` left out; before token `at`, `share` of them are gone."""
     positions = np.arange(length, dtype=np.int64)
     gone = 0

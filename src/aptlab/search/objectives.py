@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from aptlab.errors import ConfigError, suggest
-from aptlab.limits import Positive, validate
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.limits import Positive, validate_limits
 
 
 class Objective(abc.ABC):
@@ -26,7 +26,7 @@ class Objective(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Ppl(Objective):
+class PerplexityObjective(Objective):
     """Loss of long text (LongRoPE); its exponential is the perplexity."""
 
     needles: ClassVar[bool] = False
@@ -37,7 +37,7 @@ class Ppl(Objective):
 
 
 @dataclass(frozen=True)
-class NeedlePpl(Objective):
+class NeedleObjective(Objective):
     """Loss of the hidden number alone (LongRoPE2): only what has to be remembered counts."""
 
     def value(self, answer: float, text: float) -> float:
@@ -46,7 +46,7 @@ class NeedlePpl(Objective):
 
 
 @dataclass(frozen=True)
-class Mixed(Objective):
+class MixedObjective(Objective):
     """Mean of both losses over those of a reference rule: ours; 1 = as good as the reference."""
 
     unit: ClassVar[str] = "of YaRN's loss"
@@ -54,18 +54,22 @@ class Mixed(Objective):
     text: Positive = 1.0
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
     def value(self, answer: float, text: float) -> float:
         """See Objective."""
         return (answer / self.answer + text / self.text) / 2
 
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {"ppl": Ppl, "needle_ppl": NeedlePpl, "mixed": Mixed}
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
+    "ppl": PerplexityObjective,
+    "needle_ppl": NeedleObjective,
+    "mixed": MixedObjective,
+}
 
 
-def objective_of(name: str) -> Objective:
+def get_objective(name: str) -> Objective:
     """The objective of this name; ConfigError names the others."""
     if name not in OBJECTIVES:
-        raise ConfigError(f"search.objective={name}: no such objective{suggest(name, OBJECTIVES)}")
+        raise ConfigError(f"search.objective={name}: no such objective{suggest_option(name, OBJECTIVES)}")
     return OBJECTIVES[name]()

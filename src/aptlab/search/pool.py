@@ -11,25 +11,25 @@ from types import TracebackType
 from typing import Any
 
 from aptlab.errors import AptlabError
-from aptlab.search.book import Job, Values
+from aptlab.search.evaluation_cache import SearchJob, Values
 
-Measure = Callable[[Job], Values]
+Measure = Callable[[SearchJob], Values]
 Make = Callable[[int], Measure]  # number of the worker -> what measures there; must be picklable for `Pool`
 END_SECONDS = 5
 
 
-class Alone:
+class SerialRunner:
     """One job after the other, here."""
 
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Values]]:
+    def run(self, jobs: Sequence[SearchJob]) -> Iterator[tuple[int, Values]]:
         """See `Runner`."""
         yield from ((number, self.measure(job)) for number, job in enumerate(jobs))
 
 
-class Pool:
+class ProcessPool:
     """`workers` processes, each with what `make(number)` gives; used as a context manager.
 
     A job's values do not depend on who measures it, nor on what else is measured. A worker whose parent is gone ends
@@ -41,12 +41,12 @@ class Pool:
         self.members: list[tuple[Any, Connection]] = []
         for number in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, make, number), daemon=True)
+            process = context.Process(target=serve_jobs, args=(theirs, make, number), daemon=True)
             process.start()
             theirs.close()
             self.members.append((process, ours))
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> ProcessPool:
         return self
 
     def __exit__(
@@ -60,7 +60,7 @@ class Pool:
                 process.terminate()
                 process.join()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Values]]:
+    def run(self, jobs: Sequence[SearchJob]) -> Iterator[tuple[int, Values]]:
         """See `Runner`."""
         left = iter(enumerate(jobs))
         busy: dict[Connection, int] = {}
@@ -74,7 +74,7 @@ class Pool:
                 self._give(ready, left, busy)
                 yield number, values
 
-    def _give(self, connection: Connection, left: Iterator[tuple[int, Job]], busy: dict[Connection, int]) -> None:
+    def _give(self, connection: Connection, left: Iterator[tuple[int, SearchJob]], busy: dict[Connection, int]) -> None:
         for number, job in left:
             with contextlib.suppress(BrokenPipeError):  # it died; its last words are read below
                 connection.send(job)
@@ -96,7 +96,7 @@ class Pool:
         return answer
 
 
-def serve(connection: Connection, make: Make, number: int) -> None:
+def serve_jobs(connection: Connection, make: Make, number: int) -> None:
     """The life of a worker: jobs in, values out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the connection
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

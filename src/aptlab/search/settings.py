@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from aptlab.limits import Fraction, NonNegativeInt, Positive, PositiveInt, validate
+from aptlab.limits import Fraction, NonNegativeInt, Positive, PositiveInt, validate_limits
 from aptlab.search.evolution import Evolution
-from aptlab.search.objectives import objective_of
-from aptlab.search.strategies import strategy_of
+from aptlab.search.objectives import get_objective
+from aptlab.search.strategies import get_strategy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SearchSettings:
     """How factors are searched (LongRoPE, arXiv:2402.13753; LongRoPE2, arXiv:2502.20082).
 
     objective    needle_ppl (loss of a hidden number), ppl (loss of long text), mixed (both, over YaRN's);
@@ -36,10 +36,10 @@ class Settings:
     step: Positive = 0.01
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.objective is not None:
-            objective_of(self.objective)
-        strategy_of(self.strategy)
+            get_objective(self.objective)
+        get_strategy(self.strategy)
         self.evolution()
 
     def evolution(self) -> Evolution:

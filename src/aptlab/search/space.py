@@ -21,7 +21,7 @@ TRIES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class SearchSpace:
     """Factors of `pairs` rotary pairs, of which those from `first` on are searched.
 
     low, high, step  the grid

@@ -10,12 +10,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aptlab.errors import ConfigError, suggest
-from aptlab.limits import Fraction, PositiveInt, validate
-from aptlab.search.book import Book
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.limits import Fraction, PositiveInt, validate_limits
+from aptlab.search.evaluation_cache import EvaluationCache
 from aptlab.search.evolution import Evolution
-from aptlab.search.guess import promising
-from aptlab.search.space import Factors, Genome, Space
+from aptlab.search.space import Factors, Genome, SearchSpace
+from aptlab.search.surrogate import select_promising
 
 FITTED = 64  # complete scores, the best ones, through which the line goes
 TOLD = 0.9
@@ -26,14 +26,19 @@ class Strategy(abc.ABC):
     """Chooses what is measured of the candidates of one iteration, and tells how good any candidate looks."""
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
     def children(
-        self, evolution: Evolution, space: Space, book: Book, known: Mapping[Genome, float], rng: random.Random
+        self,
+        evolution: Evolution,
+        space: SearchSpace,
+        book: EvaluationCache,
+        known: Mapping[Genome, float],
+        rng: random.Random,
     ) -> list[Genome]:
         """The candidates of the next iteration; `known` are the estimates of all candidates so far."""
         del book
-        return evolution.children(space, ranked(known)[: evolution.parents], known, rng)
+        return evolution.children(space, rank_genomes(known)[: evolution.parents], known, rng)
 
     def fitted(self, target: int, least: int) -> Strategy:
         """The strategy for samples of `target` tokens that need `least` to make sense."""
@@ -46,33 +51,37 @@ class Strategy(abc.ABC):
         return (1,)
 
     @abc.abstractmethod
-    def measure(self, book: Book, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None) -> None:
+    def measure(
+        self, book: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
+    ) -> None:
         """Measure the candidates as far as they deserve it.
 
         earlier  those of the iterations before, which may be measured further; None = there were none
         """
 
     @abc.abstractmethod
-    def estimates(self, book: Book, candidates: Sequence[Factors]) -> list[float]:
+    def estimates(self, book: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
         """The complete score of each candidate, or what it would be by what has been measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published(Strategy):
+class PublishedStrategy(Strategy):
     """Every candidate is measured on every sample, as in both papers."""
 
-    def measure(self, book: Book, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None) -> None:
+    def measure(
+        self, book: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
+    ) -> None:
         """See Strategy."""
         del earlier
         book.scores(candidates)
 
-    def estimates(self, book: Book, candidates: Sequence[Factors]) -> list[float]:
+    def estimates(self, book: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
         """See Strategy."""
         return list(book.scores(candidates))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Halving(Strategy):
+class HalvingStrategy(Strategy):
     """Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) inside every iteration; our own variant.
 
     1. For each child of the published search `proposals` are made, and the most promising of all are measured, as
@@ -97,34 +106,41 @@ class Halving(Strategy):
     keep: PositiveInt = 4
 
     def children(
-        self, evolution: Evolution, space: Space, book: Book, known: Mapping[Genome, float], rng: random.Random
+        self,
+        evolution: Evolution,
+        space: SearchSpace,
+        book: EvaluationCache,
+        known: Mapping[Genome, float],
+        rng: random.Random,
     ) -> list[Genome]:
         """See Strategy."""
         sizes = {name: getattr(evolution, name) * self.proposals for name in ("mutations", "crossovers")}
-        parents = ranked(known)[: evolution.parents]
+        parents = rank_genomes(known)[: evolution.parents]
         proposed = dataclasses.replace(evolution, **sizes).steps(space, parents, known, rng)
         named = {space.factors(genome): genome for genome in proposed}
         read = len(self.telling(book))
         each = read + (book.samples - read) / self.keep
         count = int(self.share * (evolution.mutations + evolution.crossovers) * book.samples / each)
         seen = [space.factors(genome) for genome in known]
-        chosen = promising(list(named), max(count, 1), seen, list(known.values()))
+        chosen = select_promising(list(named), max(count, 1), seen, list(known.values()))
         return [named[factors] for factors in chosen]
 
-    def measure(self, book: Book, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None) -> None:
+    def measure(
+        self, book: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
+    ) -> None:
         """See Strategy."""
         left = list(dict.fromkeys(candidates))
         if earlier is None and self.shorter > 1:
             book.scores(left, length=book.target // self.shorter, samples=self.telling(book))
-            left = best(left, self.estimates(book, left), math.ceil(len(left) / self.keep))
+            left = select_best(left, self.estimates(book, left), math.ceil(len(left) / self.keep))
         book.scores(left, samples=self.telling(book))
         count = math.ceil(len(left) / self.keep)
         left += [f for f in earlier or () if book.score(f) is None and book.values(f, book.target)]
-        left = best(left, self.estimates(book, left), count)
+        left = select_best(left, self.estimates(book, left), count)
         if hopeful := [factors for factors in left if not self.hopeless(book, factors)]:
             book.scores(hopeful)
 
-    def hopeless(self, book: Book, factors: Factors) -> bool:
+    def hopeless(self, book: EvaluationCache, factors: Factors) -> bool:
         """Whether the losses measured so far already sum to more than those of the FITTED best complete candidates."""
         good = book.complete()
         return len(good) >= FITTED and math.fsum(book.values(factors, book.target).values()) >= (
@@ -141,7 +157,7 @@ class Halving(Strategy):
         """See Strategy."""
         return tuple(dict.fromkeys((1, self.shorter)))
 
-    def telling(self, book: Book) -> tuple[int, ...]:
+    def telling(self, book: EvaluationCache) -> tuple[int, ...]:
         """The samples that hold TOLD of the variance of the best complete candidates, at most `part` of all.
 
         Evenly spread ones while fewer than three candidates are complete.
@@ -156,7 +172,7 @@ class Halving(Strategy):
             chosen.append(ordered[len(chosen)])
         return tuple(sorted(chosen))
 
-    def estimates(self, book: Book, candidates: Sequence[Factors]) -> list[float]:
+    def estimates(self, book: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
         """See Strategy."""
         good = book.complete()[:FITTED]
         lines: dict[tuple[int, tuple[int, ...]], list[tuple[float, float]]] = {}
@@ -169,11 +185,13 @@ class Halving(Strategy):
                 lines[length, samples] = [(x, y) for x, y in both if x is not None]
             x = book.mean(factors, length, samples)
             assert x is not None
-            found.append(x if (length, samples) == (book.target, book.all) else on_line(x, lines[length, samples]))
+            found.append(
+                x if (length, samples) == (book.target, book.all) else predict_on_line(x, lines[length, samples])
+            )
         return found
 
 
-def on_line(x: float, pairs: Sequence[tuple[float, float]]) -> float:
+def predict_on_line(x: float, pairs: Sequence[tuple[float, float]]) -> float:
     """The value at `x` of the line of least squares through `pairs`, which never falls; `x` itself without any."""
     finite = [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
     if not finite or not math.isfinite(x):
@@ -184,21 +202,21 @@ def on_line(x: float, pairs: Sequence[tuple[float, float]]) -> float:
     return y_mean + max(slope, SLOPE) * (x - x_mean)
 
 
-def best(candidates: Sequence[Factors], scores: Sequence[float], count: int) -> list[Factors]:
+def select_best(candidates: Sequence[Factors], scores: Sequence[float], count: int) -> list[Factors]:
     """The `count` candidates with the lowest scores; ties go to the smaller factors."""
     return [factors for _, factors in sorted(zip(scores, candidates))[:count]]
 
 
-def ranked(known: Mapping[Genome, float]) -> list[Genome]:
+def rank_genomes(known: Mapping[Genome, float]) -> list[Genome]:
     """Genomes by their estimates, best first."""
     return sorted(known, key=lambda genome: (known[genome], genome))
 
 
-STRATEGIES: dict[str, type[Strategy]] = {"published": Published, "halving": Halving}
+STRATEGIES: dict[str, type[Strategy]] = {"published": PublishedStrategy, "halving": HalvingStrategy}
 
 
-def strategy_of(name: str) -> Strategy:
+def get_strategy(name: str) -> Strategy:
     """The strategy of this name; ConfigError names the others."""
     if name not in STRATEGIES:
-        raise ConfigError(f"search.strategy={name}: no such strategy{suggest(name, STRATEGIES)}")
+        raise ConfigError(f"search.strategy={name}: no such strategy{suggest_option(name, STRATEGIES)}")
     return STRATEGIES[name]()

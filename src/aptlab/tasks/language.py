@@ -26,7 +26,7 @@ class Schedule(Protocol):
     def factor(self, step: int, total: int) -> float: ...
 
 
-def token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
+def compute_token_loss(logits_BTV: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
     """Cross entropy in nats over the targets that are not -100, in float32."""
     return F.cross_entropy(
         logits_BTV.float().flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE, reduction=reduction
@@ -64,8 +64,8 @@ class LanguageTask(LightningModule):
         self.grad_norm = None
         out = self(batch, trace=self.tracing)
         if not self.by_row:
-            return {"loss": token_loss(out.logits, batch["targets"]), "traces": out.traces}
-        losses_BT = token_loss(out.logits, batch["targets"], reduction="none").view_as(batch["targets"])
+            return {"loss": compute_token_loss(out.logits, batch["targets"]), "traces": out.traces}
+        losses_BT = compute_token_loss(out.logits, batch["targets"], reduction="none").view_as(batch["targets"])
         counted_BT = batch["targets"] != IGNORE
         rows = torch.stack((losses_BT.detach().double().sum(1), counted_BT.double().sum(1)))
         return {"loss": losses_BT.sum() / counted_BT.sum(), "traces": out.traces, "rows": rows}
@@ -94,7 +94,7 @@ class LanguageTask(LightningModule):
         self._nats = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss = token_loss(self(batch).logits, batch["targets"], reduction="sum")
+        loss = compute_token_loss(self(batch).logits, batch["targets"], reduction="sum")
         count = (batch["targets"] != IGNORE).sum()
         self._nats += torch.stack((loss.double(), count.double()))
 
@@ -103,7 +103,11 @@ class LanguageTask(LightningModule):
         sums = cast(Tensor, self.all_gather(self._nats))
         total, count = sums.view(-1, 2).sum(0).tolist()
         loss = total / count if count else math.nan
-        values = {"val/loss": loss, "val/ppl": perplexity(loss), "val/bpb": loss / math.log(2) / self.bytes_per_token}
+        values = {
+            "val/loss": loss,
+            "val/ppl": loss_to_perplexity(loss),
+            "val/bpb": loss / math.log(2) / self.bytes_per_token,
+        }
         self.log_dict({name: torch.tensor(value) for name, value in values.items()}, logger=False)
 
     def configure_optimizers(self) -> Any:
@@ -115,6 +119,6 @@ class LanguageTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def perplexity(loss: float) -> float:
+def loss_to_perplexity(loss: float) -> float:
     """exp(nats per token); infinite instead of an overflow."""
     return math.exp(loss) if loss < 700 else math.inf

@@ -9,30 +9,30 @@ pytest finds `TestMine` and runs every law on it. The checks are plain asserts w
 
 A whole model, of this project or another, is measured behind an adapter, a `Subject` (see `aptlab.testing.invariance`):
 
-    from aptlab.testing import LAWS, measure
+    from aptlab.testing import LAWS, measure_law
 
-    found = {law.name: measure(subject, law) for law in LAWS}
+    found = {law.name: measure_law(subject, law) for law in LAWS}
 """
 
 from aptlab.testing.bias import BiasContract
 from aptlab.testing.contract import Contract
-from aptlab.testing.invariance import LAWS, Law, Measured, NotOffered, Subject, measure
+from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
-from aptlab.testing.tiny import decode, random_tokens, tiny_decoder
+from aptlab.testing.tiny import decode_in_chunks, make_random_tokens, make_tiny_decoder
 
 __all__ = [
     "LAWS",
     "BiasContract",
     "Contract",
     "Law",
-    "Measured",
+    "LawResult",
     "NotOffered",
     "RopeContract",
     "SmoothContract",
     "Subject",
-    "decode",
-    "measure",
-    "random_tokens",
-    "tiny_decoder",
+    "decode_in_chunks",
+    "make_random_tokens",
+    "make_tiny_decoder",
+    "measure_law",
 ]

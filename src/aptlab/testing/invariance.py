@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptlab.testing.precision import FAR, errors_at, score_errors, unit_vectors
+from aptlab.testing.precision import FAR, compute_score_errors, make_unit_vectors, measure_errors_at
 
 TOKENS = 96  # longer than any switch that the adapters configure (SWITCH)
 SHORT = 24  # shorter than that switch
@@ -106,7 +106,7 @@ class Subject(abc.ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class LawResult:
     """What a law found: `value` against `limit`, and why where there is no value."""
 
     law: str
@@ -135,37 +135,39 @@ class Law:
     of: Callable[[Subject], float]
 
 
-def gap(got: Tensor, wanted: Tensor) -> float:
+def measure_gap(got: Tensor, wanted: Tensor) -> float:
     """Largest difference of logits in standard deviations of `wanted`; NaN where a logit is not finite."""
     if not (bool(got.isfinite().all()) and bool(wanted.isfinite().all())):
         return math.nan
     return ((got.double() - wanted.double()).abs().max() / wanted.double().std()).item()
 
 
-def worst(values: list[float]) -> float:
+def take_worst(values: list[float]) -> float:
     """The largest value; NaN if one is."""
     return math.nan if any(math.isnan(value) for value in values) else max(values)
 
 
-def tokens_of(subject: Subject, batch: int, tokens: int, seed: int = 0) -> Tensor:
+def make_subject_tokens(subject: Subject, batch: int, tokens: int, seed: int = 0) -> Tensor:
     return torch.randint(subject.vocab, (batch, tokens), generator=torch.Generator().manual_seed(seed))
 
 
 def cached_is_full(subject: Subject) -> float:
     """A prompt and then one token at a time with a cache, against one pass."""
-    tokens = tokens_of(subject, 2, TOKENS)
-    return gap(subject.cached(tokens, (SHORT, 1)), subject.full(tokens))
+    tokens = make_subject_tokens(subject, 2, TOKENS)
+    return measure_gap(subject.cached(tokens, (SHORT, 1)), subject.full(tokens))
 
 
 def batched_is_alone(subject: Subject) -> float:
     """A short row, padded on the right beside a long one, against the short row alone; and the long one too."""
-    short, long = tokens_of(subject, 1, SHORT, 1), tokens_of(subject, 1, TOKENS, 2)
+    short, long = make_subject_tokens(subject, 1, SHORT, 1), make_subject_tokens(subject, 1, TOKENS, 2)
     both = torch.cat((torch.nn.functional.pad(short, (0, TOKENS - SHORT)), long))
     segments = torch.ones_like(both)
     segments[0, SHORT:] = 0
     places = torch.arange(TOKENS).expand(2, -1) * segments
     together = subject.full(both, positions=places, segments=segments)
-    return worst([gap(together[:1, :SHORT], subject.full(short)), gap(together[1:], subject.full(long))])
+    return take_worst(
+        [measure_gap(together[:1, :SHORT], subject.full(short)), measure_gap(together[1:], subject.full(long))]
+    )
 
 
 def cast_keeps_positions(subject: Subject) -> float:
@@ -173,58 +175,60 @@ def cast_keeps_positions(subject: Subject) -> float:
 
     Vectors hold bfloat16 numbers. Rounding the turned vectors once costs about 0.01; wrong positions cost 1 and more.
     """
-    q, k = (x.to(BFLOAT16) for x in unit_vectors(64, subject.head_dim))
+    q, k = (x.to(BFLOAT16) for x in make_unit_vectors(64, subject.head_dim))
     spread = torch.randperm(LAST - FIRST, generator=torch.Generator().manual_seed(5))[:64].sort().values
-    places = streamed(spread + FIRST, subject.streams)
+    places = spread_over_streams(spread + FIRST, subject.streams)
     wide = subject.scores(q.float(), k.float(), places)
-    errors = score_errors(subject.cast(BFLOAT16).scores(q, k, places), wide)
+    errors = compute_score_errors(subject.cast(BFLOAT16).scores(q, k, places), wide)
     return errors.max().item() if bool(errors.isfinite().all()) else math.nan
 
 
 def shift_changes_nothing(subject: Subject) -> float:
     """All positions moved together, in each stream alone, against the same tokens where they were."""
-    tokens, places = tokens_of(subject, 1, TOKENS, 3), torch.arange(TOKENS).unsqueeze(0)
+    tokens, places = make_subject_tokens(subject, 1, TOKENS, 3), torch.arange(TOKENS).unsqueeze(0)
     if subject.streams > 1:
         places = torch.stack([places // 5 + places % (3 + stream) for stream in range(subject.streams)], dim=-1)
     still = subject.full(tokens, positions=places, length=TOKENS)
     units = torch.eye(subject.streams, dtype=torch.long) if subject.streams > 1 else torch.ones(1, dtype=torch.long)
     steps = [unit * size for size in SHIFTS for unit in units]
-    return worst([gap(subject.full(tokens, positions=places + step, length=TOKENS), still) for step in steps])
+    return take_worst(
+        [measure_gap(subject.full(tokens, positions=places + step, length=TOKENS), still) for step in steps]
+    )
 
 
 def left_padded_is_not(subject: Subject) -> float:
     """A row with padding on its left, with positions that count from its first token, against the row alone."""
-    row = tokens_of(subject, 1, 40, 4)
+    row = make_subject_tokens(subject, 1, 40, 4)
     padded = torch.nn.functional.pad(row, (24, 0))
     segments = torch.nn.functional.pad(torch.ones_like(row), (24, 0))
     places = torch.nn.functional.pad(torch.arange(40).unsqueeze(0), (24, 0))
-    return gap(subject.full(padded, positions=places, segments=segments)[:, 24:], subject.full(row))
+    return measure_gap(subject.full(padded, positions=places, segments=segments)[:, 24:], subject.full(row))
 
 
 def packed_is_separate(subject: Subject) -> float:
     """Three documents in one row, with segments and positions that restart, against each alone."""
-    rows = [tokens_of(subject, 1, size, 10 + i) for i, size in enumerate(DOCUMENTS)]
+    rows = [make_subject_tokens(subject, 1, size, 10 + i) for i, size in enumerate(DOCUMENTS)]
     segments = torch.cat([torch.full_like(row, i + 1) for i, row in enumerate(rows)], dim=1)
     places = torch.cat([torch.arange(size) for size in DOCUMENTS]).unsqueeze(0)
     together = subject.full(torch.cat(rows, dim=1), positions=places, segments=segments)
     parts = zip(together.split(DOCUMENTS, dim=1), rows, strict=True)
-    return worst([gap(part, subject.full(row)) for part, row in parts])
+    return take_worst([measure_gap(part, subject.full(row)) for part, row in parts])
 
 
 def layouts_agree(subject: Subject) -> float:
     """The model in its other layout of pairs, with permuted projections, against the model."""
-    other, tokens = subject.relaid(), tokens_of(subject, 2, TOKENS, 6)
-    return gap(other.full(tokens), subject.full(tokens))
+    other, tokens = subject.relaid(), make_subject_tokens(subject, 2, TOKENS, 6)
+    return measure_gap(other.full(tokens), subject.full(tokens))
 
 
 def far_is_exact(subject: Subject) -> float:
     """Largest error of a score at ten million positions against float64."""
     if subject.bounded:
         raise NotOffered(subject.bounded)
-    return errors_at(subject, FAR)[1]
+    return measure_errors_at(subject, FAR)[1]
 
 
-def streamed(places_T: Tensor, streams: int) -> Tensor:
+def spread_over_streams(places_T: Tensor, streams: int) -> Tensor:
     """Positions [T], or [T, N] whose N numbers are different and sum to at most the position."""
     if streams == 1:
         return places_T
@@ -244,27 +248,27 @@ LAWS = (
 
 
 @torch.no_grad()
-def measure(subject: Subject, law: Law) -> Measured:
+def measure_law(subject: Subject, law: Law) -> LawResult:
     """One law on one subject. What the subject raises is an error of the subject, with its message."""
     try:
         value = law.of(subject)
     except NotOffered as missing:
-        return Measured(law=law.name, status="n/a", limit=law.limit, reason=str(missing))
+        return LawResult(law=law.name, status="n/a", limit=law.limit, reason=str(missing))
     except Exception as error:
         message = " ".join(str(error).split())
         reason = f"{type(error).__name__}: {message[:160]}"
-        return Measured(law=law.name, status="error", limit=law.limit, reason=reason)
-    return judged(subject, law, value)
+        return LawResult(law=law.name, status="error", limit=law.limit, reason=reason)
+    return judge_value(subject, law, value)
 
 
-def judged(subject: Subject, law: Law, value: float) -> Measured:
+def judge_value(subject: Subject, law: Law, value: float) -> LawResult:
     """The status of a value; for the shift it depends on what the subject declares."""
     limit, reason, good = law.limit, "", value <= law.limit
     if law.name == "shift" and subject.relative is None:
-        return Measured(law=law.name, status="n/a", value=value, reason="neither relative nor absolute is declared")
+        return LawResult(law=law.name, status="n/a", value=value, reason="neither relative nor absolute is declared")
     if law.name == "shift" and not subject.relative:
         limit, good = CHANGES, value > CHANGES
         reason = "not relative, as declared" if good else "declared absolute, and given positions change nothing"
     if math.isnan(value):
         good, reason = False, "not finite"
-    return Measured(law=law.name, status="pass" if good else "FAIL", value=value, limit=limit, reason=reason)
+    return LawResult(law=law.name, status="pass" if good else "FAIL", value=value, limit=limit, reason=reason)

@@ -18,7 +18,7 @@ POSITIONS = (2_048, 131_072, 1_000_000, FAR, 2**24 - 1)
 REACH = 2_000  # keys lie up to this many positions before the last query
 
 
-class Scored(Protocol):
+class ScoredSubject(Protocol):
     """What `errors_at` needs of a `aptlab.testing.invariance.Subject`."""
 
     head_dim: int
@@ -29,14 +29,14 @@ class Scored(Protocol):
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor: ...
 
 
-def unit_vectors(tokens: int, head_dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def make_unit_vectors(tokens: int, head_dim: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Seeded queries and keys of unit variance, float32 [T, D] each."""
     generator = torch.Generator().manual_seed(seed)
     q, k = torch.randn(2, tokens, head_dim, generator=generator).unbind(0)
     return q, k
 
 
-def places_at(position: int, streams: int = 1) -> Tensor:
+def make_far_positions(position: int, streams: int = 1) -> Tensor:
     """64 positions that end at `position`: 32 side by side, 32 spread over the 2,000 before; int64 [T] or [T, N]."""
     near = torch.arange(position - 31, position + 1)
     places = torch.cat((torch.linspace(position - min(REACH, position), position - 32, 32).long(), near))
@@ -46,18 +46,18 @@ def places_at(position: int, streams: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-def errors_at(subject: Scored, position: int) -> tuple[float, float]:
+def measure_errors_at(subject: ScoredSubject, position: int) -> tuple[float, float]:
     """Mean and largest error of a score at `position`, for float32 vectors of unit variance, against float64."""
-    q, k = unit_vectors(64, subject.head_dim, seed=1)
-    places = places_at(position, subject.streams)
+    q, k = make_unit_vectors(64, subject.head_dim, seed=1)
+    places = make_far_positions(position, subject.streams)
     got, wanted = subject.scores(q, k, places), subject.exact(q.double(), k.double(), places)
-    error = score_errors(got, wanted)
+    error = compute_score_errors(got, wanted)
     if not bool(error.isfinite().all()):
         return math.nan, math.nan
     return error.mean().item(), error.max().item()
 
 
-def score_errors(got: Tensor, wanted: Tensor) -> Tensor:
+def compute_score_errors(got: Tensor, wanted: Tensor) -> Tensor:
     """|got - wanted| of all scores whose key is not after the query, in units of the score where it is beyond 1.
 
     A bias of -200 may have the rounding of a number of its size: its weight in a softmax is zero either way.
@@ -67,7 +67,7 @@ def score_errors(got: Tensor, wanted: Tensor) -> Tensor:
     return (got - wanted).abs() / wanted.abs().clamp_min(1)
 
 
-def turned(x_TD: Tensor, angles_TP: Tensor, layout: str, amplitude_TP: Tensor | None = None) -> Tensor:
+def rotate_by_angles(x_TD: Tensor, angles_TP: Tensor, layout: str, amplitude_TP: Tensor | None = None) -> Tensor:
     """x with pair i turned by its angle, in the dtype of the angles; dims beyond 2P stay.
 
     layout  half = pairs (i, i + P), interleaved = (2i, 2i + 1)
@@ -87,7 +87,7 @@ def turned(x_TD: Tensor, angles_TP: Tensor, layout: str, amplitude_TP: Tensor | 
     return torch.cat((joined, rest), -1)
 
 
-def exact_scores(
+def compute_exact_scores(
     q_TD: Tensor,
     k_TD: Tensor,
     positions_T: Tensor,
@@ -103,7 +103,7 @@ def exact_scores(
     """
     theta = torch.as_tensor(theta_P, dtype=torch.float64)
     angles = positions_T.double().unsqueeze(-1) * theta
-    q, k = (turned(x.double(), angles, layout) for x in (q_TD, k_TD))
+    q, k = (rotate_by_angles(x.double(), angles, layout) for x in (q_TD, k_TD))
     scale = factor / math.sqrt(q_TD.shape[-1])
     if decay_P is None:
         return q @ k.mT * scale
@@ -114,7 +114,7 @@ def exact_scores(
     return torch.einsum("td,sd,tsd->ts", q, k, both) * scale
 
 
-def held_bytes(module: nn.Module) -> int:
+def count_module_bytes(module: nn.Module) -> int:
     """Bytes of everything a module keeps: parameters, buffers and plain tensors in its attributes."""
     found: dict[int, int] = {}
     for part in module.modules():
@@ -124,7 +124,7 @@ def held_bytes(module: nn.Module) -> int:
     return sum(found.values())
 
 
-class Made(TorchDispatchMode):
+class AllocationCounter(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make; views of a tensor cost nothing."""
 
     def __init__(self) -> None:

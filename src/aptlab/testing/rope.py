@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptlab.nn.attend import attend
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.look import Heads
-from aptlab.nn.place import Place
-from aptlab.nn.rope import Rope
+from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.spec import Heads
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
-from aptlab.nn.step import Step
-from aptlab.testing.contract import Contract, close, same
-from aptlab.testing.tiny import decode, random_tokens, tiny_decoder
+from aptlab.testing.contract import Contract, assert_close, assert_equal
+from aptlab.testing.tiny import decode_in_chunks, make_random_tokens, make_tiny_decoder
 
 HEAD_DIMS = (4, 64, 128)
 SHIFTS = (1, 4, 977, 8_180, 131_072, 9_999_000)
@@ -61,7 +61,7 @@ class RopeContract(Contract):
 
     def test_relative_flag_is_what_is_measured(self) -> None:
         for head_dim in self.head_dims:
-            change = shift_change(self.rule, head_dim)
+            change = measure_shift_change(self.rule, head_dim)
             if self.rule.relative:
                 assert change < 2e-6, (
                     f"relative=True, and a joint shift changes attention by {change:.3g} (D={head_dim})"
@@ -75,11 +75,14 @@ class RopeContract(Contract):
         for head_dim in self.head_dims:
             if self.rule.amplitude(head_dim) is not None or self.rule.temperature_on == "cos_sin":
                 continue
-            x, module = vectors(6 * 32, head_dim).view(1, 6, 32, head_dim), placed(self.rule, head_dim)[0].rotary
+            x, module = (
+                make_vectors(6 * 32, head_dim).view(1, 6, 32, head_dim),
+                make_layer_positions(self.rule, head_dim)[0].rotary,
+            )
             if module is not None:
                 turned = module.rotate(x, module.angles(torch.arange(32).unsqueeze(0) * 400_009))
                 ratio = turned.norm(dim=-1) / x.norm(dim=-1)
-                close(ratio, torch.ones_like(ratio), "rotation keeps norms", atol=1e-6)
+                assert_close(ratio, torch.ones_like(ratio), "rotation keeps norms", atol=1e-6)
 
     def test_factor_one_is_the_standard_rule(self) -> None:
         if not self._fields() >= {"factor", "base"}:
@@ -105,19 +108,19 @@ class RopeContract(Contract):
         assert settings.frozen, "a rule is frozen: @dataclass(frozen=True, kw_only=True)"
 
     def test_cached_decoding_is_the_full_forward(self) -> None:
-        net, tokens = tiny_decoder(rope=self.rule), random_tokens(2, 24)
+        net, tokens = make_tiny_decoder(rope=self.rule), make_random_tokens(2, 24)
         with torch.no_grad():
-            close(decode(net, tokens, [7, 1]), net(tokens).logits, "cached == full", atol=2e-5)
+            assert_close(decode_in_chunks(net, tokens, [7, 1]), net(tokens).logits, "cached == full", atol=2e-5)
 
     def test_casting_the_model_keeps_float32_tables(self) -> None:
-        net = tiny_decoder(rope=self.rule)
+        net = make_tiny_decoder(rope=self.rule)
         before = {name: table.clone() for name, table in net.rotaries.state_dict(keep_vars=True).items()}
         before |= {name: table.clone() for name, table in net.rotaries.named_buffers()}
         cast = copy.deepcopy(net).bfloat16().rotaries
         after = dict(cast.named_buffers()) | dict(cast.named_parameters())
         assert set(after) == set(before), f"casting changed {sorted(set(after) ^ set(before))}"
         for name, table in after.items():
-            same(table, before[name], f"{name} after .bfloat16()")
+            assert_equal(table, before[name], f"{name} after .bfloat16()")
 
     def test_config_builds_an_equal_rule(self) -> None:
         if self.config is not None:
@@ -126,19 +129,19 @@ class RopeContract(Contract):
             assert build(self.config) == self.rule, f"the config builds {build(self.config)}, not {self.rule}"
 
 
-def vectors(tokens: int, head_dim: int, seed: int = 0) -> Tensor:
+def make_vectors(tokens: int, head_dim: int, seed: int = 0) -> Tensor:
     """Seeded normal vectors, float64 [1, 1, T, D]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(1, 1, tokens, head_dim, generator=generator, dtype=torch.float64)
 
 
-def placed(rule: Rope, head_dim: int) -> list[Place]:
+def make_layer_positions(rule: Rope, head_dim: int) -> list[LayerPositions]:
     """What the rule makes of the first layers of a model with two key heads."""
     shape = Shape(dim=8, depth=4, heads=4, kv_heads=2, head_dim=head_dim, hidden=8)
-    return [block.attention.place for block in tiny_decoder(rope=rule, shape=shape).blocks]  # type: ignore[union-attr]
+    return [block.attention.place for block in make_tiny_decoder(rope=rule, shape=shape).blocks]  # type: ignore[union-attr]
 
 
-def shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> float:
+def measure_shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> float:
     """Largest change of attention's output over joint shifts of up to ten million positions, in any layer.
 
     Vectors have unit variance and float64. A rule of several streams is shifted in each; a rule that chooses by
@@ -146,7 +149,8 @@ def shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> float:
     """
     shape = Shape(dim=8, depth=1, heads=4, kv_heads=2, head_dim=head_dim, hidden=8)
     q, k, v = (
-        vectors(heads * tokens, head_dim, seed).view(1, heads, tokens, head_dim) for seed, heads in enumerate((4, 2, 2))
+        make_vectors(heads * tokens, head_dim, seed).view(1, heads, tokens, head_dim)
+        for seed, heads in enumerate((4, 2, 2))
     )
     places = torch.arange(tokens).unsqueeze(0)
     if rule.streams > 1:
@@ -154,24 +158,24 @@ def shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> float:
 
     def out(layer: FullAttention, shift: Tensor, length: int) -> Tensor:
         lengths = torch.full((1, tokens), length)
-        step = Step(tokens, positions=places + shift, lengths=lengths)
+        step = ForwardContext(tokens, positions=places + shift, lengths=lengths)
         turned = layer._turn(torch.cat((q, k), dim=1), step)
-        return attend(Heads(*turned, v), step, layer._look())
+        return compute_attention(Heads(*turned, v), step, layer._look())
 
     change = 0.0
-    for place in placed(rule, head_dim):
+    for place in make_layer_positions(rule, head_dim):
         layer = FullAttention(shape, layer=0, place=place).eval()
         for length in (tokens, 10_000_000):
             still = out(
                 layer, torch.zeros(rule.streams, dtype=torch.long) if rule.streams > 1 else torch.tensor(0), length
             )
             for shift in SHIFTS:
-                for moved in shifts(shift, rule.streams):
+                for moved in list_stream_shifts(shift, rule.streams):
                     change = max(change, (out(layer, moved, length) - still).abs().max().item())
     return change
 
 
-def shifts(size: int, streams: int) -> list[Tensor]:
+def list_stream_shifts(size: int, streams: int) -> list[Tensor]:
     """The same shift of every stream alone."""
     if streams == 1:
         return [torch.tensor(size)]

@@ -13,7 +13,7 @@ from aptlab.models import Decoder
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rope import Rope, Standard
+from aptlab.nn.positions.rope import Rope, Standard
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
 
@@ -21,7 +21,7 @@ VOCAB = 61
 SHAPE = Shape(dim=32, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=48)
 
 
-def tiny_decoder(
+def make_tiny_decoder(
     *,
     rope: Rope | None = None,
     smooth: Callable[..., nn.Module] = Plain,
@@ -51,13 +51,13 @@ def tiny_decoder(
     return net.eval()
 
 
-def random_tokens(batch: int, tokens: int, *, vocab: int = VOCAB, seed: int = 0) -> Tensor:
+def make_random_tokens(batch: int, tokens: int, *, vocab: int = VOCAB, seed: int = 0) -> Tensor:
     """Seeded token ids, int64 [B, T]."""
     return torch.randint(vocab, (batch, tokens), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
-def decode(net: Decoder, tokens_BT: Tensor, chunks: Iterable[int]) -> Tensor:
+def decode_in_chunks(net: Decoder, tokens_BT: Tensor, chunks: Iterable[int]) -> Tensor:
     """Logits [B, T, V] computed with a cache, `chunks` tokens at a time; the last size repeats until the end."""
     cache = net.new_cache(tokens_BT.shape[0], tokens_BT.shape[1])
     sizes, size, begin, parts = iter(chunks), 1, 0, []

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aptlab.models.hf import describe, from_hf, read_folder, to_hf
+from aptlab.models.hf import convert_from_hf, convert_to_hf, describe_decoder, read_folder
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.smooth import Plain, PostNorm
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 
 CONTEXT = 16
 TOLERANCE = 1e-5
@@ -29,8 +29,8 @@ def transformers():
 
 def export(net, folder, dtype="float32", context=CONTEXT):
     """Write a decoder as a folder; its description."""
-    described = describe(net, context=context, eos=60, dtype=dtype)
-    weights = to_hf(net, described.family, dtype=getattr(torch, dtype))
+    described = describe_decoder(net, context=context, eos=60, dtype=dtype)
+    weights = convert_to_hf(net, described.family, dtype=getattr(torch, dtype))
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(described.config))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -60,7 +60,7 @@ def built(source):
     if source.clamp is not None:
         kind = partial(ClampedSwiGLU, alpha=source.clamp[0], limit=source.clamp[1])
     parts = source.attention
-    net = tiny_decoder(
+    net = make_tiny_decoder(
         rope=parts.rope,
         shape=source.shape,
         vocab=source.vocab,
@@ -77,7 +77,7 @@ def built(source):
             sinks=parts.sinks,
         ),
     )
-    net.load_state_dict(from_hf(source, net.state_dict()))
+    net.load_state_dict(convert_from_hf(source, net.state_dict()))
     return net
 
 
@@ -112,7 +112,7 @@ def gap(net, model, tokens, positions=None, segments=None):
 def assert_there_and_back(net, folder):
     """Export, compare with transformers in both attention kinds, and read equal weights back; the source."""
     described = export(net, folder)
-    tokens = random_tokens(2, 4 * CONTEXT)
+    tokens = make_random_tokens(2, 4 * CONTEXT)
     for kind in kinds_of(folder):
         model = loaded(folder, kind)
         assert type(model).__name__ == described.config["architectures"][0]

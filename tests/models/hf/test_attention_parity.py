@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from aptlab.models.decoder import Decoder
-from aptlab.models.hf import attention_parts
+from aptlab.models.hf import read_attention
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.context import ForwardContext
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.reach import Sliding
-from aptlab.nn.rope import Growth, YaRN
+from aptlab.nn.positions.rope import Growth, YaRN
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
-from aptlab.nn.step import Step
+from aptlab.nn.window import SlidingWindow
 from tests.models.hf.making import transformers
 
 SHAPE = Shape(dim=32, depth=4, heads=4, kv_heads=2, head_dim=16, hidden=8)
@@ -71,9 +71,9 @@ def gpt_oss():
 
 
 def test_the_gpt_oss_config_maps_to_our_parts(gpt_oss):
-    parts = attention_parts(gpt_oss.config.to_dict())
+    parts = read_attention(gpt_oss.config.to_dict())
     assert parts.rope == YaRN(base=150.0, factor=4.0, original_len=16, truncate=False)
-    assert parts.reach == Sliding(window=6, full_every=2)
+    assert parts.reach == SlidingWindow(window=6, full_every=2)
     assert (parts.sinks, parts.bias, parts.qk_norm) == (True, True, False)
 
 
@@ -81,15 +81,15 @@ def test_the_gpt_oss_config_of_the_first_release_maps_too():
     rope = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
     given = {"model_type": "gpt_oss", "num_hidden_layers": 36, "rope_theta": 150000, "max_position_embeddings": 131072}
     given |= {"rope_scaling": rope | {"original_max_position_embeddings": 4096}, "sliding_window": 128}
-    parts = attention_parts(given)
+    parts = read_attention(given)
     assert parts.rope == YaRN(base=150_000.0, factor=32.0, original_len=4096, truncate=False)
-    assert parts.reach == Sliding(window=128, full_every=2)
+    assert parts.reach == SlidingWindow(window=128, full_every=2)
     assert parts.notes == ()
 
 
 @pytest.mark.parametrize("layer", range(4))
 def test_our_attention_is_that_of_gpt_oss(layer, gpt_oss):
-    parts = attention_parts(gpt_oss.config.to_dict())
+    parts = read_attention(gpt_oss.config.to_dict())
     theirs = gpt_oss.GptOssAttention(gpt_oss.config, layer)
     mine = copied(ours(parts).blocks[layer].attention, theirs)
     x = torch.randn(2, T, 32, generator=torch.Generator().manual_seed(layer))
@@ -97,10 +97,10 @@ def test_our_attention_is_that_of_gpt_oss(layer, gpt_oss):
     angles = gpt_oss.GptOssRotaryEmbedding(gpt_oss.config)(x, positions)
     with torch.no_grad():
         wanted, _ = theirs(x, angles, mask_of(window=6 if layer % 2 == 0 else None))
-        got = mine(x, Step(T))
+        got = mine(x, ForwardContext(T))
         without = torch.nn.Parameter(torch.full_like(mine.sinks, -1e4))
         mine.sinks = without
-        assert (mine(x, Step(T)) - wanted).abs().max() > 1e-2, "the sinks change nothing"
+        assert (mine(x, ForwardContext(T)) - wanted).abs().max() > 1e-2, "the sinks change nothing"
     assert (got - wanted).abs().max().item() <= 1e-5
 
 
@@ -116,7 +116,7 @@ def llama4(**changes):
 @pytest.mark.parametrize("qk_norm", [True, False])
 def test_our_attention_is_that_of_llama4(layer, qk_norm):
     module = llama4(use_qk_norm=qk_norm)
-    parts = attention_parts(module.config.to_dict())
+    parts = read_attention(module.config.to_dict())
     assert (parts.rope.interval, parts.rope.chunk, parts.rope.growth) == (4, 7, Growth(floor=5, scale=0.3))
     theirs = module.Llama4TextAttention(module.config, layer)
     mine = copied(ours(parts).blocks[layer].attention, theirs)
@@ -125,7 +125,7 @@ def test_our_attention_is_that_of_llama4(layer, qk_norm):
     angles = module.Llama4TextRotaryEmbedding(module.config)(x, positions)
     with torch.no_grad():
         wanted, _ = theirs(x, angles, mask_of(chunk=7 if layer < 3 else None))
-        got = mine(x, Step(T))
+        got = mine(x, ForwardContext(T))
     assert (got - wanted).abs().max().item() <= 1e-5
 
 
@@ -133,7 +133,7 @@ def test_queries_of_llama4_grow_with_position_ids_in_ours_and_with_the_order_in_
     """Left padding moves a token's order and not its position; transformers 5.23 grows by order (a known defect)."""
     module = llama4()
     theirs = module.Llama4TextAttention(module.config, 3)
-    mine = copied(ours(attention_parts(module.config.to_dict())).blocks[3].attention, theirs)
+    mine = copied(ours(read_attention(module.config.to_dict())).blocks[3].attention, theirs)
     x = torch.randn(1, T, 32, generator=torch.Generator().manual_seed(0))
     shifted = torch.arange(T).unsqueeze(0) + 25
     angles = module.Llama4TextRotaryEmbedding(module.config)(x, shifted)
@@ -141,8 +141,8 @@ def test_queries_of_llama4_grow_with_position_ids_in_ours_and_with_the_order_in_
         plain, _ = theirs(x, module.Llama4TextRotaryEmbedding(module.config)(x, shifted - 25), mask_of())
         moved, _ = theirs(x, angles, mask_of())
         assert torch.equal(plain, moved), "transformers reads position_ids here now: drop this test"
-        assert (mine(x, Step(T)) - plain).abs().max() <= 1e-5
-        got = mine(x, Step(T, positions=shifted))
+        assert (mine(x, ForwardContext(T)) - plain).abs().max() <= 1e-5
+        got = mine(x, ForwardContext(T, positions=shifted))
         law = 1 + 0.3 * torch.log1p(torch.floor((shifted.float() + 1) / 5))
         order = 1 + 0.3 * torch.log1p(torch.floor((shifted.float() - 24) / 5))
         theirs.q_proj.register_forward_hook(lambda _, __, out: out * (law / order).unsqueeze(-1))

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf import describe, model_card, read_folder
+from aptlab.models.hf import describe_decoder, read_folder, render_model_card
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.reach import Sliding
-from aptlab.nn.rope import Growth, IRope, Linear, LongRoPE, NoRope, Partial, PerLayer, Standard, YaRN
+from aptlab.nn.positions.rope import Growth, IRope, Linear, LongRoPE, NoRope, Partial, PerLayer, Standard, YaRN
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import PostNorm
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.nn.window import SlidingWindow
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.models.hf.making import CONTEXT, assert_there_and_back, built, export, gap, greedy, loaded
 
 WIDE = Shape(dim=64, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=48)  # sqrt(64) is a power of two
@@ -31,12 +31,12 @@ def attention(**options):
 GEMMA = {
     "smooth": PostNorm,
     "ffn": partial(GeGLU, approximate="tanh"),
-    "attention": attention(qk_norm=True, reach=Sliding(window=5, full_every=3)),
+    "attention": attention(qk_norm=True, reach=SlidingWindow(window=5, full_every=3)),
     "rope": PerLayer(rules=(LOCAL, LOCAL, FAR)),
 }
 GPT_OSS = {
     "tied": False,
-    "attention": attention(bias=True, sinks=True, reach=Sliding(window=5, full_every=2)),
+    "attention": attention(bias=True, sinks=True, reach=SlidingWindow(window=5, full_every=2)),
     "ffn": partial(ClampedSwiGLU, limit=0.5),  # small enough to be reached
     "rope": YaRN(base=100.0, factor=4.0, original_len=CONTEXT, truncate=False),
 }
@@ -46,28 +46,34 @@ MODELS = {
     "llama untied, biased": ("LlamaForCausalLM", {"tied": False, "attention": attention(bias=True)}),
     "llama gelu": ("LlamaForCausalLM", {"ffn": GeGLU}),
     "llama gelu tanh, biased": ("LlamaForCausalLM", {"ffn": partial(GeGLU, approximate="tanh", bias=True)}),
-    "mistral": ("MistralForCausalLM", {"attention": attention(reach=Sliding(window=5))}),
+    "mistral": ("MistralForCausalLM", {"attention": attention(reach=SlidingWindow(window=5))}),
     "qwen2": ("Qwen2ForCausalLM", {"attention": attention(bias="qkv")}),
-    "qwen2 sliding": ("Qwen2ForCausalLM", {"attention": attention(bias="qkv", reach=Sliding(window=5, full_every=2))}),
+    "qwen2 sliding": (
+        "Qwen2ForCausalLM",
+        {"attention": attention(bias="qkv", reach=SlidingWindow(window=5, full_every=2))},
+    ),
     "qwen3": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True, bias=True)}),
-    "qwen3 sliding": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True, reach=Sliding(window=5))}),
+    "qwen3 sliding": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True, reach=SlidingWindow(window=5))}),
     "qwen3 longrope": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True), "rope": LONGROPE}),
     "smollm3": ("SmolLM3ForCausalLM", {"rope": IRope(interval=2, chunk=None, growth=None, qk_norm=False, inner=LOCAL)}),
     "smollm3 sliding": (
         "SmolLM3ForCausalLM",
-        {"attention": attention(bias=True, reach=Sliding(window=5, full_every=2)), "ffn": partial(SwiGLU, bias=True)},
+        {
+            "attention": attention(bias=True, reach=SlidingWindow(window=5, full_every=2)),
+            "ffn": partial(SwiGLU, bias=True),
+        },
     ),
     "smollm3 cycle": ("SmolLM3ForCausalLM", {"rope": PerLayer(rules=(NoRope(), LOCAL, LOCAL))}),
     "smollm3 none": ("SmolLM3ForCausalLM", {"rope": NoRope()}),
     "phi3": ("Phi3ForCausalLM", {"rope": LONGROPE, "tied": False, "shape": WIDE}),
     "phi3 sliding": (
         "Phi3ForCausalLM",
-        {"rope": LONGROPE, "attention": attention(reach=Sliding(window=5)), "shape": WIDE},
+        {"rope": LONGROPE, "attention": attention(reach=SlidingWindow(window=5)), "shape": WIDE},
     ),
     "longrope, narrow": ("LlamaForCausalLM", {"rope": LONGROPE}),
     "longrope, narrow, sliding": (
         "MistralForCausalLM",
-        {"rope": LONGROPE, "attention": attention(reach=Sliding(window=5))},
+        {"rope": LONGROPE, "attention": attention(reach=SlidingWindow(window=5))},
     ),
     "phi3 partial": ("Phi3ForCausalLM", {"rope": Partial(fraction=0.5, base=100.0)}),
     "phi3 partial, longrope": (
@@ -95,7 +101,7 @@ MODELS = {
         "Gemma3ForCausalLM",
         GEMMA
         | {"shape": SIX, "rope": PerLayer(rules=(*[LOCAL] * 5, FAR))}
-        | {"attention": attention(qk_norm=True, reach=Sliding(window=5, full_every=6))},
+        | {"attention": attention(qk_norm=True, reach=SlidingWindow(window=5, full_every=6))},
     ),
     "gpt-oss": ("GptOssForCausalLM", GPT_OSS),
     "gpt-oss plain rope, no window, no attention bias": (
@@ -114,7 +120,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_computes_the_same_logits_and_the_weights_come_back(name, tmp_path):
     architecture, parts = MODELS[name]
-    net = tiny_decoder(gain=4.0, **parts)
+    net = make_tiny_decoder(gain=4.0, **parts)
     source = assert_there_and_back(net, tmp_path / "hf")
     assert source.family.architecture == architecture
     assert source.rope == net.rope
@@ -125,9 +131,9 @@ def test_transformers_computes_the_same_logits_and_the_weights_come_back(name, t
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2 sliding", "smollm3", "phi3 partial", "gemma3", "gpt-oss", "llama4"])
 def test_transformers_generates_the_same_greedy_tokens(name, tmp_path):
-    net = tiny_decoder(gain=4.0, **MODELS[name][1])
+    net = make_tiny_decoder(gain=4.0, **MODELS[name][1])
     export(net, tmp_path)
-    prompt = random_tokens(2, 6)
+    prompt = make_random_tokens(2, 6)
     got = loaded(tmp_path).generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=10, do_sample=False, eos_token_id=None
     )
@@ -135,9 +141,9 @@ def test_transformers_generates_the_same_greedy_tokens(name, tmp_path):
 
 
 def test_a_width_whose_root_is_no_power_of_two_moves_a_weight_by_one_ulp_at_most(tmp_path):
-    net = tiny_decoder(gain=4.0, **GEMMA)
+    net = make_tiny_decoder(gain=4.0, **GEMMA)
     export(net, tmp_path)
-    tokens = random_tokens(2, 4 * CONTEXT)
+    tokens = make_random_tokens(2, 4 * CONTEXT)
     assert gap(net, loaded(tmp_path), tokens) <= 1e-5
     again = built(read_folder(tmp_path)).state_dict()
     for weight, other in zip(net.state_dict().values(), again.values(), strict=True):
@@ -148,32 +154,32 @@ def test_an_attention_bias_of_no_kind_is_refused():
     with pytest.raises(
         ConfigError, match=r"attention\.bias='qk'; allowed: true, false, qkv \(queries, keys and values"
     ):
-        tiny_decoder(attention=attention(bias="qk"))
-    layer = tiny_decoder(attention=attention(bias="qkv")).blocks[0].attention
+        make_tiny_decoder(attention=attention(bias="qk"))
+    layer = make_tiny_decoder(attention=attention(bias="qkv")).blocks[0].attention
     assert layer.qkv.bias is not None
     assert layer.out.bias is None
 
 
 @pytest.mark.parametrize(("name", "words"), [("gemma3", "full_attention (rope_type=linear"), ("phi3", "=8 numbers")])
 def test_the_card_says_ropes_of_many_numbers_shortly(name, words):
-    config = describe(tiny_decoder(**MODELS[name][1]), context=CONTEXT).config
-    assert words in model_card(config, {}, parameters=1, notes=[], result=None)
+    config = describe_decoder(make_tiny_decoder(**MODELS[name][1]), context=CONTEXT).config
+    assert words in render_model_card(config, {}, parameters=1, notes=[], result=None)
 
 
 def test_these_layouts_tell_their_parts_apart():
     """So that the comparison above means something: windows, schedules and lists change the logits."""
-    tokens = random_tokens(2, 4 * CONTEXT)
+    tokens = make_random_tokens(2, 4 * CONTEXT)
     for one, other in (
         ("llama", "mistral"),
         ("qwen2", "qwen2 sliding"),
         ("smollm3", "smollm3 none"),
         ("longrope, narrow", "llama"),
     ):
-        a, b = (tiny_decoder(gain=4.0, **MODELS[name][1])(tokens).logits for name in (one, other))
+        a, b = (make_tiny_decoder(gain=4.0, **MODELS[name][1])(tokens).logits for name in (one, other))
         assert (a - b).abs().max().item() > 1e-2
 
 
 @pytest.mark.parametrize("rope", [LONGROPE, YaRN(factor=4.0, original_len=CONTEXT)], ids=["longrope", "yarn"])
 def test_qwen3_says_what_transformers_does_at_the_switch(rope):
-    described = describe(tiny_decoder(rope=rope, attention=attention(qk_norm=True)), context=CONTEXT)
+    described = describe_decoder(make_tiny_decoder(rope=rope, attention=attention(qk_norm=True)), context=CONTEXT)
     assert any("recomputes cached keys" in note for note in described.notes) == (rope is LONGROPE)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from aptlab.models.hf import read_folder
-from aptlab.nn.reach import Sliding
-from aptlab.nn.rope import IRope, PerLayer
-from aptlab.testing import random_tokens
+from aptlab.nn.positions.rope import IRope, PerLayer
+from aptlab.nn.window import SlidingWindow
+from aptlab.testing import make_random_tokens
 from tests.models.hf.making import TOLERANCE, built, export, gap, kinds_of, loaded, saved, transformers
 
 L = 16
@@ -116,7 +116,7 @@ def test_our_logits_are_those_of_transformers(name, tmp_path):
     kind, changes = MODELS[name]
     saved(made(kind, **changes), tmp_path / "theirs", gain=2.0 if "gemma" in name else 4.0)
     net = built(read_folder(tmp_path / "theirs"))
-    tokens = random_tokens(2, 4 * L)
+    tokens = make_random_tokens(2, 4 * L)
     shifted = torch.arange(40, 40 + 4 * L).unsqueeze(0)
     packed = torch.cat((torch.arange(30), torch.arange(34))).unsqueeze(0)
     segments = torch.tensor([1] * 30 + [2] * 34).expand(2, -1)
@@ -138,7 +138,7 @@ def test_a_trained_import_goes_back(name, tmp_path):
     kind, changes = MODELS[name]
     saved(made(kind, **changes), tmp_path / "theirs")
     net = built(read_folder(tmp_path / "theirs")).train()
-    tokens = random_tokens(2, 4 * L)
+    tokens = make_random_tokens(2, 4 * L)
     before = net(tokens).logits.detach()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
     torch.nn.functional.cross_entropy(net(tokens)[0][:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
@@ -156,7 +156,7 @@ def test_gemma_becomes_a_schedule_of_two_bases_and_a_window(tmp_path):
     source = read_folder(tmp_path)
     assert isinstance(source.rope, PerLayer)
     assert [type(rule).__name__ for rule in source.rope.rules] == ["Standard", "Linear"]
-    assert source.attention.reach == Sliding(window=5, full_every=2)
+    assert source.attention.reach == SlidingWindow(window=5, full_every=2)
     assert source.scalar == 10
     net = built(source)
     assert torch.equal(net.embed.weight, model.model.embed_tokens.weight * 8)
@@ -207,4 +207,4 @@ def test_the_language_model_of_a_gemma_that_sees_is_read(tmp_path):
         save_file(renamed, folder / "model.safetensors")
         source = read_folder(folder)
         assert source.eos == 60
-        assert gap(built(source), model, random_tokens(2, 4 * L)) <= TOLERANCE
+        assert gap(built(source), model, make_random_tokens(2, 4 * L)) <= TOLERANCE

@@ -6,8 +6,8 @@ Sizes that attention does not depend on are left out. Phi-3's searched lists are
 import pytest
 import torch
 
-from aptlab.models.hf import attention_parts
-from aptlab.nn.reach import Sliding
+from aptlab.models.hf import read_attention
+from aptlab.nn.window import SlidingWindow
 from tests.models.hf.making import transformers
 
 LLAMA_31 = {
@@ -166,15 +166,15 @@ SCOUT = {
 }
 RELEASED = {
     "llama 3.1 8b": (LLAMA_31, "llama.LlamaRotaryEmbedding", None),
-    "mistral 7b 0.1": (MISTRAL, "mistral.MistralRotaryEmbedding", Sliding(window=4096)),
+    "mistral 7b 0.1": (MISTRAL, "mistral.MistralRotaryEmbedding", SlidingWindow(window=4096)),
     "mistral 7b 0.3": (MISTRAL | {"sliding_window": None}, "mistral.MistralRotaryEmbedding", None),
     "qwen 2.5 7b, yarn": (QWEN_25, "qwen2.Qwen2RotaryEmbedding", None),
     "qwen 3 8b": (QWEN_3, "qwen3.Qwen3RotaryEmbedding", None),
-    "phi-3 mini 128k": (PHI_3, "phi3.Phi3RotaryEmbedding", Sliding(window=262144)),
-    "gemma 3 1b": (GEMMA_3_1B, "gemma3.Gemma3RotaryEmbedding", Sliding(window=512, full_every=6)),
-    "gemma 3 27b": (GEMMA_3_27B, "gemma3.Gemma3RotaryEmbedding", Sliding(window=1024, full_every=6)),
+    "phi-3 mini 128k": (PHI_3, "phi3.Phi3RotaryEmbedding", SlidingWindow(window=262144)),
+    "gemma 3 1b": (GEMMA_3_1B, "gemma3.Gemma3RotaryEmbedding", SlidingWindow(window=512, full_every=6)),
+    "gemma 3 27b": (GEMMA_3_27B, "gemma3.Gemma3RotaryEmbedding", SlidingWindow(window=1024, full_every=6)),
     "smollm3 3b": (SMOLLM_3, "smollm3.SmolLM3RotaryEmbedding", None),
-    "gpt-oss 20b": (GPT_OSS, "gpt_oss.GptOssRotaryEmbedding", Sliding(window=128, full_every=2)),
+    "gpt-oss 20b": (GPT_OSS, "gpt_oss.GptOssRotaryEmbedding", SlidingWindow(window=128, full_every=2)),
     "llama 4 scout": (SCOUT, "llama4.Llama4TextRotaryEmbedding", None),
 }
 
@@ -185,7 +185,7 @@ def test_frequencies_reach_and_temperature_are_those_of_transformers(name):
     config = transformers().AutoConfig.for_model(**given)
     module, _, kind = target.partition(".")
     rotary = getattr(getattr(transformers().models, module), f"modeling_{module}").__dict__[kind](config)
-    parts = attention_parts(given)
+    parts = read_attention(given)
     assert parts.reach == reach
     head_dim = given.get("head_dim") or given["hidden_size"] // given["num_attention_heads"]
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * given["num_hidden_layers"]
@@ -209,7 +209,7 @@ def test_frequencies_reach_and_temperature_are_those_of_transformers(name):
 def test_the_long_frequencies_of_phi_3_are_those_of_transformers():
     config = transformers().AutoConfig.for_model(**PHI_3)
     compute = transformers().modeling_rope_utils.ROPE_INIT_FUNCTIONS["longrope"]
-    rule = attention_parts(PHI_3).rope
+    rule = read_attention(PHI_3).rope
     for length, mine in zip((4096, 4097), rule.regimes(96), strict=True):
         wanted, factor = compute(config, seq_len=length)
         assert torch.tensor(mine).sub(wanted).div(wanted).abs().max() <= 1e-6
@@ -219,8 +219,8 @@ def test_the_long_frequencies_of_phi_3_are_those_of_transformers():
 
 
 def test_scout_is_irope_and_needs_no_warning():
-    parts = attention_parts(SCOUT)
+    parts = read_attention(SCOUT)
     assert (parts.rope.interval, parts.rope.chunk, parts.rope.qk_norm) == (4, 8192, True)
     assert [parts.rope.at(layer).chunk for layer in range(4)] == [8192, 8192, 8192, None]
     assert parts.rope.at(3).growth.floor == 8192
-    assert attention_parts(LLAMA_31).notes == parts.notes == ()
+    assert read_attention(LLAMA_31).notes == parts.notes == ()

@@ -9,11 +9,11 @@ import torch
 
 from aptlab.config import build, compose
 from aptlab.errors import ConfigError
-from aptlab.models.hf import describe, read_folder, rope_parameters, rope_rule
-from aptlab.models.hf.rope_read import mismatch
+from aptlab.models.hf import build_rope_parameters, describe_decoder, read_folder, read_rope_rule
+from aptlab.models.hf.rope_from_hf import describe_factor_mismatch
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rope import (
+from aptlab.nn.positions.rope import (
     NTK,
     Dynamic,
     IRopeHeads,
@@ -35,7 +35,7 @@ from aptlab.nn.rope import (
     YaRNUniform,
     YaRNZones,
 )
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.models.hf.making import CONTEXT, assert_there_and_back, built, export, gap, loaded
 
 TO = {"base": 100.0, "factor": 4.0, "original_len": CONTEXT}
@@ -73,7 +73,7 @@ DIVIDED = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_rule_that_transformers_knows_has_its_name(name, tmp_path):
-    net = tiny_decoder(rope=NAMED[name], gain=4.0)
+    net = make_tiny_decoder(rope=NAMED[name], gain=4.0)
     source = assert_there_and_back(net, tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert config["rope_parameters"]["rope_type"] == name.partition(",")[0].replace("longrope2", "longrope")
@@ -84,9 +84,9 @@ def test_a_rule_that_transformers_knows_has_its_name(name, tmp_path):
 
 @pytest.mark.parametrize("name", DIVIDED)
 def test_fixed_frequencies_without_a_name_are_written_as_divisors(name, tmp_path):
-    net = tiny_decoder(rope=DIVIDED[name], gain=4.0)
+    net = make_tiny_decoder(rope=DIVIDED[name], gain=4.0)
     source = assert_there_and_back(net, tmp_path / "hf")
-    described = describe(net, context=CONTEXT)
+    described = describe_decoder(net, context=CONTEXT)
     assert described.config["rope_parameters"]["rope_type"] == "longrope"
     assert described.config["architectures"] == ["LlamaForCausalLM"]
     assert len(described.notes) == 1
@@ -95,8 +95,8 @@ def test_fixed_frequencies_without_a_name_are_written_as_divisors(name, tmp_path
 
 
 def test_learned_frequencies_are_written_as_they_are_now(tmp_path):
-    net = tiny_decoder(rope=Learnable(base=100.0), gain=4.0)
-    tokens = random_tokens(2, 40)
+    net = make_tiny_decoder(rope=Learnable(base=100.0), gain=4.0)
+    tokens = make_random_tokens(2, 40)
     before = net(tokens).logits.detach()
     with torch.no_grad():
         net.rotaries[0].weight.normal_(std=3.0, generator=torch.Generator().manual_seed(0))
@@ -133,10 +133,10 @@ def test_every_option_exports_or_says_why_it_cannot(name, tmp_path):
     net = build(config.resolved()["model"]).eval()
     if OPTIONS[name]:
         with pytest.raises(ConfigError, match=OPTIONS[name]):
-            describe(net, context=32)
+            describe_decoder(net, context=32)
         return
     export(net, tmp_path, context=32)
-    tokens = random_tokens(1, 64)
+    tokens = make_random_tokens(1, 64)
     with torch.no_grad():
         wanted = loaded(tmp_path)(tokens).logits
         assert (net(tokens).logits - wanted).abs().max().item() <= 1e-6
@@ -152,7 +152,7 @@ def test_irope_is_exported_with_any_eps_of_the_norms(eps, tmp_path):
 
 
 def gap_of(net, folder):
-    tokens = random_tokens(1, 64)
+    tokens = make_random_tokens(1, 64)
     with torch.no_grad():
         return (net(tokens).logits - loaded(folder)(tokens).logits).abs().max().item()
 
@@ -184,7 +184,7 @@ def gap_of(net, folder):
 )
 def test_what_no_rope_type_computes_is_refused(parts, message):
     with pytest.raises(ConfigError, match=message):
-        describe(tiny_decoder(**parts), context=CONTEXT)
+        describe_decoder(make_tiny_decoder(**parts), context=CONTEXT)
 
 
 def test_a_temperature_on_logits_of_partly_turning_heads_is_refused():
@@ -194,16 +194,16 @@ def test_a_temperature_on_logits_of_partly_turning_heads_is_refused():
             return 1.5
 
     with pytest.raises(ConfigError, match=r"rope\.temperature_on=logits with a rope that turns a part of each head"):
-        rope_parameters(Warm(fraction=0.5), 16)
-    rope_parameters(Partial(fraction=0.5), 16)
+        build_rope_parameters(Warm(fraction=0.5), 16)
+    build_rope_parameters(Partial(fraction=0.5), 16)
 
 
 def test_yarn_with_open_ends_is_divisors_below_a_layer_type():
     """transformers reads `truncate` beside the layer types, where it never stands."""
     rule = YaRN(**TO, truncate=False)
-    assert rope_parameters(rule, 16)[0]["rope_type"] == "yarn"
-    assert rope_parameters(rule, 16, nested=True)[0]["rope_type"] == "longrope"
-    assert rope_parameters(YaRN(**TO), 16, nested=True)[0]["rope_type"] == "yarn"
+    assert build_rope_parameters(rule, 16)[0]["rope_type"] == "yarn"
+    assert build_rope_parameters(rule, 16, nested=True)[0]["rope_type"] == "longrope"
+    assert build_rope_parameters(YaRN(**TO), 16, nested=True)[0]["rope_type"] == "yarn"
 
 
 GIVEN = {"max_position_embeddings": 64, "model_type": "llama"}
@@ -227,30 +227,30 @@ GIVEN = {"max_position_embeddings": 64, "model_type": "llama"}
 )
 def test_ropes_that_cannot_be_read_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
-        rope_rule(GIVEN | {"rope_parameters": given})
+        read_rope_rule(GIVEN | {"rope_parameters": given})
 
 
 def test_parts_of_heads_that_turn_by_other_rules_are_refused():
     given = {"rope_type": "yarn", "partial_rotary_factor": 0.75}
     with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.75 with rope_type=yarn cannot be imported"):
-        rope_rule({"rope_parameters": given, "model_type": "phi3"})
+        read_rope_rule({"rope_parameters": given, "model_type": "phi3"})
 
 
 def test_a_factor_that_contradicts_the_lengths_is_warned_of():
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-    (line,) = mismatch(yarn, GIVEN)
+    (line,) = describe_factor_mismatch(yarn, GIVEN)
     assert line.startswith("warning: rope_parameters.factor=4 and max_position_embeddings=64 / ")
     assert "original_max_position_embeddings=32 = 2 contradict each other; the rope uses factor=4" in line
-    assert mismatch(yarn | {"factor": 2.0}, GIVEN) == []
-    assert mismatch({"rope_type": "llama3", "factor": 8.0}, GIVEN) == []
-    assert mismatch({"rope_type": "yarn", "factor": 4.0}, GIVEN) == []
+    assert describe_factor_mismatch(yarn | {"factor": 2.0}, GIVEN) == []
+    assert describe_factor_mismatch({"rope_type": "llama3", "factor": 8.0}, GIVEN) == []
+    assert describe_factor_mismatch({"rope_type": "yarn", "factor": 4.0}, GIVEN) == []
 
 
 def test_the_norm_after_rotation_takes_the_eps_of_the_norms():
-    from aptlab.nn.rope import IRope, Standard
+    from aptlab.nn.positions.rope import IRope, Standard
 
-    net = tiny_decoder(rope=IRope(interval=2), norm=partial(RMSNorm, eps=0.01))
-    assert describe(net, context=CONTEXT).config["use_qk_norm"] is True
+    net = make_tiny_decoder(rope=IRope(interval=2), norm=partial(RMSNorm, eps=0.01))
+    assert describe_decoder(net, context=CONTEXT).config["use_qk_norm"] is True
     assert net.blocks[0].attention.place.norm_eps == 0.01
     net.swap_rope(IRope(inner=Standard(base=100.0), interval=2))
     assert net.blocks[0].attention.place.norm_eps == 0.01

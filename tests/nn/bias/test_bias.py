@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn.bias import ALiBi, CoPE, Kerple, LearnedBias, NoBias, T5Bias
-from aptlab.nn.bias.alibi import slopes
-from aptlab.nn.place import Beside
-from aptlab.nn.rope import NoRope, Standard
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.nn.positions.bias import ALiBi, CoPE, Kerple, LearnedBias, NoBias, T5Bias
+from aptlab.nn.positions.bias.alibi import compute_alibi_slopes
+from aptlab.nn.positions.layer import Positions
+from aptlab.nn.positions.rope import NoRope, Standard
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.reference import bias as reference
 
 SIZES = {"heads": 6, "head_dim": 8, "layer": 0}
@@ -29,11 +29,11 @@ def compare(module, value, tolerance=1e-6):
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 6, 8, 12, 20, 40])
 def test_alibi_slopes_are_the_published_ones(heads):
-    assert slopes(heads) == pytest.approx(reference.alibi_slopes(heads), rel=1e-15)
+    assert compute_alibi_slopes(heads) == pytest.approx(reference.alibi_slopes(heads), rel=1e-15)
 
 
 def test_alibi_slopes_of_eight_heads_are_those_of_the_paper():
-    assert slopes(8) == (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256)
+    assert compute_alibi_slopes(8) == (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256)
 
 
 def test_alibi_is_the_paper():
@@ -149,8 +149,8 @@ def test_kerple_gradient_is_that_of_differences(kernel):
 @pytest.mark.parametrize("factory", [ALiBi, T5Bias, Kerple, LearnedBias, CoPE])
 @pytest.mark.parametrize("rope", [NoRope(), Standard()], ids=repr)
 def test_a_bias_changes_the_model_beside_any_rotation(factory, rope):
-    tokens = random_tokens(1, 10)
-    plain, biased = tiny_decoder(rope=rope), tiny_decoder(rope=rope, beside=Beside(bias=factory))
+    tokens = make_random_tokens(1, 10)
+    plain, biased = make_tiny_decoder(rope=rope), make_tiny_decoder(rope=rope, beside=Positions(bias=factory))
     biased.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
         assert (plain(tokens).logits - biased(tokens).logits).abs().max() > 1e-4
@@ -158,7 +158,7 @@ def test_a_bias_changes_the_model_beside_any_rotation(factory, rope):
 
 def test_layers_share_a_module_where_it_says_so():
     for factory, count in ((ALiBi, 1), (T5Bias, 1), (Kerple, 1), (LearnedBias, 3), (CoPE, 3), (NoBias, 0)):
-        assert len(tiny_decoder(beside=Beside(bias=factory)).biases) == count
+        assert len(make_tiny_decoder(beside=Positions(bias=factory)).biases) == count
 
 
 def test_nothing_is_zero_everywhere():
@@ -175,5 +175,5 @@ def test_bad_arguments_name_the_way_out():
 
 
 def test_alibi_slopes_are_distinct_and_fall_off_by_a_factor():
-    ratios = [a / b for a, b in zip(slopes(16), slopes(16)[1:])]
+    ratios = [a / b for a, b in zip(compute_alibi_slopes(16), compute_alibi_slopes(16)[1:])]
     assert ratios == pytest.approx([math.sqrt(2)] * 15)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from aptlab.nn.bias import ALiBi, CoPE, Kerple, LearnedBias, NoBias, ScoreBias, T5Bias
+from aptlab.nn.positions.bias import ALiBi, CoPE, Kerple, LearnedBias, NoBias, ScoreBias, T5Bias
 from aptlab.testing.bias import BiasContract
 
 

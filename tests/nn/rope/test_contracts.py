@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from aptlab.config import build, compose
-from aptlab.config.places import library
-from aptlab.nn.rope import (
+from aptlab.config.search_path import read_option_index
+from aptlab.nn.positions.rope import (
     Dynamic,
     IRope,
     Llama3,
@@ -26,10 +26,10 @@ from aptlab.nn.rope import (
     YaRNZones,
 )
 from aptlab.testing import RopeContract
-from aptlab.testing.rope import placed
+from aptlab.testing.rope import make_layer_positions
 
 LENGTHS = {"original_len": 16}  # the contract decodes 24 tokens, so rules that go by length switch
-OPTIONS = sorted(set(library().groups["rope"]) - {"none"})
+OPTIONS = sorted(set(read_option_index().groups["rope"]) - {"none"})
 FORMS = {
     "DynamicOfThePaper": Dynamic(law="paper", **LENGTHS),
     "YaRNWithCriticalPair": YaRN(critical_dim=1, **LENGTHS),
@@ -62,7 +62,7 @@ class Laws(RopeContract):
         for head_dim in self.head_dims:
             if self.rule.head_regimes(2) is None:
                 continue
-            rotary = placed(self.rule, head_dim)[0].rotary
+            rotary = make_layer_positions(self.rule, head_dim)[0].rotary
             generator = torch.Generator().manual_seed(0)
             x = torch.randn(1, 6, 32, head_dim, generator=generator, dtype=torch.float64)  # 4 query and 2 key heads
             turned = rotary.rotate(x, rotary.angles(torch.arange(32).unsqueeze(0) * 400_009))

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.rope import Dynamic, LongRoPE, LongRoPE2, PerLayer, Standard, YaRN
+from aptlab.nn.positions.rope import Dynamic, LongRoPE, LongRoPE2, PerLayer, Standard, YaRN
 from aptlab.nn.shape import Shape
-from aptlab.sample import Rules, generate
-from aptlab.sample.loop import Decoding
-from aptlab.testing import random_tokens, tiny_decoder
+from aptlab.sample import SamplingRules, generate_tokens
+from aptlab.sample.loop import DecodingBatch
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 
 L = 12  # context that the rules call trained
 LONG = (1.0, 1.5, 2.0, 3.0, 4.0, 4.0, 5.0, 6.0)
@@ -28,7 +28,7 @@ rules = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
 def greedy(crossing):
-    return Rules(temperature=0, crossing=crossing)
+    return SamplingRules(temperature=0, crossing=crossing)
 
 
 @torch.no_grad()
@@ -45,22 +45,22 @@ def full(net, prompt, steps, final=None):
 @rules
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 def test_reading_again_writes_what_a_fresh_model_writes_at_each_step(rule, prompt):
-    net = tiny_decoder(rope=rule)
-    written = generate(net, [prompt], rules=greedy("reprefill"), max_new_tokens=NEW, eos=None)
+    net = make_tiny_decoder(rope=rule)
+    written = generate_tokens(net, [prompt], rules=greedy("reprefill"), max_new_tokens=NEW, eos=None)
     assert written == [full(net, prompt, NEW)[0]]
 
 
 @rules
 def test_reading_again_in_a_batch_writes_what_each_row_writes_alone(rule):
     """Rows cross at different steps; pads stand before the shorter ones."""
-    net = tiny_decoder(rope=rule)
-    written = generate(net, PROMPTS, rules=greedy("reprefill"), max_new_tokens=NEW, eos=None)
+    net = make_tiny_decoder(rope=rule)
+    written = generate_tokens(net, PROMPTS, rules=greedy("reprefill"), max_new_tokens=NEW, eos=None)
     assert written == [full(net, prompt, NEW)[0] for prompt in PROMPTS]
 
 
 @rules
 def test_logits_after_reading_again_are_those_of_a_fresh_model(rule):
-    net = tiny_decoder(rope=rule)
+    net = make_tiny_decoder(rope=rule)
     tokens, wanted = full(net, PROMPTS[0], NEW)
     got = stepped(net, "reprefill", PROMPTS[0], tokens)
     assert (got - wanted).abs().max() < 2e-5
@@ -69,7 +69,7 @@ def test_logits_after_reading_again_are_those_of_a_fresh_model(rule):
 @torch.inference_mode()
 def stepped(net, crossing, prompt, tokens):
     """Logits at each step of a given text."""
-    decoding = Decoding(net, [prompt], greedy(crossing), len(tokens), None)
+    decoding = DecodingBatch(net, [prompt], greedy(crossing), len(tokens), None)
     logits = [decoding.logits_BV[0]]
     for token in tokens[:-1]:
         decoding.chosen_B = torch.tensor([token])
@@ -81,41 +81,41 @@ def stepped(net, crossing, prompt, tokens):
 @rules
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 def test_admitting_writes_by_the_final_length_from_the_start(rule, prompt):
-    net = tiny_decoder(rope=rule)
+    net = make_tiny_decoder(rope=rule)
     tokens, wanted = full(net, prompt, NEW, final=len(prompt) + NEW)
-    assert generate(net, [prompt], rules=greedy("admit"), max_new_tokens=NEW, eos=None) == [tokens]
+    assert generate_tokens(net, [prompt], rules=greedy("admit"), max_new_tokens=NEW, eos=None) == [tokens]
     assert (stepped(net, "admit", prompt, tokens) - wanted).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("crossing", ["reprefill", "rerotate", "error"])
 @rules
 def test_policies_agree_where_nothing_is_crossed(rule, crossing):
-    net, new = tiny_decoder(rope=rule), L - len(PROMPTS[0])
-    written = generate(net, [PROMPTS[0]], rules=greedy(crossing), max_new_tokens=new, eos=None)
+    net, new = make_tiny_decoder(rope=rule), L - len(PROMPTS[0])
+    written = generate_tokens(net, [PROMPTS[0]], rules=greedy(crossing), max_new_tokens=new, eos=None)
     assert written == [full(net, PROMPTS[0], new)[0]]
 
 
 @rules
 def test_an_error_names_the_length_and_the_way_out(rule):
-    net = tiny_decoder(rope=rule)
+    net = make_tiny_decoder(rope=rule)
     message = (
         rf"the position rule changes at {L + 1} tokens, and crossing=error; use crossing=admit to choose by the final "
         r"length, or crossing=reprefill to read the text again"
     )
     with pytest.raises(AptlabError, match=message):
-        generate(net, [PROMPTS[0]], rules=greedy("error"), max_new_tokens=NEW, eos=None)
+        generate_tokens(net, [PROMPTS[0]], rules=greedy("error"), max_new_tokens=NEW, eos=None)
 
 
 @pytest.mark.parametrize("crossing", ["admit", "reprefill", "rerotate", "error"])
 def test_rules_that_do_not_go_by_length_cross_nothing(crossing):
-    net = tiny_decoder(rope=YaRN(original_len=L))
-    written = generate(net, [PROMPTS[0]], rules=greedy(crossing), max_new_tokens=NEW, eos=None)
+    net = make_tiny_decoder(rope=YaRN(original_len=L))
+    written = generate_tokens(net, [PROMPTS[0]], rules=greedy(crossing), max_new_tokens=NEW, eos=None)
     assert written == [full(net, PROMPTS[0], NEW)[0]]
 
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ConfigError, match=r"crossing='ignore'; allowed: admit, reprefill, rerotate, error"):
-        Rules(crossing="ignore")
+        SamplingRules(crossing="ignore")
 
 
 ONE = Shape(dim=32, depth=1, heads=4, kv_heads=2, head_dim=16, hidden=48)
@@ -124,7 +124,7 @@ ONE = Shape(dim=32, depth=1, heads=4, kv_heads=2, head_dim=16, hidden=48)
 @pytest.mark.parametrize("name", [name for name in RULES if name != "one layer of three"])
 def test_turning_keys_again_is_exact_in_a_model_of_one_layer(name):
     """Keys of the first layer come from embeddings, which know no angle."""
-    net = tiny_decoder(rope=RULES[name], shape=ONE)
+    net = make_tiny_decoder(rope=RULES[name], shape=ONE)
     tokens, wanted = full(net, PROMPTS[0], NEW)
     assert (stepped(net, "rerotate", PROMPTS[0], tokens) - wanted).abs().max() < 2e-5
 
@@ -152,9 +152,9 @@ def errors(name):
     """KL after the crossing, mean of eight seeds: (keys turned again, stale keys)."""
     again, old = 0.0, 0.0
     for seed in range(8):
-        net = tiny_decoder(rope=RULES[name], seed=seed, gain=4.0)
-        prompt = random_tokens(1, L, seed=seed)[0].tolist()
-        tokens = random_tokens(1, NEW, seed=100 + seed)[0].tolist()
+        net = make_tiny_decoder(rope=RULES[name], seed=seed, gain=4.0)
+        prompt = make_random_tokens(1, L, seed=seed)[0].tolist()
+        tokens = make_random_tokens(1, NEW, seed=100 + seed)[0].tolist()
         exact = torch.stack([forward(net, prompt + tokens[:i]) for i in range(1, NEW)])
         again += kl(exact, stepped(net, "rerotate", prompt, tokens)[1:]) / 8
         old += kl(exact, stale(net, prompt, tokens)[1:]) / 8

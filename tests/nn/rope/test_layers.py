@@ -4,16 +4,16 @@ import pytest
 
 from aptlab.config import build, check, compose
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import (
+from aptlab.nn.positions.rope import (
     Axial2D,
     Growth,
     IRope,
     IRopeLayers,
     IRopePhase,
+    LayerRope,
     Llama3,
     NoRope,
     PerLayer,
-    Placement,
     Standard,
     YaRN,
 )
@@ -31,8 +31,8 @@ def test_irope_turns_the_layers_that_llama_4_turns(layers, interval):
 
 def test_irope_is_llama_4s_as_it_stands():
     rule = IRope()
-    assert rule.at(0) == Placement(rule=Standard(base=500_000.0, layout="interleaved"), chunk=8192, norm_after=True)
-    assert rule.at(3) == Placement(rule=None, chunk=None, growth=Growth(floor=8192, scale=0.1), norm_after=False)
+    assert rule.at(0) == LayerRope(rule=Standard(base=500_000.0, layout="interleaved"), chunk=8192, norm_after=True)
+    assert rule.at(3) == LayerRope(rule=None, chunk=None, growth=Growth(floor=8192, scale=0.1), norm_after=False)
     assert rule.inv_freq(128) == Standard(base=500_000.0).inv_freq(128)
 
 
@@ -40,7 +40,7 @@ def test_irope_composes_with_frequency_scaling():
     """Scout: llama3 scaling inside the schedule; Maverick has no norm after the turn."""
     inner = Llama3(factor=16.0, low=1.0, high=1.0, layout="interleaved")
     rule = IRope(inner=inner, qk_norm=False)
-    assert rule.at(1) == Placement(rule=inner, chunk=8192)
+    assert rule.at(1) == LayerRope(rule=inner, chunk=8192)
     assert rule.inv_freq(128) == inner.inv_freq(128)
 
 
@@ -78,9 +78,9 @@ def test_per_layer_cycles_through_its_rules():
 def test_per_layer_limits_layers_to_blocks():
     rule = PerLayer(rules=[Standard(), NoRope()], chunks=[128, None])
     assert [rule.at(layer) for layer in range(3)] == [
-        Placement(rule=Standard(), chunk=128),
-        Placement(),
-        Placement(rule=Standard(), chunk=128),
+        LayerRope(rule=Standard(), chunk=128),
+        LayerRope(),
+        LayerRope(rule=Standard(), chunk=128),
     ]
     assert hash(rule) == hash(PerLayer(rules=(Standard(), NoRope()), chunks=(128, None)))
     assert PerLayer(rules=(IRope(chunk=64),)).at(0).chunk == 64  # a rule's own block stays where nothing is said
@@ -128,6 +128,6 @@ def built(*words):
 def test_the_command_line_changes_schedules():
     assert built("rope=irope", "rope.growth=null", "rope.chunk=null").relative
     assert built("rope=irope", "rope.growth.floor=64").growth == Growth(floor=64)
-    scout = ["rope.inner._target_=aptlab.nn.rope.Llama3", "+rope.inner.factor=16", "+rope.inner.high=1"]
+    scout = ["rope.inner._target_=aptlab.nn.positions.rope.Llama3", "+rope.inner.factor=16", "+rope.inner.high=1"]
     assert built("rope=irope", *scout).inner == Llama3(factor=16, high=1, layout="interleaved")
     assert built("rope=per_layer", "rope.chunks=[64,null]").at(0).chunk == 64

@@ -4,7 +4,18 @@ import pytest
 
 from aptlab.config import build, check, compose
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import NTK, Dynamic, Linear, Llama3, LongRoPE, LongRoPE2, NTKByParts, NTKLiu, YaRN, YaRNZones
+from aptlab.nn.positions.rope import (
+    NTK,
+    Dynamic,
+    Linear,
+    Llama3,
+    LongRoPE,
+    LongRoPE2,
+    NTKByParts,
+    NTKLiu,
+    YaRN,
+    YaRNZones,
+)
 
 SCALED = [Linear, NTK, NTKLiu, Dynamic, YaRN, NTKByParts, Llama3, YaRNZones, LongRoPE, LongRoPE2]
 named = pytest.mark.parametrize("rule", SCALED, ids=lambda rule: rule.__name__)

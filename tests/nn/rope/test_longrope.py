@@ -6,7 +6,7 @@ import torch
 
 from aptlab.config import build, check, compose
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import LongRoPE, LongRoPE2, Standard, YaRN
+from aptlab.nn.positions.rope import LongRoPE, LongRoPE2, Standard, YaRN
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from aptlab.config import build, compose
-from aptlab.config.places import library
-from aptlab.nn.rope import (
+from aptlab.config.search_path import read_option_index
+from aptlab.nn.positions.rope import (
     Axial2D,
     Dynamic,
     IRope,
@@ -23,18 +23,18 @@ from aptlab.nn.rope import (
     XPos,
     XPosAngleDecay,
     YaRN,
-    notices,
+    list_rope_warnings,
 )
-from aptlab.nn.rope.notices import option_of
+from aptlab.nn.positions.rope.notices import get_option_name
 
-OPTIONS = sorted(library().groups["rope"])
+OPTIONS = sorted(read_option_index().groups["rope"])
 DIVISORS = (1.0,) * 32
 ABSOLUTE = "logits depend on absolute positions, not on distances alone"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_rule_knows_the_name_of_its_option(option):
-    assert option_of(build(compose("train", [f"rope={option}", "size=debug"]).resolved()["rope"])) == option
+    assert get_option_name(build(compose("train", [f"rope={option}", "size=debug"]).resolved()["rope"])) == option
 
 
 SAID = [
@@ -75,7 +75,7 @@ SAID = [
 
 @pytest.mark.parametrize(("rule", "length", "message"), SAID, ids=[message[:60] for *_, message in SAID])
 def test_what_is_said_names_the_way_out(rule, length, message):
-    found = notices(rule, head_dim=64, length=length)
+    found = list_rope_warnings(rule, head_dim=64, length=length)
     assert len(found) == 1
     assert re.search(message, found[0]), found[0]
 
@@ -99,7 +99,7 @@ QUIET = [
 
 @pytest.mark.parametrize(("rule", "length"), QUIET, ids=[f"{type(rule).__name__} {length}" for rule, length in QUIET])
 def test_nothing_is_said_where_a_rule_is_at_home(rule, length):
-    found = notices(rule, head_dim=64, length=length)
+    found = list_rope_warnings(rule, head_dim=64, length=length)
     assert [text for text in found if ABSOLUTE not in text] == []
     assert bool(found) != rule.relative
 
@@ -108,12 +108,12 @@ def test_nothing_is_said_where_a_rule_is_at_home(rule, length):
 def test_options_as_they_stand_warn_of_nothing_but_their_design(option):
     config = compose("train", [f"rope={option}", "size=debug"])
     rule, length = build(config.resolved()["rope"]), config.resolved()["context"]
-    said = notices(rule, head_dim=64, length=length)
+    said = list_rope_warnings(rule, head_dim=64, length=length)
     assert len(said) == int(not rule.relative)
 
 
 def test_a_layer_of_blocks_sees_no_farther_than_its_block():
     rule = IRope(inner=LinearHarmonic(), chunk=256)
-    assert not [text for text in notices(rule, head_dim=64, length=100_000) if "wavelength" in text]
+    assert not [text for text in list_rope_warnings(rule, head_dim=64, length=100_000) if "wavelength" in text]
     rule = IRope(inner=LinearHarmonic(), chunk=512)
-    assert [text for text in notices(rule, head_dim=64, length=100_000) if "a layer sees 512" in text]
+    assert [text for text in list_rope_warnings(rule, head_dim=64, length=100_000) if "a layer sees 512" in text]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import Partial, Proportional, Standard
-from aptlab.nn.rotary import rotary
+from aptlab.nn.positions.rope import Partial, Proportional, Standard
+from aptlab.nn.positions.rotary import build_rotary
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
 
@@ -16,7 +16,7 @@ def test_partial_is_the_standard_rule_on_the_first_dims(fraction, head_dim, dims
     """0.25 as GPT-NeoX, 0.4 of 80 as Phi-2: exponents over the dims that turn."""
     rule = Partial(fraction=fraction)
     np.testing.assert_allclose(rule.inv_freq(head_dim), reference.standard(10_000.0, dims), rtol=1e-12)
-    module, x = rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
+    module, x = build_rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
     turned = module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[77]])))[0, 0, 0].numpy()
     np.testing.assert_array_equal(turned[dims:], x[dims:])
     wanted = reference.rotate(x[:dims], 77, reference.standard(10_000.0, dims))
@@ -30,7 +30,7 @@ def test_proportional_keeps_the_exponents_of_the_whole_head(fraction, head_dim, 
     freq = rule.inv_freq(head_dim)
     assert len(freq) == head_dim // 2
     np.testing.assert_allclose(freq, lengths.proportional(10_000.0, fraction, factor, head_dim), rtol=1e-12)
-    module, x = rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
+    module, x = build_rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
     turned = module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[77]])))[0, 0, 0].numpy()
     still = [i for i, f in enumerate(freq) if f == 0]
     np.testing.assert_allclose(turned[still], x[still], atol=1e-7)

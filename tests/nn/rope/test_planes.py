@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import Axial2D, Axial3D, Kron2D, Kron3D, Mixed2D, MRope, MRopeInterleaved, Standard
-from aptlab.nn.rotary import rotary
+from aptlab.nn.positions.rope import Axial2D, Axial3D, Kron2D, Kron3D, Mixed2D, MRope, MRopeInterleaved, Standard
+from aptlab.nn.positions.rotary import build_rotary
 from tests.reference import rope as reference
 from tests.reference import rope_planes as planes
 
@@ -15,7 +15,7 @@ PLACES = [(0, 0, 0), (3, 0, 0), (0, 5, 0), (7, 2, 9), (2, 11, 4095), (40, 63, 17
 
 def turned(rule, x, places, head_dim):
     """Rows of x [T, D] as the rule's module turns them at places [T, N]."""
-    module = rotary(rule, head_dim=head_dim)
+    module = build_rotary(rule, head_dim=head_dim)
     angles = module.angles(torch.tensor([places]))
     heads = torch.tensor(x).expand(1, angles.cos.shape[1], -1, -1)  # a query head and a key head where heads differ
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_sections_take_their_own_number(rule, sections, head_dim):
     made = rule(sections=list(sections))
     assert [row.index(1) for row in made.combine(head_dim)] == of(sections)
     assert all(sorted(row) == [0, 0, 1] for row in made.combine(head_dim))
-    module, theta = rotary(made, head_dim=head_dim), reference.standard(10_000.0, head_dim)
+    module, theta = build_rotary(made, head_dim=head_dim), reference.standard(10_000.0, head_dim)
     angles = module.angles(torch.tensor([PLACES]))
     for t, place in enumerate(PLACES):
         wanted = [place[stream] * theta[i] for i, stream in enumerate(of(sections))]
@@ -105,7 +105,7 @@ def test_sections_follow_the_head_where_none_are_given(rule, head_dim, counts):
 def test_mrope_on_text_is_the_standard_rule(rule):
     positions = torch.tensor([[0, 1, 2, 4095, 4096, 1_000_000]])
     assert all(stream is positions for stream in rule.spread(positions))
-    mine, plain = (rotary(each, head_dim=64).angles(positions) for each in (rule, Standard()))
+    mine, plain = (build_rotary(each, head_dim=64).angles(positions) for each in (rule, Standard()))
     np.testing.assert_allclose(mine.cos, plain.cos, atol=1e-7)
     np.testing.assert_allclose(mine.sin, plain.sin, atol=1e-7)
 
@@ -122,7 +122,7 @@ def test_text_is_read_as_rows_of_a_picture_or_frames_of_a_film():
 
 
 def test_mixed_rotation_turns_by_a_sum_of_both_numbers():
-    module = rotary(Mixed2D(), head_dim=8, heads=2, kv_heads=1)
+    module = build_rotary(Mixed2D(), head_dim=8, heads=2, kv_heads=1)
     weights = module.weight.detach().double().numpy()  # [2, key heads, P]
     assert weights.shape == (2, 1, 4)
     np.testing.assert_allclose(np.hypot(*weights[:, 0]), reference.standard(10_000.0, 8), rtol=1e-6)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import (
+from aptlab.nn.positions.rope import (
     NTK,
     Dynamic,
     Linear,
@@ -18,7 +18,7 @@ from aptlab.nn.rope import (
     YaRN,
     YaRNUniform,
     YaRNZones,
-    theoretical_critical,
+    compute_critical_pair,
 )
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
@@ -140,7 +140,7 @@ def test_zones_are_up_to_half_a_weight_away_from_yarn_in_llama_2():
     ids=["Phi3-mini", "LLaMA3-8B", "Llama 2"],
 )
 def test_theoretical_critical_pairs_of_published_models(base, length, head_dim, pair):
-    assert theoretical_critical(base, length, head_dim) == pair
+    assert compute_critical_pair(base, length, head_dim) == pair
     assert lengths.critical_pair(base, length, head_dim) == pair
     turns = [length * theta / (2 * math.pi) for theta in Standard(base=base).inv_freq(head_dim)]
     assert turns[pair - 1] >= 1 > turns[pair]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import (
+from aptlab.nn.positions.rope import (
     IRopeHeads,
     IRopePairs,
     IRopePhase,
@@ -18,7 +18,7 @@ from aptlab.nn.rope import (
     XPos,
     XPosAngleDecay,
 )
-from aptlab.nn.rotary import rotary
+from aptlab.nn.positions.rotary import build_rotary
 from tests.reference import rope as reference
 from tests.reference import rope_seeds as seeds
 
@@ -46,7 +46,7 @@ def test_the_harmonic_rule_repeats_after_a_few_hundred_tokens(head_dim, tokens):
 
 
 def test_the_phase_rule_takes_its_base_from_the_position():
-    rule, module = IRopePhase(), rotary(IRopePhase(), head_dim=8)
+    rule, module = IRopePhase(), build_rotary(IRopePhase(), head_dim=8)
     positions = torch.tensor([[0, 1, 2, 3, 4, 5, 1001, 1002]])
     assert rule.regime(positions, None).tolist() == [[0, 1, 2, 3, 0, 1, 1, 2]]
     angles = module.angles(positions)
@@ -60,7 +60,7 @@ def test_the_phase_rule_takes_its_base_from_the_position():
 def test_heads_take_bases_in_turn():
     assert IRopeHeads().head_regimes(6) == (0, 1, 2, 3, 0, 1)
     assert IRopeHeads().head_regimes(1) == (0,)
-    module = rotary(IRopeHeads(), head_dim=8, heads=8, kv_heads=4)
+    module = build_rotary(IRopeHeads(), head_dim=8, heads=8, kv_heads=4)
     angles = module.angles(torch.tensor([[0, 5]]))
     own = [reference.standard(base, 8) * 5 for base in seeds.BASES]
     for head, base in enumerate([0, 0, 1, 1, 2, 2, 3, 3, 0, 1, 2, 3]):  # query heads, then key heads
@@ -103,7 +103,7 @@ def test_xpos_by_angle_is_the_seeds_decay_with_the_opposite_sign_on_keys():
 
 def test_the_seeds_xpos_shrinks_with_both_positions():
     rule, rng = XPosAngleDecay(), np.random.default_rng(0)
-    module, q, k = rotary(rule, head_dim=8), rng.normal(size=8), rng.normal(size=8)
+    module, q, k = build_rotary(rule, head_dim=8), rng.normal(size=8), rng.normal(size=8)
     for m, n in ((0, 0), (9, 4), (300, 100)):
         turned = [
             module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[place]]))).double().numpy()
@@ -115,11 +115,11 @@ def test_the_seeds_xpos_shrinks_with_both_positions():
 
 
 def test_learned_frequencies_begin_with_the_standard_ones():
-    module, plain = rotary(Learnable(), head_dim=8), rotary(Standard(), head_dim=8)
+    module, plain = build_rotary(Learnable(), head_dim=8), build_rotary(Standard(), head_dim=8)
     positions = torch.tensor([[0, 1, 77, 4097]])
     np.testing.assert_allclose(module.angles(positions).cos.detach(), plain.angles(positions).cos, atol=3e-7)
     assert module.weight.requires_grad
-    assert not rotary(Learnable(frozen=True), head_dim=8).weight.requires_grad
+    assert not build_rotary(Learnable(frozen=True), head_dim=8).weight.requires_grad
     with torch.no_grad():
         module.weight.fill_(math.log(2.0) / 0.1)  # exp(pace a) = 2
     doubled = plain.angles(2 * positions)

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from aptlab.errors import ConfigError
-from aptlab.nn.rope import LongRoPE, LongRoPE2, YaRN, YaRNZones
-from aptlab.nn.rope.temperature import LAWS
+from aptlab.nn.positions.rope import LongRoPE, LongRoPE2, YaRN, YaRNZones
+from aptlab.nn.positions.rope.temperature import LAWS
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
 from tests.reference import rope_seeds as seeds

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.nn.rope import (
+from aptlab.nn.positions.rope import (
     Dynamic,
     Linear,
     Llama3,
@@ -18,7 +18,7 @@ from aptlab.nn.rope import (
     Standard,
     YaRN,
 )
-from aptlab.nn.rotary import rotary
+from aptlab.nn.positions.rotary import build_rotary
 
 pytest.importorskip("transformers")
 
@@ -162,7 +162,7 @@ def assert_same_as_theirs(rule, config, embedding):
     parameters = {"rope_type": "default", "rope_theta": rule.base, "mrope_section": list(rule.sections)}
     given = config(hidden_size=256, num_attention_heads=2, head_dim=128, rope_parameters=parameters)
     cos, sin = embedding(given)(torch.zeros(1, 5, 256), torch.tensor(PLACES)[:, None])
-    ours = rotary(rule, head_dim=128).angles(torch.tensor(PLACES).T[None])
+    ours = build_rotary(rule, head_dim=128).angles(torch.tensor(PLACES).T[None])
     assert cos.shape[-1] == 128
     np.testing.assert_allclose(ours.cos[0, 0], cos.reshape(-1, 5, 128)[0, :, :64], atol=2e-5)
     np.testing.assert_allclose(ours.sin[0, 0], sin.reshape(-1, 5, 128)[0, :, :64], atol=2e-5)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from aptlab.nn.rope import Rope
-from aptlab.report.positions import Setting, Turning, turnings
+from aptlab.nn.positions.rope import Rope
+from aptlab.report.positions import AnalysisSettings, RotaryPart, split_rotary_parts
 
-SMALL = Setting(length=1024, original=128, head_dim=16, bases=(100.0, 10_000.0))
+SMALL = AnalysisSettings(length=1024, original=128, head_dim=16, bases=(100.0, 10_000.0))
 
 
-def one(rule: Rope, setting: Setting = SMALL) -> Turning:
+def one(rule: Rope, setting: AnalysisSettings = SMALL) -> RotaryPart:
     """The only part of a rule."""
-    (turning,) = turnings("rule", rule, setting)
+    (turning,) = split_rotary_parts("rule", rule, setting)
     return turning

@@ -1,25 +1,25 @@
 """Questions with a known answer, written to a length in tokens. No torch."""
 
 from aptlab.evals.tasks.counting import CommonWords, FrequentWords
-from aptlab.evals.tasks.haystack import Listed, Stored, Texts
-from aptlab.evals.tasks.needle import Needle, PassKey
-from aptlab.evals.tasks.questions import Questions
-from aptlab.evals.tasks.ruler import ruler
-from aptlab.evals.tasks.sample import Sample, Samples, Task
-from aptlab.evals.tasks.tracking import Tracking
+from aptlab.evals.tasks.haystack import HaystackTexts, ListedTexts, StoredTexts
+from aptlab.evals.tasks.needle import NeedleTask, PasskeyTask
+from aptlab.evals.tasks.questions import QuestionAnswering
+from aptlab.evals.tasks.ruler import build_ruler_tasks
+from aptlab.evals.tasks.sample import SyntheticTask, TaskSample, TaskSampler
+from aptlab.evals.tasks.tracking import VariableTracking
 
 __all__ = [
     "CommonWords",
     "FrequentWords",
-    "Listed",
-    "Needle",
-    "PassKey",
-    "Questions",
-    "Sample",
-    "Samples",
-    "Stored",
-    "Task",
-    "Texts",
-    "Tracking",
-    "ruler",
+    "HaystackTexts",
+    "ListedTexts",
+    "NeedleTask",
+    "PasskeyTask",
+    "QuestionAnswering",
+    "StoredTexts",
+    "SyntheticTask",
+    "TaskSample",
+    "TaskSampler",
+    "VariableTracking",
+    "build_ruler_tasks",
 ]

@@ -13,7 +13,7 @@ from aptlab.errors import DataError
 
 if TYPE_CHECKING:
     from aptlab.data.tokenizers import Tokenizer
-    from aptlab.evals.tasks.chance import Chance
+    from aptlab.evals.tasks.rng import KeyedRandom
 
 Hay = Callable[[int], list[str]]  # the first n units, each with the space or line end that follows it
 NOISE = ("The river is long. ", "The hill is steep. ", "The road is dusty. ", "Off we walk. ", "Out and home again. ")
@@ -22,7 +22,7 @@ DOTS = " ." * 200
 PIECE = re.compile(r"(?s).{1,80}?(?:\n+|[.!?]\s+)|.{80,160}?\s+|.{1,160}")
 
 
-class Texts(ABC):
+class HaystackTexts(ABC):
     """Documents that haystacks are taken from."""
 
     @property
@@ -40,7 +40,7 @@ class Texts(ABC):
         return tuple(PIECE.findall(self.document(number)))
 
 
-class Listed(Texts):
+class ListedTexts(HaystackTexts):
     """Documents given as a list."""
 
     def __init__(self, documents: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class Listed(Texts):
         return self._documents[number]
 
 
-class Stored(Texts):
+class StoredTexts(HaystackTexts):
     """The documents of one side of a data module's split, decoded when they are asked for."""
 
     def __init__(self, side: Any, tokenizer: Tokenizer) -> None:
@@ -73,23 +73,23 @@ class Stored(Texts):
         return self._tokenizer.decode(self._side.tokens[first:last].tolist())
 
 
-def noise(chance: Chance, texts: Texts | None) -> Hay:
+def make_noise_hay(chance: KeyedRandom, texts: HaystackTexts | None) -> Hay:
     """Five short sentences over and over, the same in every sample."""
     del chance, texts
     return lambda n: list(islice(cycle(NOISE), n))
 
 
-def local(chance: Chance, texts: Texts | None) -> Hay:
+def make_text_hay(chance: KeyedRandom, texts: HaystackTexts | None) -> Hay:
     """Local text from a random place on, document after document; noise where there is none."""
     if texts is None:
-        return noise(chance, texts)
-    return growing(_walk(chance, texts))
+        return make_noise_hay(chance, texts)
+    return cache_units(_walk(chance, texts))
 
 
-HAYS: dict[str, Callable[[Chance, Texts | None], Hay]] = {"noise": noise, "text": local}
+HAYS: dict[str, Callable[[KeyedRandom, HaystackTexts | None], Hay]] = {"noise": make_noise_hay, "text": make_text_hay}
 
 
-def growing(units: Iterator[str]) -> Hay:
+def cache_units(units: Iterator[str]) -> Hay:
     """The first n of an endless stream, which is kept as far as it was read."""
     seen: list[str] = []
 
@@ -100,7 +100,7 @@ def growing(units: Iterator[str]) -> Hay:
     return first
 
 
-def _walk(chance: Chance, texts: Texts) -> Iterator[str]:
+def _walk(chance: KeyedRandom, texts: HaystackTexts) -> Iterator[str]:
     start = chance.below(texts.count)
     skipped = chance.uniform()
     for turn in count():
@@ -110,7 +110,7 @@ def _walk(chance: Chance, texts: Texts) -> Iterator[str]:
             yield "\n"
 
 
-def weave(units: Sequence[str], sentences: Sequence[str], depths: Sequence[float]) -> str:
+def insert_sentences(units: Sequence[str], sentences: Sequence[str], depths: Sequence[float]) -> str:
     """The units with each sentence at its depth: 0 is before the first unit, 1 after the last.
 
     Depth counts characters. A sentence takes the place between two units that is nearest to its depth, and is

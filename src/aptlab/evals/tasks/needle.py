@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from aptlab.errors import ConfigError
-from aptlab.evals.tasks.chance import Chance
-from aptlab.evals.tasks.haystack import HAYS, NOISE, Hay, Texts, growing, weave
-from aptlab.evals.tasks.sample import Draft, Grow, Task
-from aptlab.limits import PositiveInt, validate
+from aptlab.evals.tasks.haystack import HAYS, NOISE, Hay, HaystackTexts, cache_units, insert_sentences
+from aptlab.evals.tasks.rng import KeyedRandom
+from aptlab.evals.tasks.sample import Grow, PromptDraft, SyntheticTask
+from aptlab.limits import PositiveInt, validate_limits
 
 NOUN = {"number": "number", "uuid": "code", "word": "word"}
 DRAWN = {"word": "key", "uuid": "uuid", "number": "number"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassKey(Task):
+class PasskeyTask(SyntheticTask):
     """A number of five digits among sentences that say nothing, at a given depth.
 
     The idea of Mohtashami & Jaggi 2023 (arXiv:2305.16300, section 4.2) in our own words; theirs draws 1 to 50,000,
@@ -28,16 +28,16 @@ class PassKey(Task):
     published: ClassVar[int] = 32
     name: str = "passkey"
 
-    def begin(self, chance: Chance, texts: Texts | None, depth: float | None) -> Grow:
+    def begin(self, chance: KeyedRandom, texts: HaystackTexts | None, depth: float | None) -> Grow:
         key = chance.number(5)
         at = chance.uniform() if depth is None else depth
         hay = HAYS["noise"](chance, texts)
         sentence = f"The pass key is {key}. Keep it in mind: {key} is the pass key."
 
-        def grow(n: int) -> Draft:
-            return Draft(
+        def grow(n: int) -> PromptDraft:
+            return PromptDraft(
                 body="A pass key is hidden in the text below. Find it and keep it in mind.\n"
-                + weave(hay(n), [sentence], [at]),
+                + insert_sentences(hay(n), [sentence], [at]),
                 question="\nWhat is the pass key? The pass key is",
                 answer=f" {key}",
                 answers=(key,),
@@ -49,7 +49,7 @@ class PassKey(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needle(Task):
+class NeedleTask(SyntheticTask):
     """`The secret number of balu-timo is 1234567.`, once or several times, and questions for some of them.
 
     RULER's NIAH (Hsieh et al. 2024, arXiv:2404.06654, section 3.1 and table 5).
@@ -71,21 +71,21 @@ class Needle(Task):
     haystack: Literal["noise", "text", "needles"] = "noise"
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.queries > 1 and self.values > 1:
             raise ConfigError(
                 f"{self.name}: queries={self.queries} with values={self.values}: "
                 "one question asks for several values or for several keys; set one of them to 1"
             )
 
-    def smaller(self) -> Task | None:
+    def smaller(self) -> SyntheticTask | None:
         for name in ("keys", "values", "queries"):
             if getattr(self, name) > 1:
                 less: dict[str, int] = {name: getattr(self, name) - 1}
                 return dataclasses.replace(self, **less)  # type: ignore[arg-type]
         return None
 
-    def begin(self, chance: Chance, texts: Texts | None, depth: float | None) -> Grow:
+    def begin(self, chance: KeyedRandom, texts: HaystackTexts | None, depth: float | None) -> Grow:
         count = max(self.keys, self.queries)
         keys = chance.distinct(count, DRAWN[self.key])
         pairs = [key for key in keys for _ in range(self.values)]
@@ -99,13 +99,13 @@ class Needle(Task):
         else:
             found = [pairs.index(key) for key in asked]
         hay = self._hay(chance, texts, keys)
-        several, names = len(found) > 1, listed(asked)
+        several, names = len(found) > 1, join_words(asked)
         noun, verb = NOUN[self.value] + "s" * several, "are" if several else "is"
 
-        def grow(n: int) -> Draft:
-            return Draft(
+        def grow(n: int) -> PromptDraft:
+            return PromptDraft(
                 body=f"Some secret {NOUN[self.value]}s are hidden in the text below. Keep them in mind.\n"
-                + weave(hay(n), facts, at),
+                + insert_sentences(hay(n), facts, at),
                 question=f"\nQuestion: What {verb} the secret {noun} of {names}?\n"
                 f"Answer: The secret {noun} of {names} {verb}",
                 answer=" " + ", ".join(values[i] for i in found),
@@ -119,11 +119,11 @@ class Needle(Task):
     def fact(self, key: str, value: str) -> str:
         return f"The secret {NOUN[self.value]} of {key} is {value}."
 
-    def _hay(self, chance: Chance, texts: Texts | None, keys: list[str]) -> Hay:
+    def _hay(self, chance: KeyedRandom, texts: HaystackTexts | None, keys: list[str]) -> Hay:
         own = chance.fork("hay")
-        return growing(self._others(own, keys)) if self.haystack == "needles" else HAYS[self.haystack](own, texts)
+        return cache_units(self._others(own, keys)) if self.haystack == "needles" else HAYS[self.haystack](own, texts)
 
-    def _others(self, chance: Chance, keys: list[str]) -> Iterator[str]:
+    def _others(self, chance: KeyedRandom, keys: list[str]) -> Iterator[str]:
         """Needles whose keys are not in `keys`, without end."""
         taken = set(keys)
         while True:
@@ -134,6 +134,6 @@ class Needle(Task):
                 yield self.fact(key, value) + " "
 
 
-def listed(words: list[str]) -> str:
+def join_words(words: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -5,33 +5,33 @@ from __future__ import annotations
 from typing import Literal
 
 from aptlab.evals.tasks.counting import CommonWords, FrequentWords
-from aptlab.evals.tasks.needle import Needle
-from aptlab.evals.tasks.questions import Questions
-from aptlab.evals.tasks.sample import Task
-from aptlab.evals.tasks.tracking import Tracking
+from aptlab.evals.tasks.needle import NeedleTask
+from aptlab.evals.tasks.questions import QuestionAnswering
+from aptlab.evals.tasks.sample import SyntheticTask
+from aptlab.evals.tasks.tracking import VariableTracking
 
 Haystack = Literal["noise", "text"]
 
 
-def ruler(haystack: Haystack = "text") -> dict[str, Task]:
+def build_ruler_tasks(haystack: Haystack = "text") -> dict[str, SyntheticTask]:
     """The tasks; where RULER takes essays, they take local text or noise.
 
     >>> len(ruler())
     13
     """
-    tasks: list[Task] = [
-        Needle(name="niah_single_1", haystack="noise"),
-        Needle(name="niah_single_2", haystack=haystack),
-        Needle(name="niah_single_3", haystack=haystack, value="uuid"),
-        Needle(name="niah_multikey_1", haystack=haystack, keys=4),
-        Needle(name="niah_multikey_2", haystack="needles"),
-        Needle(name="niah_multikey_3", haystack="needles", key="uuid", value="uuid"),
-        Needle(name="niah_multivalue", haystack=haystack, values=4),
-        Needle(name="niah_multiquery", haystack=haystack, keys=4, queries=4),
-        Tracking(name="vt"),
+    tasks: list[SyntheticTask] = [
+        NeedleTask(name="niah_single_1", haystack="noise"),
+        NeedleTask(name="niah_single_2", haystack=haystack),
+        NeedleTask(name="niah_single_3", haystack=haystack, value="uuid"),
+        NeedleTask(name="niah_multikey_1", haystack=haystack, keys=4),
+        NeedleTask(name="niah_multikey_2", haystack="needles"),
+        NeedleTask(name="niah_multikey_3", haystack="needles", key="uuid", value="uuid"),
+        NeedleTask(name="niah_multivalue", haystack=haystack, values=4),
+        NeedleTask(name="niah_multiquery", haystack=haystack, keys=4, queries=4),
+        VariableTracking(name="vt"),
         CommonWords(name="cwe"),
         FrequentWords(name="fwe"),
-        Questions(name="qa_1", hops=1, haystack=haystack),
-        Questions(name="qa_2", hops=2, haystack=haystack),
+        QuestionAnswering(name="qa_1", hops=1, haystack=haystack),
+        QuestionAnswering(name="qa_2", hops=2, haystack=haystack),
     ]
     return {task.name: task for task in tasks}

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals.tasks.chance import Chance
-from aptlab.evals.tasks.haystack import DOTS, Texts
+from aptlab.evals.tasks.haystack import DOTS, HaystackTexts
+from aptlab.evals.tasks.rng import KeyedRandom
 
 if TYPE_CHECKING:
     from aptlab.data.tokenizers import Tokenizer
@@ -28,7 +28,7 @@ Budget = Literal["fit", "published"]
 
 
 @dataclass(frozen=True)
-class Draft:
+class PromptDraft:
     """A prompt before it has its length.
 
     body      instruction and haystack; `filler` follows, as much of it as fills the last tokens
@@ -47,7 +47,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TaskSample:
     """A prompt of exactly `length - budget` tokens, and what should follow.
 
     tokens    the prompt
@@ -74,11 +74,11 @@ class Sample:
         assert 0 < len(self.answer) <= self.budget
 
 
-Grow = Callable[[int], Draft]
+Grow = Callable[[int], PromptDraft]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
+class SyntheticTask(ABC):
     """A kind of question. A frozen dataclass whose fields say how hard it is."""
 
     match: ClassVar[Literal["all", "part"]] = "all"
@@ -91,10 +91,10 @@ class Task(ABC):
         return 1
 
     @abstractmethod
-    def begin(self, chance: Chance, texts: Texts | None, depth: float | None) -> Grow:
+    def begin(self, chance: KeyedRandom, texts: HaystackTexts | None, depth: float | None) -> Grow:
         """The draft for every number of units; `depth` None draws it. All choices come from `chance`."""
 
-    def smaller(self) -> Task | None:
+    def smaller(self) -> SyntheticTask | None:
         """The next easier form, for lengths that this one does not fit in; None at the end."""
         return None
 
@@ -103,7 +103,7 @@ class Task(ABC):
         return {name: value for name, value in vars(self).items() if name != "name"}
 
 
-class Samples:
+class TaskSampler:
     """Samples of one task at one length, from a seed.
 
     The form of the task (the largest that fits) and the budget of the answer are the same for all of them, and
@@ -114,17 +114,17 @@ class Samples:
 
     def __init__(
         self,
-        task: Task,
+        task: SyntheticTask,
         *,
         tokenizer: Tokenizer,
         length: int,
-        texts: Texts | None = None,
+        texts: HaystackTexts | None = None,
         seed: int = 0,
         budget: Budget = "fit",
     ) -> None:
         self.asked, self.tokenizer, self.length, self.texts, self.seed = task, tokenizer, length, texts, seed
         needs = []
-        form: Task | None = task
+        form: SyntheticTask | None = task
         while form is not None:
             need, self.budget = self._need(form, budget)
             needs.append(need)
@@ -138,12 +138,14 @@ class Samples:
             )
         self.task = form
 
-    def make(self, index: int, depth: float | None = None) -> Sample:
+    def make(self, index: int, depth: float | None = None) -> TaskSample:
         """Sample number `index`; the same whatever other samples are made. AptlabError if none can be."""
         wanted = self.length - self.budget
         for salt in range(TRIES):
             key = (self.seed, self.asked.name, self.length, depth, index, salt)
-            fitted = fit(self.task.begin(Chance(*key), self.texts, depth), self.tokenizer, wanted, self.task.least)
+            fitted = fit_draft(
+                self.task.begin(KeyedRandom(*key), self.texts, depth), self.tokenizer, wanted, self.task.least
+            )
             if fitted is None:
                 continue
             draft, body, tokens = fitted
@@ -156,7 +158,7 @@ class Samples:
             f"was found in {TRIES} drafts; use eval.budget=fit, or another length than {self.length}"
         )
 
-    def _check_text(self, draft: Draft, answer: Sequence[int]) -> None:
+    def _check_text(self, draft: PromptDraft, answer: Sequence[int]) -> None:
         told = self.tokenizer.decode(answer)
         lost = [text for text in draft.answers if text.lower() not in told.lower()]
         if lost:
@@ -165,11 +167,11 @@ class Samples:
                 "right; use a tokenizer that keeps letters, digits and hyphens"
             )
 
-    def _need(self, form: Task, budget: Budget) -> tuple[int, int]:
+    def _need(self, form: SyntheticTask, budget: Budget) -> tuple[int, int]:
         """The shortest length for a form, and its answer's budget."""
         prompts, answers = [0], [0]
         for probe in range(PROBES):
-            chance = Chance("probe", self.seed, form.name, self.length, probe)
+            chance = KeyedRandom("probe", self.seed, form.name, self.length, probe)
             draft = form.begin(chance, self.texts, None)(form.least)
             prompts.append(len(self.tokenizer.encode(draft.body + draft.question)))
             asked = self.tokenizer.encode(draft.question)
@@ -193,15 +195,15 @@ class Samples:
         return count
 
     def _sample(
-        self, draft: Draft, body: str, tokens: Sequence[int], answer: Sequence[int], meta: dict[str, Any]
-    ) -> Sample:
+        self, draft: PromptDraft, body: str, tokens: Sequence[int], answer: Sequence[int], meta: dict[str, Any]
+    ) -> TaskSample:
         start = self._before(body, tokens)
         places = [(body.index(sentence), len(sentence)) for sentence in draft.evidence]
         spans = [
             [self._before(body[:at], tokens), len(self.tokenizer.encode(body[: at + count]))] for at, count in places
         ]
         facts = {"answer": draft.answer, "evidence": spans, **self.task.parameters()}
-        return Sample(
+        return TaskSample(
             task=self.asked.name,
             length=self.length,
             budget=self.budget,
@@ -215,9 +217,9 @@ class Samples:
         )
 
 
-def fit(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> tuple[Draft, str, list[int]] | None:
+def fit_draft(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> tuple[PromptDraft, str, list[int]] | None:
     """Draft, body with filler and prompt tokens, exactly `wanted` of them; None if this draft cannot have so many."""
-    draft = largest(grow, tokenizer, wanted, least)
+    draft = find_largest_draft(grow, tokenizer, wanted, least)
     if draft is None:
         return None
     whole = len(tokenizer.encode(draft.body + draft.question))
@@ -234,13 +236,13 @@ def fit(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> tuple[Draf
     return None
 
 
-def largest(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> Draft | None:
+def find_largest_draft(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> PromptDraft | None:
     """The draft with the most units that has at most `wanted` tokens, by interpolation, every third time by halves.
 
     From `ENOUGH` units on, one that lacks less than an average unit will do: each try encodes the whole text.
     """
     low = grow(least)
-    first = size(low, tokenizer)
+    first = count_prompt_tokens(low, tokenizer)
     if first > wanted:
         return None
     last, count, rate = least, first, 0.0
@@ -256,7 +258,7 @@ def largest(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> Draft 
             guess = min(max(last + int(share * (above[0] - last)), last + 1), above[0] - 1)
         turn += 1
         draft = grow(guess)
-        found = size(draft, tokenizer)
+        found = count_prompt_tokens(draft, tokenizer)
         rate = (found - first) / (guess - least)
         if found > wanted:
             above = guess, found
@@ -264,5 +266,5 @@ def largest(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> Draft 
             low, last, count = draft, guess, found
 
 
-def size(draft: Draft, tokenizer: Tokenizer) -> int:
+def count_prompt_tokens(draft: PromptDraft, tokenizer: Tokenizer) -> int:
     return len(tokenizer.encode(draft.body + draft.question))

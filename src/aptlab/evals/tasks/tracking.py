@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from aptlab.evals.tasks.chance import Chance
-from aptlab.evals.tasks.haystack import HAYS, NOISE, Texts, weave
-from aptlab.evals.tasks.sample import Draft, Grow, Task
-from aptlab.limits import PositiveInt, validate
+from aptlab.evals.tasks.haystack import HAYS, NOISE, HaystackTexts, insert_sentences
+from aptlab.evals.tasks.rng import KeyedRandom
+from aptlab.evals.tasks.sample import Grow, PromptDraft, SyntheticTask
+from aptlab.limits import PositiveInt, validate_limits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracking(Task):
+class VariableTracking(SyntheticTask):
     """`VAR ABCDE = 12345.`, then `VAR FGHIJ = VAR ABCDE.`, `hops` times, spread over noise in this order.
 
     RULER's VT (Hsieh et al. 2024, arXiv:2404.06654, section 3.2; published: 1 chain of 4 hops). The other chains,
@@ -28,14 +28,14 @@ class Tracking(Task):
     hops: PositiveInt = 4
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
-    def smaller(self) -> Task | None:
+    def smaller(self) -> SyntheticTask | None:
         if self.chains > 1:
             return dataclasses.replace(self, chains=self.chains - 1)
         return dataclasses.replace(self, hops=self.hops - 1) if self.hops > 1 else None
 
-    def begin(self, chance: Chance, texts: Texts | None, depth: float | None) -> Grow:
+    def begin(self, chance: KeyedRandom, texts: HaystackTexts | None, depth: float | None) -> Grow:
         names = chance.distinct(self.chains * (self.hops + 1), "variable")
         values = [chance.number(5)]
         while len(values) < self.chains:
@@ -50,10 +50,10 @@ class Tracking(Task):
         hay = HAYS["noise"](chance, texts)
         asked = names[: self.hops + 1]
 
-        def grow(n: int) -> Draft:
-            return Draft(
+        def grow(n: int) -> PromptDraft:
+            return PromptDraft(
                 body="The text below gives values to variables; some take the value of an earlier one. "
-                "Keep track of them.\n" + weave(hay(n), lines, at),
+                "Keep track of them.\n" + insert_sentences(hay(n), lines, at),
                 question=f"\nQuestion: Which variables have the value {values[0]}?\n"
                 f"Answer: The variables with the value {values[0]} are",
                 answer=" " + ", ".join(asked),

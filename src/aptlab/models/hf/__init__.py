@@ -3,30 +3,30 @@
 Only names and numbers are translated here; nothing imports transformers.
 """
 
-from aptlab.models.hf.attention import Parts, attention_parts
-from aptlab.models.hf.card import model_card
+from aptlab.models.hf.attention import AttentionOptions, read_attention
+from aptlab.models.hf.card import render_model_card
+from aptlab.models.hf.config_json import DecoderDescription, describe_decoder
 from aptlab.models.hf.family import FAMILIES, Family
-from aptlab.models.hf.layout import Described, describe
-from aptlab.models.hf.read import Source, read_folder
-from aptlab.models.hf.rope import rope_parameters
-from aptlab.models.hf.rope_read import rope_rule
-from aptlab.models.hf.tokenizer import bytes_tokenizer, tokenizer_files
-from aptlab.models.hf.weights import from_hf, to_hf
+from aptlab.models.hf.read import HFModel, read_folder
+from aptlab.models.hf.rope_from_hf import read_rope_rule
+from aptlab.models.hf.rope_to_hf import build_rope_parameters
+from aptlab.models.hf.tokenizer import build_bytes_tokenizer, build_tokenizer_files
+from aptlab.models.hf.weights import convert_from_hf, convert_to_hf
 
 __all__ = [
     "FAMILIES",
-    "Described",
+    "AttentionOptions",
+    "DecoderDescription",
     "Family",
-    "Parts",
-    "Source",
-    "attention_parts",
-    "bytes_tokenizer",
-    "describe",
-    "from_hf",
-    "model_card",
+    "HFModel",
+    "build_bytes_tokenizer",
+    "build_rope_parameters",
+    "build_tokenizer_files",
+    "convert_from_hf",
+    "convert_to_hf",
+    "describe_decoder",
+    "read_attention",
     "read_folder",
-    "rope_parameters",
-    "rope_rule",
-    "to_hf",
-    "tokenizer_files",
+    "read_rope_rule",
+    "render_model_card",
 ]

@@ -8,17 +8,17 @@ from typing import Any
 
 from aptlab.errors import ConfigError
 from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3, Family
-from aptlab.models.hf.rope_read import mismatch, rule_of
-from aptlab.models.layouts import with_layout
-from aptlab.nn.reach import Sliding
-from aptlab.nn.rope import Growth, IRope, NoRope, PerLayer, Rope
+from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, parse_rope_parameters
+from aptlab.models.layouts import replace_layout
+from aptlab.nn.positions.rope import Growth, IRope, NoRope, PerLayer, Rope
+from aptlab.nn.window import SlidingWindow
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Parts:
+class AttentionOptions:
     """Attention of a model in our terms: `rope`, and the options of `aptlab.nn.attention.FullAttention`.
 
     notes  lines for the user
@@ -28,12 +28,12 @@ class Parts:
     bias: bool | str
     qk_norm: bool
     eps: float
-    reach: Sliding | None
+    reach: SlidingWindow | None
     sinks: bool
     notes: tuple[str, ...] = ()
 
 
-def attention_parts(config: Config) -> Parts:
+def read_attention(config: Config) -> AttentionOptions:
     """Read the attention of a layout that aptlab knows; gpt-oss and Llama 4 may have experts.
 
     Raises ConfigError naming the key for what our attention does not compute.
@@ -44,20 +44,20 @@ def attention_parts(config: Config) -> Parts:
     family = FAMILIES[kind]
     config = {**family.defaults, **config}
     _refuse_caps(config)
-    layers = layer_types(family, config)
+    layers = read_layer_types(family, config)
     rope, notes = _rope(family, config, layers)
-    return Parts(
+    return AttentionOptions(
         rope=rope,
         bias="qkv" if family is QWEN2 else True in family.biases and bool(config.get("attention_bias", False)),
         qk_norm=family.qk_norm,
         eps=float(config["rms_norm_eps"]),
-        reach=reach_of(layers, config.get("sliding_window")),
+        reach=infer_sliding_window(layers, config.get("sliding_window")),
         sinks=family.expert,
         notes=tuple(notes),
     )
 
 
-def layer_types(family: Family, config: Config) -> list[str]:
+def read_layer_types(family: Family, config: Config) -> list[str]:
     """full_attention, sliding_attention or chunked_attention of every layer, by each layout's own rules."""
     depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
     if family in (MISTRAL, PHI3):
@@ -72,7 +72,7 @@ def layer_types(family: Family, config: Config) -> list[str]:
         every = int(config.get("sliding_window_pattern", 0))
         given = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
         if family is LLAMA4:
-            given = [CHUNKED if turns else FULL for turns in turning(config)]
+            given = [CHUNKED if turns else FULL for turns in read_rotary_layers(config)]
         elif family.windows == "none":
             given = [FULL] * depth
     if len(given) != depth or set(given) - {FULL, SLIDING, CHUNKED}:
@@ -88,7 +88,7 @@ def layer_types(family: Family, config: Config) -> list[str]:
     return list(given)
 
 
-def reach_of(layers: Sequence[str], window: int | None) -> Sliding | None:
+def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWindow | None:
     """The reach that gives each layer its window; ConfigError for a pattern that `attention.reach` cannot say."""
     limited = [kind == SLIDING for kind in layers]
     if not any(limited):
@@ -96,17 +96,17 @@ def reach_of(layers: Sequence[str], window: int | None) -> Sliding | None:
     if not window:
         raise ConfigError(f"sliding_window={window} in config.json with sliding layers; repair the file")
     if all(limited):
-        return Sliding(window=int(window))
+        return SlidingWindow(window=int(window))
     for every in range(2, len(limited) + 1):
         if all(one == bool((layer + 1) % every) for layer, one in enumerate(limited)):
-            return Sliding(window=int(window), full_every=every)
+            return SlidingWindow(window=int(window), full_every=every)
     raise ConfigError(
         f"sliding-window layers {[layer for layer, one in enumerate(limited) if one]} of {len(layers)} cannot be "
         "imported: aptlab's attention.reach limits all layers, or all but every n-th; choose another model"
     )
 
 
-def turning(config: Config) -> list[bool]:
+def read_rotary_layers(config: Config) -> list[bool]:
     """Which layers rotate, for layouts that say it by `no_rope_layers` (1 = rotates)."""
     depth, every = int(config["num_hidden_layers"]), int(config.get("no_rope_layer_interval") or 0)
     given = config.get("no_rope_layers")
@@ -121,13 +121,13 @@ def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if family is GEMMA3:
         return _two_bases(config, layers)
-    notes = mismatch(given, config)
-    rule = rule_of(given, config)
+    notes = describe_factor_mismatch(given, config)
+    rule = parse_rope_parameters(given, config)
     if not family.schedule:
         return rule, notes
-    turns = turning(config)
+    turns = read_rotary_layers(config)
     if family is LLAMA4:
-        return _blocks(config, layers, with_layout(rule, "interleaved"), turns), notes
+        return _blocks(config, layers, replace_layout(rule, "interleaved"), turns), notes
     if all(turns) or not any(turns):
         return (rule if all(turns) else NoRope()), notes
     every = _interval(turns)
@@ -145,11 +145,13 @@ def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
     rules, notes = {}, []
     for kind, base in ((FULL, 1_000_000.0), (SLIDING, 10_000.0)):
         one = given.get(kind) or {}
-        rules[kind] = rule_of(one, {key: value for key, value in config.items() if key != "rope_theta"}, base=base)
-        notes += mismatch(one, config)
+        rules[kind] = parse_rope_parameters(
+            one, {key: value for key, value in config.items() if key != "rope_theta"}, base=base
+        )
+        notes += describe_factor_mismatch(one, config)
     if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
         return rules[layers[0]], notes
-    reach = reach_of(layers, config.get("sliding_window"))
+    reach = infer_sliding_window(layers, config.get("sliding_window"))
     assert reach is not None
     assert reach.full_every is not None
     return PerLayer(rules=(*(rules[SLIDING],) * (reach.full_every - 1), rules[FULL])), notes

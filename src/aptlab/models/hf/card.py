@@ -23,7 +23,7 @@ tokenizer = AutoTokenizer.from_pretrained(".")
 """
 
 
-def model_card(
+def render_model_card(
     config: Mapping[str, Any],
     meta: Mapping[str, Any],
     *,

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
-from aptlab.models.hf.attention import Parts, attention_parts
+from aptlab.models.hf.attention import AttentionOptions, read_attention
 from aptlab.models.hf.family import FAMILIES, LLAMA4, Family
-from aptlab.nn.rope import Rope
+from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
 
 ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
@@ -21,7 +21,7 @@ EXPERTS = ("mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
 
 
 @dataclass(frozen=True)
-class Source:
+class HFModel:
     """What a folder holds.
 
     family          its layout
@@ -38,7 +38,7 @@ class Source:
     shape: Shape
     vocab: int
     context: int
-    attention: Parts
+    attention: AttentionOptions
     act: str
     clamp: tuple[float, float] | None
     ffn_bias: bool
@@ -57,13 +57,13 @@ class Source:
         return self.attention.eps
 
 
-def read_folder(folder: str | Path) -> Source:
+def read_folder(folder: str | Path) -> HFModel:
     """Read a folder; ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one."""
     folder = Path(folder)
     config, inner = _of_text(_json(folder / "config.json"))
     family = _computable(config)
     config = {**family.defaults, **config}
-    attention, act = attention_parts(config), _act(config)
+    attention, act = read_attention(config), _act(config)
     shape = Shape(
         dim=_whole(config, "hidden_size"),
         depth=_whole(config, "num_hidden_layers"),
@@ -75,7 +75,7 @@ def read_folder(folder: str | Path) -> Source:
     tokenizer = folder / "tokenizer.json"
     eos = config.get("eos_token_id")
     weights = read_weights(folder)
-    return Source(
+    return HFModel(
         family=family,
         shape=shape,
         vocab=_whole(config, "vocab_size"),
@@ -147,13 +147,13 @@ def _computable(config: Mapping[str, Any]) -> Family:
     if kind == LLAMA4.model_type and config.get("moe_layers") != []:
         raise ConfigError(
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
-            "yet; aptlab.models.hf.attention_parts(config) reads its attention"
+            "yet; aptlab.models.hf.read_attention(config) reads its attention"
         )
     experts = {**FAMILIES[kind].defaults, **config}.get("num_local_experts", 1)
     if FAMILIES[kind].expert and experts != 1:
         raise ConfigError(
             f"model_type={kind} with num_local_experts={experts} cannot be imported: aptlab has no mixture of experts "
-            "yet, and one expert is a plain layer; aptlab.models.hf.attention_parts(config) reads its attention"
+            "yet, and one expert is a plain layer; aptlab.models.hf.read_attention(config) reads its attention"
         )
     if config.get("quantization_config"):
         raise ConfigError("quantization_config: quantised weights cannot be imported; take the unquantised model")

@@ -12,7 +12,7 @@ BYTES = 256
 EOS = "<eos>"
 
 
-def tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]:
+def build_tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]:
     """The texts of tokenizer.json and tokenizer_config.json for the tokenizer of a checkpoint.
 
     `longest` is the length that the model is made for. A special token typed in a text is split like any other text
@@ -21,7 +21,7 @@ def tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]
     kind = state.get("kind")
     if kind not in ("bytes", "json"):
         raise ConfigError(f"a tokenizer of kind {kind!r} cannot be exported to format=hf; allowed: bytes, json")
-    text = bytes_tokenizer() if kind == "bytes" else state["json"]
+    text = build_bytes_tokenizer() if kind == "bytes" else state["json"]
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": EOS if kind == "bytes" else state.get("eos"),
@@ -33,12 +33,12 @@ def tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]
     return {"tokenizer.json": text, "tokenizer_config.json": json.dumps(settings, indent=2) + "\n"}
 
 
-def bytes_tokenizer() -> str:
+def build_bytes_tokenizer() -> str:
     """A tokenizer.json with one token per byte of UTF-8, id = byte, <eos> = 256: byte-level BPE without merges."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     eos = {"id": BYTES, "content": EOS, "special": True, "normalized": False}
     eos |= {"single_word": False, "lstrip": False, "rstrip": False}
-    vocab = {character: byte for byte, character in enumerate(byte_characters())}
+    vocab = {character: byte for byte, character in enumerate(list_byte_characters())}
     settings = {
         "version": "1.0",
         "truncation": None,
@@ -53,7 +53,7 @@ def bytes_tokenizer() -> str:
     return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
 
 
-def byte_characters() -> list[str]:
+def list_byte_characters() -> list[str]:
     """The printable character that stands for each byte in byte-level vocabularies (Radford et al. 2019, GPT-2).
 
     Printable bytes of Latin-1 stand for themselves; the others take the characters from U+0100 on, in order.

@@ -14,13 +14,13 @@ from aptlab.models.hf.family import Family
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.rope import Growth, Rope
+from aptlab.nn.positions.rope import Growth, Rope
 from aptlab.nn.smooth import Plain, PostNorm
 
 KEEP = "or keep the checkpoint and use `aptlab generate` and `aptlab eval`"
 
 
-class Layer(NamedTuple):
+class LayerTraits(NamedTuple):
     """What positions do in one layer; `window` is how far back it sees."""
 
     rule: Rope | None
@@ -39,7 +39,7 @@ class Traits:
     square  whether heads · head_dim is the width
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerTraits, ...]
     bias: bool | str
     qk_norm: bool
     act: str
@@ -78,13 +78,13 @@ class Traits:
         return any(len(rule.regimes(self.head_dim)) > 1 for rule in self.rules)
 
 
-def traits(net: Decoder) -> Traits:
+def read_traits(net: Decoder) -> Traits:
     """Read a decoder; ConfigError for a part that no layout has."""
     _beside(net)
     for block in net.blocks:
         _plain_block(block)
     if type(net.norm) is not RMSNorm:
-        raise ConfigError(refused("norm", net.norm, "norm=rms"))
+        raise ConfigError(explain_refusal("norm", net.norm, "norm=rms"))
     block: Any = net.blocks[0]
     epsilons = {"norm.eps": net.norm.eps}
     if block.attention.qk_norm:
@@ -108,7 +108,7 @@ def traits(net: Decoder) -> Traits:
     )
 
 
-def family_of(found: Traits) -> Family:
+def choose_family(found: Traits) -> Family:
     """The layout for a decoder, by what only it has; ConfigError names what it lacks."""
     family, why = _nearest(found)
     for problem, setting, way_out in _lacks(family, found):
@@ -182,9 +182,9 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
 def _beside(net: Decoder) -> None:
     """Raises ConfigError for positions that are added."""
     if len(net.biases):
-        raise ConfigError(refused("bias", net.biases[0], "bias=none"))
+        raise ConfigError(explain_refusal("bias", net.biases[0], "bias=none"))
     if net.places is not None:
-        raise ConfigError(refused("embed", net.places, "embed=none"))
+        raise ConfigError(explain_refusal("embed", net.places, "embed=none"))
 
 
 def _plain_block(block: nn.Module) -> None:
@@ -199,20 +199,20 @@ def _plain_block(block: nn.Module) -> None:
     )
     for group, part, wanted, way_out in parts:
         if type(part) not in wanted:
-            raise ConfigError(refused(group, part, way_out))
+            raise ConfigError(explain_refusal(group, part, way_out))
 
 
-def refused(group: str, part: object, way_out: str) -> str:
+def explain_refusal(group: str, part: object, way_out: str) -> str:
     return (
         f"{group}={type(part).__name__} cannot be exported to format=hf: no Hugging Face layout computes it; "
         f"train with {way_out} to export, {KEEP}"
     )
 
 
-def _layer(net: Decoder, index: int) -> Layer:
+def _layer(net: Decoder, index: int) -> LayerTraits:
     placed = net.rope.at(index)
     window: Any = net.blocks[index].attention.window  # type: ignore[union-attr]
-    return Layer(placed.rule, placed.chunk, placed.growth, placed.norm_after, window)
+    return LayerTraits(placed.rule, placed.chunk, placed.growth, placed.norm_after, window)
 
 
 def _bias(attention: FullAttention) -> bool | str:

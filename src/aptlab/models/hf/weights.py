@@ -9,18 +9,18 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError
 from aptlab.models.decoder import Decoder
-from aptlab.models.hf.expert import plain, stacked
 from aptlab.models.hf.family import Family
-from aptlab.models.hf.fold import fold, unfold
-from aptlab.models.hf.read import Source
-from aptlab.models.layouts import convert_layout, with_layout
+from aptlab.models.hf.gemma import fold_gemma_scales, unfold_gemma_scales
+from aptlab.models.hf.gpt_oss import stack_expert, unstack_expert
+from aptlab.models.hf.read import HFModel
+from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.shape import Shape
 
 IGNORED = ("rotary_emb.inv_freq",)  # tables that very old checkpoints carry
 NOT_OURS = ("rotaries.",)  # learned frequencies, which go into config.json
 
 
-def rows_of(part: str, shape: Shape) -> list[int]:
+def list_matrix_rows(part: str, shape: Shape) -> list[int]:
     """Rows of the matrices that one of ours joins."""
     heads, kv_heads, head_dim = shape.head_sizes()
     return {
@@ -29,39 +29,39 @@ def rows_of(part: str, shape: Shape) -> list[int]:
     }[part]
 
 
-def to_hf(net: Decoder, family: Family, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def convert_to_hf(net: Decoder, family: Family, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """A decoder's weights under the names of a layout; a tied head is left out, as there. `dtype` null keeps it.
 
     Rows of queries and keys are permuted where the layout pairs other dims than the rule.
     """
     weights = convert_layout(net.state_dict(), net.shape, net.rope, target=family.layout)
     if family.sandwich:
-        weights = unfold(weights, net.shape, tied=net.tied)
+        weights = unfold_gemma_scales(weights, net.shape, tied=net.tied)
     named: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if name.startswith(NOT_OURS) or (name == "head.weight" and net.tied):
             continue
-        theirs = names_of(name, family, tied=net.tied)
-        parts = [weight] if len(theirs) == 1 else weight.split(rows_of(_part(name), net.shape))
+        theirs = list_hf_names(name, family, tied=net.tied)
+        parts = [weight] if len(theirs) == 1 else weight.split(list_matrix_rows(_part(name), net.shape))
         named |= dict(zip(theirs, parts, strict=True))
     if family.expert:
-        named = stacked(named)
+        named = stack_expert(named)
     return {name: weight.detach().to("cpu", dtype).contiguous().clone() for name, weight in named.items()}
 
 
-def from_hf(source: Source, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict with the names and sizes of `expected` (our decoder's own), in float32.
 
     Raises CheckpointError that lists every weight which is missing, left over, or of another size.
     """
-    weights = plain(source.weights) if source.family.expert else source.weights
+    weights = unstack_expert(source.weights) if source.family.expert else source.weights
     left = {name: weight for name, weight in weights.items() if not name.endswith(IGNORED)}
     if source.tied:
         left.pop("lm_head.weight", None)
     found: dict[str, Tensor] = {}
     problems: list[str] = []
     for name, own in expected.items():
-        theirs = names_of(name, source.family, tied=source.tied)
+        theirs = list_hf_names(name, source.family, tied=source.tied)
         missing = [one for one in theirs if one not in weights]
         if missing:
             problems += [f"{one} is missing" for one in missing]
@@ -79,20 +79,20 @@ def from_hf(source: Source, expected: Mapping[str, Tensor]) -> dict[str, Tensor]
         more = f"\n… and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError("the weights do not fit config.json:\n" + "\n".join(problems[:8]) + more)
     if source.family.sandwich:
-        found = fold(found, source.shape, tied=source.tied, scalar=source.scalar)
+        found = fold_gemma_scales(found, source.shape, tied=source.tied, scalar=source.scalar)
     return _laid_out(found, source)
 
 
-def _laid_out(weights: dict[str, Tensor], source: Source) -> dict[str, Tensor]:
+def _laid_out(weights: dict[str, Tensor], source: HFModel) -> dict[str, Tensor]:
     """Weights in the layout of the source's rule, out of the layout of its family."""
     rules = (source.rope.at(layer).rule for layer in range(source.shape.depth))
     wanted = next((rule.layout for rule in rules if rule is not None), source.family.layout)
     if wanted == source.family.layout:
         return weights
-    return convert_layout(weights, source.shape, with_layout(source.rope, source.family.layout), target=wanted)
+    return convert_layout(weights, source.shape, replace_layout(source.rope, source.family.layout), target=wanted)
 
 
-def names_of(name: str, family: Family, *, tied: bool) -> list[str]:
+def list_hf_names(name: str, family: Family, *, tied: bool) -> list[str]:
     """Their names of one of our weights."""
     outer = {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
     outer["head.weight"] = outer["embed.weight"] if tied else "lm_head.weight"

@@ -21,7 +21,7 @@ class Carry(NamedTuple):
     phi: Tensor
 
 
-class Joined(NamedTuple):
+class JoinResult(NamedTuple):
     """One join with what it measured per token, each [B, T, 1]: strength s, angle phi, gate g, finite step or not."""
 
     u: Tensor
@@ -32,7 +32,7 @@ class Joined(NamedTuple):
     finite: Tensor
 
 
-def trace_of(joined: Joined, danger_BT1: Tensor | None = None) -> Trace:
+def build_trace(joined: JoinResult, danger_BT1: Tensor | None = None) -> Trace:
     """Scalars of one site, detached: token means of strength, angle, gate and danger; peak = max |u'|; nonfinite =
     number of tokens whose step was not finite."""
     values = {name: getattr(joined, name).detach().mean() for name in ("strength", "angle", "gate")}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.limits import Fraction, NonNegative
-from aptlab.nn.smooth.carry import Carry, Joined, Trace, trace_of
-from aptlab.nn.smooth.measure import TINY, rms, turn, wide
+from aptlab.nn.smooth.carry import Carry, JoinResult, Trace, build_trace
+from aptlab.nn.smooth.measure import TINY, compute_rms, measure_direction_change, upcast_to_float32
 from aptlab.nn.smooth.rule import Gate, SpinRule, Strength
 
 
@@ -57,31 +57,31 @@ class LeftSpin(nn.Module):
         self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
     ) -> tuple[Tensor, Carry | None, Trace | None]:
         joined = self.join(u_BTC, delta_BTC, carry)
-        return joined.u, joined.carry, trace_of(joined) if trace else None
+        return joined.u, joined.carry, build_trace(joined) if trace else None
 
-    def join(self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None, lift_BT1: Tensor | None = None) -> Joined:
+    def join(self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None, lift_BT1: Tensor | None = None) -> JoinResult:
         """One join with its measurements; `lift` [B, T, 1] is added to the strength (the size, for softclip)."""
-        u, delta, finite = wide(u_BTC), wide(delta_BTC), None
+        u, delta, finite = upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC), None
         if self.rule.gate.nonfinite == "zero_token":
-            finite = rms(delta.detach()).isfinite()
+            finite = compute_rms(delta.detach()).isfinite()
             delta = torch.where(finite, delta, torch.zeros_like(delta))
         seen = (u, delta) if self.rule.gate.grad == "through" else (u.detach(), delta.detach())
         before = carry if self.rule.deep else None
-        size = rms(seen[1])
+        size = compute_rms(seen[1])
         d, s = self._strength(*seen, size, before)
         phi, g = self._gate(*((d, s) if lift_BT1 is None else (d + lift_BT1, s + lift_BT1)), before)
         step = g * delta
         after = Carry(step.detach().to(delta_BTC.dtype), phi.detach()) if self.rule.deep else None
         finite = size.detach().isfinite() if finite is None else finite
-        return Joined((u + step).to(u_BTC.dtype), after, s, phi, g, finite)
+        return JoinResult((u + step).to(u_BTC.dtype), after, s, phi, g, finite)
 
     def _strength(self, u: Tensor, delta: Tensor, size: Tensor, carry: Carry | None) -> tuple[Tensor, Tensor]:
         """d and s, each [B, T, 1]."""
         rule = self.rule.strength
-        d = size / (rms(u) + 1e-3 * rule.reference)
+        d = size / (compute_rms(u) + 1e-3 * rule.reference)
         s = rule.w1 * d
         if carry is not None and rule.w2:
-            s = s + rule.w2 * turn(delta, wide(carry.step), size)
+            s = s + rule.w2 * measure_direction_change(delta, upcast_to_float32(carry.step), size)
         return d, s
 
     def _gate(self, d: Tensor, s: Tensor, carry: Carry | None) -> tuple[Tensor, Tensor]:

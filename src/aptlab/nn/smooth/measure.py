@@ -9,16 +9,16 @@ TINY = 1e-12  # inside every root
 GUARD = 1e-6  # beside sums of sizes
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast_to_float32(x: Tensor) -> Tensor:
     """float32 for anything narrower; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def rms(x_BTC: Tensor) -> Tensor:
+def compute_rms(x_BTC: Tensor) -> Tensor:
     """sqrt(mean(x²) + 1e-12) over the last axis, which is kept as 1."""
     return (torch.linalg.vector_norm(x_BTC, dim=-1, keepdim=True).square() / x_BTC.shape[-1] + TINY).sqrt()
 
 
-def turn(delta_BTC: Tensor, before_BTC: Tensor, size_BT1: Tensor) -> Tensor:
+def measure_direction_change(delta_BTC: Tensor, before_BTC: Tensor, size_BT1: Tensor) -> Tensor:
     """How far a step turned from the one before: rms(x - y) / (rms(x) + rms(y) + 1e-6), in [0, 1]."""
-    return rms(delta_BTC - before_BTC) / (size_BT1 + rms(before_BTC) + GUARD)
+    return compute_rms(delta_BTC - before_BTC) / (size_BT1 + compute_rms(before_BTC) + GUARD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from aptlab.limits import Fraction, NonNegative
-from aptlab.nn.smooth.carry import Carry, Trace, trace_of
+from aptlab.nn.smooth.carry import Carry, Trace, build_trace
 from aptlab.nn.smooth.left_spin import LeftSpin
 from aptlab.nn.smooth.rule import Gate, SketchRule, Strength
 from aptlab.nn.smooth.sketch import SpikeSketch
@@ -59,7 +59,7 @@ class MemorySmooth(nn.Module):
     ) -> tuple[Tensor, Carry | None, Trace | None]:
         danger = self.sketch.danger(delta_BTC)
         joined = self.spin.join(u_BTC, delta_BTC, carry, LIFT * danger)
-        seen: Trace = trace_of(joined, danger) if trace else {}
+        seen: Trace = build_trace(joined, danger) if trace else {}
         if self.training:
             seen["spike_directions"], seen["spike_strengths"] = self.sketch.propose(delta_BTC, joined.strength)
         return joined.u, joined.carry, seen or None

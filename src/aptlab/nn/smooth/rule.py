@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aptlab.errors import ConfigError, suggest
-from aptlab.limits import AtLeastOne, Fraction, NonNegative, OpenFraction, Positive, PositiveInt, validate
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.limits import AtLeastOne, Fraction, NonNegative, OpenFraction, Positive, PositiveInt, validate_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Strength:
     history: Literal["depth", "none"] = "depth"
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         _one_of("smooth.strength.history", self.history, ("depth", "none"))
 
 
@@ -54,7 +54,7 @@ class Gate:
     nonfinite: Literal["propagate", "zero_token"] = "propagate"
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         _one_of("smooth.gate.kind", self.kind, ("normalized", "cosine", "softclip"))
         _one_of("smooth.gate.grad", self.grad, ("detach", "through"))
         _one_of("smooth.gate.nonfinite", self.nonfinite, ("propagate", "zero_token"))
@@ -81,7 +81,7 @@ class SpinRule:
     gate: Gate = field(default_factory=Gate)
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.gate.kind == "softclip" and self.gate.limit <= self.tau:
             raise ConfigError(
                 f"smooth.gate.bound={self.gate.limit:.4g} must be larger than smooth.tau={self.tau:g}, where softclip "
@@ -96,11 +96,11 @@ class SpinRule:
     @property
     def baseline(self) -> float:
         """softplus(-tau), subtracted so that the angle of a vanishing step is zero."""
-        return softplus(-self.tau, self.gate.kappa)
+        return compute_softplus(-self.tau, self.gate.kappa)
 
     def angle(self, s: float) -> float:
         """phi-hat of one strength, in radians."""
-        return self.alpha * max(softplus(s - self.tau, self.gate.kappa) - self.baseline, 0.0)
+        return self.alpha * max(compute_softplus(s - self.tau, self.gate.kappa) - self.baseline, 0.0)
 
     def passed(self, d: float) -> float:
         """The most that a step of relative size d can move the stream: g·d with the smallest angle that d allows.
@@ -152,7 +152,7 @@ class SketchRule:
     threshold: NonNegative = 0.5
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
         if self.mid < self.short:
             raise ConfigError(
                 f"smooth.sketch.mid={self.mid:g} is below smooth.sketch.short={self.short:g}; a spike that came back "
@@ -160,11 +160,11 @@ class SketchRule:
             )
 
 
-def softplus(x: float, kappa: float) -> float:
+def compute_softplus(x: float, kappa: float) -> float:
     """log(1 + exp(kappa·x)) / kappa, without overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-kappa * abs(x))) / kappa
 
 
 def _one_of(path: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise ConfigError(f"{path}={value} is not known{suggest(str(value), options)}")
+        raise ConfigError(f"{path}={value} is not known{suggest_option(str(value), options)}")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.limits import Fraction, NonNegative
-from aptlab.nn.smooth.carry import Carry, Joined, Trace, trace_of
-from aptlab.nn.smooth.measure import wide
+from aptlab.nn.smooth.carry import Carry, JoinResult, Trace, build_trace
+from aptlab.nn.smooth.measure import upcast_to_float32
 
 EPSILON = 1e-8
 W1, W2 = 1.0, 0.5
@@ -47,22 +47,22 @@ class LeftSpinSeed(nn.Module):
     def forward(
         self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
     ) -> tuple[Tensor, Carry | None, Trace | None]:
-        u, delta = wide(u_BTC), wide(delta_BTC)
+        u, delta = upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC)
         s = self._strength(u.detach(), delta.detach(), carry)
         phi = self.alpha * F.softplus(s - self.tau)
         if carry is not None:
             phi = (1 - self.beta) * carry.phi + self.beta * phi
         g = (1 + phi.square()).rsqrt()
         step = g * delta
-        joined = Joined((u + step).to(u_BTC.dtype), None, s, phi, g, s.isfinite())
-        return joined.u, Carry(step.detach().to(delta_BTC.dtype), phi), trace_of(joined) if trace else None
+        joined = JoinResult((u + step).to(u_BTC.dtype), None, s, phi, g, s.isfinite())
+        return joined.u, Carry(step.detach().to(delta_BTC.dtype), phi), build_trace(joined) if trace else None
 
     def _strength(self, u: Tensor, delta: Tensor, carry: Carry | None) -> Tensor:
         size = _norm(delta)
         s = W1 * size / (EPSILON + _norm(u))
         if carry is None:
             return s
-        before = wide(carry.step)
+        before = upcast_to_float32(carry.step)
         return s + W2 * _norm(delta - before) / (EPSILON + size + _norm(before))
 
     def extra_repr(self) -> str:

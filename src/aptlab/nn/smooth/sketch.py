@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aptlab.nn.smooth.measure import TINY, wide
+from aptlab.nn.smooth.measure import TINY, upcast_to_float32
 from aptlab.nn.smooth.rule import SketchRule
 
 NAMES = ("directions", "strengths", "ages", "lives", "counts")
@@ -51,7 +51,7 @@ class SpikeSketch(nn.Module):
 
     def danger(self, delta_BTC: Tensor) -> Tensor:
         """How near each step is to a remembered spike, [B, T, 1] in [0, 1]; detached, writes nothing."""
-        delta = wide(delta_BTC.detach())
+        delta = upcast_to_float32(delta_BTC.detach())
         with torch.autocast(delta.device.type, enabled=False):
             cosine_BTN = _unit(delta) @ self.directions.to(delta.dtype).T
         weight_N = (self.strengths * torch.exp2(-self.ages / self.lives)).to(delta.dtype)
@@ -63,7 +63,7 @@ class SpikeSketch(nn.Module):
         delta, s = delta_BTC.detach().flatten(0, -2), s_BT1.detach().flatten()
         s = torch.where(s.isfinite() & (s > self.rule.threshold), s, torch.zeros_like(s))
         strengths, tokens = s.topk(min(self.rule.top, s.numel()))
-        directions, missing = _unit(wide(delta[tokens])), self.rule.top - strengths.numel()
+        directions, missing = _unit(upcast_to_float32(delta[tokens])), self.rule.top - strengths.numel()
         return F.pad(directions, (0, 0, 0, missing)).float(), F.pad(strengths, (0, missing)).float()
 
     @torch.no_grad()
@@ -81,7 +81,7 @@ class SpikeSketch(nn.Module):
         self.ages += self.strengths > 0
         picked = self._pick(directions_kC, strengths_k)
         if picked:
-            entries = Entries(self.rule, *(getattr(self, name).cpu().clone() for name in NAMES))
+            entries = SketchEntries(self.rule, *(getattr(self, name).cpu().clone() for name in NAMES))
             for direction_C, strength in picked:
                 entries.add(direction_C, strength)
             for name in NAMES:
@@ -97,7 +97,7 @@ class SpikeSketch(nn.Module):
         return f"{self.directions.shape[1]}, {self.rule}"
 
 
-class Entries:
+class SketchEntries:
     """The sketch's buffers on the CPU while a step's spikes are written, one at a time."""
 
     def __init__(

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aptlab.ops.triton.tiles import Tile, cover, tile_back, tile_of
+from aptlab.ops.triton.tiles import Tile, choose_backward_tile, choose_forward_tile, choose_heads_per_tile
 
 NORMS = {None: 0, "before": 1, "after": 2}
 
@@ -261,7 +261,7 @@ def _backward(
         _write(own, two < 2, a, b, r, P, BP, R, BR, 2, INTERLEAVED)
 
 
-class How(NamedTuple):
+class KernelSpec(NamedTuple):
     """What a rotation does: query heads, layout, place of the norm (`NORMS`), its epsilon, factor on cos and sin."""
 
     queries: int
@@ -271,26 +271,26 @@ class How(NamedTuple):
     factor: float
 
 
-def constants(x_BNTD: Tensor, tables: Tensor, how: How) -> dict[str, Any]:
+def build_kernel_constants(x_BNTD: Tensor, tables: Tensor, how: KernelSpec) -> dict[str, Any]:
     """What both kernels are compiled for."""
     head_dim, pairs = x_BNTD.shape[-1], tables.shape[-1]
     rest = head_dim - 2 * pairs
     return {
-        "FACTOR": how.factor, "EPS": how.eps, "KIND": tl.float64 if exact(x_BNTD) else tl.float32,
+        "FACTOR": how.factor, "EPS": how.eps, "KIND": tl.float64 if uses_float64(x_BNTD) else tl.float32,
         "Q": how.queries, "N": x_BNTD.shape[1], "D": head_dim, "P": pairs, "R": rest,
         "BP": triton.next_power_of_2(pairs), "BR": triton.next_power_of_2(max(rest, 1)),
         "INTERLEAVED": how.interleaved, "NORM": how.norm,
     }  # fmt: skip
 
 
-def forward(
+def rotate_forward(
     x_BNTD: Tensor,
     positions: Tensor,
     tables: Tensor,
     theta: Tensor | None,
     weight_2D: Tensor | None,
     scale: Tensor | None,
-    how: How,
+    how: KernelSpec,
     *,
     out: Tensor | None = None,
     tile: Tile | None = None,
@@ -301,19 +301,19 @@ def forward(
     out    where to write, x itself perhaps: a program has read a head before it writes it; None = fresh [B, T, N, D]
     back   turn by -angle: the gradient, where there is no norm
     """
-    (batch, heads, tokens, _), out = x_BNTD.shape, fresh(x_BNTD) if out is None else out
-    tile = tile or tile_of(how.norm, tables.shape[-1], interleaved=how.interleaved)
+    (batch, heads, tokens, _), out = x_BNTD.shape, allocate_heads(x_BNTD) if out is None else out
+    tile = tile or choose_forward_tile(how.norm, tables.shape[-1], interleaved=how.interleaved)
     if x_BNTD.numel():
         _forward[(batch * tokens,)](
-            x_BNTD, out, positions, tables, theta if exact(x_BNTD) else None, weight_2D, scale,
-            tokens, *x_BNTD.stride()[:3], *out.stride()[:3], row_stride(positions), row_stride(scale),
-            **constants(x_BNTD, tables, how), BH=min(tile.heads, triton.next_power_of_2(heads)),
+            x_BNTD, out, positions, tables, theta if uses_float64(x_BNTD) else None, weight_2D, scale,
+            tokens, *x_BNTD.stride()[:3], *out.stride()[:3], get_row_stride(positions), get_row_stride(scale),
+            **build_kernel_constants(x_BNTD, tables, how), BH=min(tile.heads, triton.next_power_of_2(heads)),
             BACK=back, num_warps=tile.warps,
         )  # fmt: skip
     return out
 
 
-def backward(
+def rotate_backward(
     dy_BNTD: Tensor,
     x_BNTD: Tensor,
     positions: Tensor,
@@ -321,43 +321,44 @@ def backward(
     theta: Tensor | None,
     weight_2D: Tensor | None,
     scale: Tensor | None,
-    how: How,
+    how: KernelSpec,
     *,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of the heads and of the norm's weights; the sum over tokens has an order fixed by the device."""
     dy_BNTD = dy_BNTD if dy_BNTD.stride(-1) == 1 else dy_BNTD.contiguous()
     if how.norm == 0:
-        return forward(dy_BNTD, positions, tables, theta, None, scale, how, tile=tile, back=True), None
-    (batch, heads, tokens, head_dim), dx, sums = x_BNTD.shape, fresh(x_BNTD), None
-    tile = tile or tile_back(tables.shape[-1], weighted=weight_2D is not None)
+        return rotate_forward(dy_BNTD, positions, tables, theta, None, scale, how, tile=tile, back=True), None
+    (batch, heads, tokens, head_dim), dx, sums = x_BNTD.shape, allocate_heads(x_BNTD), None
+    tile = tile or choose_backward_tile(tables.shape[-1], weighted=weight_2D is not None)
     rows = programs = batch * tokens
     if weight_2D is not None:
         device = torch.cuda.get_device_properties(x_BNTD.device) if x_BNTD.is_cuda else None
         programs = min(rows, tile.programs * (device.multi_processor_count if device else 1))
-        kind = torch.float64 if exact(x_BNTD) else torch.float32
+        kind = torch.float64 if uses_float64(x_BNTD) else torch.float32
         sums = torch.empty((programs, 2, head_dim), dtype=kind, device=x_BNTD.device)
     if x_BNTD.numel():
         _backward[(programs,)](
-            dy_BNTD, x_BNTD, dx, positions, tables, theta if exact(x_BNTD) else None, weight_2D, scale, sums,
+            dy_BNTD, x_BNTD, dx, positions, tables, theta if uses_float64(x_BNTD) else None, weight_2D, scale, sums,
             tokens, rows, *dy_BNTD.stride()[:3], *x_BNTD.stride()[:3], *dx.stride()[:3],
-            row_stride(positions), row_stride(scale), **constants(x_BNTD, tables, how),
-            BQ=cover(how.queries, tile.heads), BK=cover(heads - how.queries, tile.heads),
+            get_row_stride(positions), get_row_stride(scale), **build_kernel_constants(x_BNTD, tables, how),
+            BQ=choose_heads_per_tile(how.queries, tile.heads),
+            BK=choose_heads_per_tile(heads - how.queries, tile.heads),
             DENSE=dy_BNTD.stride(1) == x_BNTD.stride(1) == head_dim, num_warps=tile.warps,
         )  # fmt: skip
     return dx, None if sums is None or weight_2D is None else sums.sum(0).to(weight_2D.dtype)
 
 
-def exact(x: Tensor) -> bool:
+def uses_float64(x: Tensor) -> bool:
     """Whether arithmetic is float64."""
     return x.dtype == torch.float32
 
 
-def fresh(x_BNTD: Tensor) -> Tensor:
+def allocate_heads(x_BNTD: Tensor) -> Tensor:
     batch, heads, tokens, head_dim = x_BNTD.shape
     return x_BNTD.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
 
 
-def row_stride(x: Tensor | None) -> int:
+def get_row_stride(x: Tensor | None) -> int:
     """Stride of the rows of [B or 1, T]; 0 where one row serves all."""
     return 0 if x is None or x.shape[0] == 1 else x.stride(0)

@@ -40,22 +40,22 @@ BACKWARD = {
 }
 
 
-def tile_of(norm: int, pairs: int, *, interleaved: bool) -> Tile:
+def choose_forward_tile(norm: int, pairs: int, *, interleaved: bool) -> Tile:
     """For the rotation, and for its gradient where there is no norm, which is the rotation back."""
-    return FORWARD[width(pairs), norm][1 if interleaved else 0]
+    return FORWARD[round_up_pairs(pairs), norm][1 if interleaved else 0]
 
 
-def tile_back(pairs: int, *, weighted: bool) -> Tile:
+def choose_backward_tile(pairs: int, *, weighted: bool) -> Tile:
     """For the gradient through a norm, with or without gradients of its weights."""
-    return BACKWARD[width(pairs)][0 if weighted else 1]
+    return BACKWARD[round_up_pairs(pairs)][0 if weighted else 1]
 
 
-def width(pairs: int) -> int:
+def round_up_pairs(pairs: int) -> int:
     """The measured number of pairs that is nearest from above, else the largest."""
     return min(max(triton.next_power_of_2(pairs), 32), 128)
 
 
-def cover(count: int, most: int) -> int:
+def choose_heads_per_tile(count: int, most: int) -> int:
     """The largest power of two <= `most` that covers `count` heads with at most a quarter more."""
     size = triton.next_power_of_2(most)
     while size > 1 and 4 * -(-count // size) * size > 5 * count:

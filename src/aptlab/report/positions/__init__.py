@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from aptlab.report.positions import bases, decay, extrapolation, memory, precision, similarity, wavelengths
-from aptlab.report.positions.turning import Setting, Turning, turnings
+from aptlab.report.positions.turning import AnalysisSettings, RotaryPart, split_rotary_parts
 
 ANALYSES: dict[str, ModuleType] = {
     "wavelengths": wavelengths,
@@ -17,4 +17,4 @@ ANALYSES: dict[str, ModuleType] = {
     "memory": memory,
 }
 
-__all__ = ["ANALYSES", "Setting", "Turning", "turnings"]
+__all__ = ["ANALYSES", "AnalysisSettings", "RotaryPart", "split_rotary_parts"]

@@ -9,11 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.nn.rope import Standard
+from aptlab.nn.positions.rope import Standard
 from aptlab.report.positions import logits
-from aptlab.report.positions.board import FONT, Board, board, marked, marks, titled, token_axis, tokens
-from aptlab.report.positions.lines import Line, Tables, binned, bins
-from aptlab.report.positions.turning import Array, Setting, Turning, turnings
+from aptlab.report.positions.board import (
+    FONT,
+    PanelFigure,
+    draw_length_marks,
+    format_token_axis,
+    format_tokens,
+    list_length_marks,
+    make_panel_figure,
+    set_panel_titles,
+)
+from aptlab.report.positions.lines import Curve, Tables, make_distance_bins, summarize_bins
+from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart, split_rotary_parts
 from aptlab.report.style import FAINT, INK
 
 TITLE = "The base of rope=standard"
@@ -22,7 +31,7 @@ CANDIDATES = np.geomspace(1e2, 1e9, 7001)  # bases that are tried
 CHUNK, SHORT = 2048, 256  # distances at a time
 
 
-def measure(given: Sequence[Turning], setting: Setting) -> Tables:
+def compute_tables(given: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Of rope=standard with every base; `given` rules take no part.
 
     ""     expected logit of equal unit vectors in bins of distance
@@ -30,20 +39,20 @@ def measure(given: Sequence[Turning], setting: Setting) -> Tables:
     least  the least base for a context (`positive_reach`)
     """
     del given
-    groups = bins(setting.length - 1)
+    groups = make_distance_bins(setting.length - 1)
     curves, facts = [], []
     for number, base in enumerate(setting.bases):
-        (turning,) = turnings("standard", Standard(base=base), setting)
-        values = logits.by_distance(turning, np.concatenate(groups), setting.length)
-        curves.append(Line(name=f"base {tokens(base)}", columns=binned(groups, values), number=number))
+        (turning,) = split_rotary_parts("standard", Standard(base=base), setting)
+        values = logits.average_by_distance(turning, np.concatenate(groups), setting.length)
+        curves.append(Curve(name=f"base {format_tokens(base)}", columns=summarize_bins(groups, values), number=number))
         theta = turning.frequencies(setting.length)[0]
         facts.append([base, 2 * math.pi / theta.min(), *(_turns(theta, n) for n in (setting.original, setting.length))])
     names = ("base", "longest", "turns_original", "turns_length")
-    table = Line(name="standard", columns=dict(zip(names, np.array(facts).T, strict=True)))
-    return {"": curves, "bases": [table], "least": [least_bases(setting)]}
+    table = Curve(name="standard", columns=dict(zip(names, np.array(facts).T, strict=True)))
+    return {"": curves, "bases": [table], "least": [find_least_bases(setting)]}
 
 
-def positive_reach(base: float, head_dim: int, longest: int, known: int = 0) -> int:
+def find_positive_length(base: float, head_dim: int, longest: int, known: int = 0) -> int:
     """The most tokens L (at most `longest`) with sum_i cos(m theta_i) >= 0 for every m = 0 .. L - 1.
 
     That sum, over D/2 pairs, is by how much equal content attracts a query more than other content on average, so a
@@ -63,12 +72,12 @@ def positive_reach(base: float, head_dim: int, longest: int, known: int = 0) -> 
     return longest
 
 
-def least_bases(setting: Setting) -> Line:
+def find_least_bases(setting: AnalysisSettings) -> Curve:
     """Columns context and base: the least base tried (0.2 % apart) that suffices; infinite where none does."""
     longest = min(setting.length, SEARCHED)
     records = [(0.0, 0)]  # bases that reach farther than all smaller ones, and how far
     for base in CANDIDATES.tolist():
-        reached = positive_reach(base, setting.head_dim, longest, known=records[-1][1])
+        reached = find_positive_length(base, setting.head_dim, longest, known=records[-1][1])
         if reached > records[-1][1]:
             records.append((base, reached))
         if reached == longest:
@@ -76,7 +85,7 @@ def least_bases(setting: Setting) -> Line:
     contexts = np.unique(np.append(np.geomspace(64, max(longest, 65), 120).astype(int), longest))
     contexts = contexts[contexts <= longest]
     least = [next((base for base, reach in records if reach >= context), math.inf) for context in contexts]
-    return Line(name="standard", columns={"context": contexts, "base": np.array(least)})
+    return Curve(name="standard", columns={"context": contexts, "base": np.array(least)})
 
 
 def _negative(base: float, head_dim: int, first: int, end: int) -> Array:
@@ -86,30 +95,37 @@ def _negative(base: float, head_dim: int, first: int, end: int) -> Array:
     return m[np.cos(m[:, None] * theta).sum(1) < 0]
 
 
-def draw(tables: Tables, given: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+def draw_figure(
+    tables: Tables, given: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+) -> Path:
     """Decay and least base above, longest wavelength and complete turns below."""
     del given
     lines = tables[""]
-    figure = board(title, [(2, 430), (2, 430)], labels=[*(one.name for one in lines), *marked(setting)])
+    figure = make_panel_figure(
+        title, [(2, 430), (2, 430)], labels=[*(one.name for one in lines), *list_length_marks(setting)]
+    )
     (decay, least), (longest, turns) = figure.panels
     _decays(figure, decay, lines, setting)
     _least(least, tables["least"][0], setting)
     (facts,) = tables["bases"]
     _by_base(longest, facts, {"longest": "longest"})
-    token_axis(
+    format_token_axis(
         longest.yaxis,
         min(facts["longest"].min(), setting.original) / 3,
         max(facts["longest"].max(), setting.length) * 3,
     )
-    marks(figure, longest, setting, across=True)
-    titled(longest, "longest wavelength (tokens)", "base")
+    draw_length_marks(figure, longest, setting, across=True)
+    set_panel_titles(longest, "longest wavelength (tokens)", "base")
     _by_base(
         turns,
         facts,
-        {"turns_original": f"{tokens(setting.original)} tokens", "turns_length": f"{tokens(setting.length)} tokens"},
+        {
+            "turns_original": f"{format_tokens(setting.original)} tokens",
+            "turns_length": f"{format_tokens(setting.length)} tokens",
+        },
     )
     turns.set_ylim(0, setting.head_dim // 2 * 1.08)
-    titled(turns, f"pairs with a complete turn, of {setting.head_dim // 2}", "base")
+    set_panel_titles(turns, f"pairs with a complete turn, of {setting.head_dim // 2}", "base")
     return figure.finish(path)
 
 
@@ -117,7 +133,7 @@ def _turns(theta: Array, length: int) -> int:
     return int((theta * length >= 2 * math.pi).sum())
 
 
-def _decays(figure: Board, axes: Any, lines: Sequence[Line], setting: Setting) -> None:
+def _decays(figure: PanelFigure, axes: Any, lines: Sequence[Curve], setting: AnalysisSettings) -> None:
     """Bases have an order, so their colours have one too."""
     from matplotlib import colormaps
 
@@ -125,13 +141,13 @@ def _decays(figure: Board, axes: Any, lines: Sequence[Line], setting: Setting) -
     for one, shade in zip(lines, shades):
         (drawn,) = axes.plot(one["distance"], one["mean"], color=shade, linewidth=1.4)
         figure.key(one.name, drawn)
-    token_axis(axes.xaxis, 1, setting.length * 1.3)
+    format_token_axis(axes.xaxis, 1, setting.length * 1.3)
     axes.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
-    marks(figure, axes, setting)
-    titled(axes, "expected logit of equal unit vectors", "distance (tokens)")
+    draw_length_marks(figure, axes, setting)
+    set_panel_titles(axes, "expected logit of equal unit vectors", "distance (tokens)")
 
 
-def _least(axes: Any, line: Line, setting: Setting) -> None:
+def _least(axes: Any, line: Curve, setting: AnalysisSettings) -> None:
     known = np.isfinite(line["base"])
     axes.step(line["context"][known], line["base"][known], where="pre", color=INK, linewidth=1.5)
     axes.fill_between(
@@ -143,9 +159,9 @@ def _least(axes: Any, line: Line, setting: Setting) -> None:
         alpha=0.15,
         linewidth=0,
     )
-    token_axis(axes.xaxis, line["context"].min(), line["context"].max() * 1.1)
+    format_token_axis(axes.xaxis, line["context"].min(), line["context"].max() * 1.1)
     high = max(setting.bases[-1], line["base"][known].max(initial=1e4)) * 3
-    token_axis(axes.yaxis, CANDIDATES[0], high)
+    format_token_axis(axes.yaxis, CANDIDATES[0], high)
     axes.text(
         0.97,
         0.06,
@@ -155,10 +171,10 @@ def _least(axes: Any, line: Line, setting: Setting) -> None:
         color=INK,
         fontsize=FONT,
     )
-    titled(axes, "least base for a context (Men et al. 2024)", "context (tokens)")
+    set_panel_titles(axes, "least base for a context (Men et al. 2024)", "context (tokens)")
 
 
-def _by_base(axes: Any, facts: Line, columns: dict[str, str]) -> None:
+def _by_base(axes: Any, facts: Curve, columns: dict[str, str]) -> None:
     from aptlab.report.style import COLOURS, MARKERS
 
     for number, (column, label) in enumerate(columns.items()):
@@ -171,6 +187,6 @@ def _by_base(axes: Any, facts: Line, columns: dict[str, str]) -> None:
             linewidth=1.4,
             label=label,
         )
-    token_axis(axes.xaxis, facts["base"].min() / 1.6, facts["base"].max() * 1.6)
+    format_token_axis(axes.xaxis, facts["base"].min() / 1.6, facts["base"].max() * 1.6)
     if len(columns) > 1:
         axes.legend(frameon=False, fontsize=FONT, labelcolor=INK, loc="lower left")

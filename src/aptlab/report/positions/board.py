@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aptlab.report.positions.lines import Line
-from aptlab.report.positions.turning import Setting
-from aptlab.report.style import COLOURS, DASHES, DPI, FAINT, INK, MARKERS, SIZE, heading, save
+from aptlab.report.positions.lines import Curve
+from aptlab.report.positions.turning import AnalysisSettings
+from aptlab.report.style import COLOURS, DASHES, DPI, FAINT, INK, MARKERS, SIZE, save_figure, set_heading
 
 LEGEND_LINE = 30  # pixels
 TOP, AXIS, GAP = 105, 88, 130  # pixels above the panels, below them, and between two rows
@@ -19,7 +19,7 @@ FONT = 8
 
 
 @dataclass
-class Board:
+class PanelFigure:
     """A figure under construction; `panels[row][column]`. `shown` are the legend's entries in order."""
 
     figure: Any
@@ -38,7 +38,7 @@ class Board:
                 list(self.shown),
                 loc="lower center",
                 bbox_to_anchor=(0.52, 6 / (self.figure.get_figheight() * DPI)),
-                ncols=columns_of(list(self.shown)),
+                ncols=count_legend_columns(list(self.shown)),
                 frameon=False,
                 fontsize=FONT,
                 labelcolor=INK,
@@ -46,15 +46,15 @@ class Board:
                 columnspacing=1.8,
                 labelspacing=0.35,
             )
-        return save(self.figure, path)
+        return save_figure(self.figure, path)
 
 
-def board(title: str, rows: Sequence[tuple[int, int]], *, labels: Sequence[str] = ()) -> Board:
+def make_panel_figure(title: str, rows: Sequence[tuple[int, int]], *, labels: Sequence[str] = ()) -> PanelFigure:
     """A figure of rows, each with (panels, height in pixels), and room below for the legend that `labels` need."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    legend = 14 + LEGEND_LINE * math.ceil(len(labels) / columns_of(labels)) if labels else 0
+    legend = 14 + LEGEND_LINE * math.ceil(len(labels) / count_legend_columns(labels)) if labels else 0
     total = TOP + sum(height for _, height in rows) + (len(rows) - 1) * GAP + AXIS + legend
     figure = Figure(figsize=(SIZE[0] / DPI, total / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -68,17 +68,17 @@ def board(title: str, rows: Sequence[tuple[int, int]], *, labels: Sequence[str] 
         top += height + GAP
     for row in panels:
         for axes in row:
-            quiet(axes)
-    return Board(figure, panels)
+            style_axes(axes)
+    return PanelFigure(figure, panels)
 
 
-def columns_of(labels: Sequence[str]) -> int:
+def count_legend_columns(labels: Sequence[str]) -> int:
     """Entries in one row of the legend."""
     longest = max((len(label) for label in labels), default=1)
     return max(1, min(len(labels), 8, int(170 / (longest + 9))))
 
 
-def quiet(axes: Any) -> None:
+def style_axes(axes: Any) -> None:
     """Axes that leave the eye to the curves."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
@@ -90,7 +90,7 @@ def quiet(axes: Any) -> None:
     axes.yaxis.label.set(size=9, color=INK)
 
 
-def look(line: Line, *, marker: bool = False) -> dict[str, Any]:
+def get_curve_style(line: Curve, *, marker: bool = False) -> dict[str, Any]:
     """The colour of the rule and the dashes of its part; with its marker where points are few."""
     return {
         "color": COLOURS[line.number % len(COLOURS)],
@@ -101,8 +101,15 @@ def look(line: Line, *, marker: bool = False) -> dict[str, Any]:
     }
 
 
-def curves(
-    board: Board, axes: Any, lines: Sequence[Line], x: str, y: str, *, marker: bool = False, covered: bool = False
+def draw_curves(
+    board: PanelFigure,
+    axes: Any,
+    lines: Sequence[Curve],
+    x: str,
+    y: str,
+    *,
+    marker: bool = False,
+    covered: bool = False,
 ) -> None:
     """Draw one column against another and name the curves in the legend.
 
@@ -110,27 +117,29 @@ def curves(
     """
     last = max((line.number for line in lines), default=0)
     for line in lines:
-        style = look(line, marker=marker)
+        style = get_curve_style(line, marker=marker)
         if covered:
-            style["linewidth"] += extra(line, last)
+            style["linewidth"] += compute_extra_width(line, last)
             style["markersize"] += 0.5 * (last - line.number)
         (drawn,) = axes.plot(line[x], line[y], label=line.label, **style)
         board.key(line.label, drawn)
 
 
-def extra(line: Line, last: int) -> float:
+def compute_extra_width(line: Curve, last: int) -> float:
     """Points by which a curve is wider than that of the last rule, so that it shows under it."""
     return min(0.9, 2.6 / (last + 1)) * (last - line.number)
 
 
-def bands(axes: Any, lines: Sequence[Line], x: str = "distance") -> None:
+def draw_bands(axes: Any, lines: Sequence[Curve], x: str = "distance") -> None:
     """The range from `low` to `high` of few curves; with many they would hide each other."""
     if len(lines) <= 2:
         for line in lines:
-            axes.fill_between(line[x], line["low"], line["high"], color=look(line)["color"], alpha=0.12, linewidth=0)
+            axes.fill_between(
+                line[x], line["low"], line["high"], color=get_curve_style(line)["color"], alpha=0.12, linewidth=0
+            )
 
 
-def token_axis(axis: Any, low: float, high: float) -> None:
+def format_token_axis(axis: Any, low: float, high: float) -> None:
     """A logarithmic axis in tokens with plain numbers: 1, 10, 100, 1,000, 1M."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -140,11 +149,11 @@ def token_axis(axis: Any, low: float, high: float) -> None:
     set_limits(low, high)
     few = high / low < 300
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: tokens(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_tokens(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def tokens(value: float) -> str:
+def format_tokens(value: float) -> str:
     """A number of tokens for a reader.
 
     >>> [tokens(x) for x in (1, 4096, 65536.4, 10_000_000, 2.5e10)]
@@ -156,7 +165,7 @@ def tokens(value: float) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def marks(board: Board, axes: Any, setting: Setting, *, across: bool = False) -> None:
+def draw_length_marks(board: PanelFigure, axes: Any, setting: AnalysisSettings, *, across: bool = False) -> None:
     """Lines at the trained and the target length: upright, or `across` where tokens are on the y axis."""
     draw = axes.axhline if across else axes.axvline
     for label, value, dashes in (
@@ -166,12 +175,12 @@ def marks(board: Board, axes: Any, setting: Setting, *, across: bool = False) ->
         board.key(label, draw(value, color="#6b6b6b", linewidth=1.0, linestyle=dashes, zorder=1))
 
 
-def marked(setting: Setting) -> list[str]:
+def list_length_marks(setting: AnalysisSettings) -> list[str]:
     """The legend's entries of `marks`."""
     return [f"trained {setting.original:,}", f"target {setting.length:,}"]
 
 
-def titled(axes: Any, text: str, x: str = "") -> None:
+def set_panel_titles(axes: Any, text: str, x: str = "") -> None:
     """Heading, which names what is on the y axis, and name of the x axis."""
-    heading(axes, text)
+    set_heading(axes, text)
     axes.set_xlabel(x, fontsize=9, color=INK)

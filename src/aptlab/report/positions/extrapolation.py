@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.report.positions.board import HEIGHT, board, curves, marked, marks, titled, token_axis
-from aptlab.report.positions.lines import Tables, line
-from aptlab.report.positions.turning import Array, Setting, Turning
+from aptlab.report.positions.board import (
+    HEIGHT,
+    draw_curves,
+    draw_length_marks,
+    format_token_axis,
+    list_length_marks,
+    make_panel_figure,
+    set_panel_titles,
+)
+from aptlab.report.positions.lines import Tables, make_curve
+from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart
 
 TITLE = "Angles never seen in training: {}"
 POINTS = 400
@@ -19,7 +27,7 @@ FARTHEST = 4096  # trained lengths up to which `reach` looks
 CLOSE = 1e-9  # rounding that does not count as unseen
 
 
-def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Per distance: share of pairs that meet unseen angles up to there, and their mean and largest overshoot.
 
     In training, pair i covered the arc from 0 up to theta_i · original of the plain rule, or the whole circle. At
@@ -31,14 +39,14 @@ def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
     distances = distances[distances < setting.length]
     found = []
     for turning in turnings:
-        pairs = [overshoot(turning, int(distance), setting.original) for distance in distances]
+        pairs = [compute_overshoot(turning, int(distance), setting.original) for distance in distances]
         unseen_XP, over_XP = (np.array(part) for part in zip(*pairs, strict=True))
         columns = {"distance": distances, "unseen": unseen_XP.mean(1), "mean": over_XP.mean(1), "max": over_XP.max(1)}
-        found.append(line(turning, columns))
+        found.append(make_curve(turning, columns))
     return {"": found}
 
 
-def overshoot(turning: Turning, distance: int, original: int) -> tuple[Array, Array]:
+def compute_overshoot(turning: RotaryPart, distance: int, original: int) -> tuple[Array, Array]:
     """[P] whether a pair meets unseen angles up to a distance, and [P] radians from the trained arc to the farthest."""
     arc = turning.trained(original).max(0) * original
     covered = turning.frequencies(distance + 1).max(0) * distance
@@ -47,11 +55,11 @@ def overshoot(turning: Turning, distance: int, original: int) -> tuple[Array, Ar
     return unseen, np.where(unseen, np.maximum(farthest - arc, 0.0), 0.0)
 
 
-def reach(turning: Turning, original: int) -> int | None:
+def find_seen_length(turning: RotaryPart, original: int) -> int | None:
     """The longest text in which every pair stays within its trained angles; None if there is no end in sight."""
 
     def unseen(distance: int) -> bool:
-        return bool(overshoot(turning, distance, original)[0].any())
+        return bool(compute_overshoot(turning, distance, original)[0].any())
 
     steps = np.unique(np.geomspace(1, original * FARTHEST, 400).astype(int)).tolist()
     first = next((i for i, distance in enumerate(steps) if unseen(distance)), None)
@@ -64,25 +72,29 @@ def reach(turning: Turning, original: int) -> int | None:
     return last + 1
 
 
-def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+def draw_figure(
+    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+) -> Path:
     """Share of pairs left, mean overshoot right."""
     del turnings
     lines = tables[""]
-    figure = board(title, [(2, HEIGHT)], labels=[*(one.label for one in lines), *marked(setting)])
+    figure = make_panel_figure(
+        title, [(2, HEIGHT)], labels=[*(one.label for one in lines), *list_length_marks(setting)]
+    )
     left, right = figure.panels[0]
     percent = [_percent(one) for one in lines]
-    curves(figure, left, percent, "distance", "unseen", covered=True)
-    curves(figure, right, lines, "distance", "mean", covered=True)
+    draw_curves(figure, left, percent, "distance", "unseen", covered=True)
+    draw_curves(figure, right, lines, "distance", "mean", covered=True)
     low = max(1, setting.original / 4)
     for axes in (left, right):
-        token_axis(axes.xaxis, low, setting.length * 1.2)
-        marks(figure, axes, setting)
+        format_token_axis(axes.xaxis, low, setting.length * 1.2)
+        draw_length_marks(figure, axes, setting)
     for drawn in left.lines:
         drawn.set_drawstyle("steps-post")
     left.set_ylim(-1, max(10.0, 1.1 * max(one["unseen"].max() for one in percent)))
     right.set_ylim(-0.01, max(0.1, 1.1 * max(one["mean"].max() for one in lines)))
-    titled(left, "pairs that meet angles never seen in training (%)", "distance (tokens)")
-    titled(right, "mean overshoot over all pairs (radians beyond the trained arc)", "distance (tokens)")
+    set_panel_titles(left, "pairs that meet angles never seen in training (%)", "distance (tokens)")
+    set_panel_titles(right, "mean overshoot over all pairs (radians beyond the trained arc)", "distance (tokens)")
     return figure.finish(path)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aptlab.nn.rope import Rope
-from aptlab.report.positions.board import tokens
-from aptlab.report.positions.extrapolation import FARTHEST, reach
-from aptlab.report.positions.memory import size_text, table_bytes
-from aptlab.report.positions.turning import Setting, Turning
-from aptlab.report.positions.wavelengths import critical_pair
-from aptlab.report.table import render
+from aptlab.nn.positions.rope import Rope
+from aptlab.report.positions.board import format_tokens
+from aptlab.report.positions.extrapolation import FARTHEST, find_seen_length
+from aptlab.report.positions.memory import count_table_bytes, format_bytes
+from aptlab.report.positions.turning import AnalysisSettings, RotaryPart
+from aptlab.report.positions.wavelengths import find_critical_pair
+from aptlab.report.table import render_table
 
 HEAD = ["rule", "pairs", "longest wave", "critical pair", "temperature", "seen up to", "relative", "tables"]
 NOTES = (
@@ -23,7 +23,7 @@ NOTES = (
 )
 
 
-def facts(rules: Sequence[tuple[Rope, Sequence[Turning]]], setting: Setting) -> list[list[str]]:
+def summarize_rules(rules: Sequence[tuple[Rope, Sequence[RotaryPart]]], setting: AnalysisSettings) -> list[list[str]]:
     """One row per part of a rule; what belongs to the whole rule stands in its first row."""
     rows = []
     for rule, parts in rules:
@@ -34,34 +34,34 @@ def facts(rules: Sequence[tuple[Rope, Sequence[Turning]]], setting: Setting) -> 
                 [
                     turning.label,
                     str(len(turning.pairs)),
-                    longest(turning, setting),
-                    _or(critical_pair(turning, setting.original), "none"),
+                    describe_longest_wave(turning, setting),
+                    _or(find_critical_pair(turning, setting.original), "none"),
                     f"{turning.temperatures(last, setting.length)[0]:.4g}",
                     _reach(turning, setting),
                     ("yes" if rule.relative else "no") if first else "",
-                    size_text(table_bytes(parts)) if first else "",
+                    format_bytes(count_table_bytes(parts)) if first else "",
                 ]
             )
     return rows
 
 
-def longest(turning: Turning, setting: Setting) -> str:
+def describe_longest_wave(turning: RotaryPart, setting: AnalysisSettings) -> str:
     """Tokens of the slowest turn among pairs that turn, and how many do not."""
     theta = turning.frequencies(setting.length).min(0)
     still = int((theta == 0).sum())
-    wave = tokens(2 * math.pi / theta[theta > 0].min())
+    wave = format_tokens(2 * math.pi / theta[theta > 0].min())
     return f"{wave} ({still} still)" if still else wave
 
 
-def text(rows: Sequence[Sequence[str]], setting: Setting, *, terminal: bool | None = None) -> str:
+def format_facts(rows: Sequence[Sequence[str]], setting: AnalysisSettings, *, terminal: bool | None = None) -> str:
     """The table and what its columns mean."""
     title = f"trained {setting.original:,}, target {setting.length:,} tokens, head of {setting.head_dim} dims"
-    return "\n".join([render(HEAD, rows, title=title, terminal=terminal), "", *NOTES])
+    return "\n".join([render_table(HEAD, rows, title=title, terminal=terminal), "", *NOTES])
 
 
-def _reach(turning: Turning, setting: Setting) -> str:
-    found = reach(turning, setting.original)
-    return f"> {tokens(setting.original * FARTHEST)}" if found is None else f"{found:,}"
+def _reach(turning: RotaryPart, setting: AnalysisSettings) -> str:
+    found = find_seen_length(turning, setting.original)
+    return f"> {format_tokens(setting.original * FARTHEST)}" if found is None else f"{found:,}"
 
 
 def _or(value: int | None, word: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.report.positions.turning import Array, Turning
+from aptlab.report.positions.turning import Array, RotaryPart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Curve:
     """One curve. number  chooses its colour, place  its dashes; columns  equally long numbers or words by name."""
 
     name: str
@@ -32,12 +32,14 @@ class Line:
         return np.asarray(self.columns[column])
 
 
-Tables = Mapping[str, Sequence[Line]]  # one CSV each: "" is that of the analysis itself
+Tables = Mapping[str, Sequence[Curve]]  # one CSV each: "" is that of the analysis itself
 
 
-def line(turning: Turning, columns: Mapping[str, Any], *, part: str | None = None, place: int | None = None) -> Line:
+def make_curve(
+    turning: RotaryPart, columns: Mapping[str, Any], *, part: str | None = None, place: int | None = None
+) -> Curve:
     """The columns of one part of a rule."""
-    return Line(
+    return Curve(
         name=turning.name,
         columns=columns,
         part=turning.part if part is None else part,
@@ -46,7 +48,7 @@ def line(turning: Turning, columns: Mapping[str, Any], *, part: str | None = Non
     )
 
 
-def csv_text(lines: Sequence[Line]) -> str:
+def format_curves_csv(lines: Sequence[Curve]) -> str:
     """One row per number of every curve, the curve's names in front; floats are written so that they read back."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -58,7 +60,7 @@ def csv_text(lines: Sequence[Line]) -> str:
     return out.getvalue()
 
 
-def bins(longest: int, *, count: int = 120, most: int = 64) -> list[Array]:
+def make_distance_bins(longest: int, *, count: int = 120, most: int = 64) -> list[Array]:
     """Whole distances from 1 to `longest` in bins of equal width on a logarithmic axis.
 
     A bin with more than `most` distances is told by so many of them, spread by the golden ratio: equal steps would
@@ -73,7 +75,7 @@ def bins(longest: int, *, count: int = 120, most: int = 64) -> list[Array]:
     return found
 
 
-def binned(groups: Sequence[Array], values: Array) -> dict[str, Array]:
+def summarize_bins(groups: Sequence[Array], values: Array) -> dict[str, Array]:
     """Columns distance, mean, low and high of values that belong to the joined distances of `bins`."""
     ends = np.cumsum([len(group) for group in groups])
     parts = np.split(values, ends[:-1])
@@ -85,7 +87,7 @@ def binned(groups: Sequence[Array], values: Array) -> dict[str, Array]:
     }
 
 
-def spoken(names: Iterable[str], most: int = 4) -> str:
+def join_names(names: Iterable[str], most: int = 4) -> str:
     """`a, b, c and 2 more`."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -8,20 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.nn.rope import Rope
-from aptlab.report.positions.board import FONT, HEIGHT, board, curves, titled, token_axis
-from aptlab.report.positions.lines import Line, Tables, spoken
-from aptlab.report.positions.turning import Array, Setting, Turning
+from aptlab.nn.positions.rope import Rope
+from aptlab.report.positions.board import (
+    FONT,
+    HEIGHT,
+    draw_curves,
+    format_token_axis,
+    make_panel_figure,
+    set_panel_titles,
+)
+from aptlab.report.positions.lines import Curve, Tables, join_names
+from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart
 from aptlab.report.style import COLOURS, FAINT, INK
 
 TITLE = "Memory of tables: {}"
-STEP = 4096  # rows of each of the two levels, as in aptlab.nn.rotary, which loads torch
-STORED = "aptlab.nn.rotary:RotaryEmbedding"  # the layer that keeps tables; others compute angles when asked
+STEP = 4096  # rows of each of the two levels, as in aptlab.nn.positions.rotary, which loads torch
+STORED = "aptlab.nn.positions.rotary:RotaryEmbedding"  # the layer that keeps tables; others compute angles when asked
 FLOAT = 4  # bytes
 SHOWN = 10_000_000  # positions of the right panel
 
 
-def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Bytes by positions: of tables that hold every position, and of the two levels of each rule given.
 
     whole, half width  cos and sin in float32, D/2 numbers each
@@ -32,19 +39,21 @@ def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
     positions = 2 ** np.arange(9, 25)
     half = positions * setting.head_dim * FLOAT
     found = [
-        Line(name="whole tables, full width (transformers, Meta)", columns=_columns(positions, 2 * half), number=1),
-        Line(name="whole tables, half width", columns=_columns(positions, half), number=5),
+        Curve(name="whole tables, full width (transformers, Meta)", columns=_columns(positions, 2 * half), number=1),
+        Curve(name="whole tables, half width", columns=_columns(positions, half), number=5),
     ]
     own: dict[int, list[str]] = {}
     for name in dict.fromkeys(turning.name for turning in turnings):
-        own.setdefault(table_bytes([one for one in turnings if one.name == name]), []).append(name)
+        own.setdefault(count_table_bytes([one for one in turnings if one.name == name]), []).append(name)
     for number, (size, names) in enumerate(sorted(own.items())):
         columns = _columns(positions, np.full(len(positions), size))
-        found.append(Line(name=f"two levels: {spoken(names)}", columns=columns, number=(0, 2, 3, 4, 6, 7)[number % 6]))
+        found.append(
+            Curve(name=f"two levels: {join_names(names)}", columns=columns, number=(0, 2, 3, 4, 6, 7)[number % 6])
+        )
     return {"": found}
 
 
-def table_bytes(parts: Sequence[Turning]) -> int:
+def count_table_bytes(parts: Sequence[RotaryPart]) -> int:
     """Bytes of the tables of one rule over all of its layers; 0 where angles are computed when asked for."""
     rules = dict.fromkeys(turning.rule for turning in parts)
     return sum(_of_layer(rule, parts[0].head_dim) for rule in rules)
@@ -56,7 +65,7 @@ def _of_layer(rule: Rope, head_dim: int) -> int:
     return sum(4 * STEP * len(frequencies) * FLOAT for frequencies in rule.regimes(head_dim))
 
 
-def size_text(value: float) -> str:
+def format_bytes(value: float) -> str:
     """Bytes for a reader, in units of 1000.
 
     >>> [size_text(x) for x in (0, 512, 2_097_152, 10_240_000_000)]
@@ -68,19 +77,21 @@ def size_text(value: float) -> str:
     return f"{value:.0f} B" if value else "0"
 
 
-def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+def draw_figure(
+    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+) -> Path:
     """Memory against positions left; right, what ten million positions take."""
     del turnings
     lines = tables[""]
-    figure = board(title, [(2, HEIGHT)])
+    figure = make_panel_figure(title, [(2, HEIGHT)])
     left, right = figure.panels[0]
     shown = [one for one in lines if one["bytes"].max() > 0]
-    curves(figure, left, shown, "positions", "bytes")
+    draw_curves(figure, left, shown, "positions", "bytes")
     _byte_axis(left, [value for one in shown for value in one["bytes"]])
-    token_axis(left.xaxis, 400, 2.2e7)
-    titled(left, f"bytes of cosines and sines, head of {setting.head_dim} dims", "longest position (tokens)")
+    format_token_axis(left.xaxis, 400, 2.2e7)
+    set_panel_titles(left, f"bytes of cosines and sines, head of {setting.head_dim} dims", "longest position (tokens)")
     _bars(right, lines)
-    titled(right, f"bytes at {SHOWN:,} positions, logarithmic")
+    set_panel_titles(right, f"bytes at {SHOWN:,} positions, logarithmic")
     figure.shown.clear()  # the bars name the curves
     return figure.finish(path)
 
@@ -101,7 +112,7 @@ def _byte_axis(axes: Any, values: Sequence[float]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _bars(axes: Any, lines: Sequence[Line]) -> None:
+def _bars(axes: Any, lines: Sequence[Curve]) -> None:
     sizes = [float(np.interp(SHOWN, one["positions"], one["bytes"])) for one in lines]
     axes.barh(
         range(len(lines)), [max(size, 1) for size in sizes], color=[COLOURS[one.number] for one in lines], height=0.55
@@ -114,5 +125,5 @@ def _bars(axes: Any, lines: Sequence[Line]) -> None:
     axes.spines[["bottom"]].set_visible(False)
     axes.grid(visible=False)
     for number, (one, size) in enumerate(zip(lines, sizes)):
-        axes.text(max(size, 1e5) * 1.25, number, size_text(size), va="center", color=INK, fontsize=9)
+        axes.text(max(size, 1e5) * 1.25, number, format_bytes(size), va="center", color=INK, fontsize=9)
         axes.text(1.15e5, number - 0.37, one.name, va="center", color=FAINT, fontsize=FONT)

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from aptlab.errors import ConfigError
-from aptlab.report.positions.board import HEIGHT, board, extra, look, marked, marks, titled, token_axis
-from aptlab.report.positions.lines import Line, Tables, line
-from aptlab.report.positions.turning import Array, Setting, Turning, whole
+from aptlab.report.positions.board import (
+    HEIGHT,
+    compute_extra_width,
+    draw_length_marks,
+    format_token_axis,
+    get_curve_style,
+    list_length_marks,
+    make_panel_figure,
+    set_panel_titles,
+)
+from aptlab.report.positions.lines import Curve, Tables, make_curve
+from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart, select_all_pairs
 from aptlab.report.style import COLOURS
 
 TITLE = "Precision far out: {}"
@@ -25,7 +34,7 @@ FARTHEST = 4096  # largest distance between query and key
 VARIANTS = ("float32 angle", "bfloat16 cos, sin", "bfloat16 position", "two levels")
 
 
-def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Mean and largest error of a logit by position and way of computing, against float64.
 
     q and k have unit variance, logits are divided by sqrt(D). The query stands in the last quarter before the
@@ -33,7 +42,7 @@ def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
     Rules whose positions are coordinates are left out: coordinates stay small.
     """
     found = []
-    for turning in [whole((one,)) for one in turnings if one.place == 0]:
+    for turning in [select_all_pairs((one,)) for one in turnings if one.place == 0]:
         if turning.rule.streams > 1:
             continue
         found += _of_rule(turning, setting)
@@ -44,10 +53,10 @@ def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
     return {"": found}
 
 
-def _of_rule(turning: Turning, setting: Setting) -> list[Line]:
-    from aptlab.nn.rotary import rotary
+def _of_rule(turning: RotaryPart, setting: AnalysisSettings) -> list[Curve]:
+    from aptlab.nn.positions.rotary import build_rotary
 
-    module = rotary(turning.rule, head_dim=setting.head_dim, heads=1, kv_heads=1)
+    module = build_rotary(turning.rule, head_dim=setting.head_dim, heads=1, kv_heads=1)
     positions = np.append(2 ** np.arange(1, 24), LONGEST - 1)
     random = np.random.default_rng(setting.seed)
     errors: dict[str, list[Array]] = {name: [] for name in VARIANTS}
@@ -56,12 +65,12 @@ def _of_rule(turning: Turning, setting: Setting) -> list[Line]:
         n = m - random.integers(0, np.minimum(m, FARTHEST) + 1)
         shape = (SAMPLES, len(turning.pairs), 2)
         q, k = (random.standard_normal(shape) @ np.array([1, 1j]) for _ in range(2))
-        turned = [ways(turning, module, places) for places in (m, n)]
+        turned = [compute_variants(turning, module, places) for places in (m, n)]
         exact = _logit(q, k, turned[0]["float64"], turned[1]["float64"], setting.head_dim)
         for name in VARIANTS:
             errors[name].append(np.abs(_logit(q, k, turned[0][name], turned[1][name], setting.head_dim) - exact))
     return [
-        line(
+        make_curve(
             turning,
             {
                 "position": positions,
@@ -75,7 +84,7 @@ def _of_rule(turning: Turning, setting: Setting) -> list[Line]:
     ]
 
 
-def ways(turning: Turning, module: Any, places_N: Array) -> dict[str, Array]:
+def compute_variants(turning: RotaryPart, module: Any, places_N: Array) -> dict[str, Array]:
     """cos + 1j sin [N, P] of every way of computing; sizes that a rule gives tokens are exact but in the last."""
     import torch
 
@@ -104,14 +113,16 @@ def _logit(q_NP: Array, k_NP: Array, turn_m: Array, turn_n: Array, head_dim: int
     return np.real(q_NP * turn_m * np.conj(k_NP * turn_n)).sum(1) / math.sqrt(head_dim)
 
 
-def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+def draw_figure(
+    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+) -> Path:
     """All ways for the first rule left; float32 angles and two levels of every rule right."""
     del turnings
     lines = tables[""]
     first = [one for one in lines if one.name == lines[0].name]
     kept = [one for one in lines if one.part in (VARIANTS[0], VARIANTS[-1])]
     names = list(dict.fromkeys(one.name for one in lines))
-    figure = board(title, [(2, HEIGHT)], labels=[*names, *marked(setting)])
+    figure = make_panel_figure(title, [(2, HEIGHT)], labels=[*names, *list_length_marks(setting)])
     left, right = figure.panels[0]
     for one, colour in zip(first, (COLOURS[1], COLOURS[5], COLOURS[3], COLOURS[0])):
         left.plot(one["position"], one["mean"], color=colour, linewidth=1.7)
@@ -119,20 +130,22 @@ def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title
         _name(left, one, colour)
     for one in kept:
         solid = one.part == VARIANTS[-1]
-        wide = extra(one, kept[-1].number)
-        style = {**look(one), "linestyle": "-" if solid else "--", "linewidth": 1.5 + wide * solid}
+        wide = compute_extra_width(one, kept[-1].number)
+        style = {**get_curve_style(one), "linestyle": "-" if solid else "--", "linewidth": 1.5 + wide * solid}
         (drawn,) = right.plot(one["position"], one["mean"], **style)
         if solid:
             figure.key(one.name, drawn)
     for axes in (left, right):
         _axes(axes, lines)
-        marks(figure, axes, setting)
-    titled(left, f"{first[0].name}: mean error of a logit (dotted: largest of {SAMPLES})", "position (tokens)")
-    titled(right, "all rules: two levels (solid) and float32 angles (dashed)", "position (tokens)")
+        draw_length_marks(figure, axes, setting)
+    set_panel_titles(
+        left, f"{first[0].name}: mean error of a logit (dotted: largest of {SAMPLES})", "position (tokens)"
+    )
+    set_panel_titles(right, "all rules: two levels (solid) and float32 angles (dashed)", "position (tokens)")
     return figure.finish(path)
 
 
-def _name(axes: Any, one: Line, colour: str) -> None:
+def _name(axes: Any, one: Curve, colour: str) -> None:
     """The way's name below its curve, where curves are apart."""
     place = (16, 1, 13, 6)[one.place]
     axes.annotate(
@@ -147,10 +160,10 @@ def _name(axes: Any, one: Line, colour: str) -> None:
     )
 
 
-def _axes(axes: Any, lines: Sequence[Line]) -> None:
+def _axes(axes: Any, lines: Sequence[Curve]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    token_axis(axes.xaxis, 2, LONGEST * 1.3)
+    format_token_axis(axes.xaxis, 2, LONGEST * 1.3)
     low = min(one["mean"][one["mean"] > 0].min(initial=1e-8) for one in lines)
     axes.set_yscale("log")
     axes.set_ylim(max(low / 3, 2e-9), 20)

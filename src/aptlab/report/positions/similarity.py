@@ -10,10 +10,21 @@ from typing import Any
 import numpy as np
 
 from aptlab.report.positions import logits
-from aptlab.report.positions.board import HEIGHT, Board, bands, board, curves, look, marked, marks, titled, token_axis
-from aptlab.report.positions.lines import Tables, binned, bins, line
-from aptlab.report.positions.turning import Array, Setting, Turning
-from aptlab.report.style import FAINT, INK, empty
+from aptlab.report.positions.board import (
+    HEIGHT,
+    PanelFigure,
+    draw_bands,
+    draw_curves,
+    draw_length_marks,
+    format_token_axis,
+    get_curve_style,
+    list_length_marks,
+    make_panel_figure,
+    set_panel_titles,
+)
+from aptlab.report.positions.lines import Tables, make_curve, make_distance_bins, summarize_bins
+from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart
+from aptlab.report.style import FAINT, INK, label_empty_panel
 
 TITLE = "Similarity and distance: {}"
 NOISE = "unrelated q, k: ± 1 std"
@@ -24,7 +35,7 @@ SAMPLES = 256
 PAIRS = 128  # random pairs of tokens whose logits are shifted
 
 
-def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Three tables.
 
     ""      near every distance: expected logit of equal unit vectors (`logits`), and the 5 to 95 % of random ones
@@ -33,28 +44,30 @@ def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
     shift   mean and largest |logit(m + s, n + s) - logit(m, n)| of random q, k with unit variance, over sqrt(D)
     """
     near = np.arange(min(NEAR, setting.length))
-    far = bins(setting.length - 1)
+    far = make_distance_bins(setting.length - 1)
     tables: dict[str, list[Any]] = {"": [], "far": [], "matrix": [], "shift": []}
     for turning in turnings:
-        shares = logits.draws(turning, SAMPLES, setting.seed)
-        low, high = np.quantile(logits.random_logits(turning, shares, near, setting.length), (0.05, 0.95), axis=0)
-        mean = logits.by_distance(turning, near, setting.length)
-        tables[""].append(line(turning, {"distance": near, "mean": mean, "low": low, "high": high}))
-        values = logits.by_distance(turning, np.concatenate(far), setting.length)
-        tables["far"].append(line(turning, binned(far, values)))
-        tables["shift"].append(line(turning, shift_error(turning, setting)))
+        shares = logits.sample_pair_shares(turning, SAMPLES, setting.seed)
+        low, high = np.quantile(
+            logits.compute_random_logits(turning, shares, near, setting.length), (0.05, 0.95), axis=0
+        )
+        mean = logits.average_by_distance(turning, near, setting.length)
+        tables[""].append(make_curve(turning, {"distance": near, "mean": mean, "low": low, "high": high}))
+        values = logits.average_by_distance(turning, np.concatenate(far), setting.length)
+        tables["far"].append(make_curve(turning, summarize_bins(far, values)))
+        tables["shift"].append(make_curve(turning, compute_shift_error(turning, setting)))
     for turning in _firsts(turnings)[:PICTURES]:
-        tables["matrix"].append(line(turning, matrix(turning, setting), part="", place=0))
+        tables["matrix"].append(make_curve(turning, compute_logit_matrix(turning, setting), part="", place=0))
     return tables
 
 
-def matrix(turning: Turning, setting: Setting) -> dict[str, Array]:
+def compute_logit_matrix(turning: RotaryPart, setting: AnalysisSettings) -> dict[str, Array]:
     """Columns m, n and logit of a text's first tokens, causal."""
     m, n = np.tril_indices(min(MATRIX, setting.length))
-    return {"m": m, "n": n, "logit": logits.similarity(turning, m, n, setting.length, text=True)}
+    return {"m": m, "n": n, "logit": logits.compute_similarity(turning, m, n, setting.length, text=True)}
 
 
-def shift_error(turning: Turning, setting: Setting) -> dict[str, Array]:
+def compute_shift_error(turning: RotaryPart, setting: AnalysisSettings) -> dict[str, Array]:
     """Columns shift, mean and max of the change of a logit. A relative rule has rounding errors only."""
     random = np.random.default_rng(setting.seed)
     n = random.integers(0, 64, PAIRS)
@@ -65,7 +78,7 @@ def shift_error(turning: Turning, setting: Setting) -> dict[str, Array]:
     shifts = np.unique(np.append(np.geomspace(1, setting.length - 1, 40).astype(int), [1, 2, 3, 4]))
 
     def logit(shift: int) -> Array:
-        angle, size = logits.between(turning, m + shift, n + shift, setting.length)
+        angle, size = logits.compute_pair_angles(turning, m + shift, n + shift, setting.length)
         turned = (q * k.conj() * size * np.exp(1j * angle)).real.sum(1) / math.sqrt(setting.head_dim)
         return turned * turning.temperatures(m + shift, setting.length)
 
@@ -74,42 +87,44 @@ def shift_error(turning: Turning, setting: Setting) -> dict[str, Array]:
     return {"shift": shifts, "mean": change.mean(1), "max": change.max(1)}
 
 
-def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+def draw_figure(
+    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+) -> Path:
     """Distances near and far above; below the matrices, and the change under shifts if a rule is not relative."""
     absolute = [one for one, turning in zip(tables["shift"], turnings) if not turning.rule.relative]
     pictures = tables["matrix"][: PICTURES - bool(absolute)]
     columns = len(pictures) + bool(absolute)
-    labels = [*(one.label for one in tables[""]), NOISE, *marked(setting)]
-    figure = board(title, [(2, HEIGHT), (columns, (HEIGHT, HEIGHT, 430, 330)[columns - 1])], labels=labels)
+    labels = [*(one.label for one in tables[""]), NOISE, *list_length_marks(setting)]
+    figure = make_panel_figure(title, [(2, HEIGHT), (columns, (HEIGHT, HEIGHT, 430, 330)[columns - 1])], labels=labels)
     left, right = figure.panels[0]
-    curves(figure, left, tables[""], "distance", "mean")
-    curves(figure, right, tables["far"], "distance", "mean")
-    bands(left, tables[""])
-    bands(right, tables["far"])
+    draw_curves(figure, left, tables[""], "distance", "mean")
+    draw_curves(figure, right, tables["far"], "distance", "mean")
+    draw_bands(left, tables[""])
+    draw_bands(right, tables["far"])
     noise = 1 / math.sqrt(setting.head_dim)
     for axes in (left, right):
         grey = axes.axhspan(-noise, noise, color=FAINT, alpha=0.15, linewidth=0, zorder=0)
         figure.key(NOISE, grey)
     left.set_xlim(0, len(tables[""][0]["distance"]) - 1)
-    token_axis(right.xaxis, 1, setting.length * 1.3)
-    marks(figure, right, setting)
+    format_token_axis(right.xaxis, 1, setting.length * 1.3)
+    draw_length_marks(figure, right, setting)
     shaded = ", 5 to 95 % of random ones shaded" if len(tables[""]) <= 2 else ""
-    titled(left, "expected logit of equal unit vectors" + shaded, "distance (tokens)")
-    titled(right, "the same up to the target length, mean of bins of distance", "distance (tokens)")
+    set_panel_titles(left, "expected logit of equal unit vectors" + shaded, "distance (tokens)")
+    set_panel_titles(right, "the same up to the target length, mean of bins of distance", "distance (tokens)")
     _pictures(figure, figure.panels[1], pictures)
     if absolute:
         _shifts(figure, figure.panels[1][-1], absolute, setting)
     return figure.finish(path)
 
 
-def _firsts(turnings: Sequence[Turning]) -> list[Turning]:
+def _firsts(turnings: Sequence[RotaryPart]) -> list[RotaryPart]:
     """Each rule once, with all pairs of its first layer and head."""
-    from aptlab.report.positions.turning import whole
+    from aptlab.report.positions.turning import select_all_pairs
 
-    return [whole((turning,)) for turning in turnings if turning.place == 0]
+    return [select_all_pairs((turning,)) for turning in turnings if turning.place == 0]
 
 
-def _pictures(figure: Board, panels: Sequence[Any], pictures: Sequence[Any]) -> None:
+def _pictures(figure: PanelFigure, panels: Sequence[Any], pictures: Sequence[Any]) -> None:
     """Expected logits of m against n, all with the same colours; red repels, where anything does."""
     values = np.concatenate([one["logit"] for one in pictures])
     most = np.abs(values).max()
@@ -122,7 +137,7 @@ def _pictures(figure: Board, panels: Sequence[Any], pictures: Sequence[Any]) -> 
         image = axes.imshow(square, interpolation="nearest", aspect="equal", **style)
         axes.grid(visible=False)
         axes.set_anchor("NW")
-        titled(axes, one.name, "key n")
+        set_panel_titles(axes, one.name, "key n")
         axes.set_ylabel("query m", fontsize=9, color=INK)
         inset = axes.inset_axes((0.9, 0.45, 0.035, 0.5))
         bar = figure.figure.colorbar(image, cax=inset)
@@ -131,16 +146,16 @@ def _pictures(figure: Board, panels: Sequence[Any], pictures: Sequence[Any]) -> 
         inset.yaxis.set_ticks_position("left")
 
 
-def _shifts(figure: Board, axes: Any, lines: Sequence[Any], setting: Setting) -> None:
+def _shifts(figure: PanelFigure, axes: Any, lines: Sequence[Any], setting: AnalysisSettings) -> None:
     for one in lines:
         shown = one["mean"] > 0
         if shown.any():
-            style = {**look(one, marker=True), "linestyle": ""}
+            style = {**get_curve_style(one, marker=True), "linestyle": ""}
             axes.plot(one["shift"][shown], one["mean"][shown], **style)
     if not axes.lines:
-        empty(axes, "no shift changes a logit")
+        label_empty_panel(axes, "no shift changes a logit")
         return
-    token_axis(axes.xaxis, 0.8, setting.length)
+    format_token_axis(axes.xaxis, 0.8, setting.length)
     axes.set_xticks([tick for tick in (1, 100, 10_000, 1_000_000) if tick < setting.length])
     axes.set_ylim(bottom=0)
-    titled(axes, "mean change of logits by a shift", "shift of both (tokens)")
+    set_panel_titles(axes, "mean change of logits by a shift", "shift of both (tokens)")

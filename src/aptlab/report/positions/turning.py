@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aptlab.errors import ConfigError
-from aptlab.limits import NonNegativeInt, Positive, PositiveInt, validate
-from aptlab.nn.rope import Dynamic, Rope, Scaled, YaRNUniform, standard_frequencies
+from aptlab.limits import NonNegativeInt, Positive, PositiveInt, validate_limits
+from aptlab.nn.positions.rope import Dynamic, Rope, ScaledRotation, YaRNUniform, compute_standard_frequencies
 
 Array = NDArray[Any]
 LAYERS = 24  # layers that are asked for their rule; schedules repeat within them
@@ -28,7 +28,7 @@ SAMPLE = 4096  # first tokens that are asked which set they use
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class AnalysisSettings:
     """What all curves of a figure share: lengths in tokens, `original` the trained one and `length` the target."""
 
     length: PositiveInt
@@ -39,10 +39,10 @@ class Setting:
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        validate(self)
+        validate_limits(self)
 
 
-class Whole(np.ndarray):
+class LongArray(np.ndarray):
     """Whole numbers that a rule's `regime` can be asked with: numpy, with the one method it takes from torch."""
 
     def long(self) -> Array:
@@ -50,7 +50,7 @@ class Whole(np.ndarray):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turning:
+class RotaryPart:
     """Pairs that turn alike.
 
     name    the rule as it was asked for, `yarn factor=8`; number  its place among the rules of the figure
@@ -85,14 +85,14 @@ class Turning:
     def all_sets(self, length: int) -> Array:
         """`sets` with all pairs of the head."""
         if isinstance(self.rule, Dynamic):
-            return np.array([standard_frequencies(self.rule.base_at(length, self.head_dim), self.head_dim)])
+            return np.array([compute_standard_frequencies(self.rule.base_at(length, self.head_dim), self.head_dim)])
         return np.array(self.rule.regimes(self.head_dim))
 
     def choices(self, positions_T: Array, length: int) -> Array:
         """[T] the set of each token in a text of `length` tokens."""
         if self.regime is not None:
             return np.full(len(positions_T), self.regime)
-        asked = np.asarray(positions_T, dtype=np.int64)[None].view(Whole)
+        asked = np.asarray(positions_T, dtype=np.int64)[None].view(LongArray)
         chosen = self.rule.regime(asked, np.full_like(asked, length))
         return np.zeros(len(positions_T), np.int64) if chosen is None else np.asarray(chosen)[0]
 
@@ -124,20 +124,20 @@ class Turning:
 
     def trained(self, original: int) -> Array:
         """[R, P] radians per token in training: those of the plain rule where this one extends it, else its own."""
-        if isinstance(self.rule, Scaled | YaRNUniform):
+        if isinstance(self.rule, ScaledRotation | YaRNUniform):
             return self.plain()[None]
         return self.frequencies(original)
 
     def plain(self) -> Array:
         """[P] radians per token of the standard rule with the same base, on the dims that turn."""
         base = getattr(self.rule, "base", None) or min(getattr(self.rule, "bases", (BASE,)))
-        return self._own(standard_frequencies(base, 2 * len(self.rule.inv_freq(self.head_dim))))
+        return self._own(compute_standard_frequencies(base, 2 * len(self.rule.inv_freq(self.head_dim))))
 
     def _own(self, values: tuple[float, ...]) -> Array:
         return np.array(values)[list(self.pairs)]
 
 
-def turnings(name: str, rule: Rope, setting: Setting, number: int = 0) -> tuple[Turning, ...]:
+def split_rotary_parts(name: str, rule: Rope, setting: AnalysisSettings, number: int = 0) -> tuple[RotaryPart, ...]:
     """All parts of a rule: one per different layer, head and section. Raises ConfigError for a rule that turns none."""
     rules = list(dict.fromkeys(rule.at(layer).rule for layer in range(LAYERS)))
     turning = [one for one in rules if one is not None]
@@ -154,7 +154,7 @@ def turnings(name: str, rule: Rope, setting: Setting, number: int = 0) -> tuple[
                 part = ", ".join(word for word in (layer, head, section) if word)
                 found.append((layer_rule, regime, pairs, part))
     return tuple(
-        Turning(
+        RotaryPart(
             name=name,
             rule=layer_rule,
             head_dim=setting.head_dim,
@@ -168,13 +168,13 @@ def turnings(name: str, rule: Rope, setting: Setting, number: int = 0) -> tuple[
     )
 
 
-def whole(parts: tuple[Turning, ...]) -> Turning:
+def select_all_pairs(parts: tuple[RotaryPart, ...]) -> RotaryPart:
     """The first layer and head of a rule with all of its pairs."""
     first = parts[0]
     return dataclasses.replace(first, pairs=tuple(range(len(first.rule.inv_freq(first.head_dim)))), part="", place=0)
 
 
-def text_angles(turning: Turning, positions_T: Array, length: int) -> tuple[Array, Array]:
+def compute_text_angles(turning: RotaryPart, positions_T: Array, length: int) -> tuple[Array, Array]:
     """Angle and size [T, P] of the tokens of a text; rules for pictures and films read it as they say."""
     coefficients = turning.rule.combine(turning.head_dim)
     if coefficients is None:
@@ -185,12 +185,12 @@ def text_angles(turning: Turning, positions_T: Array, length: int) -> tuple[Arra
     return angle_TP, np.ones_like(angle_TP)
 
 
-def seen_turns(turning: Turning, original: int) -> Array:
+def count_seen_rotations(turning: RotaryPart, original: int) -> Array:
     """[P] how often each pair turned within the trained length, in the set where it turned most."""
     return turning.trained(original).max(0) * original / (2 * math.pi)
 
 
-def _heads(rule: Rope, setting: Setting) -> list[tuple[int | None, str]]:
+def _heads(rule: Rope, setting: AnalysisSettings) -> list[tuple[int | None, str]]:
     """Sets that belong to heads, with their names; one nameless entry where heads do not differ."""
     regimes = rule.head_regimes(setting.heads)
     if regimes is None:

@@ -9,15 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.report.positions.board import HEIGHT, Board, board, curves, marked, marks, titled, token_axis
-from aptlab.report.positions.lines import Line, Tables, line
-from aptlab.report.positions.turning import Array, Setting, Turning, seen_turns
+from aptlab.report.positions.board import (
+    HEIGHT,
+    PanelFigure,
+    draw_curves,
+    draw_length_marks,
+    format_token_axis,
+    list_length_marks,
+    make_panel_figure,
+    set_panel_titles,
+)
+from aptlab.report.positions.lines import Curve, Tables, make_curve
+from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart, count_seen_rotations
 
 TITLE = "Wavelengths: {}"
 WIDEST = 1e9  # tokens; slower pairs stand still for every text there is
 
 
-def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
+def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Per pair: frequency in radians per token, wavelength 2 pi / theta in tokens, divisor theta_standard / theta.
 
     The standard rule has the same base. A pair that does not turn has an infinite wavelength.
@@ -37,47 +46,51 @@ def measure(turnings: Sequence[Turning], setting: Setting) -> Tables:
                     "turns_length": theta * setting.length / (2 * math.pi),
                 }
             part = ", ".join(word for word in words if word)
-            found.append(line(turning, columns, part=part, place=turning.place + number))
+            found.append(make_curve(turning, columns, part=part, place=turning.place + number))
     return {"": found}
 
 
-def critical_pair(turning: Turning, original: int) -> int | None:
+def find_critical_pair(turning: RotaryPart, original: int) -> int | None:
     """The first turning pair that did not complete a turn within the trained length; None if all did.
 
     For the standard rule ceil(D/2 · log_base(L / 2 pi)) (Liu et al. 2023, arXiv:2310.05209, theorem 1).
     """
-    seen = seen_turns(turning, original)
+    seen = count_seen_rotations(turning, original)
     slow = np.flatnonzero((seen < 1) & (seen > 0))
     return turning.pairs[int(slow[0])] if len(slow) else None
 
 
-def draw(tables: Tables, turnings: Sequence[Turning], setting: Setting, *, title: str, path: Path) -> Path:
+def draw_figure(
+    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+) -> Path:
     """Wavelength left, divisor right, both against the number of the pair."""
     lines = tables[""]
-    figure = board(title, [(2, HEIGHT)], labels=[*(one.label for one in lines), *marked(setting), "critical pair"])
+    figure = make_panel_figure(
+        title, [(2, HEIGHT)], labels=[*(one.label for one in lines), *list_length_marks(setting), "critical pair"]
+    )
     left, right = figure.panels[0]
     shown = [_finite(one) for one in lines]
     few = setting.head_dim <= 64
-    curves(figure, left, shown, "pair", "wavelength", marker=few, covered=True)
-    curves(figure, right, shown, "pair", "divisor", marker=few, covered=True)
+    draw_curves(figure, left, shown, "pair", "wavelength", marker=few, covered=True)
+    draw_curves(figure, right, shown, "pair", "divisor", marker=few, covered=True)
     every = np.concatenate([one["wavelength"] for one in shown])
     high = max(np.nanmax(every), setting.length) * 2
-    token_axis(left.yaxis, min(np.nanmin(every), setting.original) / 2, high)
+    format_token_axis(left.yaxis, min(np.nanmin(every), setting.original) / 2, high)
     _divisor_axis(right, np.concatenate([one["divisor"] for one in shown]))
     for axes in (left, right):
         axes.set_xlim(-0.02 * setting.head_dim, 0.51 * setting.head_dim)
-    marks(figure, left, setting, across=True)
+    draw_length_marks(figure, left, setting, across=True)
     _critical(figure, turnings, setting)
-    titled(left, "wavelength (tokens for one turn)", "pair, fastest first")
-    titled(right, "divisor: frequency of the standard rule (same base) / frequency", "pair, fastest first")
+    set_panel_titles(left, "wavelength (tokens for one turn)", "pair, fastest first")
+    set_panel_titles(right, "divisor: frequency of the standard rule (same base) / frequency", "pair, fastest first")
     return figure.finish(path)
 
 
-def _finite(one: Line) -> Line:
+def _finite(one: Curve) -> Curve:
     """The line with gaps where a pair stands still."""
     slow = ~(one["wavelength"] < WIDEST)
     columns = {name: np.where(slow, np.nan, one[name]) for name in ("wavelength", "divisor")}
-    return Line(name=one.name, part=one.part, number=one.number, place=one.place, columns={**one.columns, **columns})
+    return Curve(name=one.name, part=one.part, number=one.number, place=one.place, columns={**one.columns, **columns})
 
 
 def _divisor_axis(axes: Any, values: Array) -> None:
@@ -85,12 +98,12 @@ def _divisor_axis(axes: Any, values: Array) -> None:
     if high / low < 3:
         axes.set_ylim(min(0.0, low), 1.15 * high)
     else:
-        token_axis(axes.yaxis, low / 1.25, high * 1.4)
+        format_token_axis(axes.yaxis, low / 1.25, high * 1.4)
 
 
-def _critical(figure: Board, turnings: Sequence[Turning], setting: Setting) -> None:
+def _critical(figure: PanelFigure, turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> None:
     """A line at the first pair without a whole turn in training; rules with other bases have others."""
-    found = {critical_pair(turning, setting.original) for turning in turnings if turning.place == 0}
+    found = {find_critical_pair(turning, setting.original) for turning in turnings if turning.place == 0}
     pairs = sorted(pair for pair in found if pair is not None)
     for pair in pairs[:3]:
         for axes in figure.panels[0]:

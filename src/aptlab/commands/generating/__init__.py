@@ -1,1 +1,0 @@
-"""The parts of `aptlab generate`: request (no torch), session."""

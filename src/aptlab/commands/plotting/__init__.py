@@ -1,1 +1,0 @@
-"""The two halves of `aptlab plot`: the checked request, and the session that measures and draws."""

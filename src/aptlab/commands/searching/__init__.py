@@ -1,1 +1,0 @@
-"""The parts of `aptlab search`: request (no torch), problem, worker, session, progress, figure, option."""

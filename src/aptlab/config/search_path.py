@@ -1,0 +1,154 @@
+"""Where configuration files live: shipped with aptlab, in installed extensions, and in ./conf.
+
+Everything here reads names of files; it imports no Hydra and no extension.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from aptlab.errors import ConfigError, suggest_option
+
+ENTRY_POINT_GROUP = "aptlab.conf"
+SHIPPED, LOCAL = "shipped", "./conf"
+
+
+@dataclass(frozen=True)
+class ConfigRoot:
+    """One folder of configuration files and how to call it in messages."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Option:
+    """One file of a group: `rope=yarn` is the option `yarn` of the group `rope`. A primary has group ""."""
+
+    group: str
+    name: str
+    path: Path
+    place: ConfigRoot
+
+    def comment(self) -> str:
+        """The first comment line of the file (a `# @package` line does not count), or nothing."""
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("#") and "@package" not in line:
+                return line.lstrip("# ").strip()
+            if line.strip() and not line.startswith("#"):
+                break
+        return ""
+
+
+@dataclass(frozen=True)
+class OptionIndex:
+    """Every option of every group, and the primary configs (`train`, `eval`, …), over all places."""
+
+    primaries: dict[str, Option] = field(default_factory=dict)
+    groups: dict[str, dict[str, Option]] = field(default_factory=dict)
+
+    def option(self, group: str, name: str) -> Option:
+        """The option, or a ConfigError that suggests one."""
+        if group not in self.groups:
+            raise ConfigError(f"there is no config group {group}{suggest_option(group, self.groups)}")
+        options = self.groups[group]
+        if name not in options:
+            raise ConfigError(f"{group}={name}: no such option{suggest_option(name, options)}")
+        return options[name]
+
+
+def find_conf_dir() -> Path:
+    """The shipped configuration: beside the package in a wheel, at the root of a checkout otherwise."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent.parent / "conf"):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"the conf folder of aptlab is missing beside {package}; install aptlab again")
+
+
+def list_extensions() -> list[metadata.EntryPoint]:
+    """Installed packages that add options, by name."""
+    return list(_extensions(tuple(sys.path)))
+
+
+@functools.lru_cache(maxsize=4)
+def _extensions(path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+    """Reading the metadata of every installed package takes a while, so once per search path."""
+    del path
+    return tuple(sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name))
+
+
+def list_config_roots() -> list[ConfigRoot]:
+    """All places in search order: shipped, extensions, ./conf of the current folder."""
+    shipped = find_conf_dir()
+    found = [ConfigRoot(SHIPPED, shipped)]
+    found += [ConfigRoot(f"extension {entry.name}", _extension_conf(entry)) for entry in list_extensions()]
+    local = Path.cwd() / "conf"
+    if local.is_dir() and not local.samefile(shipped):
+        found.append(ConfigRoot(LOCAL, local))
+    return found
+
+
+def read_option_index() -> OptionIndex:
+    """Read all places; an option that differs in two places is a ConfigError, never a shadow.
+
+    An equal copy in ./conf is the same option: a checkout holds one of every shipped file.
+    """
+    result, doubles = OptionIndex(), []
+    for place in list_config_roots():
+        for group, path in _yaml_files(place.path):
+            options = result.groups.setdefault(group, {}) if group else result.primaries
+            option = Option(group, path.stem, path, place)
+            known = options.setdefault(path.stem, option)
+            copied = place.name == LOCAL and known.path.read_bytes() == path.read_bytes()
+            if known is not option and not copied:
+                doubles.append(_double(known, option))
+    if doubles:
+        more = f"\n… and {len(doubles) - 3} more" if len(doubles) > 3 else ""
+        raise ConfigError("\n".join(doubles[:3]) + more)
+    return result
+
+
+def _double(first: Option, second: Option) -> str:
+    name = f"{first.group}={first.name}" if first.group else f"{first.name}.yaml"
+    return (
+        f"{name} is defined twice, by {first.place.name} ({first.path}) and {second.place.name} ({second.path}); "
+        f"rename the second, for example my_{second.name}.yaml (in a checkout of aptlab: pip install -e .)"
+    )
+
+
+def _yaml_files(root: Path) -> Iterator[tuple[str, Path]]:
+    """(group, file) of every .yaml below a folder; follows links, but each folder once."""
+    seen: set[str] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(name for name in names if not name.startswith((".", "__")))
+        group = Path(folder).relative_to(root).as_posix()
+        for name in sorted(files):
+            if name.endswith(".yaml") and not name.startswith("."):
+                yield ("" if group == "." else group), Path(folder, name)
+
+
+def _extension_conf(entry: metadata.EntryPoint) -> Path:
+    """The conf folder of an extension, found without importing it."""
+    top, *rest = entry.module.split(".")
+    spec = importlib.util.find_spec(top)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(root, *rest, "conf")
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        f"the extension {entry.name} ({ENTRY_POINT_GROUP} = {entry.module}) has no conf folder; "
+        "install it again, or uninstall it"
+    )

@@ -1,0 +1,1 @@
+"""What is read from source files without importing them: signatures, annotations, their limits."""

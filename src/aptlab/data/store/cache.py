@@ -1,0 +1,232 @@
+"""Tokens on disk: written once per (documents, tokenizer, split), then memory-mapped.
+
+A cache is a folder `tokens/<key>` with, for each side of the split, `<side>.tokens` (uint16 or uint32),
+`<side>.offsets` (int64, start of each document and the end of the last) and `<side>.sizes` (int64, UTF-8 bytes of
+each document), and `meta.json`, which records the size and sha256 of each of them. It is built in a hidden folder
+beside the final one and renamed at the end, so a name without a dot is always complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aptlab.data.sources import Source
+from aptlab.data.store.split import Split
+from aptlab.data.store.writer import SIDES, write_sides
+from aptlab.data.tokenizers import Tokenizer
+from aptlab.errors import DataError
+
+VERSION = 1
+Progress = Callable[[str, int], None]
+log = logging.getLogger("aptlab")
+
+
+@dataclass(frozen=True)
+class TokenSide:
+    """One side of the split, mapped into memory: tokens [N], offsets [D+1], sizes [D] in bytes."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of the text per token, eos tokens counted as tokens (so they cost bits per byte)."""
+        return float(self.sizes.sum()) / len(self.tokens)
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """An opened cache: `train`, `val`, and what `meta.json` says."""
+
+    folder: Path
+    meta: dict[str, Any]
+    train: TokenSide
+    val: TokenSide
+
+    @property
+    def key(self) -> str:
+        """Identity of the content: source, tokenizer, split and format."""
+        return self.meta["key"]
+
+
+def compute_cache_key(source_fingerprint: str, tokenizer: Tokenizer, split: Split) -> str:
+    """sha256 over everything that decides the content of a cache, 64 hex digits."""
+    parts = [VERSION, source_fingerprint, tokenizer.key(), split.key()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def find_cache_root(folder: str | None = None) -> Path:
+    """A writable cache folder: `folder`, $APTLAB_CACHE, the user's cache folder, else a temporary one.
+
+    A folder asked for by name that cannot be written is a DataError; the user's cache folder falls back to the
+    temporary folder with one line in the log.
+    """
+    asked = folder or os.environ.get("APTLAB_CACHE")
+    if asked:
+        name = "data.cache" if folder else "APTLAB_CACHE"
+        path = Path(asked).expanduser()
+        problem = _unwritable(path)
+        if problem:
+            raise DataError(f"{name}={asked} cannot be written: {problem}; name a writable folder")
+        return path
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "aptlab"
+    problem = _unwritable(home)
+    if not problem:
+        return home
+    path = Path(tempfile.gettempdir()) / f"aptlab-cache-{os.getuid() if os.name == 'posix' else 'user'}"
+    if _unwritable(path) or not _is_mine(path):
+        path = Path(tempfile.mkdtemp(prefix="aptlab-cache-"))
+    log.warning("%s cannot be written (%s); token files go to %s", home, problem, path)
+    return path
+
+
+def open_or_build_store(
+    source: Source,
+    tokenizer: Tokenizer,
+    split: Split,
+    *,
+    root: Path,
+    key: str,
+    progress: Progress | None = None,
+) -> TokenStore:
+    """The cache of `key`, built now unless a complete one is there.
+
+    Two processes that build at once wait for each other, and the second uses the first one's work. A damaged
+    cache is rebuilt with one line in the log.
+    """
+    folder = root / "tokens" / key[:32]
+    with contextlib.suppress(FileNotFoundError, DataError):
+        return open_store(folder, vocab_size=tokenizer.vocab_size)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.parent / f".{folder.name}.lock") as alone:
+        try:
+            return open_store(folder, vocab_size=tokenizer.vocab_size)
+        except FileNotFoundError:
+            pass
+        except DataError as error:
+            log.warning("%s; building it again", error)
+            _remove(folder)
+        if alone:
+            for left in folder.parent.glob(f".{folder.name}.build-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        _build(folder, source, tokenizer, split, key=key, progress=progress)
+        return open_store(folder, vocab_size=tokenizer.vocab_size)
+
+
+def open_store(folder: Path, *, vocab_size: int | None = None, check_hash: bool = False) -> TokenStore:
+    """Map a complete cache. Sizes are always checked, content only with `check_hash` (reads every byte).
+
+    Raises FileNotFoundError when there is none, DataError when it is damaged or holds an id >= `vocab_size`.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        files, sides = meta["files"], meta["sides"]
+    except FileNotFoundError:
+        if folder.is_dir():
+            raise DataError(f"the token cache {folder} has no meta.json") from None
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the token cache {folder} has a damaged meta.json") from error
+    for name, facts in files.items():
+        _check_file(folder / name, facts, check_hash)
+    largest = max(sides[side]["largest_id"] for side in SIDES)
+    if vocab_size is not None and largest >= vocab_size:
+        raise DataError(f"the token cache {folder} holds token {largest}, but the vocabulary has {vocab_size}")
+    train, val = (_map(folder, side, meta["dtype"]) for side in SIDES)
+    return TokenStore(folder, meta, train, val)
+
+
+def _check_file(path: Path, facts: dict[str, Any], check_hash: bool) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != facts["size"]:
+        found = "is missing" if size is None else f"has {size} bytes"
+        raise DataError(f"the token cache is damaged: {path} {found}, meta.json says {facts['size']}")
+    if check_hash:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != facts["sha256"]:
+            raise DataError(f"the token cache is damaged: {path} does not have the sha256 that meta.json says")
+
+
+def _map(folder: Path, side: str, dtype: str) -> TokenSide:
+    return TokenSide(
+        tokens=np.asarray(np.memmap(folder / f"{side}.tokens", dtype=dtype, mode="r")),
+        offsets=np.fromfile(folder / f"{side}.offsets", dtype="<i8"),
+        sizes=np.fromfile(folder / f"{side}.sizes", dtype="<i8"),
+    )
+
+
+def _build(
+    folder: Path, source: Source, tokenizer: Tokenizer, split: Split, *, key: str, progress: Progress | None
+) -> None:
+    temporary = folder.with_name(f".{folder.name}.build-{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        facts = write_sides(temporary, source, tokenizer, split, progress=progress)
+        meta = {"version": VERSION, "key": key, "source": source.name, "vocab_size": tokenizer.vocab_size, **facts}
+        with (temporary / "meta.json").open("w") as file:
+            json.dump(meta, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise DataError(f"the token cache {folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Take a damaged cache out of the way; the rename keeps its name from being seen half deleted."""
+    aside = folder.with_name(f".{folder.name}.build-{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold an advisory lock on `path`; yields False where the file system or the platform has none."""
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why files cannot be made in `path` (created if need be), or None."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=path):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _is_mine(path: Path) -> bool:
+    return os.name != "posix" or path.lstat().st_uid == os.getuid()

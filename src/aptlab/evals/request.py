@@ -1,0 +1,80 @@
+"""What an `eval` request asks for, checked without torch as far as the checkpoint's own values allow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aptlab.config import Config, check, compose
+from aptlab.errors import ConfigError
+from aptlab.restore.rope import fill_inherited_values
+
+OWN = {
+    "context": "choose lengths with multiples=[1,2,4,8]",
+    "seed": "the measured text is chosen without chance",
+    "tokenizer": "the weights know no other",
+}
+GROUPS = {"rope": "rope=yarn", "data": "data=text"}
+DEFAULT = "lengths"  # the option of `eval` without a word
+# Stand-ins for the check before the checkpoint is open; `Request.filled` puts the real values in.
+STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.ByteTokenizer"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest:
+    """A checked request; `config` still lacks what only the checkpoint knows."""
+
+    config: Config
+
+    def filled(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole request as plain values, where `${context}` and its like mean what the model was trained with.
+
+        A rule on these weights has their base, layout and part of a head, unless the user gave others.
+        """
+        return fill_config(self.config, stored, OWN)
+
+
+def read_eval_request(args: list[str]) -> EvalRequest:
+    """The request of a command line; ConfigError lists every problem."""
+    refuse_eval_keys(args)
+    config = compose("eval", args)
+    check(replace_config_values(config, STAND_IN))
+    if config.resolved().get("eval") is None:
+        raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
+    return EvalRequest(config=config)
+
+
+def refuse_eval_keys(args: list[str]) -> None:
+    """Keys that are the checkpoint's, and values of groups that are not chosen."""
+    given = list_override_keys(args)
+    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in OWN.items() if sets_key(key, given)]
+    for group, example in GROUPS.items():
+        inner = sorted(key for key in given if key.startswith(f"{group}."))
+        if inner and group not in given:
+            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def fill_config(config: Config, stored: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
+    """Plain values, with the checkpoint's for the keys in `own` and for what a rule has from the weights."""
+    values = replace_config_values(config, {name: stored.get(name) for name in own}).resolved()
+    return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
+
+
+def list_override_keys(overrides: Iterable[str]) -> frozenset[str]:
+    """What a command line sets."""
+    return frozenset(arg.partition("=")[0].lstrip("+~") for arg in overrides)
+
+
+def sets_key(key: str, given: Collection[str]) -> bool:
+    return any(name == key or name.startswith(f"{key}.") for name in given)
+
+
+def replace_config_values(config: Config, values: Mapping[str, Any]) -> Config:
+    cfg = config.cfg.copy()
+    for name, value in values.items():
+        cfg[name] = value
+    return dataclasses.replace(config, cfg=cfg)

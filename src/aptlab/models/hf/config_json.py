@@ -1,0 +1,183 @@
+"""The config.json of a decoder. What no layout can express is an error that names the config key."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from aptlab.errors import ConfigError
+from aptlab.models.decoder import INIT_STD, Decoder
+from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
+from aptlab.models.hf.rope_to_hf import build_rope_parameters, compute_stretched_length
+from aptlab.models.hf.traits import Traits, choose_family, read_traits
+from aptlab.nn.positions.rope import Frequencies, Learnable, Rope, SearchedRotation, Standard
+from aptlab.nn.positions.rotary import LearnedRotary
+
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+Rotation = tuple[dict[str, Any], list[str]]
+
+
+class DecoderDescription(NamedTuple):
+    """A decoder's config.json as a dict, notes for the user on what is written differently, and the layout."""
+
+    config: dict[str, Any]
+    notes: list[str]
+    family: Family
+
+
+def describe_decoder(
+    net: Decoder, *, context: int, eos: int | None = None, dtype: str = "float32"
+) -> DecoderDescription:
+    """The config.json of `net`, trained on `context` tokens.
+
+    The rope stands there twice, as `rope_parameters` for transformers 5 and as `rope_theta` with `rope_scaling` for
+    readers of the older form. Raises ConfigError for what the layout cannot express.
+    """
+    found = read_traits(net)
+    family = choose_family(found)
+    rope, notes = _rope(net, family, found)
+    stretched = [compute_stretched_length(rule, context) for rule in found.rules]
+    config: dict[str, Any] = {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        **_sizes(net),
+        "hidden_activation" if family.sandwich else "hidden_act": found.act,
+        "max_position_embeddings": max(stretched, default=context),
+        "initializer_range": INIT_STD,
+        "rms_norm_eps": net.norm.eps,
+        "tie_word_embeddings": net.tied,
+        **rope,
+        "attention_bias": bool(found.bias),
+        "attention_dropout": 0.0,
+        "use_cache": True,
+        "bos_token_id": None,
+        "eos_token_id": eos,
+        "pad_token_id": None,
+        "dtype": dtype,
+    }
+    return DecoderDescription(config | _only_here(family, found, config), notes, family)
+
+
+def _sizes(net: Decoder) -> dict[str, Any]:
+    shape = net.shape
+    return {
+        "vocab_size": net.vocab,
+        "hidden_size": shape.dim,
+        "intermediate_size": shape.hidden,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+    }
+
+
+def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[str, Any]:
+    """Keys that one layout has, or that it reads in its own way."""
+    window = next((one for one in found.windows if one is not None), None)
+    turns = [int(layer.rule is not None) for layer in found.layers]
+    kinds = [FULL if one is None else SLIDING for one in found.windows]
+    if family is LLAMA:
+        return {"mlp_bias": found.ffn_bias}
+    if family is MISTRAL:
+        return {"sliding_window": window}
+    if family in (QWEN2, QWEN3):
+        return {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds} | (
+            {"max_window_layers": 0 if window is not None else len(kinds)}
+        )
+    if family is SMOLLM3:
+        windows = {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds}
+        return windows | {"mlp_bias": found.ffn_bias, "no_rope_layers": turns, "no_rope_layer_interval": 0}
+    if family is PHI3:
+        given = config["rope_parameters"].get("original_max_position_embeddings", config["max_position_embeddings"])
+        return {"sliding_window": window, "original_max_position_embeddings": given}
+    if family is GEMMA3:
+        values = {
+            "layer_types": kinds,
+            "query_pre_attn_scalar": found.head_dim,
+        }  # a window must stand there, used or not
+        return values | {"sliding_window": window or config["max_position_embeddings"]}
+    if family is GPT_OSS:
+        assert found.clamp is not None
+        alpha, limit = found.clamp
+        experts = {"num_local_experts": 1, "num_experts_per_tok": 1, "swiglu_alpha": alpha, "swiglu_limit": limit}
+        return experts | {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
+    assert family is LLAMA4
+    return _llama4(found, config, turns)
+
+
+def _llama4(found: Traits, config: dict[str, Any], turns: list[int]) -> dict[str, Any]:
+    chunk = next((layer.chunk for layer in found.layers if layer.chunk is not None), None)
+    growth = next((layer.growth for layer in found.layers if layer.growth is not None), None)
+    values: dict[str, Any] = {
+        "intermediate_size_mlp": config["intermediate_size"],
+        "moe_layers": [],
+        "no_rope_layers": turns,
+        "attention_chunk_size": chunk or config["max_position_embeddings"],
+        "layer_types": [CHUNKED if layer.chunk is not None else FULL for layer in found.layers],
+        "use_qk_norm": any(layer.norm_after for layer in found.layers),
+        "attn_temperature_tuning": growth is not None,
+    }
+    return values | ({} if growth is None else {"floor_scale": growth.floor, "attn_scale": growth.scale})
+
+
+def _rope(net: Decoder, family: Family, found: Traits) -> Rotation:
+    """rope_parameters, and the older keys beside them; notes."""
+    if family is GEMMA3:
+        return _rope_by_kind(net, found)
+    rules = found.rules or [Standard()]
+    if len(rules) > 1:
+        raise ConfigError(
+            f"rope={type(net.rope).__name__} differs from layer to layer and cannot be exported to format=hf: only the "
+            "Gemma 3 layout (smooth=post_norm with attention.qk_norm=true) has two rules, for sliding and full layers; "
+            "train with one rule for all layers to export"
+        )
+    rope, notes = _written(net, rules[0])
+    if family is not PHI3 and isinstance(rules[0], SearchedRotation):
+        notes.append(
+            "transformers recomputes cached keys at the switch from short to long frequencies in the Phi-3 layout "
+            f"only: as {family.title}, texts that cross rope.original_len while they are generated differ from a "
+            "full pass"
+        )
+    return _older(rope), notes
+
+
+def _rope_by_kind(net: Decoder, found: Traits) -> Rotation:
+    """Gemma 3: a rule for sliding layers and one for full layers."""
+    parameters, notes = {}, []
+    for kind, sliding in ((SLIDING, True), (FULL, False)):
+        rules = {layer.rule for layer in found.layers if (layer.window is not None) == sliding}
+        if len(rules) > 1:
+            raise ConfigError(
+                f"rope={type(net.rope).__name__} cannot be exported to format=hf: the Gemma 3 layout has one rule for "
+                "sliding layers and one for full layers; let rope.rules change where attention.reach does"
+            )
+        rule = rules.pop() if rules else found.rules[0]
+        assert rule is not None
+        parameters[kind], more = _written(net, rule, nested=True)
+        notes += more
+    far, near = parameters[FULL], parameters[SLIDING]
+    older = _older(far) | {"rope_local_base_freq": near["rope_theta"], "rope_parameters": parameters}
+    return older, list(dict.fromkeys(notes))
+
+
+def _written(net: Decoder, rule: Rope, *, nested: bool = False) -> Rotation:
+    learned = _learned(net, rule) if isinstance(rule, Learnable) else None
+    parameters, note = build_rope_parameters(rule, net.shape.head_sizes()[2], learned=learned, nested=nested)
+    return parameters, [note] if note else []
+
+
+def _older(rope: dict[str, Any]) -> dict[str, Any]:
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    default = scaling == {"rope_type": "default"}
+    return {
+        "rope_parameters": rope,
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": None if default else scaling,
+    }
+
+
+def _learned(net: Decoder, rule: Rope) -> Frequencies:
+    """The frequencies that a learned rotation has now."""
+    modules = [one for one in net.rotaries if isinstance(one, LearnedRotary) and one.rule == rule]
+    pace = modules[0].rule.pace  # type: ignore[attr-defined]
+    shift = (pace * modules[0].weight.detach().double()).exp().tolist()
+    return tuple(theta * factor for theta, factor in zip(modules[0].theta, shift, strict=True))

@@ -1,0 +1,7 @@
+"""Layers that mix tokens, and what they share: kernels, masks, windows, caches."""
+
+from aptlab.nn.attention.full import FullAttention
+from aptlab.nn.attention.linear import LinearAttention
+from aptlab.nn.attention.spec import AttentionSpec, Heads
+
+__all__ = ["AttentionSpec", "FullAttention", "Heads", "LinearAttention"]

@@ -1,0 +1,39 @@
+"""What an attention layer works on, and how it looks.
+
+Legend: B batch, H query heads, K key/value heads, T new tokens, S keys, D head dim.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Heads(NamedTuple):
+    """Queries [B, H, T, D], keys and values [B, K, S, D]; S may leave out keys that no query sees."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class AttentionSpec(NamedTuple):
+    """How a layer looks: factor on the logits, reach, dropout, and what is added to the logits.
+
+    decay   per pair the factor per token of distance, and the layout of pairs; None = none
+    scores  module of `aptlab.nn.positions.bias`
+    sinks   [H] logits of a key without a value, one per head (Xiao et al. 2023, arXiv:2309.17453; as in gpt-oss)
+    """
+
+    scale: float
+    chunk: int | None = None
+    window: int | None = None
+    dropout: float = 0.0
+    decay: tuple[tuple[float, ...], str] | None = None
+    scores: Any = None
+    sinks: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        return self.decay is None and self.scores is None and self.sinks is None

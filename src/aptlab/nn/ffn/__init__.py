@@ -1,0 +1,5 @@
+"""Layers that mix channels of each token."""
+
+from aptlab.nn.ffn.dense import GELU, ClampedSwiGLU, GeGLU, SwiGLU
+
+__all__ = ["GELU", "ClampedSwiGLU", "GeGLU", "SwiGLU"]

@@ -1,0 +1,1 @@
+"""How a model knows positions: rotation of queries and keys, a bias on scores, an addition to the embedding."""

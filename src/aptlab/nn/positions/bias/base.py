@@ -1,0 +1,79 @@
+"""What every bias of distances shares. Legend: B batch, H heads, T queries, S keys."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Formula = Callable[[Tensor, Tensor], Tensor]
+
+
+class ScoreBias(nn.Module, abc.ABC):
+    """Adds f(head, m - n) to the logit of a query at position m and a key at position n.
+
+    A subclass gives f once, as `formula`: the dense bias and the `score_mod` of FlexAttention both come from it. The
+    distance of a key after its query counts as 0; masks hide it. Everything is float32 (float64 in a float64 module).
+    """
+
+    relative: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+    contextual: ClassVar[bool] = False
+
+    def __init__(self, *, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        for name, tensor in self.constants().items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    @abc.abstractmethod
+    def formula(self) -> Formula:
+        """f of broadcasting integer tensors (head, distance >= 0); reads the parameters now, not when called."""
+
+    def constants(self) -> dict[str, Tensor]:
+        """Buffers that follow from the arguments; they follow the device, never the dtype."""
+        return {}
+
+    def forward(self, queries_BT: Tensor, keys_BS: Tensor) -> Tensor:
+        """The bias of integer positions [B or 1, T] and [B or 1, S], float32 [B or 1, H, T, S]."""
+        distance = (queries_BT.unsqueeze(2) - keys_BS.unsqueeze(1)).clamp_min(0).unsqueeze(1)
+        return self.formula()(torch.arange(self.heads, device=distance.device).view(1, -1, 1, 1), distance)
+
+    def score_mod(self, queries_BT: Tensor, keys_BS: Tensor) -> Callable[..., Tensor]:
+        """The same as a function of one score for `torch.nn.attention.flex_attention`, which never makes [T, S]."""
+        add = self.formula()
+
+        def at(positions: Tensor, row: Tensor, index: Tensor) -> Tensor:
+            return positions[0][index] if positions.shape[0] == 1 else positions[row, index]
+
+        def plus(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+            distance = (at(queries_BT, b, q_idx) - at(keys_BS, b, kv_idx)).clamp_min(0)
+            return score + add(h, distance)
+
+        return plus
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScoreBias:
+        super()._apply(fn, recurse)
+        for name, tensor in self.constants().items():
+            setattr(self, name, tensor.to(getattr(self, name).device))
+        return self
+
+
+class NoBias(ScoreBias):
+    """Nothing is added to the scores; the model leaves it out."""
+
+    def __init__(self, *, heads: int, head_dim: int, layer: int) -> None:
+        del head_dim, layer
+        super().__init__(heads=heads)
+
+    def formula(self) -> Formula:
+        """f = 0."""
+        return lambda head, distance: torch.zeros_like(head * distance, dtype=torch.float32)
+
+
+def upcast_to_float32(weight: Tensor) -> Tensor:
+    """float32 for anything narrower; float64 stays."""
+    return weight if weight.dtype == torch.float64 else weight.float()

@@ -1,0 +1,181 @@
+"""Rules that keep fast pairs, divide slow ones, and ramp between: one class of ramps, and what it is called where."""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from aptlab.errors import ConfigError
+from aptlab.limits import AtLeastOne, Positive, PositiveInt
+from aptlab.nn.positions.rope.base import (
+    Frequencies,
+    blend_frequencies,
+    check_choice,
+    clamp_to_unit,
+    compute_standard_frequencies,
+    count_rotations,
+)
+from aptlab.nn.positions.rope.ntk import check_critical
+from aptlab.nn.positions.rope.scaled import ScaledRotation
+from aptlab.nn.positions.rope.temperature import LAWS, compute_temperature
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByParts(ScaledRotation, abc.ABC):
+    """h_i = keep_i · theta_i + (1 - keep_i) · theta_i / factor (Peng et al. 2023, arXiv:2309.00071, eq. 19).
+
+    critical_dim  pair from which everything is divided by `factor`, in place of the one that follows from
+                  original_len; the ramp then ends there (YaRN-rcd of LongRoPE2, arXiv:2502.20082, table 6)
+    """
+
+    critical_dim: PositiveInt | None = None
+
+    @abc.abstractmethod
+    def keep(self, head_dim: int) -> Frequencies:
+        """Per pair: 1 keeps the frequency, 0 divides it."""
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return blend_frequencies(compute_standard_frequencies(self.base, head_dim), self.stretch, self.keep(head_dim))
+
+    def _by_turns(self, head_dim: int, low: float, high: float) -> Frequencies:
+        """A ramp that is linear in the turns within original_len, from 0 at `low` to 1 at `high`."""
+        seen = [count_rotations(f, self.original_len) for f in compute_standard_frequencies(self.base, head_dim)]
+        if self.critical_dim is not None:
+            low = seen[check_critical(self.critical_dim, head_dim)]
+            high = max(high, seen[self.critical_dim - 1])
+        return tuple(clamp_to_unit((t - low) / (high - low)) for t in seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class YaRN(ByParts):
+    """Keep fast pairs, divide slow ones by `factor`, ramp between, sharpen logits (Peng et al. 2023, arXiv:2309.00071).
+
+    A pair that turns `beta_fast` times or more within `original_len` tokens is kept, one that turns
+    `beta_slow` times or fewer is divided by `factor`.
+
+    ramp="index"  the ramp is linear in the pair index, as in the released code and in every published
+                  checkpoint; `truncate` rounds its ends outwards to whole pairs.
+    ramp="ratio"  the ramp is linear in the number of turns, as the paper's eq. 17 and 18 write it.
+    Both differ by up to 0.37 in weight, so they are not interchangeable.
+    The temperature multiplies queries and keys by 0.1 ln(factor) + 1 each (eq. 22), so logits by its square; other laws
+    are in `aptlab.nn.positions.rope.temperature`, and `attention_factor` sets the factor on queries and keys itself.
+    """
+
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
+    ramp: Literal["index", "ratio"] = "index"
+    truncate: bool = True
+    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "yarn"
+    mscale: Positive = 1.0
+    attention_factor: Positive | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta_fast <= self.beta_slow:
+            raise ConfigError(
+                f"rope.beta_fast={self.beta_fast} must be larger than rope.beta_slow={self.beta_slow}; published: 32, 1"
+            )
+        if self.ramp not in ("index", "ratio"):
+            raise ConfigError(f"rope.ramp={self.ramp!r}; allowed: index (released code), ratio (paper)")
+        check_choice("law", self.law, LAWS)
+
+    @property
+    def temperature(self) -> float:
+        if self.attention_factor is not None:
+            return self.attention_factor**2
+        return compute_temperature(self.law, self.stretch, self.original_len, self.mscale)
+
+    def keep(self, head_dim: int) -> Frequencies:
+        if self.ramp == "ratio":
+            return self._by_turns(head_dim, self.beta_slow, self.beta_fast)
+        low, high = self._pair_turning(self.beta_fast, head_dim), self._pair_turning(self.beta_slow, head_dim)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, head_dim - 1)
+        if self.critical_dim is not None:
+            high = check_critical(self.critical_dim, head_dim)
+            low = min(low, high - 1)
+        if high == low:
+            high += 0.001  # the released code's guard against a ramp of no width
+        return tuple(1 - clamp_to_unit((i - low) / (high - low)) for i in range(head_dim // 2))
+
+    def _pair_turning(self, times: float, head_dim: int) -> float:
+        """The (fractional) pair index that turns `times` times within the original context."""
+        return head_dim * math.log(self.original_len / (times * 2 * math.pi)) / (2 * math.log(self.base))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTKByParts(ByParts):
+    """YaRN's paper ramp without its temperature (Peng et al. 2023, arXiv:2309.00071, section 3.2; eq. 17 to 19)."""
+
+    alpha: Positive = 1.0
+    beta: Positive = 32.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= self.alpha:
+            raise ConfigError(f"rope.beta={self.beta} must be larger than rope.alpha={self.alpha}; published: 32, 1")
+
+    def keep(self, head_dim: int) -> Frequencies:
+        return self._by_turns(head_dim, self.alpha, self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llama3(ByParts):
+    """The Llama 3.1 rule: by-parts scaling with a ramp in turns and no temperature (Meta 2024, arXiv:2407.21783).
+
+    Pairs with more than `high` turns within `original_len` are kept, with fewer than `low` divided by `factor`,
+    between them the kept part is (turns - low) / (high - low): YaRN's ratio ramp with (low, high) for (1, 32).
+    low = high is a step, as in Llama 4 Scout.
+    """
+
+    base: Positive = 500_000.0
+    factor: AtLeastOne | None = 8.0
+    low: Positive = 1.0
+    high: Positive = 4.0
+    original_len: PositiveInt = 8192
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.high < self.low:
+            raise ConfigError(f"rope.high={self.high} must not be smaller than rope.low={self.low}; published: 4, 1")
+
+    def keep(self, head_dim: int) -> Frequencies:
+        if self.high > self.low:
+            return self._by_turns(head_dim, self.low, self.high)
+        if self.critical_dim is not None:
+            critical = check_critical(self.critical_dim, head_dim)
+            return tuple(float(i < critical) for i in range(head_dim // 2))
+        seen = (count_rotations(f, self.original_len) for f in compute_standard_frequencies(self.base, head_dim))
+        return tuple(float(t > self.low) for t in seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class YaRNZones(ByParts):
+    """The seeds' reading of YaRN: dims below zones[0] kept, from zones[1] on divided, linear between.
+
+    Their "32 and 64" are YaRN's beta_fast taken for dims of the head; pair i is dim 2i. Relative like every rule of
+    fixed frequencies, and up to 0.54 away from YaRN's weights in a Llama 2.
+    """
+
+    zones: tuple[int, int] = (32, 64)
+    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "zones", tuple(self.zones))
+        check_choice("law", self.law, LAWS)
+        if len(self.zones) != 2 or not 0 <= self.zones[0] < self.zones[1]:
+            raise ConfigError(f"rope.zones={list(self.zones)} must be two rising dims, such as [32, 64]")
+
+    @property
+    def temperature(self) -> float:
+        return compute_temperature(self.law, self.stretch, self.original_len, 1.0)
+
+    def keep(self, head_dim: int) -> Frequencies:
+        first, last = self.zones
+        if self.critical_dim is not None:
+            first, last = min(first, 2 * self.critical_dim - 1), 2 * check_critical(self.critical_dim, head_dim)
+        return tuple(1 - clamp_to_unit((2 * i - first) / (last - first)) for i in range(head_dim // 2))

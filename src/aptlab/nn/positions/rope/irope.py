@@ -1,0 +1,46 @@
+"""Layers with and without rotation, as in Llama 4. Source: Meta's released model.py and modeling_llama4.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aptlab.limits import PositiveInt
+from aptlab.nn.positions.rope.base import Frequencies, Growth, LayerRope, Rope
+from aptlab.nn.positions.rope.standard import Standard
+
+
+@dataclass(frozen=True, kw_only=True)
+class IRope(Rope):
+    """Most layers turn and see blocks of `chunk` positions; every `interval`-th neither turns nor is limited (Llama 4).
+
+    inner     the rule of the turning layers; any rule, so Scout's llama3 scaling composes with the schedule, and a
+              rule that differs from layer to layer keeps its own
+    interval  layer l has no rotation where (l + 1) is divisible by it
+    chunk     positions of a block; None = turning layers see everything
+    growth    queries of the layers without rotation grow with position; None = they do not
+    qk_norm   queries and keys of turning layers get a root mean square of 1, without weights, after they turned;
+              its eps is that of the model's norms
+    """
+
+    inner: Rope = field(default_factory=lambda: Standard(base=500_000.0, layout="interleaved"))
+    interval: PositiveInt = 4
+    chunk: PositiveInt | None = 8192
+    growth: Growth | None = field(default_factory=Growth)
+    qk_norm: bool = True
+
+    @property
+    def relative(self) -> bool:  # type: ignore[override]
+        """Blocks begin at fixed positions, and queries grow with theirs."""
+        return self.inner.relative and self.chunk is None and self.growth is None
+
+    @property
+    def streams(self) -> int:  # type: ignore[override]
+        return self.inner.streams
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        return self.inner.inv_freq(head_dim)
+
+    def at(self, layer: int) -> LayerRope:
+        if (layer + 1) % self.interval == 0:
+            return LayerRope(growth=self.growth)
+        return LayerRope(rule=self.inner.at(layer).rule, chunk=self.chunk, norm_after=self.qk_norm)

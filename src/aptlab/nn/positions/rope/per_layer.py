@@ -1,0 +1,59 @@
+"""One rule after the other over the layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from aptlab.errors import ConfigError
+from aptlab.limits import PositiveInt
+from aptlab.nn.positions.rope.base import Frequencies, LayerRope, Rope
+from aptlab.nn.positions.rope.standard import Standard
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerLayer(Rope):
+    """Layer l has rule l % n of `rules`, as Gemma 3 has base 10,000 in local layers and 1,000,000 in every sixth.
+
+    Gemma Team 2025 (arXiv:2503.19786). A sliding window, as Gemma's local layers have, is attention=sliding.
+
+    chunks  one per rule: attention stays inside blocks of this many positions, None = it reaches everything before;
+            None for all = as each rule says
+    """
+
+    rules: tuple[Rope, ...] = field(default_factory=lambda: (Standard(), Standard(base=1_000_000.0)))
+    chunks: tuple[PositiveInt | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "rules", tuple(self.rules))
+        if not self.rules or not all(isinstance(rule, Rope) for rule in self.rules):
+            raise ConfigError("rope.rules must be a list of rope rules, one per layer of the cycle")
+        if self.chunks is None:
+            return
+        object.__setattr__(self, "chunks", tuple(self.chunks))
+        if len(self.chunks) != len(self.rules) or any(chunk is not None and chunk < 1 for chunk in self.chunks):
+            raise ConfigError(
+                f"rope.chunks={list(self.chunks)} must have one number of positions or null for each of the "
+                f"{len(self.rules)} rope.rules; rope.chunks=null leaves blocks to the rules"
+            )
+
+    @property
+    def relative(self) -> bool:  # type: ignore[override]
+        """Blocks begin at fixed positions."""
+        return all(rule.relative for rule in self.rules) and not any(self.chunks or ())
+
+    @property
+    def streams(self) -> int:  # type: ignore[override]
+        return max(rule.streams for rule in self.rules)
+
+    def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of the first layer that turns."""
+        turning = next((one for one in map(self.at, range(len(self.rules))) if one.rule is not None), None)
+        if turning is None or turning.rule is None:
+            raise ConfigError("rope.rules turn no layer; use rope=none")
+        return turning.rule.inv_freq(head_dim)
+
+    def at(self, layer: int) -> LayerRope:
+        place = self.rules[layer % len(self.rules)].at(layer)
+        return place if self.chunks is None else dataclasses.replace(place, chunk=self.chunks[layer % len(self.rules)])

@@ -1,0 +1,61 @@
+"""What a position rule on old weights takes from the rule that they were trained with. Nothing is imported for it."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Collection
+from typing import Any
+
+from aptlab.config.static.signatures import read_signature
+from aptlab.errors import ConfigError
+
+# Queries and keys were trained for these; another value is another model, not a longer context.
+KEYS = ("base", "layout", "fraction")
+PARTS = ("Partial", "LongRoPE", "LongRoPE2")  # rules whose `fraction` is the part of each head that turns
+Node = dict[str, Any]
+
+
+def find_inherited_values(rope: Node | None, trained: Node | None, given: Collection[str]) -> dict[str, Any]:
+    """Values of the trained rule by their keys in the new one ("rope.base"), where they differ and nobody gave one.
+
+    given  keys of the command line. The turning layers of irope count: theirs are below `inner`
+    """
+    place, node = find_rotating_rule(rope or {})
+    mine, theirs = read_rule_values(node), read_rule_values(find_rotating_rule(trained or {})[1])
+    taken = {f"{place}.{key}": theirs[key] for key in mine if key in theirs and theirs[key] != mine[key]}
+    return {key: value for key, value in taken.items() if key not in given}
+
+
+def fill_inherited_values(values: Node, trained: Node | None, given: Collection[str]) -> Node:
+    """A request's plain values with those of the trained rule put in."""
+    _, node = find_rotating_rule(values.get("rope") or {})
+    node.update(
+        {
+            key.rpartition(".")[2]: value
+            for key, value in find_inherited_values(values.get("rope"), trained, given).items()
+        }
+    )
+    return values
+
+
+def find_rotating_rule(rope: Node) -> tuple[str, Node]:
+    """Where the rule of the layers that turn stands, and that rule."""
+    inner = rope.get("inner")
+    return ("rope.inner", inner) if isinstance(inner, dict) else ("rope", rope)
+
+
+def read_rule_values(node: Node) -> dict[str, Any]:
+    """Those of `KEYS` that the rule has, as the node or its defaults say; none of a class that is not there."""
+    target = str(node.get("_target_") or "")
+    try:
+        known = read_signature(target) if target else None
+    except ConfigError:  # `check` says so of a new rule
+        return {}
+    parameters = known.parameters if known else {}
+    asked = [key for key in KEYS if key in parameters and (key != "fraction" or target.rpartition(".")[2] in PARTS)]
+    found = {}
+    for key in asked:
+        with contextlib.suppress(ValueError):  # a default that is computed says nothing here
+            found[key] = node[key] if key in node else ast.literal_eval(parameters[key].default or "None")
+    return found

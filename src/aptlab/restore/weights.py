@@ -1,0 +1,82 @@
+"""Old weights in a new model: what fits is kept, positions may change their kind."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from aptlab.config import build
+from aptlab.errors import CheckpointError
+from aptlab.models.positions_convert import ADDED, compute_position_mean, strip_positions
+from aptlab.tasks import LanguageTask
+
+log = logging.getLogger("aptlab")
+NET = "net."
+POSITIONS = (f"{NET}rotaries.", f"{NET}biases.", f"{NET}{ADDED}")  # what position methods learn themselves
+
+
+def adapt_weights(task: LanguageTask, saved: dict[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's weights for a model that may know positions in another way.
+
+    What a position method has learned stays only with that method; another one begins anew. The mean of positions that
+    are no longer added to the embedding is folded into it (see `to_rope`).
+    """
+    state, own = saved["state_dict"], task.state_dict()
+    if has_added_positions(saved) and task.net.places is None:
+        state = fold_added_positions(state, saved, tied=task.net.tied)
+        log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
+    kept = {name: x for name, x in state.items() if not name.startswith(POSITIONS) or matches_shape(x, own.get(name))}
+    fresh = {name: x for name, x in own.items() if name.startswith(POSITIONS) and name not in kept}
+    return fresh | kept
+
+
+def has_added_positions(saved: dict[str, Any]) -> bool:
+    target = str((read_embed_config(saved) or {}).get("_target_", ""))
+    return bool(target) and not target.endswith("NoEmbed")
+
+
+def read_embed_config(saved: dict[str, Any]) -> dict[str, Any] | None:
+    """The configuration of what the old model added to its token embedding."""
+    model = (saved.get("aptlab") or {}).get("config", {}).get("model", {})
+    return (model.get("beside") or {}).get("embed")
+
+
+def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tied: bool) -> dict[str, Tensor]:
+    """The state without added positions, their mean over the trained context in the embedding."""
+    config = saved["aptlab"]["config"]
+    places = build(read_embed_config(saved))(dim=config["size"]["dim"])
+    prefix = f"{NET}{ADDED}"
+    table = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+    places.load_state_dict(table)
+    weights = {name.removeprefix(NET): x for name, x in state.items() if name.startswith(NET)}
+    rest = {name: x for name, x in state.items() if not name.startswith(NET)}
+    mean_C = compute_position_mean(places, int(config["context"]))
+    return rest | {f"{NET}{name}": x for name, x in strip_positions(weights, mean_C, tied=tied).items()}
+
+
+def matches_shape(value: Tensor, place: Tensor | None) -> bool:
+    return place is not None and place.shape == value.shape
+
+
+def load_weights(task: LanguageTask, state: dict[str, Any], path: Path) -> None:
+    """Put the weights of a checkpoint into the task; CheckpointError names those that do not fit."""
+    own = task.state_dict()
+    wrong = [
+        f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
+        for name in own
+        if differs_in_shape(name, own, state)
+    ]
+    if wrong or set(state) ^ set(own):
+        names = wrong or sorted(set(state) ^ set(own))
+        raise CheckpointError(
+            f"the weights of {path} do not fit this model: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
+            "keep size, vocabulary and layers as they were trained"
+        )
+    task.load_state_dict(state)
+
+
+def differs_in_shape(name: str, own: dict[str, Any], state: dict[str, Any]) -> bool:
+    return name in state and own[name].shape != state[name].shape

@@ -1,0 +1,42 @@
+"""SIGINT, SIGTERM and SIGHUP of a sweep, turned into a file that every worker can see, on any machine."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from aptlab.sweep.child import KILL_NOW
+
+
+class Interrupts:
+    """While entered, a signal is noted and written to the stop file instead of ending this process.
+
+    The first one asks all jobs to save and end; the second one kills them.
+    """
+
+    def __init__(self, stop: Path) -> None:
+        self.signal: int | None = None
+        self._stop = stop
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                    self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        first = self.signal is None
+        if first:
+            self.signal = number
+        self._stop.write_text(str(int(number)) if first else KILL_NOW, encoding="ascii")
+        print("stopping: jobs save their state and end; once more kills them" if first else "stopping now", flush=True)
