@@ -11,11 +11,11 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
+from aptlab.commands.sweep import read_sweep_request
 from aptlab.config import check, compose
 from aptlab.config.search_path import find_conf_dir
 from aptlab.errors import ConfigError
 from aptlab.report.positions.request import read_plot_request as read_plot
-from aptlab.sweep.request import plan_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -58,7 +58,7 @@ def test_a_command_line_is_accepted(line, capsys):
     _, name, *args = shlex.split(line)
     assert name in COMMANDS
     if "-m" in args:
-        assert plan_sweep(args).work is not None
+        assert read_sweep_request(args).plan is not None
     elif name == "check" and any(arg.endswith("=-1") for arg in args):
         assert main([name, *args]) == 2
         assert "-1" in capsys.readouterr().err

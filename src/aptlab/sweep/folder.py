@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,15 +69,10 @@ class SweepFolder:
         """Everything that the job printed, over all attempts."""
         return self.run_dir(job) / "console.txt"
 
-    def number(self, jobs: Sequence[SweepJob]) -> list[SweepJob]:
-        """The jobs with the numbers that they have in this folder; new ones come after those that are there."""
-        numbers = {record["key"]: record["index"] for record in self.known}
-        free = max(numbers.values(), default=-1) + 1
-        for job in jobs:
-            if job.key not in numbers:
-                numbers[job.key] = free
-                free += 1
-        return [replace(job, index=numbers[job.key]) for job in jobs]
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Job key -> number of the jobs that have been in this folder."""
+        return {record["key"]: record["index"] for record in self.known}
 
     def write(self, jobs: Sequence[SweepJob], **about: Any) -> None:
         """Write sweep.yaml: `about`, then every job, old and new; secrets in overrides are hidden."""
