@@ -61,7 +61,9 @@ def locate_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs") -> Path
 def restore_network(state: dict[str, Any], *, path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """The same from a checkpoint dict that is in memory; `path` is named in errors."""
     from aptlab.config import build
+    from aptlab.restore.upgrade import upgrade_checkpoint
 
+    state = upgrade_checkpoint(state)
     meta = state.get("aptlab")
     if not isinstance(meta, dict) or "model" not in meta.get("config", {}):
         raise CheckpointError(

@@ -27,6 +27,7 @@ from aptlab.evals import fit_windows
 from aptlab.loggers import CSVMetrics, WandbRun
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.nn.positions.rope import list_rope_warnings
+from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import get_process_rank
@@ -138,7 +139,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     device: Device = build(config.cfg.device)
     args = device.trainer_args()
     precision = resolve_precision(config.cfg.precision, args["accelerator"])
-    saved = load_checkpoint(plan.ckpt) if plan.ckpt else None
+    saved = upgrade_checkpoint(load_checkpoint(plan.ckpt)) if plan.ckpt else None
     data = build(config.cfg.data, **reuse_tokenizer(config, saved))
     data.prepare_data()
     config = fill_vocabulary(config, data.vocab_size)

@@ -14,6 +14,7 @@ from aptlab.config import Config, check, compose, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.restore.rope import find_inherited_values
+from aptlab.restore.upgrade import upgrade_manifest
 
 log = logging.getLogger("aptlab")
 
@@ -73,7 +74,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     path = find_checkpoint(
         outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
     )
-    manifest = read_manifest(path)
+    manifest = upgrade_manifest(read_manifest(path))
     new = [arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")]
     stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
     hidden = [arg for arg in stored if HIDDEN in arg]
