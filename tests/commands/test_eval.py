@@ -13,9 +13,10 @@ from aptlab.commands import eval as command
 from aptlab.commands.eval import read_eval_request
 from aptlab.errors import AptlabError
 from aptlab.evals import evaluate_windows
-from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.evals.runner import make_data
 from aptlab.nn.positions.rope import YaRN
 from aptlab.restore.load import load_network
+from aptlab.restore.other_rule import replace_network_rope
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 

@@ -15,10 +15,11 @@ from aptlab.commands.eval import read_eval_request
 from aptlab.config import build
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
-from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.evals.runner import make_data
 from aptlab.evals.scoring import retrieval
 from aptlab.evals.scoring.retrieval import compute_wilson_interval
 from aptlab.restore.load import load_network
+from aptlab.restore.other_rule import replace_network_rope
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 RESULTS = {"eval.json", "samples.csv", "grid.csv", "heatmap.png", "journal.jsonl", ".lock"}

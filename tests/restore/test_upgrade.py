@@ -89,8 +89,6 @@ def test_every_row_leads_to_a_name_that_is_there(target):
         "aptlab.nn.linear.": "LinearAttention",
         "aptlab.data.mixed.": "Mix",
         "aptlab.data.split.": "Split",
-        "aptlab.commands.sweep.": "Grid",
-        "aptlab.commands.sweep.launchers.": "ProcessLauncher",
     }
     assert read_signature(rename_target(target + names.get(target, ""))) is not None
 

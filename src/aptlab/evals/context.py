@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from aptlab.checkpoint import read_manifest
+from aptlab.checkpoint import find_run_folder, read_manifest
 from aptlab.config import Config, build, redact_overrides, redact_value
 from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import resolve_precision
-from aptlab.errors import AptlabError, ConfigError
+from aptlab.errors import ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder
 from aptlab.models import Decoder
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
-
-ROTARY = "rotaries."  # where the decoder keeps the modules of its position rules
+from aptlab.restore.other_rule import replace_network_rope
+from aptlab.runs.folder import make_folder
 
 
 @dataclass(frozen=True)
@@ -115,29 +115,6 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     }
 
 
-def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> Decoder:
-    """The network as trained, or the same weights under another position rule.
-
-    Rotary tables are no weights; what a rule has learned itself stays with that rule, and another one begins anew.
-    """
-    if rope is None:
-        return loaded.net
-    net = build({**loaded.config["model"], "vocab": loaded.net.vocab, "rope": rope})
-    own = net.state_dict()
-    trained = loaded.net.state_dict()
-    kept = {
-        name: value
-        for name, value in trained.items()
-        if not name.startswith(ROTARY) or has_same_shape(value, own.get(name))
-    }
-    net.load_state_dict({**{name: value for name, value in own.items() if name.startswith(ROTARY)}, **kept})
-    return net.eval()
-
-
-def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
-    return place is not None and place.shape == value.shape
-
-
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
     return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=restore_tokenizer(loaded.tokenizer))
@@ -170,17 +147,8 @@ def format_rule_name(net: Decoder) -> str:
     return f"rope {type(net.rope).__name__}"
 
 
-def make_eval_folder(out: str | None, ckpt: Path) -> Path:
+def make_eval_folder(out: str | Path | None, ckpt: Path) -> Path:
     """`out`, or evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
-    if out is not None:
-        folder = Path(out).expanduser()
-    else:
-        run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-        folder = run / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AptlabError(
-            f"cannot make the folder {folder}: {error.strerror or error}; choose another with out=…"
-        ) from error
-    return folder
+    if out is None:
+        out = find_run_folder(ckpt) / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    return make_folder(out)

@@ -9,11 +9,11 @@ from typing import Any
 
 from aptlab.config import Config
 from aptlab.evals.base import Eval, EvalContext, Measurement
-from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval, replace_network_rope
+from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval
 from aptlab.evals.report import print_tables, write_measurement
 from aptlab.runs import RunLog
 
-__all__ = ["evaluate_checkpoint", "make_data", "measure_eval", "replace_network_rope"]
+__all__ = ["evaluate_checkpoint", "make_data", "measure_eval"]
 
 
 def evaluate_checkpoint(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Path:

@@ -99,3 +99,21 @@ def fill_weights(net: Decoder, weights: dict[str, torch.Tensor], path: Path) -> 
             "was it trained with another version of the model's code? Install that version, or train again"
         )
     net.load_state_dict(own)
+
+
+def keep_fitting_weights(
+    weights: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor], learned: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """Old weights for a model that may know positions in another way, by name.
+
+    weights  of the checkpoint
+    fresh    of the new model
+    learned  prefixes of what position methods learn themselves: kept where name and shape are those of the new model,
+             else begun anew; everything else is kept as it is
+    """
+    kept = {
+        name: weight
+        for name, weight in weights.items()
+        if not name.startswith(learned) or (name in fresh and fresh[name].shape == weight.shape)
+    }
+    return {name: weight for name, weight in fresh.items() if name.startswith(learned)} | kept

@@ -27,8 +27,6 @@ MODULES = {
     "aptlab.nn.linear": "aptlab.nn.attention",
     "aptlab.data.mixed": "aptlab.data.rows.mixed",
     "aptlab.data.split": "aptlab.data.store.split",
-    "aptlab.commands.sweep": "aptlab.sweep",
-    "aptlab.commands.sweep.launchers": "aptlab.sweep.launchers",
 }
 # Classes with another name.
 TARGETS = {
@@ -38,14 +36,6 @@ TARGETS = {
     "aptlab.data.sources.Files": "aptlab.data.sources.TextFiles",
     "aptlab.data.tokenizers.Bytes": "aptlab.data.tokenizers.ByteTokenizer",
     "aptlab.data.tokenizers.File": "aptlab.data.tokenizers.TokenizerFile",
-    "aptlab.evals.rules.Needle": "aptlab.evals.rules.NeedleRetrieval",
-    "aptlab.evals.rules.Passkey": "aptlab.evals.rules.PasskeyRetrieval",
-    "aptlab.evals.rules.Sliding": "aptlab.evals.rules.SlidingLoss",
-    "aptlab.search.settings.Settings": "aptlab.search.settings.SearchSettings",
-    "aptlab.commands.sweep.Search": "aptlab.sweep.OptunaSearch",
-    "aptlab.commands.sweep.launchers.Joblib": "aptlab.sweep.launchers.JoblibLauncher",
-    "aptlab.commands.sweep.launchers.Process": "aptlab.sweep.launchers.ProcessLauncher",
-    "aptlab.commands.sweep.launchers.Submitit": "aptlab.sweep.launchers.SubmititLauncher",
 }
 # Parameters with another name. A row is used only in a node whose class takes the new name and not the old one.
 KEYS = {"reach": "window", "beside": "positions", "law": "temperature_law"}

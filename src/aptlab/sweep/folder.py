@@ -13,6 +13,7 @@ from aptlab.errors import AptlabError
 from aptlab.redact import redact_overrides
 from aptlab.runs import FolderLock, Result
 from aptlab.runs.atomic import read_yaml, write_yaml
+from aptlab.runs.folder import make_folder
 from aptlab.runs.journal import NAME, Journal
 from aptlab.sweep.job import SweepJob
 
@@ -33,12 +34,7 @@ class SweepFolder:
         Raises AptlabError if another sweep works there, or it cannot be made or read.
         """
         folder = cls((_next if fresh else _latest)(root, name).absolute())
-        try:
-            (folder.path / "jobs").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AptlabError(
-                f"cannot make {folder.path}: {error.strerror}; choose another paths.root or sweep.name"
-            ) from error
+        make_folder(folder.path / "jobs", way_out="choose another paths.root or sweep.name")
         try:
             folder._lock = FolderLock.take(folder.path)
         except AptlabError as error:

@@ -14,6 +14,7 @@ from aptlab.config.sweeps import format_override
 from aptlab.errors import AptlabError
 from aptlab.report.table import format_number
 from aptlab.report.write import report_comparison
+from aptlab.runs.progress import format_duration
 from aptlab.sweep.folder import SweepFolder, read_log_tail, starts_run
 from aptlab.sweep.interrupts import Interrupts
 from aptlab.sweep.job import JobCommand, JobEvent, SweepJob
@@ -243,14 +244,10 @@ def describe_exit_code(code: int | None) -> str:
 def format_job_time(seconds: float) -> str:
     """A time for people.
 
-    >>> [clock(s) for s in (3.21, 75, 3725)]
+    >>> [format_job_time(s) for s in (3.21, 75, 3725)]
     ['3.2 s', '1:15', '1:02:05']
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
 
 
 def shorten_path(path: Path) -> str:

@@ -68,7 +68,7 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
-    from aptlab.checkpoint import find_checkpoint, read_manifest
+    from aptlab.checkpoint import find_checkpoint, find_run_folder, read_manifest
 
     outputs = Path(read_root_value(args, "paths.root") or "outputs") / (read_root_value(args, "job") or "train")
     path = find_checkpoint(
@@ -89,8 +89,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
         config = config if fresh == stored else compose("train", [*fresh, *new])
-    elif read_root_value(new, "run_dir") is None and path.parent.name == "checkpoints":
-        config = set_run_dir(config, path.parent.parent)
+    elif read_root_value(new, "run_dir") is None and (folder := find_run_folder(path)) != path.parent:
+        config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     kept = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *kept, *lost))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from aptlab.errors import AptlabError, ConfigError
+from aptlab.errors import ConfigError
 from aptlab.nn.positions.rope import list_rope_warnings
 from aptlab.report.positions import ANALYSES, AnalysisSettings, split_rotary_parts
 from aptlab.report.positions.facts import format_facts, summarize_rules
 from aptlab.report.positions.lines import format_curves_csv, join_names
 from aptlab.report.positions.request import PlotRequest
 from aptlab.runs.atomic import write_text
+from aptlab.runs.folder import make_folder
 
 
 def plot_analyses(request: PlotRequest) -> list[Path]:
@@ -65,9 +66,4 @@ def _analyse(name: str, parts: list, setting: AnalysisSettings, *, names: str, f
 
 def _folder(out: str | None) -> Path:
     """The folder to write into, made where it is missing."""
-    folder = Path(out).expanduser() if out else Path("outputs") / "plot" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AptlabError(f"out={folder}: {error.strerror or error}; choose another folder") from error
-    return folder
+    return make_folder(out or Path("outputs") / "plot" / f"{datetime.now():%Y-%m-%d-%H%M%S}")
