@@ -36,8 +36,8 @@ from aptlab.search.evaluation_cache import EvaluationCache, SearchJob, Values
 from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import count_needle_tokens
 from aptlab.search.objectives import get_objective
+from aptlab.search.prepare import collect_samples
 from aptlab.search.problem import SearchProblem
-from aptlab.search.runner import collect_samples
 from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import get_strategy
 
@@ -234,7 +234,7 @@ class Study:
             book = EvaluationCache(evaluate, target=problem.target, samples=settings.samples)
             result: SearchResult = search_factors(
                 problem.starts(settings.step),
-                evolution=settings.evolution(),
+                settings=settings,
                 strategy=strategy,
                 book=book,
                 seed=seed,

@@ -13,8 +13,8 @@ import pytest
 from aptlab.errors import AptlabError
 from aptlab.search.engine import search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
-from aptlab.search.evolution import Evolution
 from aptlab.search.journal import JournaledRunner, SearchJournal
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import STRATEGIES
 from tests.search.problem import SAMPLES, TARGET, Hidden, starts
 
@@ -41,8 +41,8 @@ class Slow(Hidden):
 def look(folder: Path, strategy: str, runner: Hidden):
     journal = SearchJournal(folder / "journal.jsonl", REQUEST)
     book = EvaluationCache(JournaledRunner(runner, journal), target=TARGET, samples=SAMPLES)
-    evolution = Evolution(population=16, parents=8, iterations=6, mutations=6, crossovers=6)
-    return search_factors(starts(), evolution=evolution, strategy=STRATEGIES[strategy](), book=book)
+    settings = SearchSettings(population=16, parents=8, iterations=6, mutations=6, crossovers=6)
+    return search_factors(starts(), settings=settings, strategy=STRATEGIES[strategy](), book=book)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
