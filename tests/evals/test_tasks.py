@@ -142,7 +142,8 @@ def test_another_process_makes_the_same_sample():
     code = (
         "from aptlab.data.tokenizers import ByteTokenizer; from aptlab.evals.tasks import TaskSampler, build_ruler_tasks; "
         "import hashlib; digest = hashlib.sha256(); "
-        "[digest.update(bytes(TaskSampler(t, tokenizer=ByteTokenizer(), length=900).make(1).tokens)) for t in build_ruler_tasks().values()]; "
+        "[digest.update(bytes(TaskSampler(t, tokenizer=ByteTokenizer(), length=900).make(1).tokens)) "
+        "for t in build_ruler_tasks().values()]; "
         "print(digest.hexdigest())"
     )
     found = {

@@ -6,7 +6,7 @@ import torch
 from aptlab.errors import AptlabError
 from aptlab.nn.attention.cache import KVCache
 
-SIZE = {"reach": [None, None], "batch": 3, "kv_heads": 2, "head_dim": 4, "length": 5}
+SIZE = {"max_keys": {"0/attention": None, "1/attention": None}, "batch": 3, "kv_heads": 2, "head_dim": 4, "length": 5}
 
 
 def new(tokens, seed=0):
@@ -41,9 +41,9 @@ def test_segments_are_one_where_none_are_given():
     pads = torch.tensor([[0], [1], [2]])
     cache.mark(pads, pads + 5, 1)
     assert torch.equal(cache.segments_BS[:, :3], torch.cat((torch.ones(3, 2, dtype=torch.long), pads), dim=1))
-    assert torch.equal(cache.places_BS[:, :3], torch.tensor([[0, 1, 5], [0, 1, 6], [0, 1, 7]]))
+    assert torch.equal(cache.positions_BS[:, :3], torch.tensor([[0, 1, 5], [0, 1, 6], [0, 1, 7]]))
     assert cache.padded
-    assert cache.placed
+    assert cache.has_positions
 
 
 def test_it_takes_the_dtype_asked_for():
@@ -64,7 +64,7 @@ def test_too_many_tokens_are_refused():
 @pytest.mark.parametrize("pieces", [[1] * 40, [3, 1, 1, 7, 2, 1, 1, 1, 20, 1, 1, 1], [40], [9, 31], [8, 8, 8, 8, 8]])
 def test_a_rolling_layer_returns_the_last_keys_whatever_the_pieces(pieces):
     reach = 5
-    cache = KVCache.empty(reach=[reach], batch=1, kv_heads=1, head_dim=1, length=40)
+    cache = KVCache.empty(max_keys={"0/attention": reach}, batch=1, kv_heads=1, head_dim=1, length=40)
     every = torch.arange(40.0).view(1, 1, 40, 1)
     begin = 0
     for tokens in pieces:

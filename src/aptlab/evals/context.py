@@ -44,10 +44,10 @@ class EvalContext:
     def lengths(self, rule: SlidingLoss | Retrieval) -> tuple[int, ...]:
         """The lengths that a rule asks for; ConfigError for one that the model has no positions for."""
         found = rule.at(self.context)
-        if found[-1] > self.net.longest:
+        if found[-1] > self.net.max_positions:
             raise ConfigError(
-                f"eval.lengths: {found[-1]:,} tokens are more than the {self.net.longest:,} positions that the model "
-                f"has; ask for at most these, as in eval.lengths=[{min(self.context, self.net.longest)}]"
+                f"eval.lengths: {found[-1]:,} tokens are more than the {self.net.max_positions:,} positions that the "
+                f"model has; ask for at most these, as in eval.lengths=[{min(self.context, self.net.max_positions)}]"
             )
         return found
 
@@ -110,7 +110,8 @@ def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> De
     """
     if rope is None:
         return loaded.net
-    net = build({**loaded.config["model"], "vocab": loaded.net.vocab, "rope": rope})
+    model = loaded.config["model"]
+    net = build({**model, "vocab": loaded.net.vocab, "positions": {**model["positions"], "rope": rope}})
     own = net.state_dict()
     trained = loaded.net.state_dict()
     kept = {

@@ -19,7 +19,7 @@ def run_length_eval(bench: EvalContext, rule: LengthLoss) -> None:
     changes = bench.changes(data)
     context = bench.context
     windows = fit_windows(
-        data, context=context, multiples=rule.multiples, tokens=rule.tokens, longest=bench.net.longest
+        data, context=context, multiples=rule.multiples, tokens=rule.tokens, longest=bench.net.max_positions
     )
     begun = time.perf_counter()
     measured = evaluate_windows(
