@@ -73,7 +73,7 @@ def test_pieces_of_a_prompt_equal_the_whole(look):
     for tokens in (128, 64, 100, 1, 7):
         q, k, v = (x[:, :, begin : begin + tokens] for x in heads)
         step = ForwardContext(tokens, cache=cache, device="cuda")
-        k, v = cache.append(0, k, v)
+        k, v = cache.append("", k, v)
         parts.append(compute_attention(Heads(q, k, v), step, look))
         cache.advance(tokens)
         begin += tokens

@@ -79,7 +79,7 @@ def test_pieces_through_a_cache_equal_the_whole(spec, pieces):
     for tokens in pieces:
         q, k, v = (x[:, :, begin : begin + tokens] for x in heads)
         step = ForwardContext(tokens, cache=cache)
-        k, v = cache.append(0, k, v)
+        k, v = cache.append("", k, v)
         parts.append(compute_attention(Heads(q, k, v), step, spec))
         cache.advance(tokens)
         begin += tokens

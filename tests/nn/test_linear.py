@@ -185,7 +185,7 @@ def test_the_state_has_a_fixed_size():
     with torch.no_grad():
         for tokens in (1, 30, 9):
             net(make_random_tokens(2, tokens), cache=cache)
-            state = cache.states[0]
+            state = cache.states["0/attention"]
             assert isinstance(state, LinearAttentionState)
             sizes.append([tuple(part.shape) for part in state.sums])
     assert sizes == [[(2, 2, 48, 17)]] * 3  # [B, K, 3D, D + 1]

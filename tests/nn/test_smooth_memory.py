@@ -84,10 +84,10 @@ def test_an_empty_memory_is_left_spin_and_a_spike_shrinks_its_own_direction_alon
     memory, plain = make(), LeftSpin(DIM, layer=0, site="ffn")
     u = torch.ones(1, 1, DIM)
     along, across = 0.9 * DIM**0.5 * torch.eye(DIM)[3].view(1, 1, -1), 0.9 * DIM**0.5 * torch.eye(DIM)[4].view(1, 1, -1)
-    assert torch.equal(join_once(memory, u, along)[0], plain(u, along)[0])
+    assert torch.equal(join_once(memory, u, along)[0], join_once(plain, u, along)[0])
     memory.update(*axis(3))
-    assert torch.equal(join_once(memory, u, across)[0], plain(u, across)[0])
-    assert (join_once(memory, u, along)[0] - u).norm() < 0.95 * (plain(u, along)[0] - u).norm()
+    assert torch.equal(join_once(memory, u, across)[0], join_once(plain, u, across)[0])
+    assert (join_once(memory, u, along)[0] - u).norm() < 0.95 * (join_once(plain, u, along)[0] - u).norm()
 
 
 def test_a_spike_that_comes_back_climbs_the_tiers_once_per_step():

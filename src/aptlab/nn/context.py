@@ -5,14 +5,16 @@ Legend: B batch, T new tokens, S all tokens with the cached ones, N streams of p
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from aptlab.errors import AptlabError
-from aptlab.nn.attention.cache import KVCache
 from aptlab.nn.positions.rotary import Angles
+
+if TYPE_CHECKING:  # the package of layers imports this module
+    from aptlab.nn.attention.cache import KVCache
 
 
 class KeySource(NamedTuple):
