@@ -18,7 +18,6 @@ from aptlab.restore.load import load_network
 from aptlab.restore.upgrade import (
     MODULES,
     TARGETS,
-    remake_model,
     rename_parts,
     rename_target,
     upgrade_checkpoint,
@@ -93,10 +92,10 @@ def test_every_row_leads_to_a_name_that_is_there(target):
     assert read_signature(rename_target(target + names.get(target, ""))) is not None
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_model_made_anew_from_its_parts_is_the_model(name):
-    config = upgrade_config(read_manifest(find_checkpoint(DATA / name)).config)
-    assert remake_model(config, compose("train", [])) == config["model"]
+def test_overrides_of_a_sliding_window_are_those_of_today():
+    manifest = upgrade_manifest(read_manifest(find_checkpoint(DATA / "irope_sliding")))
+    assert "attention.window.size=16" in manifest.overrides
+    assert not any("reach" in text for text in manifest.overrides)
 
 
 def test_a_configuration_of_today_is_left_alone():

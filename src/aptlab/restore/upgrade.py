@@ -2,7 +2,7 @@
 
 A configuration names classes (`_target_`) and their parameters. Both have been renamed; a checkpoint keeps what its
 code called them. What is read from one is translated here, in memory: the file is never changed. To rename again, add a
-row to MODULES, TARGETS or KEYS; where a node gets another shape, a row to MOVES or a function to REMADE.
+row to MODULES, TARGETS, KEYS or WEIGHTS; for a value in another node, one to MOVES.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aptlab.checkpoint.manifest import Manifest
-from aptlab.config import compose
+from aptlab.config import Config, compose
 from aptlab.config.static.signatures import read_signature
 from aptlab.errors import ConfigError
 
@@ -30,7 +30,7 @@ MODULES = {
 }
 # Classes with another name.
 TARGETS = {
-    "aptlab.nn.place.Beside": "aptlab.nn.positions.layer.Positions",
+    "aptlab.nn.place.Beside": "aptlab.nn.positions.Positions",
     "aptlab.nn.reach.Sliding": "aptlab.nn.window.SlidingWindow",
     "aptlab.callbacks.progress.Progress": "aptlab.callbacks.progress.TrainProgress",
     "aptlab.data.sources.Files": "aptlab.data.sources.TextFiles",
@@ -38,9 +38,11 @@ TARGETS = {
     "aptlab.data.tokenizers.File": "aptlab.data.tokenizers.TokenizerFile",
 }
 # Parameters with another name. A row is used only in a node whose class takes the new name and not the old one.
-KEYS = {"reach": "window", "beside": "positions", "law": "temperature_law"}
+KEYS = {"reach": "window", "window": "size", "beside": "positions", "law": "temperature_law"}
 # Values that stand in another root node now; used where the configuration of `train` has that node.
 MOVES = {"trainer.val_check_interval": "validate.every"}
+# Beginnings of the names of weights.
+WEIGHTS = {"net.places.": "net.embed_positions."}
 
 
 def upgrade_config(config: Node) -> Node:
@@ -52,10 +54,10 @@ def upgrade_config(config: Node) -> Node:
     for old, new in MOVES.items():
         if new.partition(".")[0] in today.cfg and _find(renamed, new) is None:
             _move(renamed, old, new)
-    for name, remake in REMADE.items():
-        if isinstance(renamed.get(name), dict) and not _fits(renamed[name]):
-            renamed[name] = remake(renamed, today)
-    return renamed
+    filled = fill_slots(today, renamed)
+    if not _fits(renamed.get("model") or {}):
+        renamed["model"] = {**filled["model"], "tied": renamed["model"]["tied"]}
+    return {**filled, **renamed}
 
 
 def upgrade_overrides(overrides: Iterable[str], config: Node) -> list[str]:
@@ -82,7 +84,8 @@ def upgrade_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
         return state  # not one of ours: who reads it says so
     config = upgrade_config(meta["config"])
     overrides = upgrade_overrides(meta.get("overrides") or (), config)
-    return {**state, "aptlab": {**meta, "config": config, "overrides": overrides}}
+    weights = {rename_weight(name): value for name, value in (state.get("state_dict") or {}).items()}
+    return {**state, "state_dict": weights, "aptlab": {**meta, "config": config, "overrides": overrides}}
 
 
 def rename_target(target: str) -> str:
@@ -91,6 +94,14 @@ def rename_target(target: str) -> str:
         return TARGETS[target]
     module, _, name = target.rpartition(".")
     return f"{MODULES[module]}.{name}" if module in MODULES else target
+
+
+def rename_weight(name: str) -> str:
+    """The name of a weight of a task today."""
+    for old, new in WEIGHTS.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def rename_parts(value: Any) -> Any:
@@ -116,17 +127,17 @@ def read_parameter_names(target: str) -> frozenset[str]:
     return frozenset()
 
 
-def remake_model(config: Node, today: Any) -> Node:
-    """The model's node as today's option has it, its slots filled with the checkpoint's own parts."""
+def fill_slots(today: Config, parts: Node) -> Node:
+    """Today's configuration of `train`, resolved, with a checkpoint's own parts in the slots of its model.
+
+    Root nodes that the checkpoint's code did not have are there with what their default option says.
+    """
     cfg = today.cfg.copy()
-    for key, value in config.items():
+    for key, value in parts.items():
         if key in cfg and key not in ("model", "task"):  # those two are made of the others
             cfg[key] = value
-    model: Node = dataclasses.replace(today, cfg=cfg).resolved()["model"]
-    return {**model, "tied": config["model"]["tied"]}
-
-
-REMADE = {"model": remake_model}
+    filled: Node = dataclasses.replace(today, cfg=cfg).resolved()
+    return filled
 
 
 def _fits(node: Node) -> bool:

@@ -26,7 +26,7 @@ def adapt_weights(task: LanguageTask, saved: dict[str, Any]) -> dict[str, Tensor
     are no longer added to the embedding is folded into it (see `to_rope`).
     """
     state, own = saved["state_dict"], task.state_dict()
-    if has_added_positions(saved) and task.net.places is None:
+    if has_added_positions(saved) and task.net.embed_positions is None:
         state = fold_added_positions(state, saved, tied=task.net.tied)
         log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
     return keep_fitting_weights(state, own, POSITIONS)

@@ -149,7 +149,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     task: LanguageTask = build(config.cfg.task)
     for line in list_rope_warnings(task.net.rope, head_dim=task.net.shape.head_sizes()[2], length=config.cfg.context):
         log.warning(line)
-    windows = fit_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.longest)
+    windows = fit_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.max_positions)
     task.bytes_per_token = data.bytes_per_token
     if saved is not None and plan.ckpt is not None:
         weights = saved["state_dict"] if plan.resume else adapt_weights(task, saved)

@@ -211,5 +211,5 @@ def _lengths(values: dict[str, Any], rules: Sequence[Rope]) -> int:
 
 def _scaled(rule: Rope) -> list[ScaledRotation]:
     """Rules of all layers that stretch a trained context."""
-    layers = dict.fromkeys(rule.at(layer).rule for layer in range(LAYERS))
+    layers = dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS))
     return [one for one in layers if isinstance(one, ScaledRotation)]
