@@ -267,7 +267,7 @@ def test_an_extension_has_the_base_and_layout_of_the_old_weights():
     checkpoint("size=debug", "context=64", "rope=standard", "rope.base=500", "rope.layout=interleaved")
     made = plan_training(["ckpt=last", "rope=yarn", "rope.factor=8"])
     assert (made.config.cfg.rope.base, made.config.cfg.rope.layout) == (500.0, "interleaved")
-    assert made.config.cfg.model.rope.base == 500.0
+    assert made.config.cfg.model.positions.rope.base == 500.0
     assert "  rope.layout: interleaved, as the weights have it" in made.notes
     assert not any("rope.base" in line and "->" in line for line in made.notes)
     assert {"++rope.base=500", "++rope.layout=interleaved"} <= set(made.config.overrides)
@@ -292,4 +292,4 @@ def test_an_extension_counts_from_the_context_of_the_old_weights(base, new, orig
     made = plan_training(["ckpt=last", *new])
     assert not made.resume
     assert made.config.cfg.rope.original_len == original
-    assert made.config.cfg.model.rope.original_len == original
+    assert made.config.cfg.model.positions.rope.original_len == original

@@ -83,7 +83,7 @@ def test_the_head_stays_tied_or_untied():
 
 
 def test_the_mean_is_that_of_the_trained_positions():
-    table = net_with(LEARNED).places
+    table = net_with(LEARNED).embed_positions
     assert torch.allclose(compute_position_mean(table), table.embed.weight.mean(0), atol=1e-7)
     assert torch.allclose(compute_position_mean(table, 10), table.embed.weight[:10].mean(0), atol=1e-7)
     waves = SinusoidalPositions(8)
