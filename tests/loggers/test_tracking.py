@@ -35,7 +35,7 @@ class FakeRun:
         self.calls.append(exit_code)
 
 
-@pytest.mark.parametrize("option", ["auto", "csv", "wandb", "none"])
+@pytest.mark.parametrize("option", ["auto", "csv", "wandb"])
 def test_every_option_builds_and_only_wandb_says_something(tmp_path, option, caplog):
     values = yaml.safe_load((CONF / f"{option}.yaml").read_text())
     assert values.pop("_target_") == "aptlab.loggers.Tracking"
