@@ -72,7 +72,7 @@ def test_the_same_command_with_ckpt_resumes():
     ("override", "note"),
     [
         ("trainer.max_steps=900", "  trainer.max_steps: 400 -> 900"),
-        ("logger=none", "  logger.mode: auto -> none"),
+        ("logger=csv", "  logger.mode: auto -> none"),
         ("device=cpu", "  device._target_: aptlab.device.Auto -> aptlab.device.Cpu"),
         ("callbacks.checkpoints.every=5", "  callbacks.checkpoints.every: 100 -> 5"),
         ("compile=true", "  compile: False -> True"),
