@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aptlab.config import build, redact_overrides, redact_value
-from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
+from aptlab.data.tokenizers import Tokenizer
 from aptlab.device import resolve_precision
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.request import EvalRequest
@@ -96,7 +96,7 @@ def open_eval_context(request: EvalRequest) -> EvalContext:
         rule=build(wanted["eval"]),
         loaded=loaded,
         net=net,
-        tokenizer=restore_tokenizer(loaded.tokenizer),
+        tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
         folder=folder,
@@ -128,7 +128,7 @@ def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
 
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=restore_tokenizer(loaded.tokenizer))
+    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=loaded.tokenizer)
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:
