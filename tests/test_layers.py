@@ -17,12 +17,12 @@ ROWS = (
     "tasks callbacks loggers",
     "restore report",
     "evals",
-    "train sweep search",
+    "training sweep search",
     "commands",
     "cli __main__ testing",
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row.split()} | {"config": 0, "": 0}
-ABOVE_CONFIG = ("config", "restore", "report", "evals", "train", "sweep", "search", "commands", "cli", "testing")
+ABOVE_CONFIG = ("config", "restore", "report", "evals", "training", "sweep", "search", "commands", "cli", "testing")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

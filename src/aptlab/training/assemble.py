@@ -31,8 +31,8 @@ from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import get_process_rank
 from aptlab.tasks import LanguageTask
-from aptlab.train.finish import announce_run, finish_run
-from aptlab.train.plan import TrainPlan
+from aptlab.training.finish import announce_run, finish_run
+from aptlab.training.plan import TrainPlan
 
 log = logging.getLogger("aptlab")
 SIGTERM_CODE = 143
