@@ -6,23 +6,17 @@ import dataclasses
 
 import pytest
 
+import aptlab
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError, ConfigError, DataError
 from aptlab.sample import SamplingOptions, SamplingRules, generate_texts, make_sampling_rules
 from aptlab.sample.prompts import read_prompt_file
 from aptlab.sample.rules import TEMPERATURE
-from tests.helpers import decoder
 
 
 @pytest.fixture(scope="module")
 def net():
-    from tests import helpers
-
-    before, helpers.VOCAB = helpers.VOCAB, 257
-    try:
-        return decoder()
-    finally:
-        helpers.VOCAB = before
+    return aptlab.build("size=debug", "tokenizer=bytes").eval()
 
 
 def write(net, prompts, seeds, **rest):
@@ -61,7 +55,9 @@ def test_the_keywords_are_the_fields_of_the_rules():
 def test_keywords_make_rules_and_an_unknown_one_is_told():
     assert make_sampling_rules({}) == SamplingRules(temperature=TEMPERATURE)
     assert make_sampling_rules({"temperature": 0.0, "top_k": 3}) == SamplingRules(temperature=0.0, top_k=3)
-    with pytest.raises(ConfigError, match=r"temprature=1: there is no such sampling option; did you mean temperature\?"):
+    with pytest.raises(
+        ConfigError, match=r"temprature=1: there is no such sampling option; did you mean temperature\?"
+    ):
         make_sampling_rules({"temprature": 1})
 
 

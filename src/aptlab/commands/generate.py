@@ -9,17 +9,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from aptlab.config import Config, build, check, compose
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from aptlab.runs.atomic import write_text
-from aptlab.sample import SamplingRules
+from aptlab.sample import GeneratedText, SamplingRules, generate_texts
 from aptlab.sample.prompts import read_prompt_file
-
-if TYPE_CHECKING:
-    from aptlab.sample import GeneratedText
 
 RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
 
@@ -99,7 +96,6 @@ def read_prompts(request: GenerateRequest) -> tuple[str, ...]:
 def write_texts(request: GenerateRequest, prompts: tuple[str, ...]) -> list[GeneratedText]:
     """Print every text, the only one as it comes, and the status to stderr."""
     from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint
-    from aptlab.sample import generate_texts
 
     cfg = request.config.cfg
     device = build(cfg.device).torch_device

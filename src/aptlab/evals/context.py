@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,17 +80,22 @@ class EvalContext:
         return f"{format_rule_name(self.net)} at step {self.loaded.step:,} ({self.context:,} tokens trained)"
 
 
-def open_eval_context(request: EvalRequest) -> EvalContext:
-    """Open what a request names; raises AptlabError before anything is measured."""
+def open_eval_context(request: EvalRequest, loaded: LoadedModel | None = None) -> EvalContext:
+    """Open what a request names; raises AptlabError before anything is measured.
+
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
+    """
     cfg = request.config.cfg
-    device = build(cfg.device).torch_device
-    precision = resolve_precision(cfg.precision, device)
-    loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
+    precision = resolve_precision(cfg.precision, device.partition(":")[0])
+    in_memory = loaded is not None
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
     wanted = request.filled(loaded.config)
     folder = make_eval_folder(wanted["out"], loaded.path)
     net = replace_network_rope(loaded, wanted.get("rope"))
     if precision == "bf16-true":
-        net = net.to(torch.bfloat16)
+        # A module converts itself in place, and a model in memory is its owner's.
+        net = (copy.deepcopy(net) if in_memory else net).to(torch.bfloat16)
     return EvalContext(
         request=request,
         wanted=wanted,

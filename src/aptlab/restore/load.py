@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.sample import SamplingOptions, make_sampling_rules
+from aptlab.sample import GeneratedText, SamplingOptions, generate_texts, make_sampling_rules
 
 if TYPE_CHECKING:
     import torch
 
     from aptlab.models import Decoder
-    from aptlab.sample import GeneratedText
 
 log = logging.getLogger("aptlab")
 
@@ -68,8 +67,6 @@ class LoadedModel:
         **sampling: Unpack[SamplingOptions],
     ) -> list[GeneratedText]:
         """Continue one prompt or several: `samples` texts of each, in order; see `aptlab.generate`."""
-        from aptlab.sample.texts import generate_texts
-
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch", batch)):
             if value < 1:

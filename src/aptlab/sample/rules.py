@@ -61,5 +61,7 @@ def make_sampling_rules(options: SamplingOptions) -> SamplingRules:
     known = [field.name for field in dataclasses.fields(SamplingRules)]
     for name in options:
         if name not in known:
-            raise ConfigError(f"{name}={options[name]!r}: there is no such sampling option{suggest_option(name, known)}")
+            raise ConfigError(
+                f"{name}={options[name]!r}: there is no such sampling option{suggest_option(name, known)}"
+            )
     return SamplingRules(**{"temperature": TEMPERATURE, **options})

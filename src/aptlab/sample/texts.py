@@ -1,4 +1,4 @@
-"""Continue texts: prompts in, whole characters out, up to a stop string."""
+"""Continue texts: prompts in, whole characters out, up to a stop string. torch is loaded by writing one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from aptlab.data.tokenizers import TextStream, Tokenizer
 from aptlab.errors import AptlabError
-from aptlab.sample.loop import generate_rows
 from aptlab.sample.rules import SamplingRules
 from aptlab.sample.stop import StopText
 
@@ -85,6 +84,8 @@ def generate_texts(
     A keyboard interrupt ends the texts of the running batch where they are; the prompts after them give none.
     Raises AptlabError for prompts that cannot be continued and for logits that are not numbers.
     """
+    from aptlab.sample.loop import generate_rows
+
     if len(seeds) != len(prompts):
         raise AptlabError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt")
     for first in range(0, len(prompts), batch):
