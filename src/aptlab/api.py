@@ -1,8 +1,8 @@
 """The public API: the five functions of `import aptlab`. The commands call them, or what they call.
 
 Overrides are those of the command line, one string each: `"rope=yarn"` chooses an option, `"rope.factor=8"` sets a
-value. `aptlab ls`, `aptlab show rope=yarn` and `aptlab train --help` say what there is. Importing the functions loads no
-torch; calling them does.
+value. `aptlab ls`, `aptlab show rope=yarn` and `aptlab train --help` say what there is. Importing the functions loads
+no torch; calling them does.
 """
 
 from __future__ import annotations
