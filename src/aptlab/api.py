@@ -140,7 +140,7 @@ def evaluate(
         result = aptlab.evaluate("last", "sliding", "rope=yarn", "rope.factor=4", stride=16, tokens=512)
         print(result.values["lengths"][0]["ppl"])
     """
-    from aptlab.evals.request import read_eval_request
+    from aptlab.commands.eval import read_eval_request
 
     loaded = model if isinstance(model, LoadedModel) else None
     args = [f"eval={eval}", *flatten_overrides(overrides)]
@@ -152,7 +152,7 @@ def evaluate(
     request = read_eval_request([*args, *(format_override(f"eval.{key}", value) for key, value in values.items())])
     from aptlab.evals.runner import evaluate_checkpoint
 
-    folder = evaluate_checkpoint(request, loaded)
+    folder = evaluate_checkpoint(request.config, request.filled, loaded)
     return EvalResult(folder, json.loads((folder / "eval.json").read_text(encoding="utf-8")))
 
 

@@ -140,11 +140,11 @@ def test_a_sample_depends_on_nothing_but_seed_task_length_depth_and_index(name):
 
 def test_another_process_makes_the_same_sample():
     code = (
-        "from aptlab.data.tokenizers import ByteTokenizer; "
-        "from aptlab.evals.tasks import TaskSampler, build_ruler_tasks; "
-        "import hashlib; digest = hashlib.sha256(); "
-        "[digest.update(bytes(TaskSampler(t, tokenizer=ByteTokenizer(), length=900).make(1).tokens)) "
-        "for t in build_ruler_tasks().values()]; "
+        "from aptlab.data.tokenizers import ByteTokenizer\n"
+        "from aptlab.evals.tasks import TaskSampler, build_ruler_tasks\n"
+        "import hashlib; digest = hashlib.sha256(); samplers = "
+        "[TaskSampler(t, tokenizer=ByteTokenizer(), length=900) for t in build_ruler_tasks().values()]; "
+        "[digest.update(bytes(one.make(1).tokens)) for one in samplers]; "
         "print(digest.hexdigest())"
     )
     found = {
