@@ -11,11 +11,11 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
+from aptlab.commands.plot import read_plot_request as read_plot
 from aptlab.commands.sweep import read_sweep_request
 from aptlab.config import check, compose
 from aptlab.config.search_path import find_conf_dir
 from aptlab.errors import ConfigError
-from aptlab.report.positions.request import read_plot_request as read_plot
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from aptlab.redact import redact_overrides
 from aptlab.sweep.launchers import Launcher
 from aptlab.sweep.plan import ComposeJob, SweepPlan
 from aptlab.sweep.runner import COMMAND, run_sweep
-from aptlab.train.plan import plan_training
+from aptlab.training.plan import plan_training
 
 
 @dataclass(frozen=True)

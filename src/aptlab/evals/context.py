@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ import torch
 
 from aptlab.checkpoint import find_run_folder, read_manifest
 from aptlab.config import Config, build, redact_overrides, redact_value
-from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import resolve_precision
 from aptlab.errors import ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder
@@ -36,15 +36,23 @@ class CheckpointEval:
     folder: Path
 
 
-def open_checkpoint_eval(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> CheckpointEval:
-    """Open what a request names; raises AptlabError before anything is measured."""
+def open_checkpoint_eval(
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
+) -> CheckpointEval:
+    """Open what a request names; raises AptlabError before anything is measured.
+
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
+    """
     cfg = config.cfg
-    device = build(cfg.device).torch_device
-    precision = resolve_precision(cfg.precision, device)
-    loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
+    precision = resolve_precision(cfg.precision, device.partition(":")[0])
+    in_memory = loaded is not None
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
+    if in_memory and precision == "bf16-true":
+        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))  # a module converts itself in place
     context = make_checkpoint_context(
         loaded, rope=values.get("rope"), data=values.get("data"), device=device, precision=precision, folder=folder
     )
@@ -86,7 +94,7 @@ def make_checkpoint_context(
     }
     return EvalContext(
         net=net.to(torch.bfloat16) if precision == "bf16-true" else net,
-        tokenizer=restore_tokenizer(loaded.tokenizer),
+        tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
         trained_context=trained,
@@ -117,7 +125,7 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
 
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=restore_tokenizer(loaded.tokenizer))
+    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=loaded.tokenizer)
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:

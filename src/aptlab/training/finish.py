@@ -17,7 +17,7 @@ from aptlab.runs.progress import format_duration
 from aptlab.sample import SamplingRules, generate_tokens
 
 if TYPE_CHECKING:
-    from aptlab.train.assemble import TrainRun
+    from aptlab.training.assemble import TrainRun
 
 log = logging.getLogger("aptlab")
 SAMPLE_TOKENS = 200
