@@ -9,7 +9,7 @@ import pytest
 
 from aptlab.commands.compare import parse_compare_request, run
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.report import compare_runs
+from aptlab.report.comparison import compare_runs
 from aptlab.report.write import format_comparison, format_comparison_csv
 from aptlab.runs import find_runs
 from tests.report.making import make_run

@@ -98,6 +98,13 @@ def test_overrides_of_a_sliding_window_are_those_of_today():
     assert not any("reach" in text for text in manifest.overrides)
 
 
+def test_an_option_with_another_name_is_chosen_by_that():
+    manifest = upgrade_manifest(read_manifest(find_checkpoint(DATA / "irope_sliding")))
+    assert manifest.choices["logger"] == "csv"
+    assert "logger=csv" in manifest.overrides
+    assert "logger=none" not in manifest.overrides
+
+
 def test_a_configuration_of_today_is_left_alone():
     config = compose("train", ["rope=irope", "attention=sliding"]).resolved()
     assert upgrade_config(config) is config
@@ -140,3 +147,12 @@ def test_an_old_checkpoint_can_write(old_run, capsys):
 def test_a_new_run_begins_with_old_weights(old_run):
     assert main(["train", f"ckpt={old_run}", "load=weights", *SHORT, "run_dir=new"]) == 0
     assert json.loads(Path("new/result.json").read_text())["steps"] == 2
+
+
+def test_the_door_of_restore_opens_for_every_name():
+    import aptlab.restore
+
+    assert set(aptlab.restore._MODULES) == set(aptlab.restore.__all__)
+    assert all(callable(getattr(aptlab.restore, name)) for name in aptlab.restore.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'gone'"):
+        aptlab.restore.gone  # noqa: B018

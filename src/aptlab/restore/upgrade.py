@@ -2,7 +2,7 @@
 
 A configuration names classes (`_target_`) and their parameters. Both have been renamed; a checkpoint keeps what its
 code called them. What is read from one is translated here, in memory: the file is never changed. To rename again, add a
-row to MODULES, TARGETS, KEYS or WEIGHTS; for a value in another node, one to MOVES.
+row to MODULES, TARGETS, KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ TARGETS = {
 KEYS = {"reach": "window", "window": "size", "beside": "positions", "law": "temperature_law"}
 # Values that stand in another root node now; used where the configuration of `train` has that node.
 MOVES = {"trainer.val_check_interval": "validate.every"}
+# Options of a group that have another name: (group, option) -> option.
+OPTIONS = {("logger", "none"): "csv"}
 # Beginnings of the names of weights.
 WEIGHTS = {"net.places.": "net.embed_positions."}
 
@@ -66,15 +68,21 @@ def upgrade_overrides(overrides: Iterable[str], config: Node) -> list[str]:
     for text in overrides:
         key, sign, value = text.partition("=")
         prefix = key[: len(key) - len(key.lstrip("+~"))]
-        value = rename_target(value) if key.endswith("_target_") else value
+        value = rename_target(value) if key.endswith("_target_") else OPTIONS.get((key, value), value)
         found.append(f"{prefix}{_rename_key(key.removeprefix(prefix), config)}{sign}{value}")
     return found
 
 
+def upgrade_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The option that was chosen of every group, by its name of today."""
+    return {group: OPTIONS.get((group, option), option) for group, option in choices.items()}
+
+
 def upgrade_manifest(manifest: Manifest) -> Manifest:
-    """A manifest with its configuration and overrides in the words of today."""
+    """A manifest with its configuration, overrides and choices in the words of today."""
     config = upgrade_config(manifest.config)
-    return dataclasses.replace(manifest, config=config, overrides=upgrade_overrides(manifest.overrides, config))
+    overrides = upgrade_overrides(manifest.overrides, config)
+    return dataclasses.replace(manifest, config=config, overrides=overrides, choices=upgrade_choices(manifest.choices))
 
 
 def upgrade_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
@@ -83,9 +91,12 @@ def upgrade_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
         return state  # not one of ours: who reads it says so
     config = upgrade_config(meta["config"])
-    overrides = upgrade_overrides(meta.get("overrides") or (), config)
+    words = {
+        "overrides": upgrade_overrides(meta.get("overrides") or (), config),
+        "choices": upgrade_choices(meta.get("choices") or {}),
+    }
     weights = {rename_weight(name): value for name, value in (state.get("state_dict") or {}).items()}
-    return {**state, "state_dict": weights, "aptlab": {**meta, "config": config, "overrides": overrides}}
+    return {**state, "state_dict": weights, "aptlab": {**meta, **words, "config": config}}
 
 
 def rename_target(target: str) -> str:
