@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         return x if self.places is None else x + self.places(step.places).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
-        """Keep the head tied: torch copies a shared weight twice on the way from or to the meta device."""
+        """Keep the head tied on the way from or to the meta device (findings/torch_shared_weight_meta.sh)."""
         super()._apply(fn, recurse)
         if self.tied:
             self.head.weight = self.embed.weight
