@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -36,15 +37,24 @@ class CheckpointEval:
     folder: Path
 
 
-def open_checkpoint_eval(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> CheckpointEval:
-    """Open what a request names; raises AptlabError before anything is measured."""
+def open_checkpoint_eval(
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
+) -> CheckpointEval:
+    """Open what a request names; raises AptlabError before anything is measured.
+
+    loaded  a model in memory, which is measured where it is; None: the checkpoint that the request names
+    """
     cfg = config.cfg
-    device = build(cfg.device).torch_device
-    precision = resolve_precision(cfg.precision, device)
-    loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    in_memory = loaded is not None
+    device = build(cfg.device).torch_device if loaded is None else str(next(loaded.net.parameters()).device)
+    precision = resolve_precision(cfg.precision, device.partition(":")[0])
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
+    if in_memory and precision == "bf16-true":
+        # A module converts itself in place, and a model in memory is its owner's.
+        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))
     context = make_checkpoint_context(
         loaded, rope=values.get("rope"), data=values.get("data"), device=device, precision=precision, folder=folder
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,20 +12,30 @@ from aptlab.config import Config
 from aptlab.evals.base import Eval, EvalContext, Measurement
 from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval, replace_network_rope
 from aptlab.evals.report import print_tables, write_measurement
+from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
+from aptlab.runs.journal import NAME
 
 __all__ = ["evaluate_checkpoint", "make_data", "measure_eval", "replace_network_rope"]
 
 
-def evaluate_checkpoint(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Path:
+def evaluate_checkpoint(
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
+) -> Path:
     """Measure what a checked request asks for; returns the folder with eval.json.
 
     config  the request as composed
     fill    gives its plain values, from the configuration that the checkpoint holds
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
     """
     with RunLog.start(None):
-        opened = open_checkpoint_eval(config, fill)
-        measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        opened = open_checkpoint_eval(config, fill, loaded)
+        try:
+            measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        except KeyboardInterrupt:
+            if (opened.folder / NAME).exists():
+                print(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
+            raise
     return opened.folder
 
 
