@@ -52,7 +52,8 @@ def open_checkpoint_eval(
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
     if in_memory and precision == "bf16-true":
-        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))  # a module converts itself in place
+        # A module converts itself in place, and a model in memory is its owner's.
+        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))
     context = make_checkpoint_context(
         loaded, rope=values.get("rope"), data=values.get("data"), device=device, precision=precision, folder=folder
     )

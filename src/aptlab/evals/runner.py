@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint
 from aptlab.evals.report import print_tables, write_measurement
 from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
+from aptlab.runs.journal import NAME
 
 __all__ = ["evaluate_checkpoint", "make_data", "measure_eval"]
 
@@ -24,11 +26,16 @@ def evaluate_checkpoint(
 
     config  the request as composed
     fill    gives its plain values, from the configuration that the checkpoint holds
-    loaded  see `open_checkpoint_eval`
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
     """
     with RunLog.start(None):
         opened = open_checkpoint_eval(config, fill, loaded)
-        measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        try:
+            measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        except KeyboardInterrupt:
+            if (opened.folder / NAME).exists():
+                print(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
+            raise
     return opened.folder
 
 
