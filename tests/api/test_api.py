@@ -150,7 +150,9 @@ def test_a_model_in_memory_is_measured_as_it_is_and_left_so(ckpt, model):
     with torch.no_grad():
         model.net.embed.weight.zero_()
     before = {name: value.clone() for name, value in model.net.state_dict().items()}
-    row, _ = aptlab.evaluate(model, "lengths", "precision=bf16-true", out="c", **SMALL).values["lengths"]
+    result = aptlab.evaluate(model, "lengths", "precision=bf16-true", out="c", **SMALL)
+    assert result.values["weights"] == "in memory"
+    row, _ = result.values["lengths"]
     assert row["loss"] == pytest.approx(math.log(model.net.vocab), abs=1e-2)  # no embedding, no knowledge
     after = model.net.state_dict()
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())

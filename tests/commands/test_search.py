@@ -145,7 +145,9 @@ def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, worke
 
 def test_another_request_in_the_same_folder_is_refused(run):
     run("rope=longrope2")
-    with pytest.raises(AptlabError, match=r"holds another search:\n  search\.population: 6 -> 7\n.*another out="):
+    with pytest.raises(
+        AptlabError, match=r"another request; what differs:\n  search\.population: 6 -> 7\n.*another out="
+    ):
         run("rope=longrope2", "search.population=7")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
+from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
 from aptlab.models import Decoder
 from aptlab.search.evaluation_cache import SearchJob, Values
 from aptlab.search.needles import SearchSample
