@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,16 +39,17 @@ class CheckpointEval:
 
 
 def open_checkpoint_eval(
-    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], model: LoadedModel | None = None
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
 ) -> CheckpointEval:
     """Open what a request names; raises AptlabError before anything is measured.
 
-    model  measured in place of the checkpoint: where it is and as it is in memory, whatever its file says by now
+    loaded  a model in memory, which is measured where it is; None: the checkpoint that the request names
     """
     cfg = config.cfg
-    device = build(cfg.device).torch_device if model is None else str(model.device)
+    in_memory = loaded is not None
+    device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
     precision = resolve_precision(cfg.precision, device.partition(":")[0])
-    loaded = model or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
@@ -58,7 +60,7 @@ def open_checkpoint_eval(
         device=device,
         precision=precision,
         folder=folder,
-        in_memory=model is not None,
+        in_memory=in_memory,
     )
     return CheckpointEval(config, values, evaluation, loaded, context, folder)
 
@@ -189,14 +191,17 @@ def format_rule_name(net: Decoder) -> str:
 
 
 def make_eval_folder(out: str | None, ckpt: Path) -> Path:
-    """`out`, or evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
-    if out is not None:
-        folder = Path(out).expanduser()
-    else:
-        run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-        folder = run / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    """`out`, or a new evals/<time> in the folder of the checkpoint's run; made before anything is measured.
+
+    AptlabError where it cannot be made.
+    """
+    run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
+    now = run / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    # A loop in Python evaluates several times a second, and one must not go on with the journal of the one before.
+    names = (now if number == 1 else now.with_name(f"{now.name}-{number}") for number in itertools.count(1))
+    folder = next(path for path in names if not path.exists()) if out is None else Path(out).expanduser()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=out is not None)
     except OSError as error:
         raise AptlabError(
             f"cannot make the folder {folder}: {error.strerror or error}; choose another with out=…"

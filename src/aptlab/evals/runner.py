@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,22 +14,28 @@ from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint
 from aptlab.evals.report import print_tables, write_measurement
 from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
+from aptlab.runs.journal import NAME
 
 __all__ = ["evaluate_checkpoint", "make_data", "measure_eval", "replace_network_rope"]
 
 
 def evaluate_checkpoint(
-    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], model: LoadedModel | None = None
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
 ) -> Path:
     """Measure what a checked request asks for; returns the folder with eval.json.
 
     config  the request as composed
     fill    gives its plain values, from the configuration that the checkpoint holds
-    model   measured as it is in memory, in place of the checkpoint that the request names
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
     """
     with RunLog.start(None):
-        opened = open_checkpoint_eval(config, fill, model)
-        measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        opened = open_checkpoint_eval(config, fill, loaded)
+        try:
+            measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        except KeyboardInterrupt:
+            if loaded is None and (opened.folder / NAME).exists():  # weights in memory may be gone by then
+                print(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
+            raise
     return opened.folder
 
 
