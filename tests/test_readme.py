@@ -20,7 +20,8 @@ from aptlab.errors import ConfigError
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "long-context.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README + GUIDE, re.MULTILINE | re.DOTALL)
+FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README + GUIDE, re.MULTILINE | re.DOTALL)
+BLOCKS = [body for language, body in FENCES if not language]
 MADE = ("my_yarn", "longrope_1024")  # options that commands before make
 NOT_IN_TABLE = {"task", "callbacks", "paths", "sweep", "launcher", "recipe"}
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import torch
 
+import aptlab
 from aptlab.models import Decoder
 from aptlab.nn.positions.rope import Rope, Standard
-from aptlab.restore.load import load_network
 from aptlab.search.engine import SearchResult, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob, Values
 from aptlab.search.meter import CandidateScorer
@@ -116,7 +116,7 @@ class Study:
         self.where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         self.bases: Bases = {}
         for folder in asked.bases:
-            loaded = load_network(folder, device=self.device)
+            loaded = aptlab.load(folder, device=self.device)
             seed, rule = int(loaded.config["seed"]), type(loaded.net.rope)
             known = {method.trained for method in METHODS.values()}
             if rule not in known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,8 @@ from aptlab.models import Decoder
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 from aptlab.restore.other_rule import replace_network_rope
 from aptlab.runs.folder import make_folder
+
+IN_MEMORY = "in memory"  # weights that no file vouches for
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,14 @@ def open_checkpoint_eval(
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
-    if in_memory and precision == "bf16-true":
-        # A module converts itself in place, and a model in memory is its owner's.
-        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))
     context = make_checkpoint_context(
-        loaded, rope=values.get("rope"), data=values.get("data"), device=device, precision=precision, folder=folder
+        loaded,
+        rope=values.get("rope"),
+        data=values.get("data"),
+        device=device,
+        precision=precision,
+        folder=folder,
+        in_memory=in_memory,
     )
     return CheckpointEval(config, values, evaluation, loaded, context, folder)
 
@@ -79,22 +85,27 @@ def make_checkpoint_context(
     device: str = "cpu",
     precision: str = "32-true",
     folder: Path | None = None,
+    in_memory: bool = False,
 ) -> EvalContext:
     """What an eval of a loaded checkpoint is given.
 
-    rope    config node of another position rule; None: that of the checkpoint
-    data    config node of another data module; None: that of the checkpoint
-    folder  where results and journal go; None: nowhere
+    rope       config node of another position rule; None: that of the checkpoint
+    data       config node of another data module; None: that of the checkpoint
+    folder     where results and journal go; None: nowhere
+    in_memory  the weights may be other ones than the file's: no later evaluation of the file goes on with them
     """
     net = replace_network_rope(loaded, rope)
+    if precision == "bf16-true":
+        # A module converts itself in place, and a model in memory is its owner's.
+        net = (copy.deepcopy(net) if in_memory else net).to(torch.bfloat16)
     trained = int(loaded.config["context"])
     identity = {
-        "weights": read_manifest(loaded.path).sha256,
+        "weights": IN_MEMORY if in_memory else read_manifest(loaded.path).sha256,
         "step": loaded.step,
         "rope": redact_value(rope or loaded.config.get("rope")),
     }
     return EvalContext(
-        net=net.to(torch.bfloat16) if precision == "bf16-true" else net,
+        net=net,
         tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
@@ -113,6 +124,7 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
     return {
         "checkpoint": str(loaded.path),
+        **({"weights": IN_MEMORY} if context.folder.identity["weights"] == IN_MEMORY else {}),
         "step": loaded.step,
         "context": context.trained_context,
         "overrides": redact_overrides(opened.config.overrides),
@@ -157,7 +169,10 @@ def format_rule_name(net: Decoder) -> str:
 
 
 def make_eval_folder(out: str | Path | None, ckpt: Path) -> Path:
-    """`out`, or evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
-    if out is None:
-        out = find_run_folder(ckpt) / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    return make_folder(out)
+    """`out`, or a new evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
+    if out is not None:
+        return make_folder(out)
+    now = find_run_folder(ckpt) / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    # A loop in Python evaluates several times a second, and one must not go on with the journal of the one before.
+    names = (now if number == 1 else now.with_name(f"{now.name}-{number}") for number in itertools.count(1))
+    return make_folder(next(path for path in names if not path.exists()))

@@ -33,7 +33,7 @@ def evaluate_checkpoint(
         try:
             measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
         except KeyboardInterrupt:
-            if (opened.folder / NAME).exists():
+            if loaded is None and (opened.folder / NAME).exists():  # weights in memory may be gone by then
                 print(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
             raise
     return opened.folder
