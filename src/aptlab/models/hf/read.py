@@ -172,8 +172,8 @@ def _act(config: Mapping[str, Any]) -> str:
 
 def _context(rope: Rope, depth: int, longest: int) -> int:
     """Tokens before stretching, by the rule that stretches most."""
-    lengths = [getattr(rope.at(layer).rule, "original_len", longest) for layer in range(depth)]
-    return min(lengths)
+    rules = [rope.at(layer).rule for layer in range(depth)]
+    return min(rule.scaling.original_len if rule and rule.scaling else longest for rule in rules)
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

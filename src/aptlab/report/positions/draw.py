@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.positions.rope import list_rope_warnings
 from aptlab.report.positions import ANALYSES, AnalysisSettings, split_rotary_parts
 from aptlab.report.positions.facts import format_facts, summarize_rules
 from aptlab.report.positions.lines import format_curves_csv, join_names
 from aptlab.report.positions.request import PlotRequest
+from aptlab.restore.rope import warn_of_rope
 from aptlab.runs.atomic import write_text
 
 
@@ -30,7 +30,7 @@ def plot_analyses(request: PlotRequest) -> list[Path]:
     ]
     print(format_facts(summarize_rules(rules, setting), setting), flush=True)
     for name, rule in request.rules:
-        for notice in list_rope_warnings(rule, head_dim=setting.head_dim, length=setting.length):
+        for notice in warn_of_rope(rule, head_dim=setting.head_dim, length=setting.length):
             print(f"warning: {notice}" + (f" [{name}]" if " " in name else ""))
     for note in request.notes:
         print(f"note: {note}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from aptlab.limits import PositiveInt
 from aptlab.nn.positions.rope.base import Frequencies, Growth, LayerRope, Rope
@@ -22,6 +23,10 @@ class IRope(Rope):
               its eps is that of the model's norms
     """
 
+    way_to_relative: ClassVar[str] = (
+        "that is its design: blocks begin at fixed positions and queries grow with theirs; "
+        "rope.chunk=null rope.growth=null is relative"
+    )
     inner: Rope = field(default_factory=lambda: Standard(base=500_000.0, layout="interleaved"))
     interval: PositiveInt = 4
     chunk: PositiveInt | None = 8192

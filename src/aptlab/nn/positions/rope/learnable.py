@@ -18,6 +18,7 @@ class Learnable(Rotation):
     """
 
     layer: ClassVar[str] = "aptlab.nn.positions.rotary:LearnedRotary"
+    learns_frequencies: ClassVar[bool] = True
     pace: Positive = 0.1
     frozen: bool = False
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
 from aptlab.nn.positions.rope.base import Frequencies, Rotation, compute_standard_frequencies
+from aptlab.nn.positions.rope.hf import HFForm, make_hf_parameters
 
 Coefficients = tuple[tuple[int, ...], ...]
 
@@ -117,6 +118,17 @@ class SectionedRotation(Rotation3D, abc.ABC):
         super().__post_init__()
         if self.sections is not None:
             object.__setattr__(self, "sections", tuple(self.sections))
+
+    @property
+    def plain_for_text(self) -> bool:
+        """Without a grid, text has the same number in every stream."""
+        return self.grid is None
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """The default rule, which it is for text."""
+        del head_dim, nested
+        note = "rope=mrope is written as the default rope: for text they are the same"
+        return HFForm(make_hf_parameters("default", float(self.base)), note)
 
     def spread(self, positions: Any) -> tuple[Any, ...]:
         """The same number three times, or a place in a film if `grid` says so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
@@ -21,6 +22,7 @@ class PerLayer(Rope):
             None for all = as each rule says
     """
 
+    way_to_relative: ClassVar[str] = "rope.chunks=null and relative rules are"
     rules: tuple[Rope, ...] = field(default_factory=lambda: (Standard(), Standard(base=1_000_000.0)))
     chunks: tuple[PositiveInt | None, ...] | None = None
 

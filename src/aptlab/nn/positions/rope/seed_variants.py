@@ -74,6 +74,7 @@ class IRopePhase(FourBaseRope):
     """
 
     relative: ClassVar[bool] = False
+    way_to_relative: ClassVar[str] = "rope=irope_pairs keeps the four bases and is relative"
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
         return tuple(compute_standard_frequencies(base, head_dim) for base in self.bases)

@@ -46,6 +46,7 @@ class XPosAngleDecay(Rotation):
     """
 
     relative: ClassVar[bool] = False
+    way_to_relative: ClassVar[str] = "rope=xpos is relative, also with rope.zeta=angle"
     rate: Positive = 0.01
 
     def inv_freq(self, head_dim: int) -> Frequencies:
