@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from aptlab.errors import AptlabError, ConfigError, suggest_option
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.report.request import CompareRequest, report_comparison
 
 OPTIONS = ("metric", "by", "baseline", "out")
-
-
-@dataclass(frozen=True)
-class CompareRequest:
-    """What to compare and where to write; `out` None is the folder itself if there is one, else a new one."""
-
-    folders: tuple[str, ...]
-    metric: str = "val/loss"
-    by: tuple[str, ...] = ()
-    baseline: str | None = None
-    out: str | None = None
 
 
 def run(args: list[str]) -> int:
@@ -50,26 +39,6 @@ def parse_compare_request(args: Sequence[str]) -> CompareRequest:
         raise ConfigError("\n".join(problems))
     by = tuple(word for word in options.pop("by", "").split(",") if word)
     return CompareRequest(tuple(folders), by=by, **{key: value for key, value in options.items() if value})
-
-
-def report_comparison(request: CompareRequest, out: str | Path) -> list[str]:
-    """Compare, write the files, and return the lines to print. Raises AptlabError if no run is finished."""
-    from aptlab.report.comparison import compare_runs
-    from aptlab.report.write import format_comparison, write_comparison
-    from aptlab.runs import find_runs
-
-    runs = find_runs(request.folders)
-    unfinished = [run for run in runs if not run.finished]
-    lines = []
-    if unfinished:
-        names = ", ".join(run.name for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
-        lines.append(f"left out, not finished: {len(unfinished)} of {len(runs)} ({names})")
-    try:
-        comparison = compare_runs(runs, metric=request.metric, by=request.by, baseline=request.baseline)
-    except AptlabError as error:
-        raise AptlabError("\n".join([str(error), *lines])) from None
-    write_comparison(comparison, out)
-    return [format_comparison(comparison), *lines, f"written {out}: table.csv table.md table.txt figure.png"]
 
 
 def _out(folders: Sequence[str]) -> Path:

@@ -166,12 +166,11 @@ class SweepRun:
         return 0
 
     def _table(self) -> None:
-        from aptlab.commands.compare import CompareRequest as Comparison
-        from aptlab.commands.compare import report_comparison
+        from aptlab.report.request import CompareRequest, report_comparison
 
         jobs = (str(self.folder.path / "jobs"),)
         try:
-            for line in report_comparison(Comparison(jobs, metric=self.request.work.metric), self.folder.path):
+            for line in report_comparison(CompareRequest(jobs, metric=self.request.work.metric), self.folder.path):
                 print(line)
         except AptlabError as error:
             print(f"no table: {error}")

@@ -128,8 +128,8 @@ class Rope(abc.ABC):
 
         learned  frequencies of a rule that learns them. Raises ConfigError where a pair does not turn.
         """
-        frequencies = learned or self.inv_freq(head_dim)
-        return (divide_standard(self, frequencies, head_dim),) * 2
+        divisors = divide_standard(self, learned or self.inv_freq(head_dim), head_dim)
+        return divisors, divisors
 
     def rotary_dims(self, head_dim: int) -> int:
         """How many dims of a head the divisors are for."""

@@ -87,11 +87,13 @@ class YaRN(ByParts):
 
     @property
     def temperature(self) -> float:
+        """The square of `attention_factor`, or what the law says."""
         if self.attention_factor is not None:
             return self.attention_factor**2
         return compute_temperature(self.law, self.stretch, self.original_len, self.mscale)
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 for pairs of beta_fast turns and more, 0 for beta_slow and fewer, [P]."""
         if self.ramp == "ratio":
             return self._by_turns(head_dim, self.beta_slow, self.beta_fast)
         low, high = self._pair_turning(self.beta_fast, head_dim), self._pair_turning(self.beta_slow, head_dim)
@@ -168,6 +170,7 @@ class NTKByParts(ByParts):
             raise ConfigError(f"rope.beta={self.beta} must be larger than rope.alpha={self.alpha}; published: 32, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 for pairs of beta turns and more, 0 for alpha and fewer, [P]."""
         return self._by_turns(head_dim, self.alpha, self.beta)
 
 
@@ -193,6 +196,7 @@ class Llama3(ByParts):
             raise ConfigError(f"rope.high={self.high} must not be smaller than rope.low={self.low}; published: 4, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 for pairs of more than high turns, 0 for fewer than low, [P]."""
         if self.high > self.low:
             return self._by_turns(head_dim, self.low, self.high)
         if self.critical_dim is not None:
@@ -244,9 +248,11 @@ class YaRNZones(ByParts):
 
     @property
     def temperature(self) -> float:
+        """What the law says."""
         return compute_temperature(self.law, self.stretch, self.original_len, 1.0)
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 below dim zones[0], 0 from zones[1] on, [P]."""
         first, last = self.zones
         if self.critical_dim is not None:
             first, last = min(first, 2 * self.critical_dim - 1), 2 * check_critical(self.critical_dim, head_dim)

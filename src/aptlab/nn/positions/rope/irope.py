@@ -40,12 +40,15 @@ class IRope(Rope):
 
     @property
     def streams(self) -> int:  # type: ignore[override]
+        """Those of the inner rule."""
         return self.inner.streams
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of the layers that turn."""
         return self.inner.inv_freq(head_dim)
 
     def at(self, layer: int) -> LayerRope:
+        """Nothing but growth in every `interval`-th layer, the inner rule in blocks in the others."""
         if (layer + 1) % self.interval == 0:
             return LayerRope(growth=self.growth)
         return LayerRope(rule=self.inner.at(layer).rule, chunk=self.chunk, norm_after=self.qk_norm)

@@ -23,4 +23,5 @@ class Learnable(Rotation):
     frozen: bool = False
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), from which learning starts, [P]."""
         return compute_standard_frequencies(self.base, head_dim)

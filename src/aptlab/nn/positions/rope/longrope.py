@@ -130,6 +130,7 @@ class LongRoPE(SearchedRotation):
 
     @property
     def temperature(self) -> float:
+        """The square of `attention_factor`, or 1 + ln s / ln L."""
         if self.attention_factor is not None:
             return self.attention_factor**2
         return compute_su_temperature(self.stretch, self.original_len) if self.stretch > 1 else 1.0
@@ -159,13 +160,16 @@ class LongRoPE(SearchedRotation):
         return tuple(f / y for f, y in zip(compute_standard_frequencies(self.base, turning), yarn, strict=True))
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
+        """Also the plain frequencies, where tokens are retained."""
         pair = super().regimes(head_dim)
         return (*pair, compute_standard_frequencies(self.base, self.rotary_dims(head_dim))) if self.retained else pair
 
     def temperatures(self) -> tuple[float, ...]:
+        """The same in all regimes."""
         return (self.temperature,) * (3 if self.retained else 2)
 
     def regime(self, positions: Any, lengths: Any) -> Any:
+        """2 for the retained tokens of long texts."""
         chosen = super().regime(positions, lengths)
         return chosen + chosen * (positions < self.retained).long() if self.retained else chosen
 
@@ -220,10 +224,12 @@ class LongRoPE2(SearchedRotation):
         return tuple(self.stretch ** min(1.0, i / critical) for i in range(turning // 2))
 
     def temperatures(self) -> tuple[float, ...]:
+        """1 in short texts, the square of `attention_factor` in long ones."""
         return (1.0, (self.attention_factor or 1.0) ** 2)
 
     @property
     def temperature(self) -> float:
+        """That of long texts."""
         return self.temperatures()[1]
 
 

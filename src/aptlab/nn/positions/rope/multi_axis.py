@@ -72,9 +72,11 @@ class Axial2D(Rotation2D):
     """Half of the pairs turn by height, half by width, with equal frequencies (as in Qwen2-VL's picture encoder)."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """The same D/4 frequencies for height and for width, [P]."""
         return split_evenly(self.base, head_dim, 2, "axial2d") * 2
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Height for the first half of the pairs, width for the second."""
         return ((1, 0),) * (head_dim // 4) + ((0, 1),) * (head_dim // 4)
 
 
@@ -87,12 +89,14 @@ class Axial3D(Rotation3D):
     """
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Each stream has those of a head as wide as its own pairs, [P]."""
         time, space = self._pairs(head_dim)
         return (
             compute_standard_frequencies(self.base, 2 * time) + compute_standard_frequencies(self.base, 2 * space) * 2
         )
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Time, then height, then width."""
         time, space = self._pairs(head_dim)
         return ((1, 0, 0),) * time + ((0, 1, 0),) * space + ((0, 0, 1),) * space
 
@@ -135,11 +139,13 @@ class SectionedRotation(Rotation3D, abc.ABC):
         return (positions,) * 3 if self.grid is None else super().spread(positions)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """One set for the whole head, [P]."""
         self.counts(head_dim)
         return compute_standard_frequencies(self.base, head_dim)
 
     @abc.abstractmethod
-    def combine(self, head_dim: int) -> Coefficients: ...
+    def combine(self, head_dim: int) -> Coefficients:
+        """Which stream each pair takes, [P][3]."""
 
     def counts(self, head_dim: int) -> tuple[int, ...]:
         """Pairs of each stream."""
@@ -168,6 +174,7 @@ class MRope(SectionedRotation):
     space: ClassVar[float] = 24 / 64
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Time, then height, then width."""
         time, height, width = self.counts(head_dim)
         return ((1, 0, 0),) * time + ((0, 1, 0),) * height + ((0, 0, 1),) * width
 
@@ -194,6 +201,7 @@ class MRopeInterleaved(SectionedRotation):
         return time, height, width
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Height and width on every third pair each, time on the rest."""
         _, height, width = self.counts(head_dim)
         rows = [(1, 0, 0)] * (head_dim // 2)
         for first, count, row in ((1, height, (0, 1, 0)), (2, width, (0, 0, 1))):
@@ -211,9 +219,11 @@ class Kron2D(Rotation2D):
     """
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Each frequency twice, [P]."""
         return tuple(f for f in split_evenly(self.base, head_dim, 2, "kron2d") for _ in range(2))
 
     def combine(self, head_dim: int) -> Coefficients:
+        """h + w and h - w in turn."""
         return ((1, 1), (1, -1)) * (head_dim // 4)
 
 
@@ -222,9 +232,11 @@ class Kron3D(Rotation3D):
     """R_t (x) R_h (x) R_w on blocks of eight dims, the seeds' 3-D form: turns by (t ± h ± w) theta. See `Kron2D`."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Each frequency four times, [P]."""
         return tuple(f for f in split_evenly(self.base, head_dim, 4, "kron3d") for _ in range(4))
 
     def combine(self, head_dim: int) -> Coefficients:
+        """t + h + w, t + h - w, t - h + w and t - h - w in turn."""
         return ((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)) * (head_dim // 8)
 
 
@@ -236,4 +248,5 @@ class Mixed2D(Rotation2D):
     frozen: bool = False
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), from which learning starts, [P]."""
         return compute_standard_frequencies(self.base, head_dim)

@@ -47,6 +47,7 @@ class PerLayer(Rope):
 
     @property
     def streams(self) -> int:  # type: ignore[override]
+        """The most that a rule needs."""
         return max(rule.streams for rule in self.rules)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
@@ -57,5 +58,6 @@ class PerLayer(Rope):
         return turning.rule.inv_freq(head_dim)
 
     def at(self, layer: int) -> LayerRope:
+        """What rule l % n does in layer l, in the block that `chunks` gives it."""
         place = self.rules[layer % len(self.rules)].at(layer)
         return place if self.chunks is None else dataclasses.replace(place, chunk=self.chunks[layer % len(self.rules)])
