@@ -203,7 +203,7 @@ def main() -> None:
 INTRO = """# The house, measured
 
 `python benchmarks/house.py {commits}`. Imports in functions and under TYPE_CHECKING count; `from room import name`
-is an import of the room's `__init__` where `name` is no module of it. tests/test_house.py holds what the tree must keep.
+is an import of the room's `__init__` where `name` is no module of it. tests/test_house.py holds most of these numbers.
 """
 
 
