@@ -39,3 +39,7 @@ bench:
 # regenerate the pictures and tables of the README
 docs:
     {{python}} benchmarks/readme.py
+
+# write the tables of components and rows again, after an option or a room was added; `just docs` does so too
+tables:
+    {{python}} benchmarks/readme.py --tables

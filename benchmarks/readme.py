@@ -1,23 +1,23 @@
-"""Make the picture and the table of the README again: run the sweep (or continue it), copy what it wrote.
+"""Make the picture and the tables of the README again: run the sweep (or continue it), copy what it wrote.
 
 python benchmarks/readme.py                    run the sweep here, then update README.md and docs/images
 python benchmarks/readme.py outputs/…/folder   take a finished sweep
+python benchmarks/readme.py --tables           only the tables of components and rows, which need no run
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from common import machine, versions
+from tables import replace_block, write_tables
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ["rope=standard,yarn", "smooth=none,memory", "seed=0,1"]
-BEGIN, END = "<!-- sweep: begin -->", "<!-- sweep: end -->"
 
 
 def sweep_folder() -> Path:
@@ -35,6 +35,9 @@ def budget(folder: Path) -> str:
 
 
 def main() -> None:
+    write_tables()
+    if "--tables" in sys.argv:
+        return
     folder = sweep_folder()
     images = ROOT / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -43,12 +46,9 @@ def main() -> None:
         f"`aptlab train -m {' '.join(SWEEP)}`, {budget(folder)} each, on {machine()}; "
         f"{versions('aptlab', 'torch', 'lightning')}. Written by `python benchmarks/readme.py`."
     )
-    block = f"{BEGIN}\n{(folder / 'table.md').read_text().strip()}\n\n{source}\n{END}"
+    block = f"{(folder / 'table.md').read_text().strip()}\n\n{source}"
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    if BEGIN not in text:
-        raise SystemExit(f"README.md has no {BEGIN} line; put one where the table belongs")
-    readme.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, text, flags=re.DOTALL))
+    readme.write_text(replace_block(readme.read_text(), "sweep", block))
     print(block)
 
 

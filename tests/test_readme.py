@@ -8,13 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from benchmarks.tables import read_group_line, render_tables, replace_block
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
 from aptlab.commands.plot import read_plot_request as read_plot
 from aptlab.commands.sweep import read_sweep_request
 from aptlab.config import check, compose
-from aptlab.config.search_path import find_conf_dir
+from aptlab.config.search_path import ConfigRoot, Option, find_conf_dir
 from aptlab.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,6 @@ GUIDE = (ROOT / "docs" / "long-context.md").read_text()
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README + GUIDE, re.MULTILINE | re.DOTALL)
 BLOCKS = [body for language, body in FENCES if not language]
 MADE = ("my_yarn", "longrope_1024")  # options that commands before make
-NOT_IN_TABLE = {"task", "callbacks", "paths", "sweep", "launcher", "recipe"}
 
 
 def commands() -> list[str]:
@@ -86,13 +86,31 @@ def test_an_unknown_word_would_be_noticed():
 
 def test_the_table_lists_the_options_that_there_are():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", README, re.MULTILINE)
-    told = {group: set(re.findall(r"`([^`]+)`", re.sub(r"\(.*?\)", "", options))) for group, options in rows}
+    told = {group: set(re.findall(r"`([^`]+)`", options)) for group, options in rows}
     there = {
         folder.name: {path.stem for path in folder.glob("*.yaml")}
         for folder in find_conf_dir().iterdir()
-        if folder.is_dir() and folder.name not in NOT_IN_TABLE
+        if folder.is_dir() and folder.name != "recipe"
     }
     assert told == there
+
+
+@pytest.mark.parametrize("path", list(render_tables()), ids=lambda path: path.name)
+def test_the_generated_tables_are_up_to_date(path):
+    assert path.read_text() == render_tables()[path], "run `python benchmarks/readme.py --tables`"
+
+
+def test_a_file_without_its_markers_is_noticed():
+    with pytest.raises(SystemExit, match="<!-- rows: begin --> and <!-- rows: end --> must stand once in the file"):
+        replace_block("text", "rows", "table")
+
+
+def test_a_group_without_a_line_is_noticed(tmp_path):
+    option = Option("rope", "slow", tmp_path / "slow.yaml", ConfigRoot("shipped", tmp_path))
+    with pytest.raises(
+        SystemExit, match=r"README\.md is missing; write one line in it that says what the group is for"
+    ):
+        read_group_line([option])
 
 
 def test_continuous_integration_runs_the_second_command():
@@ -104,8 +122,20 @@ def test_continuous_integration_runs_the_second_command():
     assert second.startswith("pip install '.[dev]' && pytest")
 
 
+HOUSE = (ROOT / "docs" / "architecture.md").read_text()
+RULES = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize("text", [HOUSE, RULES], ids=["architecture", "contributing"])
+def test_files_that_are_named_are_there(text):
+    named = re.findall(r"`((?:src|conf|tests|benchmarks|docs)/[\w./]+)`", text)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists() and path != "conf/x.yaml"] == []
+
+
 def test_links_lead_somewhere():
-    for text, folder in ((README, ROOT), (GUIDE, ROOT / "docs")):
+    docs = ROOT / "docs"
+    for text, folder in ((README, ROOT), (GUIDE, docs), (HOUSE, docs), (RULES, ROOT)):
         links = [link for link in re.findall(r"(?<!!)\[[^\]]+\]\(([^)#]+)\)", text) if "://" not in link]
         assert links
         assert [link for link in links if not (folder / link).exists()] == []

@@ -44,6 +44,7 @@ Positive = Annotated[float, Limit(low=0, low_open=True)]
 NonNegative = Annotated[float, Limit(low=0)]
 AtLeastOne = Annotated[float, Limit(low=1)]
 Fraction = Annotated[float, Limit(low=0, high=1)]
+RotaryFraction = Annotated[float, Limit(low=0, high=1)]  # of each head's dims: what a new rule on old weights keeps
 OpenFraction = Annotated[float, Limit(low=0, high=1, high_open=True)]
 PositiveInt = Annotated[int, Limit(low=1)]
 NonNegativeInt = Annotated[int, Limit(low=0)]
@@ -55,6 +56,7 @@ LIMITS: Mapping[str, tuple[type, Limit]] = {
         "NonNegative": NonNegative,
         "AtLeastOne": AtLeastOne,
         "Fraction": Fraction,
+        "RotaryFraction": RotaryFraction,
         "OpenFraction": OpenFraction,
         "PositiveInt": PositiveInt,
         "NonNegativeInt": NonNegativeInt,

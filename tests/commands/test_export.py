@@ -9,9 +9,10 @@ import torch
 
 from aptlab.commands import export as export_command
 from aptlab.commands import import_ as import_command
-from aptlab.commands.export import export_network, replace_folder
 from aptlab.config import build, compose
 from aptlab.errors import AptlabError, CheckpointError, ConfigError, DataError
+from aptlab.restore.hf_export import export_network, replace_folder
+from aptlab.restore.hf_import import convert_hf_folder, write_checkpoint
 from aptlab.restore.load import load_network, restore_network
 from aptlab.testing import make_random_tokens
 
@@ -35,7 +36,7 @@ def loaded_of(*overrides, path="somewhere.ckpt", **values):
 
 
 def saved(folder, *overrides, **values):
-    import_command.write_checkpoint(state_of(*overrides, **values), folder / "checkpoints" / "step-00000007.ckpt")
+    write_checkpoint(state_of(*overrides, **values), folder / "checkpoints" / "step-00000007.ckpt")
     return folder
 
 
@@ -174,7 +175,7 @@ def test_the_commands_go_there_and_back(tmp_path, capsys):
 
 def test_the_overrides_of_an_import_compose_to_its_configuration(tmp_path):
     export_network(loaded_of("rope=llama3", "rope.original_len=32", "norm.eps=1e-6"), tmp_path / "out")
-    state = import_command.convert_hf_folder(tmp_path / "out")
+    state = convert_hf_folder(tmp_path / "out")
     meta = state["aptlab"]
     again = compose("train", meta["overrides"])
     assert again.resolved() == meta["config"]
@@ -189,7 +190,7 @@ def test_a_trained_tokenizer_goes_there_and_back(tmp_path):
     tokenizer = JsonTokenizer(BPE(vocab=300).train(iter(["words and more words " * 20])), "here")
     loaded = loaded_of(tokenizer=tokenizer.state(), vocab=tokenizer.vocab_size)
     export_network(loaded, tmp_path / "out")
-    state = import_command.convert_hf_folder(tmp_path / "out")
+    state = convert_hf_folder(tmp_path / "out")
     assert state["aptlab"]["tokenizer"] == tokenizer.state()
     assert state["aptlab"]["choices"]["tokenizer"] == "file"
     small = replace(loaded, meta={**loaded.meta, "tokenizer": BYTES})
@@ -202,7 +203,7 @@ def test_a_model_without_a_fast_tokenizer_is_refused(tmp_path):
     export_network(loaded_of(), tmp_path / "out")
     (tmp_path / "out" / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"tokenizer\.json is missing; aptlab reads fast tokenizers only, write one"):
-        import_command.convert_hf_folder(tmp_path / "out")
+        convert_hf_folder(tmp_path / "out")
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
@@ -214,7 +215,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
     with pytest.raises(ConfigError, match=r"tokens and config\.json has vocab_size=257; they belong to different"):
-        import_command.convert_hf_folder(tmp_path / "out")
+        convert_hf_folder(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ GIVEN = describe_decoder(make_tiny_decoder(), context=CONTEXT).config
             {"model_type": "gpt2"},
             "model_type=gpt2 cannot be imported; aptlab reads llama, mistral, qwen2, qwen3",
         ),
-        ({"model_type": "gpt_oss"}, r"model_type=gpt_oss with num_local_experts=128 cannot be imp.*attention_parts"),
+        ({"model_type": "gpt_oss"}, r"model_type=gpt_oss with num_local_experts=128 cannot be imp.*read_attention"),
         ({"model_type": "qwen3_moe"}, "model_type=qwen3_moe cannot be imported: its feed-forward layers are a mixture"),
         ({"model_type": "llama4_text"}, r"model_type=llama4_text with moe_layers other than \[\] cannot be imported"),
         (

@@ -1,19 +1,31 @@
-"""What a position rule on old weights takes from the rule that they were trained with. Nothing is imported for it."""
+"""A position rule by the names of its options: what one on old weights takes from the trained one, and warnings.
+
+No class that a configuration names is imported for it.
+"""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 from collections.abc import Collection
 from typing import Any
 
+from aptlab.config.option_names import get_option_name
 from aptlab.config.static.signatures import read_signature
 from aptlab.errors import ConfigError
+from aptlab.nn.positions.rope import Rope, list_rope_warnings
 
 # Queries and keys were trained for these; another value is another model, not a longer context.
 KEYS = ("base", "layout", "fraction")
-PARTS = ("Partial", "LongRoPE", "LongRoPE2")  # rules whose `fraction` is the part of each head that turns
+PART = "RotaryFraction"  # the type of a `fraction` that is the part of each head that turns
 Node = dict[str, Any]
+
+
+def warn_of_rope(rule: Rope, *, head_dim: int, length: int) -> list[str]:
+    """What a user should know before trusting a rule at `length` tokens, each with a way out, by its option's name."""
+    name_option = functools.partial(get_option_name, "rope")
+    return list_rope_warnings(rule, head_dim=head_dim, length=length, name_option=name_option)
 
 
 def find_inherited_values(rope: Node | None, trained: Node | None, given: Collection[str]) -> dict[str, Any]:
@@ -53,9 +65,9 @@ def read_rule_values(node: Node) -> dict[str, Any]:
     except ConfigError:  # `check` says so of a new rule
         return {}
     parameters = known.parameters if known else {}
-    asked = [key for key in KEYS if key in parameters and (key != "fraction" or target.rpartition(".")[2] in PARTS)]
+    same = [key for key in KEYS if key in parameters and (key != "fraction" or parameters[key].type_text == PART)]
     found = {}
-    for key in asked:
+    for key in same:
         with contextlib.suppress(ValueError):  # a default that is computed says nothing here
             found[key] = node[key] if key in node else ast.literal_eval(parameters[key].default or "None")
     return found

@@ -26,7 +26,7 @@ from aptlab.errors import ConfigError
 from aptlab.evals import fit_windows
 from aptlab.loggers import CSVMetrics, WandbRun
 from aptlab.models.hf import build_tokenizer_files
-from aptlab.nn.positions.rope import list_rope_warnings
+from aptlab.restore.rope import warn_of_rope
 from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder, RunLog
@@ -147,7 +147,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     data.val_dataloader()
     torch.manual_seed(config.cfg.seed)
     task: LanguageTask = build(config.cfg.task)
-    for line in list_rope_warnings(task.net.rope, head_dim=task.net.shape.head_sizes()[2], length=config.cfg.context):
+    for line in warn_of_rope(task.net.rope, head_dim=task.net.shape.head_sizes()[2], length=config.cfg.context):
         log.warning(line)
     windows = fit_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.max_positions)
     task.bytes_per_token = data.bytes_per_token

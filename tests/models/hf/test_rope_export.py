@@ -1,6 +1,7 @@
 """Every rope option: it is written so that transformers computes the same logits, or it says why it cannot be."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from aptlab.config import build, compose
 from aptlab.errors import ConfigError
 from aptlab.models.hf import build_rope_parameters, describe_decoder, read_folder, read_rope_rule
-from aptlab.models.hf.rope_from_hf import describe_factor_mismatch
+from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, list_hf_rules
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.rope import (
@@ -35,6 +36,7 @@ from aptlab.nn.positions.rope import (
     YaRNUniform,
     YaRNZones,
 )
+from aptlab.nn.positions.rope.hf import HFSource
 from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.models.hf.making import CONTEXT, assert_there_and_back, built, export, gap, loaded
 
@@ -119,20 +121,28 @@ WRITTEN = {
     "irope_heads": r"rope=IRopeHeads cannot be exported.*differs from head to head.*irope_pairs can be",
     "irope_layers per_layer": r"differs from layer to layer and cannot be exported.*train with one rule for all layers",
 }
-OPTIONS = {name: message for names, message in WRITTEN.items() for name in names.split()}
+MESSAGES = {name: message for names, message in WRITTEN.items() for name in names.split()}
+OPTIONS = sorted(path.stem for path in (Path(__file__).parents[3] / "conf" / "rope").glob("*.yaml"))
 
 
-def test_every_rope_option_is_listed_here():
-    folder = Path(__file__).parents[3] / "conf" / "rope"
-    assert sorted(OPTIONS) == sorted(path.stem for path in folder.glob("*.yaml"))
+def say_why(net):
+    """What the rules of the layers say of their export; nothing where all can be written."""
+    rules = list(dict.fromkeys(rule for rule in (net.rope.at(layer).rule for layer in range(net.shape.depth)) if rule))
+    found = [rule.hf_refusal(net.shape.head_sizes()[2]) for rule in rules]
+    return next((re.escape(one.reason) for one in found if one), "differs from layer to layer" if rules[1:] else "")
+
+
+def test_the_messages_are_those_of_options_that_there_are():
+    assert set(MESSAGES) <= set(OPTIONS)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_exports_or_says_why_it_cannot(name, tmp_path):
     config = compose("train", [f"{key}={value}" for key, value in SHORTER.items()] + [f"rope={name}"])
     net = build(config.resolved()["model"]).eval()
-    if OPTIONS[name]:
-        with pytest.raises(ConfigError, match=OPTIONS[name]):
+    message = MESSAGES[name] if name in MESSAGES else say_why(net)  # a rule that is new here answers for itself
+    if message:
+        with pytest.raises(ConfigError, match=message):
             describe_decoder(net, context=32)
         return
     export(net, tmp_path, context=32)
@@ -214,11 +224,11 @@ GIVEN = {"max_position_embeddings": 64, "model_type": "llama"}
     [
         (
             {"rope_type": "yran"},
-            r"rope_type=yran cannot be imported; did you mean yarn\?; aptlab reads default, linear, ",
+            r"rope_type=yran cannot be imported; did you mean yarn\?; aptlab reads default, dynamic, ",
         ),
         (
             {"rope_type": "axial"},
-            r"rope_type=axial cannot be.*default, linear, dynamic, yarn, llama3, longrope, propor",
+            r"rope_type=axial cannot be.*default, dynamic, linear, llama3, longrope, proportional, yarn\. Its",
         ),
         ({"rope_type": "linear"}, r"factor=None in config\.json is not a number, and the rope needs it"),
         ({"rope_type": "longrope", "short_factor": 3}, r"short_factor=3 in config\.json is not a list of numbers"),
@@ -228,6 +238,16 @@ GIVEN = {"max_position_embeddings": 64, "model_type": "llama"}
 def test_ropes_that_cannot_be_read_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
         read_rope_rule(GIVEN | {"rope_parameters": given})
+
+
+def test_every_rule_with_a_rope_type_is_read_from_it():
+    """A rule that declares one is found, also where nothing else imports its file."""
+    found = {(rule.hf_type, rule.hf_heads): rule for rule in list_hf_rules()}
+    assert found["default", ("whole",)] is Standard
+    assert found["default", ("part",)] is Partial
+    assert {kind for kind, _ in found} == {"default", "dynamic", "linear", "llama3", "longrope", "proportional", "yarn"}
+    with pytest.raises(ConfigError, match=r"rope=NTK cannot be read from a config\.json: no rope_type names it"):
+        NTK.from_hf(HFSource({}, GIVEN))
 
 
 def test_parts_of_heads_that_turn_by_other_rules_are_refused():

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from aptlab.config import build, compose
+from aptlab.config.option_names import find_option_name
 from aptlab.config.search_path import read_option_index
 from aptlab.nn.positions.rope import (
     Axial2D,
@@ -23,9 +24,8 @@ from aptlab.nn.positions.rope import (
     XPos,
     XPosAngleDecay,
     YaRN,
-    list_rope_warnings,
 )
-from aptlab.nn.positions.rope.notices import get_option_name
+from aptlab.restore.rope import warn_of_rope
 
 OPTIONS = sorted(read_option_index().groups["rope"])
 DIVISORS = (1.0,) * 32
@@ -33,8 +33,9 @@ ABSOLUTE = "logits depend on absolute positions, not on distances alone"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_rule_knows_the_name_of_its_option(option):
-    assert get_option_name(build(compose("train", [f"rope={option}", "size=debug"]).resolved()["rope"])) == option
+def test_the_option_of_a_class_is_the_file_that_names_it(option):
+    rule = build(compose("train", [f"rope={option}", "size=debug"]).resolved()["rope"])
+    assert find_option_name("rope", type(rule)) == option
 
 
 SAID = [
@@ -75,7 +76,7 @@ SAID = [
 
 @pytest.mark.parametrize(("rule", "length", "message"), SAID, ids=[message[:60] for *_, message in SAID])
 def test_what_is_said_names_the_way_out(rule, length, message):
-    found = list_rope_warnings(rule, head_dim=64, length=length)
+    found = warn_of_rope(rule, head_dim=64, length=length)
     assert len(found) == 1
     assert re.search(message, found[0]), found[0]
 
@@ -99,7 +100,7 @@ QUIET = [
 
 @pytest.mark.parametrize(("rule", "length"), QUIET, ids=[f"{type(rule).__name__} {length}" for rule, length in QUIET])
 def test_nothing_is_said_where_a_rule_is_at_home(rule, length):
-    found = list_rope_warnings(rule, head_dim=64, length=length)
+    found = warn_of_rope(rule, head_dim=64, length=length)
     assert [text for text in found if ABSOLUTE not in text] == []
     assert bool(found) != rule.relative
 
@@ -108,12 +109,12 @@ def test_nothing_is_said_where_a_rule_is_at_home(rule, length):
 def test_options_as_they_stand_warn_of_nothing_but_their_design(option):
     config = compose("train", [f"rope={option}", "size=debug"])
     rule, length = build(config.resolved()["rope"]), config.resolved()["context"]
-    said = list_rope_warnings(rule, head_dim=64, length=length)
+    said = warn_of_rope(rule, head_dim=64, length=length)
     assert len(said) == int(not rule.relative)
 
 
 def test_a_layer_of_blocks_sees_no_farther_than_its_block():
     rule = IRope(inner=LinearHarmonic(), chunk=256)
-    assert not [text for text in list_rope_warnings(rule, head_dim=64, length=100_000) if "wavelength" in text]
+    assert not [text for text in warn_of_rope(rule, head_dim=64, length=100_000) if "wavelength" in text]
     rule = IRope(inner=LinearHarmonic(), chunk=512)
-    assert [text for text in list_rope_warnings(rule, head_dim=64, length=100_000) if "a layer sees 512" in text]
+    assert [text for text in warn_of_rope(rule, head_dim=64, length=100_000) if "a layer sees 512" in text]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import INIT_STD, Decoder
 from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
-from aptlab.models.hf.rope_to_hf import build_rope_parameters, compute_stretched_length
+from aptlab.models.hf.rope_to_hf import build_rope_parameters
 from aptlab.models.hf.traits import Traits, choose_family, read_traits
-from aptlab.nn.positions.rope import Frequencies, Learnable, Rope, SearchedRotation, Standard
+from aptlab.nn.positions.rope import Frequencies, Rope, Standard
 from aptlab.nn.positions.rotary import LearnedRotary
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
@@ -35,7 +35,7 @@ def describe_decoder(
     found = read_traits(net)
     family = choose_family(found)
     rope, notes = _rope(net, family, found)
-    stretched = [compute_stretched_length(rule, context) for rule in found.rules]
+    stretched = [rule.stretched_length(context) for rule in found.rules]
     config: dict[str, Any] = {
         "architectures": [family.architecture],
         "model_type": family.model_type,
@@ -131,7 +131,7 @@ def _rope(net: Decoder, family: Family, found: Traits) -> Rotation:
             "train with one rule for all layers to export"
         )
     rope, notes = _written(net, rules[0])
-    if family is not PHI3 and isinstance(rules[0], SearchedRotation):
+    if family is not PHI3 and rules[0].switches_by_length:
         notes.append(
             "transformers recomputes cached keys at the switch from short to long frequencies in the Phi-3 layout "
             f"only: as {family.title}, texts that cross rope.original_len while they are generated differ from a "
@@ -160,7 +160,7 @@ def _rope_by_kind(net: Decoder, found: Traits) -> Rotation:
 
 
 def _written(net: Decoder, rule: Rope, *, nested: bool = False) -> Rotation:
-    learned = _learned(net, rule) if isinstance(rule, Learnable) else None
+    learned = _learned(net, rule) if rule.learns_frequencies else None
     parameters, note = build_rope_parameters(rule, net.shape.head_sizes()[2], learned=learned, nested=nested)
     return parameters, [note] if note else []
 

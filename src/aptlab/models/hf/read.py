@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
 from aptlab.models.hf.family import FAMILIES, LLAMA4, Family
+from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
 
@@ -57,13 +59,18 @@ class HFModel:
         return self.attention.eps
 
 
-def read_folder(folder: str | Path) -> HFModel:
-    """Read a folder; ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one."""
+def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
+    """Read a folder, its rotary pairs in the layout half or interleaved; None = as the folder has them.
+
+    Raises ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one.
+    """
     folder = Path(folder)
     config, inner = _of_text(_json(folder / "config.json"))
     family = _computable(config)
     config = {**family.defaults, **config}
     attention, act = read_attention(config), _act(config)
+    if layout is not None:
+        attention = dataclasses.replace(attention, rope=replace_layout(attention.rope, layout))
     shape = Shape(
         dim=_whole(config, "hidden_size"),
         depth=_whole(config, "num_hidden_layers"),
@@ -172,8 +179,8 @@ def _act(config: Mapping[str, Any]) -> str:
 
 def _context(rope: Rope, depth: int, longest: int) -> int:
     """Tokens before stretching, by the rule that stretches most."""
-    lengths = [getattr(rope.for_layer(layer).rule, "original_len", longest) for layer in range(depth)]
-    return min(lengths)
+    rules = [rope.for_layer(layer).rule for layer in range(depth)]
+    return min(rule.scaling.original_len if rule and rule.scaling else longest for rule in rules)
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

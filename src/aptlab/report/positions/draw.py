@@ -8,10 +8,11 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from aptlab.nn.positions.rope import Rope, list_rope_warnings
+from aptlab.nn.positions.rope import Rope
 from aptlab.report.positions import ANALYSES, AnalysisSettings, RotaryPart, split_rotary_parts
 from aptlab.report.positions.facts import format_facts, summarize_rules
 from aptlab.report.positions.lines import format_curves_csv, join_names
+from aptlab.restore.rope import warn_of_rope
 from aptlab.runs.atomic import write_text
 from aptlab.runs.folder import make_folder
 
@@ -45,7 +46,7 @@ class RuleAnalyses:
         return [
             f"{notice} [{name}]" if " " in name else notice
             for name, rule in self.rules
-            for notice in list_rope_warnings(rule, head_dim=settings.head_dim, length=settings.length)
+            for notice in warn_of_rope(rule, head_dim=settings.head_dim, length=settings.length)
         ]
 
     def draw(self, analysis: str, folder: Path) -> list[Path]:

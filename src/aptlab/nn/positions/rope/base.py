@@ -13,14 +13,23 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from aptlab.errors import ConfigError
 from aptlab.limits import Positive, validate_limits
 from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope.hf import HFForm, HFRefusal, HFSource
 
 Frequencies = tuple[float, ...]
+
+
+class Scaling(NamedTuple):
+    """How far a rule stretches the context that weights were trained with."""
+
+    factor: float
+    original_len: int
 
 
 class Rope(abc.ABC):
@@ -29,10 +38,16 @@ class Rope(abc.ABC):
     relative: ClassVar[bool] = True
     streams: ClassVar[int] = 1  # numbers that make a position: 1 text, 2 (height, width), 3 (time, height, width)
     rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:RotaryEmbedding"  # the module that turns by this rule
+    way_to_relative: ClassVar[str] = "rope=standard is relative"  # said where `relative` is False
+    switches_by_length: ClassVar[bool] = False  # its regimes go by the length of a text, not by positions
+    learns_frequencies: ClassVar[bool] = False
+    hf_type: ClassVar[str] = ""  # the `rope_type` that it is read from; "" = none
+    hf_heads: ClassVar[tuple[str, ...]] = ("whole",)  # and the heads: whole, part (in Phi-3's layout), any (in all)
     layout: str = "half"
     temperature_on: str = "logits"
 
     def __post_init__(self) -> None:
+        """Raises ConfigError for a number outside its limits."""
         validate_limits(self)
 
     @abc.abstractmethod
@@ -54,6 +69,75 @@ class Rope(abc.ABC):
     def temperatures(self) -> tuple[float, ...]:
         """Factor on the logits of each regime's queries."""
         return (self.temperature,)
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """Factor and trained length of a rule that stretches a context; None = it does not."""
+        return None
+
+    @property
+    def plain_for_text(self) -> bool:
+        """Whether text has one number a position, or the same one in every stream."""
+        return self.streams == 1
+
+    def stretched_length(self, context: int) -> int:
+        """Tokens that the rule stretches a context of `context` tokens to."""
+        return context
+
+    def frequencies_at(self, length: int, head_dim: int) -> Frequencies:
+        """The frequencies that a text of `length` tokens meets, as `inv_freq`."""
+        del length
+        return self.inv_freq(head_dim)
+
+    def list_length_warnings(self, option: str, length: int) -> Iterator[str]:
+        """What contradicts reading `length` tokens, each with a way out; `option` is the rule's name in conf/rope."""
+        del option, length
+        yield from ()
+
+    def divisors(self, head_dim: int, learned: Frequencies | None = None) -> tuple[Frequencies, Frequencies]:
+        """What the standard frequencies are divided by in short and in long texts, [P] each.
+
+        learned  frequencies of a rule that learns them. Raises ConfigError where a pair does not turn.
+        """
+        divisors = divide_standard(self, learned or self.inv_freq(head_dim), head_dim)
+        return divisors, divisors
+
+    def rotary_dims(self, head_dim: int) -> int:
+        """How many dims of a head the divisors are for."""
+        return head_dim
+
+    @property
+    def reference_base(self) -> float:
+        """The base of the standard frequencies that are divided."""
+        return 10_000.0
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm | None:
+        """The rule under the name that transformers has for it; None = it has none, and divisors say the same.
+
+        nested  whether it stands below a layer type: there transformers ignores `truncate`
+        """
+        del head_dim, nested
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Rope:
+        """The rule that `rope_type` = `hf_type` names; ConfigError names the key that is missing."""
+        del source
+        raise ConfigError(f"rope={cls.__name__} cannot be read from a config.json: no rope_type names it")
+
+    def hf_refusal(self, head_dim: int) -> HFRefusal | None:
+        """Why the rule cannot be exported to Hugging Face; None = it can."""
+        pairs = "rope=irope_pairs can be exported"
+        if self.decay(head_dim) is not None:
+            return HFRefusal("shrinks logits with distance, which no layout does")
+        if self.amplitude(head_dim) is not None:
+            return HFRefusal("shrinks queries and keys with position, which no layout does")
+        if not self.plain_for_text:
+            return HFRefusal(f"reads positions of {self.streams} numbers, and the layouts of language models have one")
+        if self.head_regimes(2) is not None:
+            return HFRefusal("differs from head to head, which no layout does", pairs)
+        if len(self.regimes(head_dim)) > 1 and not self.switches_by_length:
+            return HFRefusal("goes by the position of a token, which no layout does", pairs)
+        return None
 
     def regime(self, positions: Any, lengths: Any) -> Any:
         """Index of each token's regime, int64 like `positions` [B, T]; None where there is one for all.
@@ -103,13 +187,20 @@ class Rotation(Rope):
     layout: Literal["half", "interleaved"] = "half"
     temperature_on: Literal["logits", "cos_sin"] = "logits"
 
+    @property
+    def reference_base(self) -> float:
+        """The rule's own base."""
+        return float(self.base)
+
     def __post_init__(self) -> None:
+        """Raises ConfigError for a number outside its limits or a word that is not allowed."""
         super().__post_init__()
         check_choice("layout", self.layout, ("half", "interleaved"))
         check_choice("temperature_on", self.temperature_on, ("logits", "cos_sin"))
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raises ConfigError unless `value` is one of the allowed words; `name` is the key."""
     if value not in allowed:
         raise ConfigError(f"rope.{name}={value!r}; allowed: {', '.join(allowed)}")
 
@@ -123,12 +214,24 @@ def compute_standard_frequencies(base: float, head_dim: int) -> Frequencies:
     return tuple(base ** (-2 * i / head_dim) for i in range(head_dim // 2))
 
 
+def divide_standard(rule: Rope, frequencies: Frequencies, head_dim: int) -> Frequencies:
+    """Per pair, the standard frequency by the given one; ConfigError where a pair does not turn."""
+    standard = compute_standard_frequencies(rule.reference_base, head_dim)
+    if len(frequencies) != len(standard) or min(frequencies) <= 0:
+        raise ConfigError(
+            f"rope={type(rule).__name__} cannot be exported to format=hf: some of its pairs do not turn, and "
+            "transformers has no name for it; train with rope=partial or rope=proportional to export"
+        )
+    return tuple(s / f for s, f in zip(standard, frequencies, strict=True))
+
+
 def blend_frequencies(frequencies: Frequencies, factor: float, keep: Frequencies) -> Frequencies:
     """Per pair: `keep` parts of the frequency as it is, the rest divided by `factor`."""
     return tuple(k * f + (1 - k) * f / factor for f, k in zip(frequencies, keep, strict=True))
 
 
 def clamp_to_unit(value: float) -> float:
+    """The nearest number in [0, 1]."""
     return min(1.0, max(0.0, value))
 
 

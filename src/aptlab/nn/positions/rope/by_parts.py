@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from aptlab.errors import ConfigError
 from aptlab.limits import AtLeastOne, Positive, PositiveInt
@@ -17,6 +18,7 @@ from aptlab.nn.positions.rope.base import (
     compute_standard_frequencies,
     count_rotations,
 )
+from aptlab.nn.positions.rope.hf import HFForm, HFSource, make_hf_parameters
 from aptlab.nn.positions.rope.ntk import check_critical
 from aptlab.nn.positions.rope.scaled import ScaledRotation
 from aptlab.nn.positions.rope.temperature import LAWS, compute_temperature
@@ -37,6 +39,7 @@ class ByParts(ScaledRotation, abc.ABC):
         """Per pair: 1 keeps the frequency, 0 divides it."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """h_i, [P]."""
         return blend_frequencies(compute_standard_frequencies(self.base, head_dim), self.stretch, self.keep(head_dim))
 
     def _by_turns(self, head_dim: int, low: float, high: float) -> Frequencies:
@@ -63,6 +66,7 @@ class YaRN(ByParts):
     are in `aptlab.nn.positions.rope.temperature`, and `attention_factor` sets the factor on queries and keys itself.
     """
 
+    hf_type: ClassVar[str] = "yarn"
     beta_fast: Positive = 32.0
     beta_slow: Positive = 1.0
     ramp: Literal["index", "ratio"] = "index"
@@ -83,11 +87,13 @@ class YaRN(ByParts):
 
     @property
     def temperature(self) -> float:
+        """The square of `attention_factor`, or what the law says."""
         if self.attention_factor is not None:
             return self.attention_factor**2
         return compute_temperature(self.law, self.stretch, self.original_len, self.mscale)
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 for pairs of beta_fast turns and more, 0 for beta_slow and fewer, [P]."""
         if self.ramp == "ratio":
             return self._by_turns(head_dim, self.beta_slow, self.beta_fast)
         low, high = self._pair_turning(self.beta_fast, head_dim), self._pair_turning(self.beta_slow, head_dim)
@@ -101,9 +107,54 @@ class YaRN(ByParts):
             high += 0.001  # the released code's guard against a ramp of no width
         return tuple(1 - clamp_to_unit((i - low) / (high - low)) for i in range(head_dim // 2))
 
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm | None:
+        """`yarn`, except with open ends below a layer type, where transformers does not read `truncate`."""
+        del head_dim
+        if nested and not self.truncate:
+            return None
+        values = {
+            "factor": self.stretch,
+            "original_max_position_embeddings": self.original_len,
+            "attention_factor": math.sqrt(self.temperature),
+            "beta_fast": float(self.beta_fast),
+            "beta_slow": float(self.beta_slow),
+            "truncate": self.truncate,
+        }
+        return HFForm(make_hf_parameters("yarn", float(self.base), **values))
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> YaRN:
+        """DeepSeek's two mscales are one attention_factor, where it differs from the paper's."""
+        values, length = source.parameters, source.read_original_length()
+        factor = source.read_factor(length)
+        rule = cls(
+            base=source.base,
+            factor=factor,
+            original_len=length,
+            beta_fast=float(values.get("beta_fast") or 32),
+            beta_slow=float(values.get("beta_slow") or 1),
+            truncate=bool(values.get("truncate", True)),
+        )
+        attention = values.get("attention_factor")
+        if attention is None and values.get("mscale") and values.get("mscale_all_dim"):
+            attention = compute_mscale(factor, values["mscale"]) / compute_mscale(factor, values["mscale_all_dim"])
+        return replace_attention_factor(rule, attention)
+
     def _pair_turning(self, times: float, head_dim: int) -> float:
         """The (fractional) pair index that turns `times` times within the original context."""
         return head_dim * math.log(self.original_len / (times * 2 * math.pi)) / (2 * math.log(self.base))
+
+
+def compute_mscale(factor: float, mscale: float) -> float:
+    """m(c) = 0.1 c ln s + 1 of DeepSeek, 1 where nothing is stretched."""
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def replace_attention_factor(rule: Any, factor: float | None) -> Any:
+    """The rule with that `attention_factor`, or as it is where its own temperature says the same."""
+    if factor is None or math.isclose(factor, math.sqrt(rule.temperature), rel_tol=1e-9):
+        return rule
+    return dataclasses.replace(rule, attention_factor=float(factor))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +170,7 @@ class NTKByParts(ByParts):
             raise ConfigError(f"rope.beta={self.beta} must be larger than rope.alpha={self.alpha}; published: 32, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 for pairs of beta turns and more, 0 for alpha and fewer, [P]."""
         return self._by_turns(head_dim, self.alpha, self.beta)
 
 
@@ -131,6 +183,7 @@ class Llama3(ByParts):
     low = high is a step, as in Llama 4 Scout.
     """
 
+    hf_type: ClassVar[str] = "llama3"
     base: Positive = 500_000.0
     factor: AtLeastOne | None = 8.0
     low: Positive = 1.0
@@ -143,6 +196,7 @@ class Llama3(ByParts):
             raise ConfigError(f"rope.high={self.high} must not be smaller than rope.low={self.low}; published: 4, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 for pairs of more than high turns, 0 for fewer than low, [P]."""
         if self.high > self.low:
             return self._by_turns(head_dim, self.low, self.high)
         if self.critical_dim is not None:
@@ -150,6 +204,28 @@ class Llama3(ByParts):
             return tuple(float(i < critical) for i in range(head_dim // 2))
         seen = (count_rotations(f, self.original_len) for f in compute_standard_frequencies(self.base, head_dim))
         return tuple(float(t > self.low) for t in seen)
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """`llama3`, with its ramp."""
+        del head_dim, nested
+        values = {
+            "factor": self.stretch,
+            "original_max_position_embeddings": self.original_len,
+            "low_freq_factor": float(self.low),
+            "high_freq_factor": float(self.high),
+        }
+        return HFForm(make_hf_parameters("llama3", float(self.base), **values))
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Llama3:
+        """All four numbers must stand there."""
+        return cls(
+            base=source.base,
+            factor=source.read_number("factor"),
+            low=source.read_number("low_freq_factor"),
+            high=source.read_number("high_freq_factor"),
+            original_len=source.read_original_length(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +248,11 @@ class YaRNZones(ByParts):
 
     @property
     def temperature(self) -> float:
+        """What the law says."""
         return compute_temperature(self.law, self.stretch, self.original_len, 1.0)
 
     def keep(self, head_dim: int) -> Frequencies:
+        """1 below dim zones[0], 0 from zones[1] on, [P]."""
         first, last = self.zones
         if self.critical_dim is not None:
             first, last = min(first, 2 * self.critical_dim - 1), 2 * check_critical(self.critical_dim, head_dim)

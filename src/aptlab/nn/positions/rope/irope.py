@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from aptlab.limits import PositiveInt
 from aptlab.nn.positions.layer import Growth, LayerPositions
@@ -23,6 +24,10 @@ class IRope(Rope):
               its eps is that of the model's norms
     """
 
+    way_to_relative: ClassVar[str] = (
+        "that is its design: blocks begin at fixed positions and queries grow with theirs; "
+        "rope.chunk=null rope.growth=null is relative"
+    )
     inner: Rope = field(default_factory=lambda: Standard(base=500_000.0, layout="interleaved"))
     interval: PositiveInt = 4
     chunk: PositiveInt | None = 8192
@@ -36,12 +41,15 @@ class IRope(Rope):
 
     @property
     def streams(self) -> int:  # type: ignore[override]
+        """Those of the inner rule."""
         return self.inner.streams
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of the layers that turn."""
         return self.inner.inv_freq(head_dim)
 
     def for_layer(self, layer: int) -> LayerPositions:
+        """Nothing but growth in every `interval`-th layer, the inner rule in blocks in the others."""
         if (layer + 1) % self.interval == 0:
             return LayerPositions(growth=self.growth)
         return LayerPositions(rule=self.inner.for_layer(layer).rule, chunk=self.chunk, norm_after=self.qk_norm)

@@ -18,8 +18,10 @@ class Learnable(Rotation):
     """
 
     rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:LearnedRotary"
+    learns_frequencies: ClassVar[bool] = True
     pace: Positive = 0.1
     frozen: bool = False
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), from which learning starts, [P]."""
         return compute_standard_frequencies(self.base, head_dim)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, NonNegativeInt, Positive, PositiveInt
-from aptlab.nn.positions.rope.base import Frequencies, compute_standard_frequencies
-from aptlab.nn.positions.rope.by_parts import YaRN
+from aptlab.limits import NonNegativeInt, Positive, PositiveInt, RotaryFraction
+from aptlab.nn.positions.rope.base import Frequencies, compute_standard_frequencies, divide_standard
+from aptlab.nn.positions.rope.by_parts import YaRN, replace_attention_factor
+from aptlab.nn.positions.rope.hf import HFRefusal, HFSource
 from aptlab.nn.positions.rope.ntk import check_critical
 from aptlab.nn.positions.rope.scaled import ScaledRotation
 from aptlab.nn.positions.rope.standard import count_rotary_dims
@@ -31,10 +34,11 @@ class SearchedRotation(ScaledRotation, abc.ABC):
     its factor is meant for them alone, temperature_on=cos_sin.
     """
 
+    switches_by_length: ClassVar[bool] = True
     short: tuple[float, ...] | None = None
     long: tuple[float, ...] | None = None
     attention_factor: Positive | None = None
-    fraction: Fraction = 1.0
+    fraction: RotaryFraction = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,15 +57,37 @@ class SearchedRotation(ScaledRotation, abc.ABC):
     def guess(self, turning: int) -> Divisors:
         """Long divisors where none are given, for the dims of a head that turn."""
 
-    def turning(self, head_dim: int) -> int:
+    def rotary_dims(self, head_dim: int) -> int:
         """How many dims of a head turn."""
         return head_dim if self.fraction == 1 else count_rotary_dims(head_dim, self.fraction)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of texts beyond original_len, [P]."""
         return self.regimes(head_dim)[1]
 
+    def frequencies_at(self, length: int, head_dim: int) -> Frequencies:
+        """Those of a text of `length` tokens."""
+        return self.regimes(head_dim)[int(length > self.original_len)]
+
+    def divisors(self, head_dim: int, learned: Frequencies | None = None) -> tuple[Frequencies, Frequencies]:
+        """Given lists as they are, not through a quotient; guessed ones as the regimes have them."""
+        del learned
+        short, *_, long = self.regimes(head_dim)
+        dims = self.rotary_dims(head_dim)
+        return self.short or divide_standard(self, short, dims), self.long or divide_standard(self, long, dims)
+
+    def list_length_warnings(self, option: str, length: int) -> Iterator[str]:
+        """Also a long list that nobody has searched."""
+        yield from super().list_length_warnings(option, length)
+        if self.long is None and length > self.original_len:
+            yield (
+                f"rope={option}: rope.long=null, so its divisors are a first guess and not searched; "
+                f"`aptlab search rope={option} ckpt=… target={length}` finds them"
+            )
+
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
-        turning = self.turning(head_dim)
+        """Frequencies of short texts, and of long ones."""
+        turning = self.rotary_dims(head_dim)
         standard = compute_standard_frequencies(self.base, turning)
         short = self._divisors("short", turning) or (1.0,) * len(standard)
         long = self._divisors("long", turning) or self.guess(turning)
@@ -78,6 +104,7 @@ class SearchedRotation(ScaledRotation, abc.ABC):
         return given
 
     def regime(self, positions: Any, lengths: Any) -> Any:
+        """1 in texts longer than original_len, else 0."""
         del positions
         return (lengths > self.original_len).long()
 
@@ -91,6 +118,9 @@ class LongRoPE(SearchedRotation):
     retained          first tokens of a long text that keep the plain frequencies (n^): no longer relative
     """
 
+    hf_type: ClassVar[str] = "longrope"
+    hf_heads: ClassVar[tuple[str, ...]] = ("whole", "part")
+    way_to_relative: ClassVar[str] = "rope.retained=0 is relative"
     retained: NonNegativeInt = 0
 
     @property
@@ -100,9 +130,29 @@ class LongRoPE(SearchedRotation):
 
     @property
     def temperature(self) -> float:
+        """The square of `attention_factor`, or 1 + ln s / ln L."""
         if self.attention_factor is not None:
             return self.attention_factor**2
         return compute_su_temperature(self.stretch, self.original_len) if self.stretch > 1 else 1.0
+
+    def hf_refusal(self, head_dim: int) -> HFRefusal | None:
+        """Retained tokens have no key in a config.json."""
+        if self.retained:
+            reason = f"with rope.retained={self.retained} turns the first tokens by other frequencies"
+            return HFRefusal(reason, "train with rope.retained=0 to export")
+        return super().hf_refusal(head_dim)
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> LongRoPE:
+        """On a part of each head the factor is meant for the dims that turn alone."""
+        length = source.read_original_length()
+        short, long = (read_divisors(source, key) for key in ("short_factor", "long_factor"))
+        factor = max(1.0, source.read_factor(length))
+        rule = cls(base=source.base, factor=factor, original_len=length, short=short, long=long)
+        rule = replace_attention_factor(rule, source.parameters.get("attention_factor"))
+        if source.fraction == 1:
+            return rule
+        return dataclasses.replace(rule, fraction=source.fraction, temperature_on="cos_sin")
 
     def guess(self, turning: int) -> Divisors:
         """YaRN's divisors."""
@@ -110,15 +160,26 @@ class LongRoPE(SearchedRotation):
         return tuple(f / y for f, y in zip(compute_standard_frequencies(self.base, turning), yarn, strict=True))
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
+        """Also the plain frequencies, where tokens are retained."""
         pair = super().regimes(head_dim)
-        return (*pair, compute_standard_frequencies(self.base, self.turning(head_dim))) if self.retained else pair
+        return (*pair, compute_standard_frequencies(self.base, self.rotary_dims(head_dim))) if self.retained else pair
 
     def temperatures(self) -> tuple[float, ...]:
+        """The same in all regimes."""
         return (self.temperature,) * (3 if self.retained else 2)
 
     def regime(self, positions: Any, lengths: Any) -> Any:
+        """2 for the retained tokens of long texts."""
         chosen = super().regime(positions, lengths)
         return chosen + chosen * (positions < self.retained).long() if self.retained else chosen
+
+
+def read_divisors(source: HFSource, key: str) -> Divisors:
+    """A list of a config.json; ConfigError names it where it is none."""
+    values = source.parameters.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+        raise ConfigError(f"rope_parameters.{key}={values!r} in config.json is not a list of numbers; repair it")
+    return tuple(float(value) for value in values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +224,12 @@ class LongRoPE2(SearchedRotation):
         return tuple(self.stretch ** min(1.0, i / critical) for i in range(turning // 2))
 
     def temperatures(self) -> tuple[float, ...]:
+        """1 in short texts, the square of `attention_factor` in long ones."""
         return (1.0, (self.attention_factor or 1.0) ** 2)
 
     @property
     def temperature(self) -> float:
+        """That of long texts."""
         return self.temperatures()[1]
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
 from aptlab.nn.positions.rope.base import Frequencies, Rotation, compute_standard_frequencies
+from aptlab.nn.positions.rope.hf import HFForm, make_hf_parameters
 
 Coefficients = tuple[tuple[int, ...], ...]
 
@@ -71,9 +72,11 @@ class Axial2D(Rotation2D):
     """Half of the pairs turn by height, half by width, with equal frequencies (as in Qwen2-VL's picture encoder)."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """The same D/4 frequencies for height and for width, [P]."""
         return split_evenly(self.base, head_dim, 2, "axial2d") * 2
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Height for the first half of the pairs, width for the second."""
         return ((1, 0),) * (head_dim // 4) + ((0, 1),) * (head_dim // 4)
 
 
@@ -86,12 +89,14 @@ class Axial3D(Rotation3D):
     """
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Each stream has those of a head as wide as its own pairs, [P]."""
         time, space = self._pairs(head_dim)
         return (
             compute_standard_frequencies(self.base, 2 * time) + compute_standard_frequencies(self.base, 2 * space) * 2
         )
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Time, then height, then width."""
         time, space = self._pairs(head_dim)
         return ((1, 0, 0),) * time + ((0, 1, 0),) * space + ((0, 0, 1),) * space
 
@@ -118,16 +123,29 @@ class SectionedRotation(Rotation3D, abc.ABC):
         if self.sections is not None:
             object.__setattr__(self, "sections", tuple(self.sections))
 
+    @property
+    def plain_for_text(self) -> bool:
+        """Without a grid, text has the same number in every stream."""
+        return self.grid is None
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """The default rule, which it is for text."""
+        del head_dim, nested
+        note = "rope=mrope is written as the default rope: for text they are the same"
+        return HFForm(make_hf_parameters("default", float(self.base)), note)
+
     def spread(self, positions: Any) -> tuple[Any, ...]:
         """The same number three times, or a place in a film if `grid` says so."""
         return (positions,) * 3 if self.grid is None else super().spread(positions)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """One set for the whole head, [P]."""
         self.counts(head_dim)
         return compute_standard_frequencies(self.base, head_dim)
 
     @abc.abstractmethod
-    def combine(self, head_dim: int) -> Coefficients: ...
+    def combine(self, head_dim: int) -> Coefficients:
+        """Which stream each pair takes, [P][3]."""
 
     def counts(self, head_dim: int) -> tuple[int, ...]:
         """Pairs of each stream."""
@@ -156,6 +174,7 @@ class MRope(SectionedRotation):
     space: ClassVar[float] = 24 / 64
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Time, then height, then width."""
         time, height, width = self.counts(head_dim)
         return ((1, 0, 0),) * time + ((0, 1, 0),) * height + ((0, 0, 1),) * width
 
@@ -182,6 +201,7 @@ class MRopeInterleaved(SectionedRotation):
         return time, height, width
 
     def combine(self, head_dim: int) -> Coefficients:
+        """Height and width on every third pair each, time on the rest."""
         _, height, width = self.counts(head_dim)
         rows = [(1, 0, 0)] * (head_dim // 2)
         for first, count, row in ((1, height, (0, 1, 0)), (2, width, (0, 0, 1))):
@@ -199,9 +219,11 @@ class Kron2D(Rotation2D):
     """
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Each frequency twice, [P]."""
         return tuple(f for f in split_evenly(self.base, head_dim, 2, "kron2d") for _ in range(2))
 
     def combine(self, head_dim: int) -> Coefficients:
+        """h + w and h - w in turn."""
         return ((1, 1), (1, -1)) * (head_dim // 4)
 
 
@@ -210,9 +232,11 @@ class Kron3D(Rotation3D):
     """R_t (x) R_h (x) R_w on blocks of eight dims, the seeds' 3-D form: turns by (t ± h ± w) theta. See `Kron2D`."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Each frequency four times, [P]."""
         return tuple(f for f in split_evenly(self.base, head_dim, 4, "kron3d") for _ in range(4))
 
     def combine(self, head_dim: int) -> Coefficients:
+        """t + h + w, t + h - w, t - h + w and t - h - w in turn."""
         return ((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1)) * (head_dim // 8)
 
 
@@ -224,4 +248,5 @@ class Mixed2D(Rotation2D):
     frozen: bool = False
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), from which learning starts, [P]."""
         return compute_standard_frequencies(self.base, head_dim)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
 from aptlab.nn.positions.rope.base import Frequencies, check_choice, compute_standard_frequencies
+from aptlab.nn.positions.rope.hf import HFForm, HFSource, make_hf_parameters
 from aptlab.nn.positions.rope.scaled import ScaledRotation
 
 
@@ -24,13 +26,20 @@ class NTK(ScaledRotation):
     critical_dim: PositiveInt | None = None
 
     def scaled_base(self, head_dim: int) -> float:
+        """base', which depends on the width of a head."""
         if head_dim <= 2:
             raise ConfigError(f"size.head_dim={head_dim}: rope=ntk needs at least 4, its exponent is D/(D-2)")
         critical = self.critical_dim or head_dim // 2 - 1
         return self.base * self.stretch ** (head_dim / (2 * check_critical(critical, head_dim)))
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base'^(-2i/D), [P]."""
         return compute_standard_frequencies(self.scaled_base(head_dim), head_dim)
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """The default rule with the scaled base."""
+        del nested
+        return write_scaled_base("ntk", self.scaled_base(head_dim))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +50,26 @@ class NTKLiu(ScaledRotation):
     """
 
     def scaled_base(self) -> float:
+        """base', which depends on the lengths alone."""
         short, long = self.original_len / (2 * math.pi), self.original_len * self.stretch / (2 * math.pi)
         if short <= 1:
             raise ConfigError(f"rope.original_len={self.original_len}: rope=ntk_liu needs at least 7 tokens (2 pi)")
         return self.base ** (math.log(long) / math.log(short))
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base'^(-2i/D), [P]."""
         return compute_standard_frequencies(self.scaled_base(), head_dim)
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """The default rule with the scaled base."""
+        del head_dim, nested
+        return write_scaled_base("ntk_liu", self.scaled_base())
+
+
+def write_scaled_base(option: str, base: float) -> HFForm:
+    """The default rule of transformers with another base, and a note that names the option it stands for."""
+    note = f"rope={option} is written as the default rope with its scaled base, rope_theta={base:.10g}"
+    return HFForm(make_hf_parameters("default", base), note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +84,16 @@ class Dynamic(ScaledRotation):
     """
 
     rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:DynamicRotary"
+    hf_type: ClassVar[str] = "dynamic"
     law: Literal["hf", "paper"] = "hf"
 
     def __post_init__(self) -> None:
+        """Raises ConfigError for another law."""
         super().__post_init__()
         check_choice("law", self.law, ("hf", "paper"))
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of texts up to original_len, [P]."""
         if head_dim <= 2:
             raise ConfigError(f"size.head_dim={head_dim}: rope=dynamic needs at least 4, its exponent is D/(D-2)")
         return compute_standard_frequencies(self.base, head_dim)
@@ -81,12 +106,39 @@ class Dynamic(ScaledRotation):
         """The base of one sequence of `length` tokens."""
         return self._base(max(length, self.original_len) / self.original_len, head_dim)
 
+    def frequencies_at(self, length: int, head_dim: int) -> Frequencies:
+        """Those of a text of `length` tokens."""
+        return compute_standard_frequencies(self.base_at(length, head_dim), head_dim)
+
+    def stretched_length(self, context: int) -> int:
+        """The trained length, from which transformers counts the stretch."""
+        del context
+        return self.original_len
+
+    def list_length_warnings(self, option: str, length: int) -> Iterator[str]:
+        """It stretches as far as a text is long, so only a factor that was let differ is told."""
+        del length
+        yield from self._list_mismatches(option)
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """`dynamic`; the paper's law is the other one with factor 1."""
+        del head_dim, nested
+        factor = self.stretch if self.law == "hf" else 1.0
+        note = "transformers changes the base of rope=dynamic under cached keys: long answers differ from a full pass"
+        return HFForm(make_hf_parameters("dynamic", float(self.base), factor=factor), note)
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Dynamic:
+        """transformers stretches from the length that the config gives."""
+        return cls(base=source.base, factor=source.read_number("factor"), original_len=source.read_max_positions())
+
     def _base(self, ratio: Any, head_dim: int) -> Any:
         grown = self.stretch * ratio - (self.stretch - 1) if self.law == "hf" else ratio
         return self.base * grown ** (head_dim / (head_dim - 2))
 
 
 def check_critical(critical: int, head_dim: int) -> int:
+    """The pair, if there are pairs on both sides of it; ConfigError names those that there are."""
     if not 1 <= critical < head_dim // 2:
         raise ConfigError(
             f"rope.critical_dim={critical} is no pair that can be critical; with head_dim={head_dim} use 1 to "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
@@ -22,6 +23,7 @@ class PerLayer(Rope):
             None for all = as each rule says
     """
 
+    way_to_relative: ClassVar[str] = "rope.chunks=null and relative rules are"
     rules: tuple[Rope, ...] = field(default_factory=lambda: (Standard(), Standard(base=1_000_000.0)))
     chunks: tuple[PositiveInt | None, ...] | None = None
 
@@ -46,6 +48,7 @@ class PerLayer(Rope):
 
     @property
     def streams(self) -> int:  # type: ignore[override]
+        """The most that a rule needs."""
         return max(rule.streams for rule in self.rules)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
@@ -56,5 +59,6 @@ class PerLayer(Rope):
         return turning.rule.inv_freq(head_dim)
 
     def for_layer(self, layer: int) -> LayerPositions:
+        """What rule l % n does in layer l, in the block that `chunks` gives it."""
         place = self.rules[layer % len(self.rules)].for_layer(layer)
         return place if self.chunks is None else dataclasses.replace(place, chunk=self.chunks[layer % len(self.rules)])

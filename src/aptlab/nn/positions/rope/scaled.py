@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
 from aptlab.limits import AtLeastOne, PositiveInt
-from aptlab.nn.positions.rope.base import Rotation
+from aptlab.nn.positions.rope.base import Rotation, Scaling
 
 CLOSE = 0.01  # relative difference up to which a factor and a ratio of lengths agree
 
@@ -28,6 +29,7 @@ class ScaledRotation(Rotation):
     allow_factor_mismatch: bool = False
 
     def __post_init__(self) -> None:
+        """Raises ConfigError where factor and lengths contradict each other."""
         super().__post_init__()
         if self.factor is None:
             if self.target_len is None:
@@ -49,3 +51,33 @@ class ScaledRotation(Rotation):
         """The factor as a number."""
         assert self.factor is not None
         return float(self.factor)
+
+    @property
+    def scaling(self) -> Scaling:
+        """Its factor and the trained length."""
+        return Scaling(self.stretch, self.original_len)
+
+    def stretched_length(self, context: int) -> int:
+        """original_len · factor, whatever the run's context; more than original_len, so that readers see a stretch."""
+        del context
+        return max(round(self.original_len * self.stretch), self.original_len + 1)
+
+    def list_length_warnings(self, option: str, length: int) -> Iterator[str]:
+        """A text longer than the stretched context, and a factor that was let differ from the lengths."""
+        stretched = self.original_len * self.stretch
+        if length > stretched * (1 + CLOSE):
+            yield (
+                f"rope={option}: original_len={self.original_len:,} x factor={self.stretch:g} reaches "
+                f"{round(stretched):,} tokens and the run reads up to {length:,}; use "
+                f"rope.factor={length / self.original_len:.4g}"
+            )
+        yield from self._list_mismatches(option)
+
+    def _list_mismatches(self, option: str) -> Iterator[str]:
+        stretched = self.original_len * self.stretch
+        if self.target_len is None or abs(stretched / max(self.target_len, self.original_len) - 1) <= CLOSE:
+            return
+        yield (
+            f"rope={option}: rope.allow_factor_mismatch=true lets factor={self.stretch:g} reach {round(stretched):,} "
+            f"tokens where target_len={self.target_len:,}; rope.factor=null follows from the lengths"
+        )

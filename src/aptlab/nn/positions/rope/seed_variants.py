@@ -26,6 +26,7 @@ class YaRNUniform(Rotation):
     beta: Positive = 0.8
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D) · alpha · beta, [P]."""
         return tuple(f * self.alpha * self.beta for f in compute_standard_frequencies(self.base, head_dim))
 
 
@@ -37,6 +38,7 @@ class LinearHarmonic(Rope):
     """
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """1 / (1 + 2i), [P]."""
         compute_standard_frequencies(10_000.0, head_dim)  # the same errors for odd heads
         return tuple(1.0 / (1 + 2 * i) for i in range(head_dim // 2))
 
@@ -56,6 +58,7 @@ class FourBaseRope(Rope):
             raise ConfigError(f"rope.bases={list(self.bases)} must be numbers larger than 1, such as {list(BASES)}")
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of the first base, [P]."""
         return compute_standard_frequencies(self.bases[0], head_dim)
 
 
@@ -68,14 +71,18 @@ class IRopePhase(FourBaseRope):
     """
 
     relative: ClassVar[bool] = False
+    way_to_relative: ClassVar[str] = "rope=irope_pairs keeps the four bases and is relative"
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
+        """One set per base."""
         return tuple(compute_standard_frequencies(base, head_dim) for base in self.bases)
 
     def temperatures(self) -> tuple[float, ...]:
+        """1 for every base."""
         return (1.0,) * len(self.bases)
 
     def regime(self, positions: Any, lengths: Any) -> Any:
+        """position % number of bases, [B, T]."""
         del lengths
         return positions % len(self.bases)
 
@@ -85,6 +92,7 @@ class IRopePairs(FourBaseRope):
     """Base number i % 4 for pair i: the seeds' four bases, with logits that depend on distance alone."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Pair i with base number i % 4, [P]."""
         sets = [compute_standard_frequencies(base, head_dim) for base in self.bases]
         return tuple(sets[i % len(sets)][i] for i in range(head_dim // 2))
 
@@ -94,12 +102,15 @@ class IRopeHeads(FourBaseRope):
     """Base number k % 4 of the seeds' four for key head k and its query heads; with one key head it is the first."""
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
+        """One set per base."""
         return tuple(compute_standard_frequencies(base, head_dim) for base in self.bases)
 
     def temperatures(self) -> tuple[float, ...]:
+        """1 for every base."""
         return (1.0,) * len(self.bases)
 
     def head_regimes(self, groups: int) -> tuple[int, ...]:
+        """Base number k % 4 for key head k."""
         return tuple(group % len(self.bases) for group in range(groups))
 
 
@@ -108,4 +119,5 @@ class IRopeLayers(FourBaseRope):
     """Base number l % 4 of the seeds' four for layer l, with logits that depend on distance alone."""
 
     def for_layer(self, layer: int) -> LayerPositions:
+        """The standard rule with the base of the layer."""
         return LayerPositions(rule=Standard(base=self.bases[layer % len(self.bases)], layout=self.layout))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, Positive
+from aptlab.limits import Fraction, Positive, RotaryFraction
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.positions.rope.base import Frequencies, Rope, Rotation, compute_standard_frequencies
+from aptlab.nn.positions.rope.hf import HFForm, HFRefusal, HFSource, make_hf_parameters
 from aptlab.nn.positions.rope.scaled import ScaledRotation
 
 
@@ -17,9 +19,16 @@ class NoRope(Rope):
     """No rotary positions (NoPE): a causal model finds order by itself (Kazemnejad et al. 2023, arXiv:2305.19466)."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """None: raises ConfigError."""
         raise ConfigError("rope=none has no frequencies; choose a rope option such as rope=standard")
 
+    def hf_refusal(self, head_dim: int) -> HFRefusal | None:
+        """A layout has layers without rotation, but no rule without frequencies."""
+        del head_dim
+        return HFRefusal("has no frequencies")
+
     def for_layer(self, layer: int) -> LayerPositions:
+        """Nothing in every layer."""
         del layer
         return LayerPositions()
 
@@ -28,16 +37,44 @@ class NoRope(Rope):
 class Standard(Rotation):
     """Rotary embedding as published: theta_i = base^(-2i/D) (Su et al. 2021, arXiv:2104.09864, eq. 15)."""
 
+    hf_type: ClassVar[str] = "default"
+
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), [P]."""
         return compute_standard_frequencies(self.base, head_dim)
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """`default`, with its base."""
+        del head_dim, nested
+        return HFForm(make_hf_parameters("default", float(self.base)))
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Standard:
+        """The plain rule."""
+        return cls(base=source.base)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(ScaledRotation):
     """Position interpolation: every frequency divided by `factor` (Chen et al. 2023, arXiv:2306.15595, eq. 4)."""
 
+    hf_type: ClassVar[str] = "linear"
+
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D) / factor, [P]."""
         return tuple(f / self.stretch for f in compute_standard_frequencies(self.base, head_dim))
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """`linear`, with its factor."""
+        del head_dim, nested
+        return HFForm(make_hf_parameters("linear", float(self.base), factor=self.stretch))
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Linear:
+        """The trained length follows from the factor."""
+        factor = source.read_number("factor")
+        length = max(1, round(source.read_max_positions() / factor))
+        return cls(base=source.base, factor=factor, original_len=length)
 
 
 def round_up_fraction(dims: int, head_dim: int) -> float:
@@ -63,10 +100,23 @@ class Partial(Rotation):
     As in GPT-J, GPT-NeoX and Phi (Black et al. 2022, arXiv:2204.06745, section 2.1, with a quarter).
     """
 
-    fraction: Fraction = 0.25
+    hf_type: ClassVar[str] = "default"
+    hf_heads: ClassVar[tuple[str, ...]] = ("part",)
+    fraction: RotaryFraction = 0.25
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """Those of the dims that turn, fewer than D/2."""
         return compute_standard_frequencies(self.base, count_rotary_dims(head_dim, self.fraction))
+
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """`default`, of a part of each head."""
+        del head_dim, nested
+        return HFForm(make_hf_parameters("default", float(self.base), partial_rotary_factor=float(self.fraction)))
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Partial:
+        """The plain rule on a part of each head."""
+        return cls(base=source.base, fraction=source.fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +127,24 @@ class Proportional(Rotation):
     head, which is how this differs from `partial`; `factor` divides them as interpolation does.
     """
 
+    hf_type: ClassVar[str] = "proportional"
+    hf_heads: ClassVar[tuple[str, ...]] = ("any",)
     fraction: Fraction = 0.25
     factor: Positive = 1.0
 
+    def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
+        """`proportional`, with its fraction and factor."""
+        del head_dim, nested
+        values = {"partial_rotary_factor": float(self.fraction), "factor": float(self.factor)}
+        return HFForm(make_hf_parameters("proportional", float(self.base), **values))
+
+    @classmethod
+    def from_hf(cls, source: HFSource) -> Proportional:
+        """A factor that is not given divides nothing."""
+        return cls(base=source.base, fraction=source.fraction, factor=float(source.parameters.get("factor") or 1.0))
+
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """As the standard rule's, 0 for the pairs that stand still, [P]."""
         standard = compute_standard_frequencies(self.base, head_dim)
         turning = int(self.fraction * head_dim // 2)
         if turning == 0:

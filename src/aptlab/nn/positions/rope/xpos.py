@@ -29,9 +29,11 @@ class XPos(Rotation):
         check_choice("zeta", self.zeta, ("published", "angle"))
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), [P]."""
         return compute_standard_frequencies(self.base, head_dim)
 
     def decay(self, head_dim: int) -> Frequencies:
+        """zeta_i^(1 / scale_base), [P]."""
         if self.zeta == "angle":
             return tuple(math.exp(-theta / 100) for theta in self.inv_freq(head_dim))
         zetas = ((2 * i / head_dim + self.gamma) / (1 + self.gamma) for i in range(head_dim // 2))
@@ -46,10 +48,13 @@ class XPosAngleDecay(Rotation):
     """
 
     relative: ClassVar[bool] = False
+    way_to_relative: ClassVar[str] = "rope=xpos is relative, also with rope.zeta=angle"
     rate: Positive = 0.01
 
     def inv_freq(self, head_dim: int) -> Frequencies:
+        """base^(-2i/D), [P]."""
         return compute_standard_frequencies(self.base, head_dim)
 
     def amplitude(self, head_dim: int) -> Frequencies:
+        """theta_i · rate, [P]."""
         return tuple(theta * self.rate for theta in self.inv_freq(head_dim))

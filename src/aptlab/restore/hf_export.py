@@ -1,0 +1,116 @@
+"""A loaded network as a Hugging Face folder: config, weights, tokenizer and model card, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aptlab.config import redact_overrides
+from aptlab.errors import AptlabError, ConfigError
+
+if TYPE_CHECKING:
+    from aptlab.restore.load import LoadedModel
+
+PRIVATE = ("run_dir", "ckpt", "load", "job", "paths", "logger", "device", "tokenizer.path", "data.cache", "data.source")
+MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def locate_run_folder(path: Path) -> Path:
+    """The run folder that a checkpoint lies in, else its own folder."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float32", force: bool = False) -> list[str]:
+    """Write a loaded network to the folder `out`, whole or not at all; returns lines for the user.
+
+    Raises ConfigError for what the layout cannot express, and for a folder that is already there.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from aptlab.models.hf import build_tokenizer_files, convert_to_hf, describe_decoder, render_model_card
+
+    out = Path(out)
+    check_output_free(out, force=force)
+    net, eos = loaded.net, read_eos(loaded)
+    described = describe_decoder(net, context=int(loaded.config["context"]), eos=eos, dtype=dtype)
+    weights = convert_to_hf(net, described.family, dtype=getattr(torch, dtype))
+    card = render_model_card(
+        described.config,
+        {**loaded.meta, "overrides": filter_public_overrides(loaded.meta.get("overrides", []))},
+        parameters=sum(weight.numel() for weight in net.parameters()),
+        notes=described.notes,
+        result=read_run_result(loaded.path),
+    )
+    generation = {"eos_token_id": eos, "pad_token_id": eos, "max_length": described.config["max_position_embeddings"]}
+    texts = {
+        "config.json": json.dumps(described.config, indent=2) + "\n",
+        "generation_config.json": json.dumps(generation, indent=2) + "\n",
+        "README.md": card,
+        **build_tokenizer_files(loaded.tokenizer.state(), longest=described.config["max_position_embeddings"]),
+    }
+
+    def fill(folder: Path) -> None:
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    replace_folder(out, fill)
+    return [*described.notes, f"written {out}: {described.config['architectures'][0]}, {dtype}"]
+
+
+def filter_public_overrides(overrides: list[str]) -> list[str]:
+    """Overrides fit to publish: no secrets, and nothing about the machine that trained."""
+    return redact_overrides([text for text in overrides if not text.lstrip("+~").startswith(PRIVATE)])
+
+
+def read_eos(loaded: LoadedModel) -> int:
+    """The token at which the checkpoint's tokenizer ends a text."""
+    return loaded.tokenizer.eos
+
+
+def read_run_result(path: Path) -> dict[str, Any] | None:
+    """result.json of the run that wrote the checkpoint, or None where there is none."""
+    from aptlab.runs import Result
+
+    folder = locate_run_folder(path)
+    return Result.read(folder).plain() if (folder / "result.json").is_file() else None
+
+
+def check_output_free(out: Path, *, force: bool, files: tuple[str, ...] = MODEL_FILES) -> None:
+    """Raises ConfigError unless `out` is new or empty, or holds `files` and may be replaced."""
+    if out.is_file():
+        raise ConfigError(f"out={out} is a file; give a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not all((out / name).is_file() for name in files):
+        raise ConfigError(f"out={out} holds other files; give a new or empty folder")
+    if not force:
+        raise ConfigError(f"out={out} already holds a model; give another folder, or force=true to replace it")
+
+
+def replace_folder(out: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside `out` and rename it into place; an old folder goes only after that."""
+    tag = secrets.token_hex(4)
+    new, old = out.with_name(f".{out.name}.{tag}.tmp"), out.with_name(f".{out.name}.{tag}.old")
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        if out.exists():
+            os.replace(out, old)
+        try:
+            os.replace(new, out)
+        except OSError:
+            if old.exists():
+                os.replace(old, out)
+            raise
+    except OSError as error:
+        raise AptlabError(f"cannot write {out}: {error.strerror or error}; choose another out") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
