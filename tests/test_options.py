@@ -82,9 +82,11 @@ def test_a_sweep_option_builds(group, option):
 @pytest.mark.parametrize("rope", GROUPS["rope"])
 def test_every_rule_trains_with_every_smoothing(rope, smooth):
     plain = composed("rope", rope).resolved()
-    parts = {"rope": plain["rope"], "smooth": composed("smooth", smooth).resolved()["smooth"], "vocab": 61}
+    model = plain["model"]
+    node = composed("smooth", smooth).resolved()["smooth"]
+    sites = {name: {**site, "smooth": node} for name, site in model["block"]["sites"].items()}
     torch.manual_seed(0)
-    net = build({**plain["model"], **parts})
+    net = build({**model, "block": {**model["block"], "sites": sites}, "vocab": 61})
     optimizer = build({**plain["optim"], "lr": 1e-2}).make(net)
     row = torch.randint(61, (4, 33))
     losses = []

@@ -87,10 +87,12 @@ def test_two_words_change_two_parts():
     plain, changed = (yaml.safe_load((train(*parts).path / "config.yaml").read_text()) for parts in both)
     before, after = flatten_config(plain), flatten_config(changed)
     different = {key for key in {**before, **after} if before.get(key) != after.get(key)}
-    places = ("rope", "smooth", "model.rope", "model.smooth", "task.net.rope", "task.net.smooth")
+    sites = [f"block.sites.{site}.smooth" for site in ("attention", "ffn")]
+    slots = ["positions.rope", *sites]
+    places = ("rope", "smooth", *sites, *(f"{model}.{slot}" for model in ("model", "task.net") for slot in slots))
     assert different
     assert {key for key in different if not key.startswith(tuple(f"{place}." for place in places))} == set()
-    assert {key.split(".")[0] for key in different} == {"rope", "smooth", "model", "task"}
+    assert {key.split(".")[0] for key in different} == {"rope", "smooth", "block", "model", "task"}
 
 
 def test_the_same_words_give_the_same_numbers():

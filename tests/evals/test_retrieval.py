@@ -49,7 +49,7 @@ class Oracle(nn.Module):
                 follows = known[at] if at < len(known) else 0
                 logits[row, t, (follows + 1) % 256 if at in self.wrong else follows] = 10.0
         seen[0] += tokens.shape[1]
-        return Output(logits, {})
+        return Output(logits, logits, {}, {})
 
 
 @pytest.mark.parametrize("name", ["niah_multivalue", "vt", "cwe", "qa_2"])
