@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 FORMATS = ("hf",)
 DTYPES = ("float32", "bfloat16", "float16")
-PRIVATE = ("run_dir", "ckpt", "load", "job", "paths", "logger", "device", "tokenizer.path", "data.cache", "data.source")
+PRIVATE = (
+    "run_dir",
+    "ckpt",
+    "load",
+    "job",
+    "paths",
+    "logger",
+    "device",
+    "tokenizer.path",
+    "data.cache",
+    "data.source",
+    "source",
+)
 MODEL_FILES = ("config.json", "model.safetensors")
 
 

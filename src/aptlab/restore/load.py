@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.errors import CheckpointError
+from aptlab.restore.data import modernize_config
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     fill_weights(net, state.get("state_dict", {}), path)
     return LoadedModel(
         net=net.to(device).eval(),
-        config=meta["config"],
+        config=modernize_config(meta["config"]),
         tokenizer=meta["tokenizer"],
         step=int(meta.get("step", 0)),
         path=path,

@@ -10,16 +10,19 @@ stream but the first is the target of exactly one row, except up to T tokens at 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aptlab.data.rows.base import RowTable
 from aptlab.errors import DataError
 
-Arrays = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    from aptlab.data.rows.base import Arrays
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTable(RowTable):
     """Rows of `context` tokens over the stream `tokens` [N], with document starts `offsets` [D+1].
 
     With `document_mask` a row also says which document each token belongs to; the first token of a document
@@ -81,3 +84,11 @@ def locate_documents(offsets: np.ndarray, starts: np.ndarray, length: int) -> tu
     column = np.arange(length)
     last_begin = np.maximum.accumulate(np.where(begins, column, 0), axis=1)
     return column - last_begin, 1 + np.cumsum(begins, axis=1)
+
+
+def find_inner_segments(offsets: np.ndarray, length: int) -> np.ndarray:
+    """Starts of segments of length + 1 tokens that lie in one document, as many as fit, in order."""
+    counts = np.maximum(np.diff(offsets) - 1, 0) // length
+    document = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(offsets)[document] + number * length

@@ -1,0 +1,36 @@
+"""Rows of documents behind each other, without padding. No numpy is loaded until rows are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable
+
+if TYPE_CHECKING:
+    from aptlab.data.store.cache import TokenSide
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed(RowKind):
+    """Every `context` tokens of the stream are a row; an epoch shows each once, in a new order.
+
+    document_mask  tokens do not see other documents of their row, and positions begin anew with each
+    """
+
+    document_mask: bool = False
+
+    def make_rows(self, side: TokenSide, *, context: int, plan: BatchPlan) -> Rows:
+        from aptlab.data.rows.epochs import EpochRows
+        from aptlab.data.rows.packed_table import PackedTable
+
+        return EpochRows(PackedTable(side.tokens, side.offsets, context, self.document_mask), plan)
+
+    def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
+        from aptlab.data.rows.packed_table import PackedTable
+
+        return PackedTable(side.tokens, side.offsets, context, self.document_mask, "val")
+
+    def settings(self) -> Mapping[str, Any]:
+        return {}
