@@ -56,8 +56,9 @@ def read_search_request(args: list[str]) -> SearchRequest:
     ]
     if problems:
         raise ConfigError("\n".join(problems))
-    check(replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)}))
-    node = {key: value for key, value in config.resolved()["search"].items() if key != "_target_"}
+    complete = replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)})
+    check(complete)
+    node = {key: value for key, value in complete.resolved()["search"].items() if key != "_target_"}
     return SearchRequest(config=config, settings=SearchSettings(**node), target=plain["target"])
 
 
