@@ -50,8 +50,8 @@ class SourceContract(Contract):
 
     def test_what_is_left_out_is_told_and_changes_nothing(self) -> None:
         notes: list[str] = []
-        told = list(self.make_source().documents(note=notes.append))
-        assert told == list(self.make_source().documents()), "documents(note) gave other documents than documents()"
+        documents = list(self.make_source().documents(note=notes.append))
+        assert documents == list(self.make_source().documents()), "documents(note) gave other documents than documents()"
         assert all(isinstance(note, str) and note for note in notes), f"note got {notes}, must get lines"
 
     def test_the_fingerprint_is_the_same_twice(self) -> None:
