@@ -51,7 +51,7 @@ class SourceContract(Contract):
     def test_what_is_left_out_is_told_and_changes_nothing(self) -> None:
         notes: list[str] = []
         documents = list(self.make_source().documents(note=notes.append))
-        assert documents == list(self.make_source().documents()), "documents(note) gave other documents than documents()"
+        assert documents == list(self.make_source().documents()), "documents(note) and documents() differ"
         assert all(isinstance(note, str) and note for note in notes), f"note got {notes}, must get lines"
 
     def test_the_fingerprint_is_the_same_twice(self) -> None:
