@@ -84,9 +84,21 @@ def test_the_trained_rule_asked_for_again_changes_nothing(run):
 
 def test_another_text_is_measured_and_named(run, tmp_path, capsys):
     texts = write_texts(tmp_path / "other.jsonl", salt=5)
-    found = run("data=text", f"data.source.files='{texts}'", "data.split.val_fraction=0.9", "multiples=[1,2]")
+    found = run(
+        "source=text", f"source.files='{texts}'", "data=packed", "data.split.val_fraction=0.9", "multiples=[1,2]"
+    )
     assert "another text than in training" in capsys.readouterr().out
     assert [row["multiple"] for row in found["lengths"]] == [1, 2]
+
+
+def test_rows_alone_keep_the_text_and_files_alone_keep_the_rows(run, tmp_path, capsys):
+    same = run("data=packed", "data.split.val_fraction=0.5", "multiples=[1]")
+    assert "another text" not in capsys.readouterr().out
+    assert same["lengths"] == run("multiples=[1]")["lengths"]
+    texts = write_texts(tmp_path / "other.jsonl", salt=5)
+    other = run(f"data.files='{texts}'", "multiples=[1]")
+    assert "another text than in training" in capsys.readouterr().out
+    assert other["lengths"] != same["lengths"]
 
 
 def test_multiples_that_do_not_fit_are_left_out_with_a_reason(run, capsys):
@@ -136,7 +148,7 @@ def test_a_model_in_memory_is_measured_as_it_is_and_stays_its_owners(ckpt, tmp_p
         (["rope=yran"], r"rope=yran: no such option; did you mean yarn"),
         (["rope=yarn", "rope.factor=-1"], r"rope\.factor"),
         (["precision=fp8"], r"precision"),
-        (["data=text"], r"data\.source\.files"),
+        (["source=text"], r"source\.files"),
     ],
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):

@@ -209,13 +209,25 @@ def test_a_model_without_rotary_positions_has_nothing_to_search(tmp_path):
         (["target=64", "tokenizer=bpe"], r"tokenizer: is that of the checkpoint"),
         (["target=64", "rope.factor=8"], r"rope\.factor: is what target=… and the search say; leave it out"),
         (["target=64", "rope.long=[1,2]"], r"rope\.long: is what target=… and the search say; leave it out"),
-        (["target=64", "data.batch=2"], r"data\.batch: choose the option first, as in data=text data\.batch=…"),
+        (["target=64", "data.batch=2"], r"data\.batch: choose the option first, as in data=packed data\.batch=…"),
         (["target=64", "rope=longrop"], r"rope=longrop: no such option; did you mean longrope"),
     ],
 )
 def test_a_wrong_request_is_said_before_torch_is_needed(args, message):
     with pytest.raises(AptlabError, match=message):
         read_search_request(args)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["data=packed"], {"_target_": "x"}), (["data.files=a.txt"], {"files": "a.txt"}), ([], None)],
+)
+def test_a_request_without_a_source_has_that_of_the_checkpoint_for_other_rows(words, expected):
+    request = read_search_request(["target=64", *words])
+    filled = request.filled({"context": 16, "data": {"source": {"_target_": "x"}}})
+    found = filled.get("source")
+    assert found == expected or expected.items() <= found.items()
+    assert words != ["data=packed"] or filled["data"]["source"] == {"_target_": "x"}
 
 
 def test_reading_a_request_loads_no_torch():

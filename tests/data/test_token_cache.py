@@ -145,7 +145,7 @@ def test_an_empty_side_or_source_is_refused(make_texts, root):
             DataError, match=r"the val side is empty: data\.split\.val_fraction=0\.001 put all 3 documents"
         ):
             build(make_texts(3), root, split=split)
-    with pytest.raises(DataError, match=r"data\.source has no document; give it files with text"):
+    with pytest.raises(DataError, match=r"the source has no document; give it files with text"):
         build(make_texts(0), root)
 
 

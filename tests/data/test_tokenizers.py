@@ -105,7 +105,7 @@ def test_a_corpus_too_small_for_the_vocabulary_gives_fewer_tokens(tmp_path):
 
 
 def test_bpe_refuses_a_vocabulary_without_room_for_the_bytes():
-    with pytest.raises(ConfigError, match=r"tokenizer\.vocab=100 cannot hold the 256 bytes and <eos>; smallest: 257"):
+    with pytest.raises(ConfigError, match=r"vocab=100 cannot hold the 256 bytes and <eos>; smallest: 257"):
         BPE(vocab=100)
 
 

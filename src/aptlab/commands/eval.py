@@ -14,16 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.config import Config, check, compose
+from aptlab.config import Config, check, compose, expand_shortcuts
 from aptlab.errors import ConfigError
-from aptlab.restore.request import STAND_IN, fill_config, list_override_keys, replace_config_values, sets_key
+from aptlab.restore.request import (
+    SOURCE,
+    STAND_IN,
+    fill_config,
+    fill_source,
+    find_unchosen_groups,
+    list_override_keys,
+    replace_config_values,
+    sets_key,
+)
 
 STORED = {
     "context": "choose lengths with multiples=[1,2,4,8]",
     "seed": "the measured text is chosen without chance",
     "tokenizer": "the weights know no other",
 }
-GROUPS = {"rope": "rope=yarn", "data": "data=text"}
+GROUPS = {"rope": "rope=yarn", "source": "source=text", "data": "data=packed"}
 DEFAULT = "lengths"  # the option of `eval` without a word
 
 
@@ -49,10 +58,12 @@ def run(args: list[str]) -> int:
 
 def read_eval_request(args: list[str]) -> EvalRequest:
     """The request of a command line; ConfigError lists every problem."""
+    args = expand_shortcuts(args)
     refuse_eval_keys(args)
     config = compose("eval", args)
-    check(replace_config_values(config, STAND_IN))
-    if config.resolved().get("eval") is None:
+    complete = replace_config_values(config, {**STAND_IN, **fill_source(config, SOURCE)})
+    check(complete)
+    if complete.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
     return EvalRequest(config=config)
 
@@ -61,9 +72,6 @@ def refuse_eval_keys(args: list[str]) -> None:
     """ConfigError for keys that are the checkpoint's, and values of groups that are not chosen."""
     given = list_override_keys(args)
     problems = [f"{key}: is that of the checkpoint; {why}" for key, why in STORED.items() if sets_key(key, given)]
-    for group, example in GROUPS.items():
-        inner = sorted(key for key in given if key.startswith(f"{group}."))
-        if inner and group not in given:
-            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    problems += find_unchosen_groups(given, GROUPS)
     if problems:
         raise ConfigError("\n".join(problems))

@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.config import Config, build, check, compose
+from aptlab.config import Config, build, check, compose, expand_shortcuts
 from aptlab.config.root_keys import DIALS, find_root_key_problem
 from aptlab.device.threads import limit_idle_spin
 from aptlab.errors import ConfigError
-from aptlab.restore.request import STAND_IN, fill_config, list_override_keys, replace_config_values, sets_key
+from aptlab.restore.request import (
+    SOURCE,
+    STAND_IN,
+    fill_config,
+    fill_source,
+    find_unchosen_groups,
+    list_override_keys,
+    replace_config_values,
+    sets_key,
+)
 from aptlab.search.settings import SearchSettings
 
 STORED = {
@@ -48,6 +57,7 @@ def run(args: list[str]) -> int:
 
 def read_search_request(args: list[str]) -> SearchRequest:
     """The request of a command line; ConfigError lists every problem."""
+    args = expand_shortcuts(args)
     refuse_search_keys(list_override_keys(args))
     config = compose("search", args)
     plain = {key: config.cfg[key] for key in DIALS["search"]}
@@ -56,7 +66,7 @@ def read_search_request(args: list[str]) -> SearchRequest:
     ]
     if problems:
         raise ConfigError("\n".join(problems))
-    check(replace_config_values(config, STANDING))
+    check(replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)}))
     return SearchRequest(config=config, settings=build(config.cfg.search), target=plain["target"])
 
 
@@ -64,7 +74,6 @@ def refuse_search_keys(given: frozenset[str]) -> None:
     """Keys that are the checkpoint's or the search's own."""
     problems = [f"{key}: is that of the checkpoint; {why}" for key, why in STORED.items() if sets_key(key, given)]
     problems += [f"{key}: is what target=… and the search say; leave it out" for key in FOUND if key in given]
-    if "data" not in given and (inner := sorted(key for key in given if key.startswith("data."))):
-        problems.append(f"{inner[0]}: choose the option first, as in data=text {inner[0]}=…")
+    problems += find_unchosen_groups(given, {"source": "source=text", "data": "data=packed"})
     if problems:
         raise ConfigError("\n".join(problems))

@@ -20,6 +20,7 @@ from aptlab.device import resolve_precision
 from aptlab.errors import ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder
 from aptlab.models import Decoder
+from aptlab.restore.data import build_data
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 from aptlab.restore.other_rule import replace_network_rope
 from aptlab.runs.folder import make_folder
@@ -58,6 +59,7 @@ def open_checkpoint_eval(
         loaded,
         rope=values.get("rope"),
         data=values.get("data"),
+        source=values.get("source"),
         device=device,
         precision=precision,
         folder=folder,
@@ -82,6 +84,7 @@ def make_checkpoint_context(
     *,
     rope: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
+    source: dict[str, Any] | None = None,
     device: str = "cpu",
     precision: str = "32-true",
     folder: Path | None = None,
@@ -91,6 +94,7 @@ def make_checkpoint_context(
 
     rope       config node of another position rule; None: that of the checkpoint
     data       config node of another data module; None: that of the checkpoint
+    source     config node of another source of its text; None: that of the checkpoint
     folder     where results and journal go; None: nowhere
     in_memory  the weights may be other ones than the file's: no later evaluation of the file goes on with them
     """
@@ -111,7 +115,7 @@ def make_checkpoint_context(
         precision=precision,
         trained_context=trained,
         title=f"{format_rule_name(net)} at step {loaded.step:,} ({trained:,} tokens trained)",
-        open_data=functools.cache(functools.partial(make_data, loaded, data)),
+        open_data=functools.cache(functools.partial(make_data, loaded, data, source)),
         folder=EvalFolder(folder, identity),
     )
 
@@ -120,7 +124,7 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     """What eval.json says first about every measurement; prints what is not as in the checkpoint."""
     loaded, context, values = opened.loaded, opened.context, opened.values
     data = context.open_data() if opened.evaluation.reads_data else None
-    changes = describe_differences(loaded, context.net, data, own_text=values.get("data") is None)
+    changes = describe_differences(loaded, context.net, data, own_text=not (values.get("data") or values.get("source")))
     print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
     return {
         "checkpoint": str(loaded.path),
@@ -136,9 +140,9 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     }
 
 
-def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
+def make_data(loaded: LoadedModel, data: dict[str, Any] | None, source: dict[str, Any] | None = None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=loaded.tokenizer)
+    return build_data(loaded.config, tokenizer=loaded.tokenizer, data=data, source=source)
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:

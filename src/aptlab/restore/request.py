@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from aptlab.config import Config
+from aptlab.config import Config, find_new_word
 from aptlab.restore.rope import fill_inherited_values
 
 # Stand-ins for the check before the checkpoint is open; `fill_config` puts the real values in.
 STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.ByteTokenizer"}}
+SOURCE = {"_target_": "aptlab.data.sources.Stdlib"}  # stands in where rows are chosen without a source
 
 
 def fill_config(config: Config, stored: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -22,8 +22,26 @@ def fill_config(config: Config, stored: Mapping[str, Any], keys: Iterable[str]) 
 
     A position rule on these weights has their base, layout and part of a head, unless the user gave others.
     """
-    values = replace_config_values(config, {name: stored.get(name) for name in keys}).resolved()
+    known = {name: stored.get(name) for name in keys}
+    source = fill_source(config, (stored.get("data") or {}).get("source"))
+    values = replace_config_values(config, {**known, **source}).resolved()
     return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
+
+
+def fill_source(config: Config, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The source for a request that chooses rows and no source: that of the checkpoint."""
+    chosen = config.choices
+    return {"source": source} if chosen.get("data") is not None and chosen.get("source") is None else {}
+
+
+def find_unchosen_groups(keys: Collection[str], groups: Mapping[str, str]) -> list[str]:
+    """A problem for each group of which values are given and no option; old words are told when composing."""
+    problems = []
+    for group, example in groups.items():
+        inner = sorted(key for key in keys if key.startswith(f"{group}.") and find_new_word(key) is None)
+        if inner and group not in keys:
+            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    return problems
 
 
 def list_override_keys(overrides: Iterable[str]) -> frozenset[str]:
@@ -38,7 +56,4 @@ def sets_key(key: str, given: Collection[str]) -> bool:
 
 def replace_config_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The configuration with other values for some root keys; the original stays as it is."""
-    cfg = config.cfg.copy()
-    for name, value in values.items():
-        cfg[name] = value
-    return dataclasses.replace(config, cfg=cfg)
+    return config.replaced(values)

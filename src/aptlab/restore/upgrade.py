@@ -16,6 +16,7 @@ from aptlab.checkpoint.manifest import Manifest
 from aptlab.config import Config, compose
 from aptlab.config.static.signatures import read_signature
 from aptlab.errors import ConfigError
+from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 
 Node = dict[str, Any]
 
@@ -49,7 +50,7 @@ WEIGHTS = {"net.places.": "net.embed_positions."}
 
 def upgrade_config(config: Node) -> Node:
     """A resolved configuration in the words of today; the same object if it is in them already."""
-    renamed = rename_parts(config)
+    renamed = rename_parts(modernize_config(config))
     if renamed == config:
         return config
     today = compose("train", [])
@@ -75,13 +76,13 @@ def upgrade_overrides(overrides: Iterable[str], config: Node) -> list[str]:
 
 def upgrade_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
     """The option that was chosen of every group, by its name of today."""
-    return {group: OPTIONS.get((group, option), option) for group, option in choices.items()}
+    return {group: OPTIONS.get((group, option), option) for group, option in modernize_choices(choices).items()}
 
 
 def upgrade_manifest(manifest: Manifest) -> Manifest:
     """A manifest with its configuration, overrides and choices in the words of today."""
     config = upgrade_config(manifest.config)
-    overrides = upgrade_overrides(manifest.overrides, config)
+    overrides = upgrade_overrides(modernize_overrides(manifest.overrides, manifest.config), config)
     return dataclasses.replace(manifest, config=config, overrides=overrides, choices=upgrade_choices(manifest.choices))
 
 
@@ -92,7 +93,7 @@ def upgrade_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
         return state  # not one of ours: who reads it says so
     config = upgrade_config(meta["config"])
     words = {
-        "overrides": upgrade_overrides(meta.get("overrides") or (), config),
+        "overrides": upgrade_overrides(modernize_overrides(meta.get("overrides") or (), meta["config"]), config),
         "choices": upgrade_choices(meta.get("choices") or {}),
     }
     weights = {rename_weight(name): value for name, value in (state.get("state_dict") or {}).items()}

@@ -77,7 +77,7 @@ def prepare_search(
     problem.starts(settings.step)
     name = settings.objective or problem.objective
     objective = get_objective(name)
-    data = make_data(loaded, values.get("data"))
+    data = make_data(loaded, values.get("data"), values.get("source"))
     encoder = data.tokenizer if objective.needles else None
     least = count_needle_tokens(encoder) if encoder is not None else 1
     strategy = get_strategy(settings.strategy).fitted(problem.target, least)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import Config, check, compose, redact_value
+from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.restore.rope import find_inherited_values
@@ -26,7 +26,7 @@ FREE = (
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
 )
 # Keys whose change makes another model out of the same weights.
-MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "model", "context", "vocab")
+MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "block", "model", "context", "vocab")
 LOADS = ("auto", "resume", "weights")
 
 
@@ -75,7 +75,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
     )
     manifest = upgrade_manifest(read_manifest(path))
-    new = [arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")]
+    new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
     stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
@@ -162,7 +162,7 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     for key in ("tied", "_target_"):
         before[f"model.{key}"] = (old.get("model") or {}).get(key)
         after[f"model.{key}"] = (new.get("model") or {}).get(key)
-    copies = ["data.tokenizer", "data.context"]
+    copies = ["data.tokenizer", "data.context", "data.source"]
     if None in (before.get("vocab"), after.get("vocab")):
         copies.append("vocab")
     keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]
