@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.report import compare_runs
+from aptlab.report.comparison import compare_runs
 from aptlab.report.write import format_comparison, format_comparison_csv
 from aptlab.runs import find_runs
 from tests.report.making import make_run

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aptlab.train.plan import plan_training
+from aptlab.training.plan import plan_training
 
 from aptlab.checkpoint import load_checkpoint, save_checkpoint
 from aptlab.config import build, compose
