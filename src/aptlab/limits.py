@@ -72,9 +72,9 @@ def find_limit(annotation: Any) -> Limit | None:
 
 
 def validate_limits(rule: Any) -> None:
-    """Check every limited field of a dataclass; raises ConfigError naming class, field and value."""
+    """Check every limited field of a dataclass; raises ConfigError naming field and value."""
     for field in dataclasses.fields(rule):
         limit = find_limit(field.type)
         problem = limit.problem(getattr(rule, field.name)) if limit else None
         if problem:
-            raise ConfigError(f"{type(rule).__name__}.{field.name} {problem}")
+            raise ConfigError(f"{field.name} {problem}")

@@ -66,10 +66,10 @@ def test_longrope_sharpens_all_lengths_and_longrope2_long_ones():
 
 
 BAD = [
-    (lambda: YaRN(law="cosine"), r"rope\.law='cosine'; allowed: none, yarn, su, apt_sqrt, apt_sqrt_plus1"),
-    (lambda: YaRN(attention_factor=0.0), r"YaRN\.attention_factor must be a finite number > 0, got 0"),
-    (lambda: YaRN(mscale=-1.0), r"YaRN\.mscale must be a finite number > 0, got -1"),
-    (lambda: LongRoPE(attention_factor=-1.0), r"LongRoPE\.attention_factor must be a finite number > 0, got -1"),
+    (lambda: YaRN(law="cosine"), r"^law='cosine'; allowed: none, yarn, su, apt_sqrt, apt_sqrt_plus1"),
+    (lambda: YaRN(attention_factor=0.0), r"^attention_factor must be a finite number > 0, got 0"),
+    (lambda: YaRN(mscale=-1.0), r"^mscale must be a finite number > 0, got -1"),
+    (lambda: LongRoPE(attention_factor=-1.0), r"^attention_factor must be a finite number > 0, got -1"),
 ]
 
 

@@ -51,7 +51,7 @@ class FullAttention(nn.Module):
     ) -> None:
         super().__init__()
         if bias not in (True, False, "qkv"):
-            raise ConfigError(f"attention.bias={bias!r}; allowed: true, false, qkv (queries, keys and values alone)")
+            raise ConfigError(f"bias={bias!r}; allowed: true, false, qkv (queries, keys and values alone)")
         self.layer, self.place, self.dropout = layer, place, dropout
         self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
         self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bool(bias))

@@ -64,7 +64,7 @@ class GeGLU(nn.Module):
     ) -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
-            raise ConfigError(f"ffn.approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")
+            raise ConfigError(f"approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")
         self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=bias)
         self.down = nn.Linear(shape.hidden, shape.dim, bias=bias)
         self.dropout, self.approximate = dropout, approximate

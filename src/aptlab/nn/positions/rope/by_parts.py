@@ -75,10 +75,10 @@ class YaRN(ByParts):
         super().__post_init__()
         if self.beta_fast <= self.beta_slow:
             raise ConfigError(
-                f"rope.beta_fast={self.beta_fast} must be larger than rope.beta_slow={self.beta_slow}; published: 32, 1"
+                f"beta_fast={self.beta_fast} must be larger than beta_slow={self.beta_slow}; published: 32, 1"
             )
         if self.ramp not in ("index", "ratio"):
-            raise ConfigError(f"rope.ramp={self.ramp!r}; allowed: index (released code), ratio (paper)")
+            raise ConfigError(f"ramp={self.ramp!r}; allowed: index (released code), ratio (paper)")
         check_choice("law", self.law, LAWS)
 
     @property
@@ -116,7 +116,7 @@ class NTKByParts(ByParts):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.beta <= self.alpha:
-            raise ConfigError(f"rope.beta={self.beta} must be larger than rope.alpha={self.alpha}; published: 32, 1")
+            raise ConfigError(f"beta={self.beta} must be larger than alpha={self.alpha}; published: 32, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
         return self._by_turns(head_dim, self.alpha, self.beta)
@@ -140,7 +140,7 @@ class Llama3(ByParts):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.high < self.low:
-            raise ConfigError(f"rope.high={self.high} must not be smaller than rope.low={self.low}; published: 4, 1")
+            raise ConfigError(f"high={self.high} must not be smaller than low={self.low}; published: 4, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
         if self.high > self.low:
@@ -168,7 +168,7 @@ class YaRNZones(ByParts):
         object.__setattr__(self, "zones", tuple(self.zones))
         check_choice("law", self.law, LAWS)
         if len(self.zones) != 2 or not 0 <= self.zones[0] < self.zones[1]:
-            raise ConfigError(f"rope.zones={list(self.zones)} must be two rising dims, such as [32, 64]")
+            raise ConfigError(f"zones={list(self.zones)} must be two rising dims, such as [32, 64]")
 
     @property
     def temperature(self) -> float:
