@@ -19,7 +19,7 @@ from aptlab.nn.positions.rope.base import (
 )
 from aptlab.nn.positions.rope.ntk import check_critical
 from aptlab.nn.positions.rope.scaled import ScaledRotation
-from aptlab.nn.positions.rope.temperature import LAWS, compute_temperature
+from aptlab.nn.positions.rope.temperature import TEMPERATURE_LAWS, compute_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class YaRN(ByParts):
     beta_slow: Positive = 1.0
     ramp: Literal["index", "ratio"] = "index"
     truncate: bool = True
-    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "yarn"
+    temperature_law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "yarn"
     mscale: Positive = 1.0
     attention_factor: Positive | None = None
 
@@ -79,13 +79,13 @@ class YaRN(ByParts):
             )
         if self.ramp not in ("index", "ratio"):
             raise ConfigError(f"ramp={self.ramp!r}; allowed: index (released code), ratio (paper)")
-        check_choice("law", self.law, LAWS)
+        check_choice("temperature_law", self.temperature_law, TEMPERATURE_LAWS)
 
     @property
     def temperature(self) -> float:
         if self.attention_factor is not None:
             return self.attention_factor**2
-        return compute_temperature(self.law, self.stretch, self.original_len, self.mscale)
+        return compute_temperature(self.temperature_law, self.stretch, self.original_len, self.mscale)
 
     def keep(self, head_dim: int) -> Frequencies:
         if self.ramp == "ratio":
@@ -161,18 +161,18 @@ class YaRNZones(ByParts):
     """
 
     zones: tuple[int, int] = (32, 64)
-    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "none"
+    temperature_law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "zones", tuple(self.zones))
-        check_choice("law", self.law, LAWS)
+        check_choice("temperature_law", self.temperature_law, TEMPERATURE_LAWS)
         if len(self.zones) != 2 or not 0 <= self.zones[0] < self.zones[1]:
             raise ConfigError(f"zones={list(self.zones)} must be two rising dims, such as [32, 64]")
 
     @property
     def temperature(self) -> float:
-        return compute_temperature(self.law, self.stretch, self.original_len, 1.0)
+        return compute_temperature(self.temperature_law, self.stretch, self.original_len, 1.0)
 
     def keep(self, head_dim: int) -> Frequencies:
         first, last = self.zones

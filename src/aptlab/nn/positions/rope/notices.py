@@ -60,7 +60,7 @@ def _of_layer(rule: Rope, *, head_dim: int, length: int, reach: int) -> Iterator
     if rule.temperature < FAINT:
         yield (
             f"rope={name}: its temperature multiplies logits by {rule.temperature:.3g}: attention is all but uniform; "
-            "rope.law=yarn is the published one"
+            "rope.temperature_law=yarn is the published one"
         )
     if isinstance(rule, ScaledRotation):
         yield from _of_lengths(rule, name, length)
