@@ -81,10 +81,10 @@ WRONG = [
     ("attention.dropout=1.0", "attention.dropout: must be in [0, 1), got 1.0"),
     ("job=../x", "job: must be the name of a folder, of letters, digits and . _ -, got '../x'"),
     # several values at once
-    ("size.heads=5", "size.dim=128 is not divisible by size.heads=5; nearest dims: 125, 130, or set size.head_dim"),
-    ("size.kv_heads=3", "size.kv_heads=3 does not divide size.heads=4; allowed: [1, 2, 4]"),
+    ("size.heads=5", "size.dim=128 is not divisible by heads=5; nearest dims: 125, 130, or set head_dim"),
+    ("size.kv_heads=3", "size.kv_heads=3 does not divide heads=4; allowed: [1, 2, 4]"),
     ("size.head_dim=5", "size.head_dim=5 is odd, and rotary pairs need an even one"),
-    ("rope=yarn rope.beta_fast=0.5", "rope.beta_fast=0.5 must be larger than rope.beta_slow=1.0"),
+    ("rope=yarn rope.beta_fast=0.5", "rope.beta_fast=0.5 must be larger than beta_slow=1.0"),
     # missing values and broken references
     ("data=text", "data.source.files: a value is needed; set data.source.files=<value>"),
     ("tokenizer=file", "tokenizer.path: a value is needed; set tokenizer.path=<value>"),

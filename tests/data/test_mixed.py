@@ -160,19 +160,19 @@ def test_the_module_goes_on_where_its_state_says(make):
 
 
 def test_other_shares_are_another_training(make):
-    with pytest.raises(CheckpointError, match=r"trained with data\.mix shares=\[30, 30, 40\], now \[50, 30, 20\]"):
+    with pytest.raises(CheckpointError, match=r"trained with mix\.shares=\[30, 30, 40\], now \[50, 30, 20\]"):
         make(short=0.5).load_state_dict(make().state_dict())
-    with pytest.raises(CheckpointError, match=r"trained with data\.mix original_len=16, now 8"):
+    with pytest.raises(CheckpointError, match=r"trained with mix\.original_len=16, now 8"):
         make(original_len=8).load_state_dict(make().state_dict())
 
 
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ({"original_len": None}, r"data\.mix\.original_len is needed, and the rope has none; set it to the length"),
-        ({"original_len": CONTEXT}, r"data\.mix\.original_len=64 must be shorter than context=64, the length to reach"),
-        ({"short": 0.8, "packed": 0.3}, r"data\.mix\.short=0\.8 and data\.mix\.packed=0\.3 are more than all rows"),
-        ({"short": -0.1}, r"Mix\.short must be in \[0, 1\], got -0\.1"),
+        ({"original_len": None}, r"^mix\.original_len=null, and the rope has none; set it to the length"),
+        ({"original_len": CONTEXT}, r"^mix\.original_len=64 must be shorter than context=64, the length to reach"),
+        ({"short": 0.8, "packed": 0.3}, r"^short=0\.8 and packed=0\.3 are more than all rows"),
+        ({"short": -0.1}, r"^short must be in \[0, 1\], got -0\.1"),
     ],
 )
 def test_a_wrong_mix_is_refused(mix, message, make):

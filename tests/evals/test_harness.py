@@ -160,7 +160,7 @@ def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
 
 
 def test_no_task_is_an_error():
-    with pytest.raises(ConfigError, match=r"eval\.tasks=\[\] asks for nothing; name tasks of lm_eval"):
+    with pytest.raises(ConfigError, match=r"^tasks=\[\] asks for nothing; name tasks of lm_eval"):
         Harness(tasks=[])
 
 

@@ -191,7 +191,7 @@ def test_yarn_of_very_short_contexts_stays_between_kept_and_divided(length):
 
 def test_no_rope_has_no_rule_in_any_layer():
     assert [NoRope().at(layer).rule for layer in range(3)] == [None, None, None]
-    with pytest.raises(ConfigError, match="^this rule has no frequencies; choose a rope option such as rope=standard"):
+    with pytest.raises(ConfigError, match=r"^this rule has no frequencies; choose a rope option such as rope=standard"):
         NoRope().inv_freq(64)
 
 

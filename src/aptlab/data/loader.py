@@ -47,8 +47,8 @@ class TokenLoader:
     ) -> None:
         if batch * world > len(rows):
             raise ConfigError(
-                f"data.batch={batch} on {world} device{'s' * (world > 1)} needs {batch * world} rows, but an epoch has "
-                f"{len(rows)} rows of context={rows.context}; largest data.batch: {len(rows) // world}"
+                f"batch={batch} on {world} device{'s' * (world > 1)} needs {batch * world} rows, but an epoch has "
+                f"{len(rows)} rows of context={rows.context}; largest batch: {len(rows) // world}"
             )
         self.rows, self.batch, self.seed, self.start = rows, batch, seed, start
         self.rank, self.world, self.prefetch, self.pin = rank, world, prefetch, pin

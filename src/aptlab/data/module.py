@@ -49,7 +49,7 @@ class TextData(LightningDataModule):
         cache: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("context", context), ("data.batch", batch), ("data.val_batches", val_batches)):
+        for name, value in (("context", context), ("batch", batch), ("val_batches", val_batches)):
             _check_positive(name, value)
         self.source, self.context, self.batch, self.seed = source, context, batch, seed
         self.document_mask, self.val_batches = document_mask, val_batches

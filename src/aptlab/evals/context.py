@@ -93,7 +93,7 @@ def open_eval_context(request: EvalRequest) -> EvalContext:
     return EvalContext(
         request=request,
         wanted=wanted,
-        rule=build(wanted["eval"]),
+        rule=build(wanted["eval"], "eval"),
         loaded=loaded,
         net=net,
         tokenizer=restore_tokenizer(loaded.tokenizer),
@@ -128,7 +128,9 @@ def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
 
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=restore_tokenizer(loaded.tokenizer))
+    return build(
+        {**(node or loaded.config["data"]), "tokenizer": None}, "data", tokenizer=restore_tokenizer(loaded.tokenizer)
+    )
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:

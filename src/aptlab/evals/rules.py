@@ -141,9 +141,9 @@ class Ruler(Retrieval):
         names = list(known) if self.tasks is None else list(self.tasks)
         for name in names:
             if name not in known:
-                raise ConfigError(f"eval.tasks: there is no task {name}{suggest_option(name, known)}")
+                raise ConfigError(f"tasks: there is no task {name}{suggest_option(name, known)}")
         if not names:
-            raise ConfigError(f"eval.tasks=[] asks for nothing; null takes all of {', '.join(known)}")
+            raise ConfigError(f"tasks=[] asks for nothing; null takes all of {', '.join(known)}")
         return tuple(known[name] for name in known if name in names)
 
 
@@ -170,18 +170,18 @@ class Harness(Evaluation):
     def __post_init__(self) -> None:
         validate_limits(self)
         if not self.tasks:
-            raise ConfigError("eval.tasks=[] asks for nothing; name tasks of lm_eval, as in eval.tasks=[hellaswag]")
+            raise ConfigError("tasks=[] asks for nothing; name tasks of lm_eval, as in tasks=[hellaswag]")
 
 
 def choose_lengths(lengths: Sequence[int] | None, multiples: Sequence[int], context: int) -> tuple[int, ...]:
     """The lengths that were named, or multiples of the trained context; rising, each once."""
     found = [multiple * context for multiple in multiples] if lengths is None else lengths
     if not found:
-        raise ConfigError("eval.lengths=[] measures nothing; choose lengths such as eval.lengths=[512,1024]")
+        raise ConfigError("lengths=[] measures nothing; choose lengths such as lengths=[512,1024]")
     return tuple(sorted(set(found)))
 
 
 def sort_depths(depths: Sequence[float]) -> tuple[float, ...]:
     if not depths:
-        raise ConfigError("eval.depths=[] measures nothing; choose depths such as eval.depths=[0,0.5,1]")
+        raise ConfigError("depths=[] measures nothing; choose depths such as depths=[0,0.5,1]")
     return tuple(sorted({float(depth) for depth in depths}))

@@ -32,11 +32,9 @@ class Evolution:
     def __post_init__(self) -> None:
         validate_limits(self)
         if self.iterations and not self.mutations + self.crossovers:
-            raise ConfigError("search.mutations=0 with search.crossovers=0 makes no new candidates; published: 16, 16")
+            raise ConfigError("mutations=0 with crossovers=0 makes no new candidates; published: 16, 16")
         if self.parents > self.population:
-            raise ConfigError(
-                f"search.parents={self.parents} is more than search.population={self.population}; published: 32 of 64"
-            )
+            raise ConfigError(f"parents={self.parents} is more than population={self.population}; published: 32 of 64")
 
     def begin(self, space: SearchSpace, seeds: Sequence[Genome], rng: random.Random) -> list[Genome]:
         """The first candidates: the seeds, then mutations of them."""

@@ -218,5 +218,5 @@ STRATEGIES: dict[str, type[Strategy]] = {"published": PublishedStrategy, "halvin
 def get_strategy(name: str) -> Strategy:
     """The strategy of this name; ConfigError names the others."""
     if name not in STRATEGIES:
-        raise ConfigError(f"search.strategy={name}: no such strategy{suggest_option(name, STRATEGIES)}")
+        raise ConfigError(f"strategy={name}: no such strategy{suggest_option(name, STRATEGIES)}")
     return STRATEGIES[name]()

@@ -56,8 +56,7 @@ class Mix:
         validate_limits(self)
         if self.short + self.packed > 1:
             raise ConfigError(
-                f"data.mix.short={self.short} and data.mix.packed={self.packed} are more than all rows; their sum is "
-                "at most 1"
+                f"short={self.short} and packed={self.packed} are more than all rows; their sum is at most 1"
             )
 
     def counts(self) -> tuple[int, int, int]:
@@ -252,12 +251,11 @@ class MixedData(LightningDataModule):
         original_len = self.mix.original_len
         if original_len is None:
             raise ConfigError(
-                "data=mixed: data.mix.original_len is needed, and the rope has none; set it to the length that the "
-                "weights were trained with"
+                "mix.original_len=null, and the rope has none; set it to the length that the weights were trained with"
             )
         if original_len >= self.context:
             raise ConfigError(
-                f"data.mix.original_len={original_len} must be shorter than context={self.context}, the length to "
+                f"mix.original_len={original_len} must be shorter than context={self.context}, the length to "
                 "reach; set rope.original_len to the trained length and context to the new one"
             )
         side = self.store.train
@@ -325,7 +323,7 @@ class MixedData(LightningDataModule):
             before = state_dict.get(name, value)
             if before != value:
                 raise CheckpointError(
-                    f"the checkpoint was trained with data.mix {name}={before}, now {value}; resume with what it had, "
+                    f"the checkpoint was trained with mix.{name}={before}, now {value}; resume with what it had, "
                     "or start a new run from its weights with load=weights"
                 )
 

@@ -62,9 +62,9 @@ class Stdlib(Source):
     def __post_init__(self) -> None:
         for part in self.parts:
             if part not in ("prose", "code"):
-                raise ConfigError(f"data.source.parts={part}: no such part{suggest_option(part, ['prose', 'code'])}")
+                raise ConfigError(f"parts={part}: no such part{suggest_option(part, ['prose', 'code'])}")
         if not self.parts:
-            raise ConfigError("data.source.parts=[] leaves no text; allowed: prose, code")
+            raise ConfigError("parts=[] leaves no text; allowed: prose, code")
 
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         del note
@@ -80,9 +80,7 @@ class Stdlib(Source):
         try:
             from pydoc_data.topics import topics
         except ImportError as error:
-            raise DataError(
-                "data.source.parts=prose: this Python has no pydoc_data; use data.source.parts=[code]"
-            ) from error
+            raise DataError("parts=prose: this Python has no pydoc_data; use parts=[code]") from error
         for topic in sorted(topics):
             if topics[topic]:
                 yield f"prose/{topic}", topics[topic]
@@ -96,7 +94,7 @@ class Stdlib(Source):
                 found = True
                 yield f"code/{path.relative_to(self._root()).as_posix()}", text
         if not found:
-            raise DataError(f"data.source.parts=code: no .py file under {self._root()}; use data.source.parts=[prose]")
+            raise DataError(f"parts=code: no .py file under {self._root()}; use parts=[prose]")
 
     @staticmethod
     def _root() -> Path:
@@ -127,9 +125,9 @@ class TextFiles(Source):
 
     def __post_init__(self) -> None:
         if self.on_bad not in ("error", "skip"):
-            raise ConfigError(f"data.source.on_bad={self.on_bad}{suggest_option(self.on_bad, ['error', 'skip'])}")
+            raise ConfigError(f"on_bad={self.on_bad}{suggest_option(self.on_bad, ['error', 'skip'])}")
         if not self.files:
-            raise ConfigError("data.files is empty; give a glob, such as data.files='texts/*.txt'")
+            raise ConfigError("files is empty; give a glob, such as files='texts/*.txt'")
 
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         bad: list[str] = []
@@ -155,7 +153,7 @@ class TextFiles(Source):
 
     def _refuse(self, path: Path, row: DocumentRow) -> None:
         if self.on_bad == "error":
-            raise DataError(f"{_where(path, row)}; mend the file or set data.source.on_bad=skip")
+            raise DataError(f"{_where(path, row)}; mend the file or set on_bad=skip")
 
     def _paths(self) -> list[tuple[str, Path]]:
         """Name and path of every matching file; names are relative to the fixed part of their glob."""
@@ -166,7 +164,7 @@ class TextFiles(Source):
             paths = [Path(p) for p in glob.glob(os.path.expanduser(pattern), recursive=True)]
             paths = [path for path in paths if path.is_file()]
             if not paths:
-                raise DataError(f"data.files={pattern} matches no file (looked in {Path.cwd()}); check the path")
+                raise DataError(f"files={pattern} matches no file (looked in {Path.cwd()}); check the path")
             for path in paths:
                 if match_suffix(path) is None:
                     raise DataError(f"{path} is no text file aptlab can read; allowed: {', '.join(SUFFIXES)}")
@@ -196,7 +194,7 @@ class Hub(Source):
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         empty = 0
         for number, row in enumerate(self._rows(), start=1):
-            where = f"data.repo={self.repo}, row {number}"
+            where = f"repo={self.repo}, row {number}"
             if self.field not in row:
                 raise DataError(f"{where} has no field {self.field!r}{suggest_option(self.field, row)}")
             problem = find_text_problem(row[self.field], self.field)
@@ -222,7 +220,7 @@ class Hub(Source):
             yield from load_dataset(self.repo, self.config, split=self.split, revision=self.revision, streaming=True)
         except Exception as error:
             raise DataError(
-                f"data.repo={self.repo} (config {self.config}, split {self.split}) cannot be streamed: "
+                f"repo={self.repo} (config {self.config}, split {self.split}) cannot be streamed: "
                 f"{type(error).__name__}: {error}; offline, use data=stdlib or data=text with your own files"
             ) from error
 

@@ -26,8 +26,7 @@ class Split:
         validate_limits(self)
         if self.val_fraction in (0, 1):
             raise ConfigError(
-                f"data.split.val_fraction={self.val_fraction} leaves one side of the split empty; "
-                "try data.split.val_fraction=0.05"
+                f"val_fraction={self.val_fraction} leaves one side of the split empty; try val_fraction=0.05"
             )
 
     def is_val(self, text: str) -> bool:

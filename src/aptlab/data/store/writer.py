@@ -112,12 +112,12 @@ def check_sides(documents: dict[str, int], split: Split) -> None:
     """Raise DataError when one side of the split got no document."""
     total = sum(documents.values())
     if total == 0:
-        raise DataError("data.source has no document; give it files with text")
+        raise DataError("the source has no document; give it files with text")
     for side, count in documents.items():
         if count == 0:
             raise DataError(
-                f"the {side} side is empty: data.split.val_fraction={split.val_fraction} put all {total} documents "
-                "on the other side; use more documents, another data.split.val_fraction or data.split.seed"
+                f"split.val_fraction={split.val_fraction} leaves the {side} side empty: all {total} documents are on "
+                "the other one; use more documents, another val_fraction or another seed of the split"
             )
 
 

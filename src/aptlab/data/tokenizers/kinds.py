@@ -134,7 +134,7 @@ class BPE(TokenizerRule):
         validate_limits(self)
         if self.vocab < BYTE_VALUES + 1:
             raise ConfigError(
-                f"tokenizer.vocab={self.vocab} cannot hold the 256 bytes and <eos>; smallest: 257 (tokenizer=bytes)"
+                f"vocab={self.vocab} cannot hold the 256 bytes and <eos>; smallest: 257 (tokenizer=bytes)"
             )
 
     def prepare(self, texts: Texts, *, key: str, folder: Path) -> Tokenizer:
@@ -181,8 +181,8 @@ class TokenizerFile(TokenizerRule):
             text = Path(self.path).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise DataError(f"tokenizer.path={self.path} cannot be read: {reason}; give a tokenizer.json") from error
-        return JsonTokenizer(text, f"tokenizer.path={self.path}", eos=self.eos)
+            raise DataError(f"path={self.path} cannot be read: {reason}; give a tokenizer.json") from error
+        return JsonTokenizer(text, f"path={self.path}", eos=self.eos)
 
 
 class JsonTokenizer(Tokenizer):
@@ -207,7 +207,7 @@ class JsonTokenizer(Tokenizer):
         name = eos or next((n for n in EOS_NAMES if n in vocab), None)
         if name is None or name not in vocab:
             raise ConfigError(
-                f"{origin} has no token {eos or 'that ends a document'}; name one with tokenizer.eos=…, "
+                f"{origin} has no token {eos or 'that ends a document'}; name one with eos=…, "
                 f"such as one of {', '.join(sorted(vocab)[:5])}"
             )
         self._eos = vocab[name]
