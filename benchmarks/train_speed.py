@@ -106,8 +106,8 @@ def aptlab(case: Case) -> float:
     from lightning.pytorch import Callback
 
     from aptlab.runs import RunFolder
-    from aptlab.train.assemble import assemble_parts, prepare_run
-    from aptlab.train.plan import TrainPlan
+    from aptlab.training.assemble import assemble_parts, prepare_run
+    from aptlab.training.plan import TrainPlan
 
     class Clock(Callback):
         begun = seconds = 0.0

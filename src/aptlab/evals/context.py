@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from aptlab.config import build, redact_overrides, redact_value
-from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
+from aptlab.data.tokenizers import Tokenizer
 from aptlab.device import resolve_precision
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.request import EvalRequest
@@ -79,24 +80,29 @@ class EvalContext:
         return f"{format_rule_name(self.net)} at step {self.loaded.step:,} ({self.context:,} tokens trained)"
 
 
-def open_eval_context(request: EvalRequest) -> EvalContext:
-    """Open what a request names; raises AptlabError before anything is measured."""
+def open_eval_context(request: EvalRequest, loaded: LoadedModel | None = None) -> EvalContext:
+    """Open what a request names; raises AptlabError before anything is measured.
+
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
+    """
     cfg = request.config.cfg
-    device = build(cfg.device).torch_device
-    precision = resolve_precision(cfg.precision, device)
-    loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
+    precision = resolve_precision(cfg.precision, device.partition(":")[0])
+    in_memory = loaded is not None
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
     wanted = request.filled(loaded.config)
     folder = make_eval_folder(wanted["out"], loaded.path)
     net = replace_network_rope(loaded, wanted.get("rope"))
     if precision == "bf16-true":
-        net = net.to(torch.bfloat16)
+        # A module converts itself in place, and a model in memory is its owner's.
+        net = (copy.deepcopy(net) if in_memory else net).to(torch.bfloat16)
     return EvalContext(
         request=request,
         wanted=wanted,
         rule=build(wanted["eval"], "eval"),
         loaded=loaded,
         net=net,
-        tokenizer=restore_tokenizer(loaded.tokenizer),
+        tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
         folder=folder,
@@ -128,9 +134,7 @@ def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
 
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build(
-        {**(node or loaded.config["data"]), "tokenizer": None}, "data", tokenizer=restore_tokenizer(loaded.tokenizer)
-    )
+    return build({**(node or loaded.config["data"]), "tokenizer": None}, "data", tokenizer=loaded.tokenizer)
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:

@@ -9,15 +9,16 @@ from aptlab.evals import harness_report, lengths_report, retrieval_report, slidi
 from aptlab.evals.context import EvalContext, make_data, open_eval_context, replace_network_rope
 from aptlab.evals.request import EvalRequest
 from aptlab.evals.rules import Harness, LengthLoss, Retrieval, SlidingLoss
+from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
 
 __all__ = ["evaluate_checkpoint", "make_data", "replace_network_rope"]
 
 
-def evaluate_checkpoint(request: EvalRequest) -> Path:
-    """Everything after the check; returns the folder with eval.json."""
+def evaluate_checkpoint(request: EvalRequest, loaded: LoadedModel | None = None) -> Path:
+    """Everything after the check; returns the folder with eval.json. `loaded`: see `open_eval_context`."""
     with RunLog.start(None):
-        bench = open_eval_context(request)
+        bench = open_eval_context(request, loaded)
         dispatch_eval(bench)
     return bench.folder
 

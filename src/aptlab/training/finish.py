@@ -16,7 +16,7 @@ from aptlab.runs import Result
 from aptlab.sample import SamplingRules, generate_tokens
 
 if TYPE_CHECKING:
-    from aptlab.train.assemble import TrainRun
+    from aptlab.training.assemble import TrainRun
 
 log = logging.getLogger("aptlab")
 SAMPLE_TOKENS = 200

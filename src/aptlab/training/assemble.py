@@ -31,8 +31,8 @@ from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import get_process_rank
 from aptlab.tasks import LanguageTask
-from aptlab.train.finish import announce_run, finish_run
-from aptlab.train.plan import TrainPlan
+from aptlab.training.finish import announce_run, finish_run
+from aptlab.training.plan import TrainPlan
 
 log = logging.getLogger("aptlab")
 SIGTERM_CODE = 143
@@ -69,8 +69,8 @@ class TrainParts:
     task: LanguageTask
 
 
-def run_training(plan: TrainPlan) -> int:
-    """Train as planned; returns the exit code. Only rank zero writes and reports."""
+def run_training(plan: TrainPlan) -> Path:
+    """Train as planned; returns the run folder. Only rank zero writes and reports."""
     cfg = plan.config.cfg
     with RunLog.start(None, console=get_process_rank() == 0):
         parts = assemble_parts(plan)
@@ -87,7 +87,7 @@ def run_training(plan: TrainPlan) -> int:
                 session.trainer.fit(session.task, datamodule=session.data, ckpt_path=plan.ckpt if plan.resume else None)
                 validate_final_weights(session)
                 finish_run(session, wall=time.perf_counter() - begun)
-    return 0
+    return folder.path
 
 
 @contextlib.contextmanager
