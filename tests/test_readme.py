@@ -11,7 +11,7 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
-from aptlab.commands.plot import read_plot_request as read_plot
+from aptlab.commands.plot import plan_plot as read_plot
 from aptlab.config import check, compose
 from aptlab.config.search_path import find_conf_dir
 from aptlab.errors import ConfigError

@@ -10,12 +10,12 @@ The same command with out=<folder> goes on where an evaluation was broken off.
 
 from __future__ import annotations
 
-from aptlab.evals.request import read_eval_request
+from aptlab.evals.request import EvalRequest, read_eval_request
 
 
 def run(args: list[str]) -> int:
     """Check the request without torch, then load, measure, print and write; returns 0."""
-    request = read_eval_request(args)
+    request: EvalRequest = read_eval_request(args)
     from aptlab.evals.runner import evaluate_checkpoint
 
     evaluate_checkpoint(request)

@@ -6,39 +6,53 @@ import json
 import os
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from aptlab.config import check, compose, redact_overrides
-from aptlab.errors import AptlabError, ConfigError, suggest_option
+from aptlab.config import check, compose, fill_request, redact_overrides
+from aptlab.errors import AptlabError, ConfigError
 
 if TYPE_CHECKING:
     from aptlab.restore.load import LoadedModel
 
-FORMATS = ("hf",)
-DTYPES = ("float32", "bfloat16", "float16")
 PRIVATE = ("run_dir", "ckpt", "load", "job", "paths", "logger", "device", "tokenizer.path", "data.cache", "data.source")
 MODEL_FILES = ("config.json", "model.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What `aptlab export` is asked for.
+
+    ckpt    last, best, a checkpoint or a run folder
+    format  hf: the layout of transformers that computes this model
+    out     the folder to write; None: the folder `hf` in the run folder
+    dtype   of the written weights
+    force   replace a model that is already there
+    """
+
+    ckpt: str | None
+    format: Literal["hf"] = "hf"
+    out: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ckpt is None:
+            raise ConfigError("export needs a checkpoint; add ckpt=last, ckpt=<run folder> or ckpt=<file>.ckpt")
 
 
 def run(args: list[str]) -> int:
     """Write the folder and print where it is, with a note on everything that is written differently there."""
     config = compose("export", args)
     check(config)
-    wanted = config.resolved()
-    if wanted["ckpt"] is None:
-        raise ConfigError("export needs a checkpoint; add ckpt=last, ckpt=<run folder> or ckpt=<file>.ckpt")
-    for key, options in (("format", FORMATS), ("dtype", DTYPES)):
-        if wanted[key] not in options:
-            raise ConfigError(
-                f"{key}={wanted[key]}: export cannot write that{suggest_option(str(wanted[key]), options)}"
-            )
+    request = fill_request(ExportRequest, config)
     from aptlab.restore.load import load_network, locate_checkpoint
 
-    path = locate_checkpoint(wanted["ckpt"])
-    out = Path(wanted["out"] or locate_run_folder(path) / "hf").expanduser()
-    check_output_free(out, force=wanted["force"], files=MODEL_FILES)
-    for line in export_network(load_network(path), out, dtype=wanted["dtype"], force=wanted["force"]):
+    path = locate_checkpoint(str(request.ckpt))
+    out = Path(request.out or locate_run_folder(path) / "hf").expanduser()
+    check_output_free(out, force=request.force, files=MODEL_FILES)
+    for line in export_network(load_network(path), out, dtype=request.dtype, force=request.force):
         print(line)
     return 0
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from aptlab.config import Config, build, check, compose
-from aptlab.errors import ConfigError, DataError, suggest_option
+from aptlab.config import Config, build, check, compose, fill_request
+from aptlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from aptlab.models.hf import HFModel
     from aptlab.nn.positions.rope import Rope
 
 NAME = "step-00000000.ckpt"
-LAYOUTS = ("half", "interleaved")
 OPTIONS = {  # rope options by the class that a folder is read into
     "Standard": "standard",
     "Linear": "linear",
@@ -30,26 +30,40 @@ OPTIONS = {  # rope options by the class that a folder is read into
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What `aptlab import` is asked for.
+
+    path    the folder with config.json and safetensors
+    out     a .ckpt file, or a folder that becomes a run folder
+    layout  of rotary pairs, to which queries and keys are permuted; None: as the folder has them
+    force   replace a checkpoint that is already there
+    """
+
+    path: str | None
+    out: str | None
+    layout: Literal["half", "interleaved"] | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for key, example in (("path", "the folder of a model"), ("out", "a folder, or a file that ends in .ckpt")):
+            if getattr(self, key) is None:
+                raise ConfigError(f"import needs {key}=…, {example}")
+
+
 def run(args: list[str]) -> int:
     """Write the checkpoint, with its manifest, and print where it is."""
-    request = compose("import", args)
-    check(request)
-    wanted = request.resolved()
-    for key, example in (("path", "the folder of a model"), ("out", "a folder, or a file that ends in .ckpt")):
-        if wanted[key] is None:
-            raise ConfigError(f"import needs {key}=…, {example}")
-    target = Path(wanted["out"]).expanduser()
+    config = compose("import", args)
+    check(config)
+    request = fill_request(ImportRequest, config)
+    folder, target = Path(str(request.path)).expanduser(), Path(str(request.out)).expanduser()
     file = target if target.suffix == ".ckpt" else target / "checkpoints" / NAME
-    if file.exists() and not wanted["force"]:
+    if file.exists() and not request.force:
         raise ConfigError(f"{file} is already there; give another out, or force=true to replace it")
-    if wanted["layout"] not in (None, *LAYOUTS):
-        raise ConfigError(
-            f"layout={wanted['layout']}: import cannot make that{suggest_option(str(wanted['layout']), LAYOUTS)}"
-        )
-    source = read_hf_source(Path(wanted["path"]).expanduser(), layout=wanted["layout"])
+    source = read_hf_source(folder, layout=request.layout)
     for line in source.attention.notes:
         print(line)
-    state = convert_hf_folder(Path(wanted["path"]).expanduser(), source=source)
+    state = convert_hf_folder(folder, source=source)
     write_checkpoint(state, file)
     if file != target:
         write_run_files(state["aptlab"], target)

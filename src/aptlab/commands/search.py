@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from aptlab.device.threads import limit_idle_spin
-from aptlab.search.request import read_search_request
+from aptlab.search.request import SearchRequest, read_search_request
 
 
 def run(args: list[str]) -> int:
     """Check the request without torch, then search, or go on with a search that was stopped; returns 0."""
-    request = read_search_request(args)
+    request: SearchRequest = read_search_request(args)
     limit_idle_spin()
     from aptlab.search.runner import start_search
 

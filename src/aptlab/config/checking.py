@@ -8,7 +8,7 @@ from typing import Any
 from aptlab.config.building import RESERVED, build_plain
 from aptlab.config.composing import Config, describe_config_error
 from aptlab.config.node_path import NodePath, follow_slots
-from aptlab.config.root_keys import find_root_key_problem
+from aptlab.config.requests import find_root_key_problem
 from aptlab.config.search_path import OptionIndex
 from aptlab.config.static import types
 from aptlab.config.static.signatures import Signature, is_rule, read_signature
@@ -37,7 +37,7 @@ def find_config_problems(config: Config) -> Iterator[str]:
     found = [
         (f"{key}: {text}", "")
         for key, value in values.items()
-        if (text := find_root_key_problem(config.command, key, value))
+        if not isinstance(value, _Taken | _Unknown) and (text := find_root_key_problem(config.command, key, value))
     ]
     prefixes = list_trusted_prefixes()
     for path, node in walk_target_nodes(values):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, check, compose
+from aptlab.config import Config, check, compose, fill_request
 from aptlab.errors import ConfigError
+from aptlab.limits import NonNegativeInt, PositiveInt
 from aptlab.restore.rope import fill_inherited_values
+
+if TYPE_CHECKING:
+    from aptlab.device import Precision
 
 OWN = {
     "context": "choose lengths with multiples=[1,2,4,8]",
@@ -24,9 +28,26 @@ STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.t
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """A checked request; `config` still lacks what only the checkpoint knows."""
+    """What `aptlab eval` is asked for; `config` still lacks what only the checkpoint knows.
+
+    config     the composed configuration, with its groups
+    ckpt       last, best, a checkpoint or a run folder
+    multiples  lengths to measure, in multiples of the trained context, where the eval has none of its own
+    tokens     validation tokens, the same ones at every length
+    precision  auto is bf16-mixed on CUDA, else 32-true
+    out        folder for results, and to go on in; None: evals/<time> in the folder of the run
+    context    comes from the checkpoint
+    seed       comes from the checkpoint
+    """
 
     config: Config
+    ckpt: str
+    multiples: list[PositiveInt]
+    tokens: PositiveInt
+    precision: Precision
+    out: str | None
+    context: PositiveInt | None = None
+    seed: NonNegativeInt | None = None
 
     def filled(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The whole request as plain values, where `${context}` and its like mean what the model was trained with.
@@ -43,7 +64,7 @@ def read_eval_request(args: list[str]) -> EvalRequest:
     check(replace_config_values(config, STAND_IN))
     if config.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
-    return EvalRequest(config=config)
+    return fill_request(EvalRequest, config)
 
 
 def refuse_eval_keys(args: list[str]) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Collection
 from typing import Any
 
-from aptlab.config.static.signatures import read_signature
+from aptlab.config import read_signature
 from aptlab.errors import ConfigError
 
 # Queries and keys were trained for these; another value is another model, not a longer context.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, check, compose
-from aptlab.config.root_keys import DIALS, find_root_key_problem
+from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
 from aptlab.evals.request import STAND_IN, fill_config, list_override_keys, replace_config_values, sets_key
+from aptlab.limits import NonNegativeInt, OptionName, PositiveInt
 from aptlab.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from aptlab.device import Precision
 
 OWN = {
     "context": "set the length to reach with target=…, and that of training with rope.original_len=…",
@@ -22,11 +25,35 @@ STANDING = {name: value for name, value in STAND_IN.items() if name != "seed"}
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """A checked request; `config` still lacks what only the checkpoint knows."""
+    """What `aptlab search` is asked for; `config` still lacks what only the checkpoint knows.
+
+    config     the composed configuration, with its groups
+    ckpt       last, best, a checkpoint or a run folder
+    target     the context to reach, in tokens
+    search     how factors are searched
+    seed       of candidates and needles; the same seed finds the same factors
+    workers    processes; None: one per CUDA device, else one per CPU core (at most 8)
+    precision  auto is bf16-mixed on CUDA, else 32-true
+    name       of the option written to ./conf/rope; None: <rope>_<target>
+    out        folder of journal, figure and result; None: searches/<hash> in the folder of the run
+    context    comes from the checkpoint
+    """
 
     config: Config
-    settings: SearchSettings
-    target: int
+    ckpt: str
+    target: PositiveInt
+    search: SearchSettings
+    seed: NonNegativeInt
+    workers: PositiveInt | None
+    precision: Precision
+    name: OptionName | None
+    out: str | None
+    context: PositiveInt | None = None
+
+    @property
+    def settings(self) -> SearchSettings:
+        """How factors are searched."""
+        return self.search
 
     def filled(self, stored: dict[str, Any]) -> dict[str, Any]:
         """The whole request as plain values, where `${context}` means what the model was trained with.
@@ -40,15 +67,10 @@ def read_search_request(args: list[str]) -> SearchRequest:
     """The request of a command line; ConfigError lists every problem."""
     refuse_search_keys(list_override_keys(args))
     config = compose("search", args)
-    plain = {key: config.cfg[key] for key in DIALS["search"]}
-    problems = [
-        f"{key}: {text}" for key, value in plain.items() if (text := find_root_key_problem("search", key, value))
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if config.cfg.target is None:
+        raise ConfigError("target: a length is needed, in tokens, as in target=2048")
     check(replace_config_values(config, STANDING))
-    node = {key: value for key, value in config.resolved()["search"].items() if key != "_target_"}
-    return SearchRequest(config=config, settings=SearchSettings(**node), target=plain["target"])
+    return fill_request(SearchRequest, config, search=build(config.cfg.search))
 
 
 def refuse_search_keys(given: frozenset[str]) -> None:
