@@ -23,7 +23,7 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu():
 
 @NO_CUDA
 def test_a_missing_gpu_is_an_error_and_not_a_silent_cpu():
-    with pytest.raises(ConfigError, match=r"^devices=2: 0 CUDA devices are here; use device=cpu"):
+    with pytest.raises(ConfigError, match=r"^devices=2 wants 2 CUDA devices and 0 are here; use device=cpu"):
         Cuda(devices=2).trainer_args()
 
 

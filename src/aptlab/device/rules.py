@@ -32,12 +32,12 @@ def count_cuda_devices() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def require_cuda(wanted: int) -> None:
-    """Raise ConfigError unless so many CUDA devices are here."""
+def require_cuda(asked: str, wanted: int) -> None:
+    """Raise ConfigError unless so many CUDA devices are here; `asked` opens its message."""
     found = count_cuda_devices()
     if found < wanted:
         raise ConfigError(
-            f"devices={wanted}: {found} CUDA device{'s' * (found != 1)} are here; use device=cpu, "
+            f"{asked} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, "
             "or device=auto for whatever there is"
         )
 
@@ -68,13 +68,13 @@ class Cuda(Device):
     devices: PositiveInt = 1
 
     def trainer_args(self) -> dict[str, Any]:
-        require_cuda(self.devices)
+        require_cuda(f"devices={self.devices}", self.devices)
         strategy = make_ddp_strategy("nccl") if self.devices > 1 else "auto"
         return {"accelerator": "cuda", "devices": self.devices, "strategy": strategy}
 
     @property
     def torch_device(self) -> str:
-        require_cuda(1)
+        require_cuda("this", 1)
         return "cuda"
 
 
@@ -102,7 +102,7 @@ class DDP(Device):
     def trainer_args(self) -> dict[str, Any]:
         kind = self._kind()
         if kind == "cuda":
-            require_cuda(self.devices)
+            require_cuda(f"devices={self.devices}", self.devices)
         strategy = make_ddp_strategy("nccl" if kind == "cuda" else "gloo")
         return {"accelerator": kind, "devices": self.devices, "num_nodes": self.nodes, "strategy": strategy}
 
