@@ -21,8 +21,8 @@ PRIMARY = {"sweep": "sweep", "launcher": "sweep", "eval": "eval"}  # command of 
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options if group not in SWEEP]
 SWEEP_OPTIONS = [(group, option) for group in SWEEP for option in GROUPS[group]]
 NEEDS = {
-    "data=text": ["data.files=some.txt"],
-    "data=hub": ["data.repo=owner/name"],
+    "source=text": ["source.files=some.txt"],
+    "source=hub": ["source.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
 }

@@ -128,14 +128,20 @@ def test_other_batches_are_refused():
 
 
 def test_it_listens_to_a_real_training(tmp_path):
-    from aptlab.data.rows.mixed import Mix, MixedData
+    from aptlab.data.module import TextData
+    from aptlab.data.rows import Mixed
     from aptlab.data.tokenizers import ByteTokenizer
     from aptlab.optim import AdamW, Cosine
     from aptlab.tasks import LanguageTask
 
     source = Texts(tuple("abcdefghij" * (1 + n % 9) for n in range(60)))
-    data = MixedData(
-        source, tokenizer=ByteTokenizer(), context=32, batch=4, mix=Mix(original_len=8), cache=str(tmp_path / "cache")
+    data = TextData(
+        source,
+        tokenizer=ByteTokenizer(),
+        context=32,
+        batch=4,
+        rows=Mixed(original_len=8),
+        cache=str(tmp_path / "cache"),
     )
     lines = Lines()
     callbacks = [MixedShares(original_len=8, every=3), Monitor(every=3)]

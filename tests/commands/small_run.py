@@ -19,7 +19,7 @@ def texts(path: Path = Path("texts.jsonl"), *, documents: int = 30, words: int =
 
 
 def words(*overrides: str) -> list[str]:
-    data = ["data=text", f"data.files={texts()}", "data.split.val_fraction=0.3", "data.batch=4", "data.val_batches=2"]
+    data = [f"data.files={texts()}", "data.split.val_fraction=0.3", "data.batch=4", "data.val_batches=2"]
     return [*SMALL, *data, *overrides]
 
 

@@ -81,7 +81,9 @@ def test_the_trained_rule_asked_for_again_changes_nothing(run):
 
 def test_another_text_is_measured_and_named(run, tmp_path, capsys):
     texts = write_texts(tmp_path / "other.jsonl", salt=5)
-    found = run("data=text", f"data.source.files='{texts}'", "data.split.val_fraction=0.9", "multiples=[1,2]")
+    found = run(
+        "source=text", f"source.files='{texts}'", "data=packed", "data.split.val_fraction=0.9", "multiples=[1,2]"
+    )
     assert "another text than in training" in capsys.readouterr().out
     assert [row["multiple"] for row in found["lengths"]] == [1, 2]
 
@@ -120,7 +122,7 @@ def test_bf16_true_computes_in_bfloat16(run):
         (["rope=yran"], r"rope=yran: no such option; did you mean yarn"),
         (["rope=yarn", "rope.factor=-1"], r"rope\.factor"),
         (["precision=fp8"], r"precision"),
-        (["data=text"], r"data\.source\.files"),
+        (["source=text"], r"source\.files"),
     ],
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):

@@ -205,10 +205,11 @@ def test_run_dir_of_the_command_line_wins():
 
 def test_a_new_option_replaces_the_values_of_the_old_one():
     Path("a.txt").write_text("text")
-    checkpoint(*BASE, "data=text", "data.files=a.txt", "data.batch=2")
-    made = plan_training(["ckpt=last", "rope=standard", "data=stdlib"])
+    checkpoint(*BASE, "data.files=a.txt", "source.on_bad=skip", "data.batch=2")
+    made = plan_training(["ckpt=last", "rope=standard", "source=stdlib", "data=mixed"])
     assert set(made.config.cfg.rope) == {"_target_", "base", "layout"}
     assert made.config.cfg.data.batch == 16
+    assert set(made.config.cfg.source) == {"_target_", "parts"}
     assert "rope.factor=8" not in made.config.overrides
     kept = plan_training(["ckpt=last", "rope=yarn"])
     assert kept.resume

@@ -101,7 +101,7 @@ def test_equal_curves_are_drawn_once():
             r"rope.target_len=32768 lies beyond length=8192",
         ),
         (["rope.base=" + ",".join(map(str, range(2, 12)))], r"10 curves; a figure shows 8 at most"),
-        (["data=text"], r"data=text: aptlab plot has no group data"),
+        (["source=text"], r"source=text: aptlab plot has no group source"),
     ],
 )
 def test_a_bad_request_is_refused_with_the_way_out(args, message):

@@ -207,7 +207,7 @@ def test_a_model_without_rotary_positions_has_nothing_to_search(tmp_path):
         (["target=64", "tokenizer=bpe"], r"tokenizer: is that of the checkpoint"),
         (["target=64", "rope.factor=8"], r"rope\.factor: is what target=… and the search say; leave it out"),
         (["target=64", "rope.long=[1,2]"], r"rope\.long: is what target=… and the search say; leave it out"),
-        (["target=64", "data.batch=2"], r"data\.batch: choose the option first, as in data=text data\.batch=…"),
+        (["target=64", "data.batch=2"], r"data\.batch: choose the option first, as in data=packed data\.batch=…"),
         (["target=64", "rope=longrop"], r"rope=longrop: no such option; did you mean longrope"),
     ],
 )

@@ -17,7 +17,7 @@ import yaml
 from aptlab.checkpoint import is_valid, load_checkpoint
 from aptlab.cli import main
 from aptlab.commands.train import run
-from aptlab.config import compose
+from aptlab.config import compose, expand_shortcuts
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.training.plan import flatten_config
 from tests.commands.small_run import newest, texts, train, words
@@ -42,8 +42,8 @@ def test_a_run_leaves_every_file(capsys):
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == FILES
     assert result is not None
     assert yaml.safe_load((folder / "config.yaml").read_text())["vocab"] == 257
-    assert made.overrides == words(*asked)
-    assert (made.choices["size"], made.choices["data"]) == ("debug", "text")
+    assert made.overrides == expand_shortcuts(words(*asked))
+    assert (made.choices["size"], made.choices["source"]) == ("debug", "text")
     assert json.loads((folder / "environment.json").read_text())["seed"] == 0
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "sample.txt").read_text()
@@ -163,7 +163,7 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
     ("overrides", "message"),
     [
         (["rope.factor=8"], "rope.factor: "),
-        (["data.files=none*.txt"], "data.files=none*.txt matches no file"),
+        (["data.files=none*.txt"], "source.files=none*.txt matches no file"),
         (["context=50000"], "context=50000 is longer than the "),
         (["data.batch=4000"], "data.batch=4000 on 1 device needs 4000 rows, but an epoch has "),
         (["data.split.val_fraction=0.0001"], "data.split.val_fraction=0.0001 leaves the val side empty: "),
@@ -190,7 +190,7 @@ def test_warnings_before_the_folder_are_in_its_log():
 
 
 PARTS = [
-    ("data.document_mask=true",),
+    ("data.rows.document_mask=true",),
     ("tokenizer=bpe", "tokenizer.vocab=300"),
     ("model.tied=false", "attention.qk_norm=true"),
     ("ffn=gelu", "norm=layer", "size.kv_heads=1"),

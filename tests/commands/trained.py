@@ -23,7 +23,7 @@ def write_texts(path: Path, *, documents: int = 40, words: int = 60, salt: int =
 
 def make_run(root: Path, *, texts: Path, extra: tuple[str, ...] = ()) -> Path:
     """root/train/<date>/<run>/checkpoints/step-00000007.ckpt of a debug model with random weights."""
-    overrides = ["size=debug", "data=text", f"data.source.files='{texts}'", "data.split.val_fraction=0.5"]
+    overrides = ["size=debug", "source=text", f"source.files='{texts}'", "data.split.val_fraction=0.5"]
     overrides += [f"context={CONTEXT}", "seed=3", *extra]
     config = compose("train", overrides)
     plain: dict[str, Any] = {**config.resolved(), "vocab": 257}

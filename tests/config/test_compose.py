@@ -68,8 +68,8 @@ def test_a_file_name_needs_no_quotes(path):
 
 
 def test_every_problem_of_a_missing_value_names_its_key():
-    with pytest.raises(ConfigError, match=re.escape("data.source.files: a value is needed; set data.source.files=")):
-        compose("train", ["data=text"]).resolved()
+    with pytest.raises(ConfigError, match=re.escape("source.files: a value is needed; set source.files=")):
+        compose("train", ["source=text"]).resolved()
 
 
 def test_the_hash_names_the_experiment_and_not_the_place():
@@ -220,12 +220,12 @@ def test_a_file_that_is_no_yaml_names_the_line():
 
 
 NEEDED = [
-    "data=text",
-    "data.source.files=x.txt",
+    "source=text",
+    "source.files=x.txt",
     "tokenizer=file",
     "tokenizer.path=x.json",
-    "data=hub",
-    "data.source.repo=a/b",
+    "source=hub",
+    "source.repo=a/b",
 ]
 
 

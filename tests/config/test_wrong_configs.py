@@ -58,7 +58,7 @@ WRONG = [
     ("compile=1", "compile: expects bool, got 1"),
     ("job=2024", "job: expects str, got 2024; quote it: '\"2024\"'"),
     ("data.cache=3", "data.cache: expects str or null, got 3; quote it"),
-    ("data.source.parts=prose", "data.source.parts: expects a list of str, got 'prose'; write [prose]"),
+    ("source.parts=prose", "source.parts: expects a list of str, got 'prose'; write [prose]"),
     ("size.dim=null", "size.dim: expects int, got None"),
     ("model.rope=yarn", "model.rope: expects Rope, got 'yarn'; choose a part by its group, as in rope=yarn"),
     (
@@ -86,7 +86,7 @@ WRONG = [
     ("size.head_dim=5", "size.head_dim=5 is odd, and rotary pairs need an even one"),
     ("rope=yarn rope.beta_fast=0.5", "rope.beta_fast=0.5 must be larger than beta_slow=1.0"),
     # missing values and broken references
-    ("data=text", "data.source.files: a value is needed; set data.source.files=<value>"),
+    ("source=text", "source.files: a value is needed; set source.files=<value>"),
     ("tokenizer=file", "tokenizer.path: a value is needed; set tokenizer.path=<value>"),
     ("rope=null", "model.rope: needs rope, which is not in the configuration"),
     ("data.seed=${sed}", "data.seed: needs sed, which is not in the configuration"),

@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.data.rows.mixed import (
-    CYCLE,
-    KINDS,
-    Mix,
-    MixedData,
-    MixedLoader,
-    MixedRows,
-    count_regime_tokens,
-    cut_documents,
-)
-from aptlab.data.rows.packed import Packed
+from aptlab.data.loader import RowLoader
+from aptlab.data.module import TextData
+from aptlab.data.rows import BatchPlan, Mixed
+from aptlab.data.rows.mixed import CYCLE, KINDS
+from aptlab.data.rows.mixed_table import MixedRows, MixedTable, cut_documents
+from aptlab.data.rows.packed_table import PackedTable
+from aptlab.data.rows.regimes import count_regime_tokens
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.nn.positions.rope import Linear, LongRoPE2, Standard
@@ -24,11 +20,16 @@ CONTEXT, SHORT = 64, 16
 SIZES = (200, 10, 40, 7, 150, 33, 64, 9, 120, 300, 5, 80)
 OFFSETS = np.concatenate([[0], np.cumsum(SIZES)])
 TOKENS = np.arange(OFFSETS[-1], dtype=np.uint16)
-ROWS = MixedRows(TOKENS, OFFSETS, CONTEXT, SHORT)
+ROWS = MixedTable(TOKENS, OFFSETS, CONTEXT, SHORT)
 
 
-def loader(*, batch: int = 4, mix: Mix | None = None, **rest) -> MixedLoader:
-    return MixedLoader(ROWS, mix=mix or Mix(), batch=batch, seed=3, **rest)
+def rows_of(*, batch: int = 4, mix: Mixed | None = None, rank: int = 0, world: int = 1) -> MixedRows:
+    plan = BatchPlan(batch=batch, seed=3, rank=rank, world=world)
+    return MixedRows(ROWS, plan, mixed=mix or Mixed())
+
+
+def loader(*, start: int = 0) -> RowLoader:
+    return RowLoader(rows_of(), start=start)
 
 
 def of_kind(kind: str, count: int = 200) -> dict:
@@ -57,7 +58,7 @@ def test_short_rows_hold_pieces_that_see_themselves_alone():
 
 def test_packed_rows_hold_whole_documents():
     batch = of_kind("packed")
-    plain = Packed(TOKENS, OFFSETS, CONTEXT, document_mask=True).rows(np.arange(len(ROWS.starts["packed"])))
+    plain = PackedTable(TOKENS, OFFSETS, CONTEXT, document_mask=True).rows(np.arange(len(ROWS.starts["packed"])))
     for name in ("tokens", "targets", "positions", "segments"):
         assert (batch[name] == plain[name]).all()
 
@@ -74,23 +75,25 @@ def test_long_rows_are_one_segment_inside_one_document():
 
 
 def test_without_long_documents_long_rows_are_the_stream():
-    rows = MixedRows(TOKENS, np.arange(0, len(TOKENS) + 1, 30)[: len(TOKENS) // 30 + 1], CONTEXT, SHORT)
+    rows = MixedTable(TOKENS, np.arange(0, len(TOKENS) + 1, 30)[: len(TOKENS) // 30 + 1], CONTEXT, SHORT)
     assert (rows.starts["long"] == rows.starts["packed"]).all()
 
 
-@pytest.mark.parametrize("mix", [Mix(), Mix(short=0.5, packed=0.0), Mix(short=0.0, packed=0.0), Mix(short=0.25)])
+@pytest.mark.parametrize(
+    "mix", [Mixed(), Mixed(short=0.5, packed=0.0), Mixed(short=0.0, packed=0.0), Mixed(short=0.25)]
+)
 def test_shares_are_exact_in_every_cycle(mix):
-    kinds = np.concatenate([loader(batch=4, mix=mix).chosen(n)[0] for n in range(2 * CYCLE // 4)])
+    kinds = np.concatenate([rows_of(batch=4, mix=mix).choose_rows(n)[0] for n in range(2 * CYCLE // 4)])
     for cycle in kinds.reshape(2, CYCLE):
         assert tuple(np.bincount(cycle, minlength=3)) == mix.counts()
 
 
 def test_the_default_shares_are_those_of_the_paper():
-    assert Mix().counts() == (30, 30, 40)
+    assert Mixed().counts() == (30, 30, 40)
 
 
 def test_every_row_of_a_kind_is_seen_before_one_is_seen_again():
-    chosen = [loader(batch=1).chosen(n) for n in range(6 * CYCLE)]
+    chosen = [rows_of(batch=1).choose_rows(n) for n in range(6 * CYCLE)]
     for kind, name in enumerate(KINDS):
         numbers = [int(n[0]) for k, n in chosen if k[0] == kind]
         seen = np.bincount(numbers, minlength=len(ROWS.starts[name]))
@@ -107,9 +110,9 @@ def test_a_batch_is_a_function_of_its_number():
 
 
 def test_ranks_share_one_global_batch():
-    whole = [loader(batch=8).batch_at(n)["ids"] for n in range(3)]
-    halves = [[loader(batch=4, share=(rank, 2)).batch_at(n)["ids"] for rank in range(2)] for n in range(3)]
-    assert all(torch.cat(parts).equal(one) for one, parts in zip(whole, halves))
+    whole = [rows_of(batch=8).batch(n)["ids"] for n in range(3)]
+    halves = [[rows_of(batch=4, rank=rank, world=2).batch(n)["ids"] for rank in range(2)] for n in range(3)]
+    assert all((np.concatenate(parts) == one).all() for one, parts in zip(whole, halves))
 
 
 def test_tokens_are_counted_by_the_length_of_their_own_sequence():
@@ -131,10 +134,9 @@ def test_tokens_are_counted_by_the_length_of_their_own_sequence():
 
 @pytest.fixture
 def make(texts):
-    def data(**mix) -> MixedData:
-        return MixedData(
-            texts, tokenizer=ByteTokenizer(), context=CONTEXT, batch=4, mix=Mix(**{"original_len": SHORT, **mix})
-        )
+    def data(**mix) -> TextData:
+        rows = Mixed(**{"original_len": SHORT, **mix})
+        return TextData(texts, tokenizer=ByteTokenizer(), context=CONTEXT, batch=4, rows=rows)
 
     return data
 
@@ -147,7 +149,7 @@ def test_the_module_gives_training_rows_of_three_kinds_and_plain_validation(make
     assert data.windows(CONTEXT, multiples=(1, 2), tokens=256).length == 2 * CONTEXT
     assert data.vocab_size == 257
     assert data.summary()["original_len"] == SHORT
-    assert data.batches_per_epoch(2) == len(data.rows.starts["packed"]) // 8
+    assert data.batches_per_epoch(2) == len(data.train_dataloader().rows) // 8
 
 
 def test_the_module_goes_on_where_its_state_says(make):
@@ -160,19 +162,22 @@ def test_the_module_goes_on_where_its_state_says(make):
 
 
 def test_other_shares_are_another_training(make):
-    with pytest.raises(CheckpointError, match=r"trained with mix\.shares=\[30, 30, 40\], now \[50, 30, 20\]"):
+    with pytest.raises(CheckpointError, match=r"trained with other rows: shares \[30, 30, 40\], now \[50, 30, 20\]"):
         make(short=0.5).load_state_dict(make().state_dict())
-    with pytest.raises(CheckpointError, match=r"trained with mix\.original_len=16, now 8"):
+    with pytest.raises(CheckpointError, match=r"trained with other rows: original_len 16, now 8"):
         make(original_len=8).load_state_dict(make().state_dict())
 
 
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
-        ({"original_len": None}, r"^mix\.original_len=null, and the rope has none; set it to the length"),
-        ({"original_len": CONTEXT}, r"^mix\.original_len=64 must be shorter than context=64, the length to reach"),
-        ({"short": 0.8, "packed": 0.3}, r"^short=0\.8 and packed=0\.3 are more than all rows"),
-        ({"short": -0.1}, r"^short must be in \[0, 1\], got -0\.1"),
+        ({"original_len": None}, r"data\.rows\.original_len is needed, and the rope has none; set it to the length"),
+        (
+            {"original_len": CONTEXT},
+            r"data\.rows\.original_len=64 must be shorter than context=64, the length to reach",
+        ),
+        ({"short": 0.8, "packed": 0.3}, r"short=0\.8 and packed=0\.3 are more than all rows"),
+        ({"short": -0.1}, r"Mixed\.short must be in \[0, 1\], got -0\.1"),
     ],
 )
 def test_a_wrong_mix_is_refused(mix, message, make):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aptlab.data.rows.packed import Packed, gather_rows, locate_documents
+from aptlab.data.rows.packed_table import PackedTable, gather_rows, locate_documents
 from aptlab.errors import DataError
 
 EOS = 99
@@ -15,7 +15,7 @@ OFFSETS = np.array([0, 4, 6, 7, 14])
 
 
 def test_rows_equal_rows_computed_by_hand():
-    rows = Packed(STREAM, OFFSETS, context=4, document_mask=True)
+    rows = PackedTable(STREAM, OFFSETS, context=4, document_mask=True)
     assert len(rows) == 3
     batch = rows.rows(np.array([2, 0, 1]))
     assert batch["ids"].tolist() == [2, 0, 1]
@@ -27,11 +27,11 @@ def test_rows_equal_rows_computed_by_hand():
 
 
 def test_without_document_masks_there_are_no_positions():
-    assert set(Packed(STREAM, OFFSETS, context=4).rows(np.array([0]))) == {"tokens", "targets", "ids"}
+    assert set(PackedTable(STREAM, OFFSETS, context=4).rows(np.array([0]))) == {"tokens", "targets", "ids"}
 
 
 def test_every_token_but_the_first_is_a_target_once():
-    batch = Packed(STREAM[:13], OFFSETS, context=4).rows(np.arange(3))
+    batch = PackedTable(STREAM[:13], OFFSETS, context=4).rows(np.arange(3))
     assert batch["targets"].reshape(-1).tolist() == STREAM[1:13].tolist()
 
 
@@ -58,5 +58,5 @@ def test_gather_reads_no_further_than_the_end():
 
 def test_a_context_longer_than_the_text_is_refused():
     with pytest.raises(DataError, match=r"context=14 is longer than the val text, .* 14 tokens; largest context: 13"):
-        Packed(STREAM, OFFSETS, context=14, side="val")
-    assert len(Packed(STREAM, OFFSETS, context=13)) == 1
+        PackedTable(STREAM, OFFSETS, context=14, side="val")
+    assert len(PackedTable(STREAM, OFFSETS, context=13)) == 1

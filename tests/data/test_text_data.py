@@ -13,9 +13,8 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from aptlab.data import module as data_module
-from aptlab.data import sources, tokenizers
+from aptlab.data import rows, sources, tokenizers
 from aptlab.data.module import TextData
-from aptlab.data.rows import mixed
 from aptlab.data.sources import Stdlib
 from aptlab.data.store import split
 from aptlab.data.store.split import Split
@@ -142,7 +141,7 @@ def test_resuming_twice_under_a_trainer_sees_exactly_the_rows_of_one_run(texts, 
         rows += task.rows
         assert state["micro_batches"] == len(rows) == steps * accumulate
     assert rows == whole.rows
-    per_epoch = make(texts).train_dataloader().batches_per_epoch
+    per_epoch = make(texts).train_dataloader().rows.batches_per_epoch
     assert make(texts).epoch_of(5 * per_epoch) == 5
     assert make(texts).epoch_of(60) > 0
 
@@ -165,13 +164,13 @@ def test_another_seed_is_allowed_with_a_line(texts, caplog):
 
 def test_another_number_of_devices_continues_at_the_same_row(texts, caplog, monkeypatch):
     one = make(texts, batch=8)
-    state = {**one.state_dict(), "micro_batches": 2 * one.train_dataloader().batches_per_epoch + 10}
+    state = {**one.state_dict(), "micro_batches": 2 * one.train_dataloader().rows.batches_per_epoch + 10}
     monkeypatch.setattr(TextData, "_share", lambda self: (1, 2))
     two = make(texts, batch=8)
     two.load_state_dict(state)
     loader = two.train_dataloader()
-    assert divmod(loader.start, loader.batches_per_epoch) == (2, 5)
-    assert (loader.rank, loader.world) == (1, 2)
+    assert divmod(loader.start, loader.rows.batches_per_epoch) == (2, 5)
+    assert (loader.rows.plan.rank, loader.rows.plan.world) == (1, 2)
     assert two.state_dict()["micro_batches"] == loader.start
     assert "resuming with 16 rows per global batch in place of 8" in caplog.messages[0]
     halves = [make(texts, batch=4), make(texts, batch=4)]
@@ -198,19 +197,21 @@ def test_bad_values_are_refused_with_their_path(texts):
         make(texts, context=-1)
     with pytest.raises(ConfigError, match=r"^val_batches=0 must be a finite number >= 1"):
         make(texts, val_batches=0)
-    with pytest.raises(ConfigError, match=r"^batch=4000 on 1 device needs 4000 rows"):
+    with pytest.raises(ConfigError, match=r"data\.batch=4000 on 1 device needs 4000 rows"):
         make(texts, batch=4000).train_dataloader()
     with pytest.raises(DataError, match=r"context=100000 is longer than the train text"):
         make(texts, context=100_000).train_dataloader()
 
 
-@pytest.mark.parametrize("path", sorted([*(CONF / "data").glob("*.yaml"), *(CONF / "tokenizer").glob("*.yaml")]))
+@pytest.mark.parametrize(
+    "path", sorted(path for group in ("source", "data", "tokenizer") for path in (CONF / group).glob("*.yaml"))
+)
 def test_options_name_real_parameters_and_say_what_they_do(path):
     assert path.read_text().startswith("# ")
 
     def walk(node):
         where, name = node["_target_"].rsplit(".", 1)
-        modules = {m.__name__: m for m in (data_module, mixed, sources, split, tokenizers)}
+        modules = {m.__name__: m for m in (data_module, rows, sources, split, tokenizers)}
         parameters = inspect.signature(getattr(modules[where], name)).parameters
         assert set(node) - {"_target_"} == set(parameters)
         for value in node.values():
@@ -222,11 +223,11 @@ def test_options_name_real_parameters_and_say_what_they_do(path):
 
 def test_batches_of_an_epoch_are_those_of_the_loader(texts):
     data = make(texts)
-    rows = len(data.train_dataloader().rows)
-    assert data.batches_per_epoch(1) == data.train_dataloader().batches_per_epoch == rows // 4
-    assert data.batches_per_epoch(3) == rows // 12
-    with pytest.raises(ConfigError, match=rf"^batch=4 on {rows} devices needs {4 * rows} rows"):
-        data.batches_per_epoch(rows)
+    count = len(data.train_dataloader().rows)
+    assert data.batches_per_epoch(1) == data.train_dataloader().rows.batches_per_epoch == count // 4
+    assert data.batches_per_epoch(3) == count // 12
+    with pytest.raises(ConfigError, match=rf"data\.batch=4 on {count} devices needs {4 * count} rows"):
+        data.batches_per_epoch(count)
 
 
 def test_a_state_of_other_text_is_refused_before_anything_is_loaded(texts, make_texts):

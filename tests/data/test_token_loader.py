@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from aptlab.data.loader import TokenLoader, ValLoader, prefetch_batches
-from aptlab.data.rows.packed import Packed
+from aptlab.data.loader import RowLoader, ValLoader, prefetch_batches
+from aptlab.data.rows import BatchPlan
+from aptlab.data.rows.epochs import EpochRows, ValidationRows
+from aptlab.data.rows.packed_table import PackedTable
 from aptlab.errors import ConfigError
 
 CONTEXT, COUNT = 8, 53
@@ -19,11 +21,15 @@ CONTEXT, COUNT = 8, 53
 @pytest.fixture(scope="module")
 def rows():
     tokens = np.arange(COUNT * CONTEXT + 3, dtype=np.uint16)
-    return Packed(tokens, np.array([0, 100, 117, len(tokens)]), CONTEXT, document_mask=True)
+    return PackedTable(tokens, np.array([0, 100, 117, len(tokens)]), CONTEXT, document_mask=True)
 
 
-def loader(rows, **options):
-    return TokenLoader(rows, **{"batch": 4, "seed": 1, **options})
+def loader(rows, *, start=0, prefetch=0, **plan):
+    return RowLoader(EpochRows(rows, BatchPlan(**{"batch": 4, "seed": 1, **plan})), start=start, prefetch=prefetch)
+
+
+def val_loader(rows, *, batch, limit=None, rank=0, world=1):
+    return ValLoader(ValidationRows(rows, BatchPlan(batch=batch, rank=rank, world=world), limit=limit))
 
 
 def take(loader, count):
@@ -48,7 +54,7 @@ def test_a_batch_holds_the_rows_it_names(rows):
 
 
 def test_each_epoch_shows_every_row_once_but_the_remainder_and_never_ends(rows):
-    per_epoch = loader(rows).batches_per_epoch
+    per_epoch = loader(rows).rows.batches_per_epoch
     assert per_epoch == COUNT // 4
     epochs = ids(loader(rows), 5 * per_epoch).reshape(5, -1)
     assert [len(set(epoch.tolist())) for epoch in epochs] == [COUNT // 4 * 4] * 5
@@ -83,7 +89,7 @@ def test_a_batch_larger_than_an_epoch_is_refused(rows):
         loader(rows, batch=54)
     with pytest.raises(ConfigError, match=r"^batch=27 on 2 devices needs 54 rows.*context=8; largest batch: 26"):
         loader(rows, batch=27, world=2)
-    assert loader(rows, batch=53).batches_per_epoch == 1
+    assert loader(rows, batch=53).rows.batches_per_epoch == 1
 
 
 def loader_threads():
@@ -117,16 +123,16 @@ def test_a_finite_stream_ends_when_made_ahead():
 
 
 def test_validation_covers_every_row_once_in_order_with_a_length(rows):
-    val = ValLoader(rows, batch=4)
+    val = val_loader(rows, batch=4)
     batches = list(val)
     assert len(batches) == len(val) == 14
     assert torch.cat([batch["ids"] for batch in batches]).tolist() == [*range(53), -1, -1, -1]
     assert all(same(a, b) for a, b in zip(batches, val, strict=True))
-    assert val.tokens == 53 * CONTEXT == sum(int((batch["targets"] != -100).sum()) for batch in batches)
+    assert val.rows.tokens == 53 * CONTEXT == sum(int((batch["targets"] != -100).sum()) for batch in batches)
 
 
 def test_rows_that_fill_up_a_batch_are_ignored(rows):
-    last = list(ValLoader(rows, batch=4))[-1]
+    last = list(val_loader(rows, batch=4))[-1]
     assert last["tokens"].shape == (4, CONTEXT)
     assert (last["targets"][1:] == -100).all()
     assert (last["targets"][0] != -100).all()
@@ -136,14 +142,14 @@ def test_rows_that_fill_up_a_batch_are_ignored(rows):
 @pytest.mark.parametrize("world", [2, 3, 5])
 @pytest.mark.parametrize("limit", [None, 1, 20])
 def test_validation_sees_the_same_rows_for_every_number_of_ranks(rows, world, limit):
-    ranks = [list(ValLoader(rows, batch=4, limit=limit, rank=r, world=world)) for r in range(world)]
+    ranks = [list(val_loader(rows, batch=4, limit=limit, rank=r, world=world)) for r in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
     found = torch.cat([batch["ids"] for batches in ranks for batch in batches])
-    alone = torch.cat([batch["ids"] for batch in ValLoader(rows, batch=4, limit=limit)])
+    alone = torch.cat([batch["ids"] for batch in val_loader(rows, batch=4, limit=limit)])
     assert sorted(found[found >= 0].tolist()) == alone[alone >= 0].tolist()
 
 
 def test_a_limited_validation_is_spread_over_the_text(rows):
-    val = ValLoader(rows, batch=5, limit=10)
+    val = val_loader(rows, batch=5, limit=10)
     assert torch.cat([batch["ids"] for batch in val]).tolist() == [n * 53 // 10 for n in range(10)]
-    assert val.tokens == 10 * CONTEXT
+    assert val.rows.tokens == 10 * CONTEXT

@@ -38,7 +38,7 @@ def pair(request, tmp_path):
 
 
 def test_a_data_epoch_is_six_batches_so_these_runs_cross_its_end(tmp_path):
-    assert Run(tmp_path / "run", steps=1).train().data.train_dataloader().batches_per_epoch == 6
+    assert Run(tmp_path / "run", steps=1).train().data.train_dataloader().rows.batches_per_epoch == 6
 
 
 def test_kill_9_at_random_batches(pair):

@@ -19,7 +19,7 @@ VARIANTS = {
     "rope=yarn smooth=memory": ["rope=yarn", "smooth=memory"],
 }
 SETTINGS = ["size=debug", "trainer=debug", "trainer.max_steps=10", "context=64", "device=cpu", "precision=32-true"]
-SETTINGS += ["data=text", "data.split.val_fraction=0.2", "data.batch=8", "seed=0"]
+SETTINGS += ["data.split.val_fraction=0.2", "data.batch=8", "seed=0"]
 NOTE = "relative tolerance 1e-4; 1e-6 with the same torch and kind of processor"
 SYLLABLES = ["ka", "lo", "mi", "ru", "se", "ta", "vo", "ne", "pi", "du"]
 

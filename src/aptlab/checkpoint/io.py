@@ -21,6 +21,7 @@ from aptlab.errors import AptlabError, CheckpointError
 from aptlab.faults import inject_fault
 from aptlab.runs.atomic import sync_folder
 
+OLD_ENTRIES = {"MixedData": "TextData"}  # class names of data modules, old and new
 FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
 
 
@@ -60,10 +61,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if problem:
         raise CheckpointError(f"{problem}; use another checkpoint of the run")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return rename_old_entries(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path} cannot be read with weights_only=True: {reason}") from None
+
+
+def rename_old_entries(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint with the names of today, in place: Lightning finds the state of the data under its class."""
+    for old, new in OLD_ENTRIES.items():
+        if old in checkpoint:
+            checkpoint.setdefault(new, checkpoint.pop(old))
+    return checkpoint
 
 
 def _local(path: str | Path) -> Path:

@@ -16,7 +16,8 @@ from aptlab.errors import AptlabError, ConfigError
 if TYPE_CHECKING:
     from aptlab.restore.load import LoadedModel
 
-PRIVATE = ("run_dir", "ckpt", "load", "job", "paths", "logger", "device", "tokenizer.path", "data.cache", "data.source")
+PRIVATE = ("run_dir", "ckpt", "load", "job", "paths", "logger", "device")
+PRIVATE += ("tokenizer.path", "data.cache", "data.source", "source")
 MODEL_FILES = ("config.json", "model.safetensors")
 
 

@@ -8,8 +8,10 @@ from aptlab.config.building import build
 from aptlab.config.checking import check
 from aptlab.config.composing import Config, compose
 from aptlab.config.node_path import locate_error
+from aptlab.config.renamed import find_new_word, translate_overrides
 from aptlab.config.requests import fill_request, read_root_keys
 from aptlab.config.search_path import find_conf_dir
+from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.config.static.signatures import Parameter, Signature, read_signature
 from aptlab.config.static.source import read_module_docstring
 from aptlab.config.static.types import list_parameter_values
@@ -22,8 +24,10 @@ __all__ = [
     "build",
     "check",
     "compose",
+    "expand_shortcuts",
     "fill_request",
     "find_conf_dir",
+    "find_new_word",
     "list_parameter_values",
     "locate_error",
     "read_module_docstring",
@@ -32,4 +36,5 @@ __all__ = [
     "redact_overrides",
     "redact_text",
     "redact_value",
+    "translate_overrides",
 ]

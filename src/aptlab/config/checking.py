@@ -115,7 +115,7 @@ def _node_problems(
             if problem := _value_problem(value, name, known):
                 yield f"{path}.{name}: {problem}", value.origin if isinstance(value, _Taken) else ""
         elif not known.open:
-            yield f"{path}.{name}: {_no_such_parameter(name, known, path, library)}", ""
+            yield f"{path}.{name}: {_no_such_parameter(name, known, path, node, library)}", ""
     if not node.get("_partial_") and "_args_" not in node:
         needed = [item.name for item in known.parameters.values() if item.required and item.name not in node]
         yield from ((f"{path}.{name}: {target} needs a value; set {path}.{name}=<value>", "") for name in needed)
@@ -129,9 +129,12 @@ def _value_problem(value: Any, name: str, known: Signature) -> str | None:
     return types.find_value_problem(value, known.parameters[name])
 
 
-def _no_such_parameter(name: str, known: Signature, path: str, library: OptionIndex) -> str:
-    """The message, with the nearest parameter, else the options of this group that have one of that name."""
+def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, Any], library: OptionIndex) -> str:
+    """The message, with the part inside that has it, the nearest parameter, or the group's options that have one."""
     text = f"{known.target} has no such parameter"
+    parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part and name in part]
+    if len(parts) == 1:
+        return f"{text}; did you mean {path}.{parts[0]}.{name}?"
     near = suggest_option(name, known.parameters)
     if "did you mean" in near:
         return text + near

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
 from aptlab.config.files import read_config_file, read_default_slots
+from aptlab.config.renamed import find_renamed_problem
 from aptlab.config.search_path import SHIPPED, OptionIndex, find_conf_dir, list_config_roots, read_option_index
+from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.errors import ConfigError, suggest_option
 
 if TYPE_CHECKING:
@@ -36,6 +40,17 @@ class Config:
         """A plain copy with all interpolations filled in; ConfigError where a value is missing."""
         return resolve_to_plain(self.cfg)
 
+    def replaced(self, values: Mapping[str, Any]) -> Config:
+        """The same with other values of top-level keys, which need not be there yet."""
+        from omegaconf import OmegaConf
+
+        cfg = self.cfg.copy()
+        OmegaConf.set_struct(cfg, False)
+        for name, value in values.items():
+            cfg[name] = value
+        OmegaConf.set_struct(cfg, True)
+        return dataclasses.replace(self, cfg=cfg)
+
     def hash(self) -> str:
         """16 hex digits that name the experiment: equal for runs that differ only in where they write."""
         plain = {key: value for key, value in self.resolved().items() if key not in RUN_ONLY}
@@ -43,11 +58,15 @@ class Config:
 
 
 def compose(command: str, overrides: list[str]) -> Config:
-    """Load `conf/<command>.yaml`, choose options, set values. ConfigError names every bad override at once."""
+    """Load `conf/<command>.yaml`, choose options, set values. ConfigError names every bad override at once.
+
+    The configuration's `overrides` have no shortcuts: `data.files=x` is there as `source=text` and `source.files=x`.
+    """
     found = read_option_index()
     if command not in found.primaries:
         raise ConfigError(f"there is no config {command}.yaml{suggest_option(command, found.primaries)}")
     primary = found.primaries[command].path
+    overrides = expand_shortcuts(overrides)
     parsed, problems = over.parse_overrides(overrides)
     slots = read_default_slots(primary)
     groups, values = [], []
@@ -64,7 +83,7 @@ def compose(command: str, overrides: list[str]) -> Config:
     problems += _root_problems(plain, roots, choices)
     if problems:
         raise ConfigError("\n".join(problems))
-    return Config(command, _dict_config(plain), list(overrides), choices, found)
+    return Config(command, _dict_config(plain), overrides, choices, found)
 
 
 def resolve_to_plain(cfg: Any) -> dict[str, Any]:
@@ -149,11 +168,12 @@ def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override
     problems = []
     for item in items:
         root = item.key.partition(".")[0]
-        problem = (
-            over.apply_override(plain, item)
-            if root in roots
-            else f"{root}: unknown top-level key{suggest_option(root, roots)}"
-        )
+        if root not in roots:
+            problem = f"{root}: unknown top-level key{suggest_option(root, roots)}"
+        elif not over.has_key(plain, item.key) and (renamed := find_renamed_problem(item.key)):
+            problem = renamed
+        else:
+            problem = over.apply_override(plain, item)
         if problem and command == "train" and root in SWEEP:
             problem = f"{item.text}: this belongs to a sweep; add -m"
         if problem:

@@ -122,7 +122,7 @@ def locate_error(error: AptlabError) -> AptlabError:
     """The error of a component that was built earlier, with its path in front.
 
     Only a message that opens with one of the component's own parameters gets a path: `files=x matches no file`, from a
-    source that was built from `data.source`, becomes `data.source.files=x matches no file`. All others stay.
+    source that was built from `source`, becomes `source.files=x matches no file`. All others stay.
     """
     for component, node in find_raising_components(error.__traceback__):
         parameters = read_parameters(type(component))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from aptlab.config.renamed import find_renamed_problem
 from aptlab.config.search_path import OptionIndex
 from aptlab.errors import suggest_option
 
@@ -87,6 +88,8 @@ def find_group_problem(override: Override, library: OptionIndex) -> str | None:
         return f"{where}: takes the name of an option; set single values as {group}.<key>=<value>"
     for name in value if isinstance(value, list) else [value]:
         if str(name) not in library.groups[group]:
+            if renamed := find_renamed_problem(f"{where}={name}"):
+                return renamed
             return f"{where}={name}: no such option{suggest_option(str(name), library.groups[group])}"
     return None
 
@@ -95,11 +98,9 @@ def apply_override(config: dict[str, Any], override: Override) -> str | None:
     """Set, add or delete one value of a plain config in place; returns what is wrong, or None.
 
     A parameter that a node with a `_target_` does not list yet is taken as it is: the check compares
-    it with the signature. A key that only one part inside the node lists is that part's:
-    `data.files` sets `data.source.files`.
+    it with the signature.
     """
     *parents, last = override.key.split(".")
-    parents += _inside(config, parents, last)
     node: Any = config
     for depth, part in enumerate(parents, start=1):
         path = ".".join(parents[:depth])
@@ -116,15 +117,14 @@ def apply_override(config: dict[str, Any], override: Override) -> str | None:
     return _change(node, last, override)
 
 
-def _inside(config: dict[str, Any], parents: list[str], last: str) -> list[str]:
-    """The name of the one part of the node at `parents` that lists `last`, when the node itself does not."""
+def has_key(config: dict[str, Any], key: str) -> bool:
+    """Whether a plain config lists the key; what is behind an interpolation does not count."""
     node: Any = config
-    for part in parents:
+    for part in key.split("."):
         node = _child(node, part) if isinstance(node, dict | list) else None
-    if not parents or not isinstance(node, dict) or "_target_" not in node or last in node:
-        return []
-    having = [name for name, part in node.items() if isinstance(part, dict) and "_target_" in part and last in part]
-    return having if len(having) == 1 else []
+        if node is None:
+            return False
+    return True
 
 
 def _change(node: Any, last: str, override: Override) -> str | None:

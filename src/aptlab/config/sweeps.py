@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.errors import ConfigError
 
 FORMS = "write key=a,b  key=range(1,4)  key=glob(*)  key=choice(a,b)"
@@ -85,7 +86,7 @@ def _read(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     from hydra.errors import HydraException
 
     parser, found, problems = OverridesParser.create(), [], []
-    for text in overrides:
+    for text in expand_shortcuts(overrides):
         try:
             parsed = parser.parse_override(_simple(text))
             key = parsed.get_key_element()

@@ -1,5 +1,5 @@
-"""Text as tokens: sources, tokenizers, the token cache, packing, sample order, loaders.
+"""Text as rows of tokens: sources, tokenizers, the token store, rows and their order, one loader, one data module.
 
-`sources`, `tokenizers`, `split`, `readers` and `cache` import no torch; only `loader`, `windows` and
+`sources`, `tokenizers`, `store` and `rows` import no torch (but `rows.windows` and `rows.regimes`); `loader` and
 `module` do.
 """

@@ -11,13 +11,22 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
-from aptlab.data.loader import TokenLoader, ValLoader
-from aptlab.data.rows.packed import Packed
+from aptlab.data.loader import RowLoader, ValLoader
+from aptlab.data.rows import BatchPlan, Packed, RowKind, Rows
+from aptlab.data.rows.epochs import ValidationRows
 from aptlab.data.rows.windows import Windows
 from aptlab.data.sources import Source
-from aptlab.data.store.cache import Progress, TokenStore, compute_cache_key, find_cache_root, open_or_build_store
+from aptlab.data.store.cache import (
+    Progress,
+    TokenStore,
+    compute_cache_key,
+    find_cache_root,
+    has_store,
+    open_or_build_store,
+)
 from aptlab.data.store.split import Split
 from aptlab.data.tokenizers import Tokenizer, TokenizerRule
+from aptlab.data.validate import validate_rows, validate_source
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.limits import PositiveInt, find_limit
 
@@ -26,13 +35,14 @@ AHEAD = 2
 
 
 class TextData(LightningDataModule):
-    """Packed text: an endless training loader and a finite validation loader.
+    """Text as rows of tokens: an endless training loader and a finite validation loader.
 
-    `batch` rows of `context` tokens make a micro-batch on each device; `seed` decides their order. Validation takes
-    `val_batches * batch` rows in all, whatever the number of devices; null takes every row. `cache` is the folder
-    for token files. `tokenizer` may be a rule (Bytes, BPE, File) or a finished Tokenizer, say of a checkpoint.
+    `source` gives the documents and `rows` says how rows are made of them (null: `Packed`). `batch` rows of `context`
+    tokens make a micro-batch on each device; `seed` decides their order. Validation takes `val_batches * batch` rows
+    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files. `tokenizer`
+    may be a rule (ByteTokenizer, BPE, TokenizerFile) or a finished Tokenizer, say of a checkpoint.
     Set `progress` to a callable (unit, amount) to watch a cache being built.
-    Raises ConfigError and DataError, when built or at the first use of the text.
+    Raises ConfigError and DataError, when built, in `prepare_data`, or at the first use of the text.
     """
 
     def __init__(
@@ -42,8 +52,8 @@ class TextData(LightningDataModule):
         tokenizer: TokenizerRule | Tokenizer,
         context: PositiveInt,
         batch: PositiveInt,
+        rows: RowKind | None = None,
         seed: int = 0,
-        document_mask: bool = False,
         val_batches: PositiveInt | None = 32,
         split: Split | None = None,
         cache: str | None = None,
@@ -52,13 +62,14 @@ class TextData(LightningDataModule):
         for name, value in (("context", context), ("batch", batch), ("val_batches", val_batches)):
             _check_positive(name, value)
         self.source, self.context, self.batch, self.seed = source, context, batch, seed
-        self.document_mask, self.val_batches = document_mask, val_batches
+        self.rows, self.val_batches = rows or Packed(), val_batches
         self.split, self.cache = split or Split(), cache
         self.progress: Progress | None = None
         self._rule = tokenizer
         self._tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None
         self._key: str | None = None
         self._store: TokenStore | None = None
+        self._made: dict[BatchPlan, Rows] = {}
         self._start = self._counted = 0
 
     @property
@@ -106,38 +117,35 @@ class TextData(LightningDataModule):
         """What a result should say about its data."""
         sides = self.store.meta["sides"]
         counts = {f"{side}_{what}": sides[side][what] for side in sides for what in ("tokens", "documents", "bytes")}
-        return {"name": self.source.name, "fingerprint": self.fingerprint, "vocab": self.vocab_size, **counts}
+        facts = {"name": self.source.name, "fingerprint": self.fingerprint, "vocab": self.vocab_size}
+        return {**facts, **counts, **self.rows.settings()}
 
     def prepare_data(self) -> None:
-        """Build the cache; Lightning calls it on one rank of each host."""
-        _ = self.store
+        """Build the cache and check the parts; Lightning calls it on one rank of each host.
+
+        Raises DataError where the source or the rows break what `aptlab.testing` says of them.
+        """
+        if self._store is None and not has_store(find_cache_root(self.cache), self.fingerprint):
+            validate_source(self.source, fingerprint=self._source_key)
+        validate_rows(self._training_rows(self._plan()), context=self.context)
 
     def setup(self, stage: str = "fit") -> None:
         """Map the cache on every rank."""
         del stage
         _ = self.store
 
-    def train_dataloader(self) -> TokenLoader:
+    def train_dataloader(self) -> RowLoader:
         """The endless loader of this rank, from the first micro-batch that was not trained on."""
-        rank, world = self._share()
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._counted = self._processed()
-        return TokenLoader(
-            self._rows("train"),
-            batch=self.batch,
-            seed=self.seed,
-            start=self._start,
-            rank=rank,
-            world=world,
-            prefetch=AHEAD if on_cuda else 0,
-            pin=on_cuda,
-        )
+        rows = self._training_rows(self._plan())
+        return RowLoader(rows, start=self._start, prefetch=AHEAD if on_cuda else 0, pin=on_cuda)
 
     def val_dataloader(self) -> ValLoader:
         """The validation rows of this rank."""
-        rank, world = self._share()
         limit = None if self.val_batches is None else self.val_batches * self.batch
-        return ValLoader(self._rows("val"), batch=self.batch, limit=limit, rank=rank, world=world)
+        table = self.rows.make_validation_table(self.store.val, context=self.context)
+        return ValLoader(ValidationRows(table, self._plan(), limit=limit))
 
     def windows(
         self, context: int | None = None, *, multiples: Sequence[int] = (1, 2, 4, 8), tokens: int = 65_536
@@ -147,20 +155,19 @@ class TextData(LightningDataModule):
 
     def epoch_of(self, micro_batches: int) -> float:
         """Passes over the training rows after that many micro-batches on each device."""
-        return micro_batches / self._batches_per_epoch(self.batch * self._share()[1])
+        return micro_batches / self._training_rows(self._plan()).batches_per_epoch
 
     def batches_per_epoch(self, world: int) -> int:
         """Micro-batches of each of `world` devices in one pass. Raises ConfigError when not one fits."""
-        return TokenLoader(self._rows("train"), batch=self.batch, seed=self.seed, world=world).batches_per_epoch
+        plan = BatchPlan(batch=self.batch, seed=self.seed, world=world)
+        return self._training_rows(plan).batches_per_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Micro-batches trained on, and what makes their number meaningful. Plain ints and strings."""
+        """Micro-batches trained on, and what makes their number meaningful. Plain values."""
         return {
             "micro_batches": self._start + self._processed() - self._counted,
-            "global_batch": self.batch * self._share()[1],
-            "context": self.context,
-            "seed": self.seed,
             "fingerprint": self.fingerprint,
+            **self._training_rows(self._plan()).state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -174,7 +181,7 @@ class TextData(LightningDataModule):
         self.check_state(state_dict)
         if state_dict.get("seed", self.seed) != self.seed:
             log.warning("resuming with seed=%s in place of %s: rows may repeat", self.seed, state_dict["seed"])
-        self._start = self._converted(state_dict["micro_batches"], state_dict.get("global_batch"))
+        self._start = self._convert_number(state_dict["micro_batches"], state_dict.get("global_batch"))
 
     def check_state(self, state_dict: dict[str, Any]) -> None:
         """CheckpointError when `state_dict` was taken from another text or other rows."""
@@ -186,19 +193,23 @@ class TextData(LightningDataModule):
                     "with the data, tokenizer, split and context it had, or start a new run from its weights "
                     "with load=weights"
                 )
+        for name, now in self.rows.settings().items():
+            before = state_dict.get(name, now)
+            if before != now:
+                raise CheckpointError(
+                    f"the checkpoint was trained with other rows: {name} {before}, now {now}; resume with what it had, "
+                    "or start a new run from its weights with load=weights"
+                )
 
-    def _converted(self, number: int, before: int | None) -> int:
+    def _convert_number(self, number: int, before: int | None) -> int:
         """Micro-batch `number` of global batches of `before` rows, in global batches of today."""
-        now = self.batch * self._share()[1]
+        rows = self._training_rows(self._plan())
+        now = rows.plan.global_batch
         if before is None or before == now:
             return number
-        epoch, i = divmod(number, self._batches_per_epoch(before))
-        start = epoch * self._batches_per_epoch(now) + i * before // now
+        start = rows.convert_number(number, global_batch=before)
         log.warning("resuming with %d rows per global batch in place of %d: at micro-batch %d", now, before, start)
         return start
-
-    def _batches_per_epoch(self, global_batch: int) -> int:
-        return max(1, len(self._rows("train")) // global_batch)
 
     def _processed(self) -> int:
         """Micro-batches that Lightning has counted, over all resumes."""
@@ -213,9 +224,14 @@ class TextData(LightningDataModule):
         share = self.trainer.strategy.distributed_sampler_kwargs
         return share["rank"], share["num_replicas"]
 
-    def _rows(self, side: str) -> Packed:
-        tokens = self.store.train if side == "train" else self.store.val
-        return Packed(tokens.tokens, tokens.offsets, self.context, self.document_mask, side)
+    def _plan(self) -> BatchPlan:
+        rank, world = self._share()
+        return BatchPlan(batch=self.batch, seed=self.seed, rank=rank, world=world)
+
+    def _training_rows(self, plan: BatchPlan) -> Rows:
+        if plan not in self._made:
+            self._made[plan] = self.rows.make_rows(self.store.train, context=self.context, plan=plan)
+        return self._made[plan]
 
     @cached_property
     def _source_key(self) -> str:

@@ -18,6 +18,7 @@ from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.request import EvalRequest
 from aptlab.evals.rules import Evaluation, Retrieval, SlidingLoss
 from aptlab.models import Decoder
+from aptlab.restore.data import build_data
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 
 ROTARY = "rotaries."  # where the decoder keeps the modules of its position rules
@@ -54,13 +55,16 @@ class EvalContext:
 
     def data(self) -> Any:
         """The data module of the request, else of the checkpoint, with the checkpoint's tokenizer."""
-        return make_data(self.loaded, self.wanted.get("data"))
+        return make_data(self.loaded, self.wanted.get("data"), self.wanted.get("source"))
 
     def changes(self, data: Any | None) -> list[str]:
         """Lines that say what is not as in the checkpoint; printed, with the checkpoint, when they are asked for."""
-        lines = describe_differences(self.loaded, self.net, data, own_text=self.wanted.get("data") is None)
+        lines = describe_differences(self.loaded, self.net, data, own_text=not self._names_data())
         print("\n".join([f"model    {self.loaded.path}, step {self.loaded.step:,}", *lines]), flush=True)
         return lines
+
+    def _names_data(self) -> bool:
+        return any(self.wanted.get(group) is not None for group in ("data", "source"))
 
     def facts(self, changes: list[str], data: dict[str, Any] | None) -> dict[str, Any]:
         """What eval.json says about every measurement."""
@@ -132,9 +136,9 @@ def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
     return place is not None and place.shape == value.shape
 
 
-def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
+def make_data(loaded: LoadedModel, data: dict[str, Any] | None, source: dict[str, Any] | None = None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build({**(node or loaded.config["data"]), "tokenizer": None}, "data", tokenizer=loaded.tokenizer)
+    return build_data(loaded.config, tokenizer=loaded.tokenizer, data=data, source=source)
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:

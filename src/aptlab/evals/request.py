@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, check, compose, fill_request
+from aptlab.config import Config, check, compose, expand_shortcuts, fill_request, find_new_word
 from aptlab.errors import ConfigError
 from aptlab.limits import NonNegativeInt, PositiveInt
 from aptlab.restore.rope import fill_inherited_values
@@ -20,10 +19,11 @@ OWN = {
     "seed": "the measured text is chosen without chance",
     "tokenizer": "the weights know no other",
 }
-GROUPS = {"rope": "rope=yarn", "data": "data=text"}
+GROUPS = {"rope": "rope=yarn", "source": "source=text", "data": "data=packed"}
 DEFAULT = "lengths"  # the option of `eval` without a word
 # Stand-ins for the check before the checkpoint is open; `Request.filled` puts the real values in.
 STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.ByteTokenizer"}}
+SOURCE = {"_target_": "aptlab.data.sources.Stdlib"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,10 @@ class EvalRequest:
 
 def read_eval_request(args: list[str]) -> EvalRequest:
     """The request of a command line; ConfigError lists every problem."""
+    args = expand_shortcuts(args)
     refuse_eval_keys(args)
     config = compose("eval", args)
-    check(replace_config_values(config, STAND_IN))
+    check(replace_config_values(config, {**STAND_IN, **fill_source(config, SOURCE)}))
     if config.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
     return fill_request(EvalRequest, config)
@@ -71,17 +72,32 @@ def refuse_eval_keys(args: list[str]) -> None:
     """Keys that are the checkpoint's, and values of groups that are not chosen."""
     given = list_override_keys(args)
     problems = [f"{key}: is that of the checkpoint; {why}" for key, why in OWN.items() if sets_key(key, given)]
-    for group, example in GROUPS.items():
-        inner = sorted(key for key in given if key.startswith(f"{group}."))
-        if inner and group not in given:
-            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    problems += find_unchosen_groups(given, GROUPS)
     if problems:
         raise ConfigError("\n".join(problems))
 
 
+def find_unchosen_groups(given: Collection[str], groups: Mapping[str, str]) -> list[str]:
+    """A problem for each group of which values are given and no option; old words are told when composing."""
+    problems = []
+    for group, example in groups.items():
+        inner = sorted(key for key in given if key.startswith(f"{group}.") and find_new_word(key) is None)
+        if inner and group not in given:
+            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    return problems
+
+
+def fill_source(config: Config, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The source for a request that chooses rows and no source: that of the checkpoint."""
+    chosen = config.choices
+    return {"source": source} if chosen.get("data") is not None and chosen.get("source") is None else {}
+
+
 def fill_config(config: Config, stored: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
     """Plain values, with the checkpoint's for the keys in `own` and for what a rule has from the weights."""
-    values = replace_config_values(config, {name: stored.get(name) for name in own}).resolved()
+    known = {name: stored.get(name) for name in own}
+    source = fill_source(config, (stored.get("data") or {}).get("source"))
+    values = replace_config_values(config, {**known, **source}).resolved()
     return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
 
 
@@ -95,7 +111,4 @@ def sets_key(key: str, given: Collection[str]) -> bool:
 
 
 def replace_config_values(config: Config, values: Mapping[str, Any]) -> Config:
-    cfg = config.cfg.copy()
-    for name, value in values.items():
-        cfg[name] = value
-    return dataclasses.replace(config, cfg=cfg)
+    return config.replaced(values)

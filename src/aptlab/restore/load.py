@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError
+from aptlab.restore.data import modernize_config
 from aptlab.sample import GeneratedText, SamplingOptions, generate_texts, make_sampling_rules
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     fill_weights(net, state.get("state_dict", {}), path)
     return LoadedModel(
         net=net.to(device).eval(),
-        config=meta["config"],
+        config=modernize_config(meta["config"]),
         step=int(meta.get("step", 0)),
         path=path,
         meta=meta,

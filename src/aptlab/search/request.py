@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, build, check, compose, fill_request
+from aptlab.config import Config, build, check, compose, expand_shortcuts, fill_request
 from aptlab.errors import ConfigError
-from aptlab.evals.request import STAND_IN, fill_config, list_override_keys, replace_config_values, sets_key
+from aptlab.evals.request import (
+    SOURCE,
+    STAND_IN,
+    fill_config,
+    fill_source,
+    find_unchosen_groups,
+    list_override_keys,
+    replace_config_values,
+    sets_key,
+)
 from aptlab.limits import NonNegativeInt, OptionName, PositiveInt
 from aptlab.search.settings import SearchSettings
 
@@ -65,11 +74,12 @@ class SearchRequest:
 
 def read_search_request(args: list[str]) -> SearchRequest:
     """The request of a command line; ConfigError lists every problem."""
+    args = expand_shortcuts(args)
     refuse_search_keys(list_override_keys(args))
     config = compose("search", args)
     if config.cfg.target is None:
         raise ConfigError("target: a length is needed, in tokens, as in target=2048")
-    check(replace_config_values(config, STANDING))
+    check(replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)}))
     return fill_request(SearchRequest, config, search=build(config.cfg.search))
 
 
@@ -77,8 +87,7 @@ def refuse_search_keys(given: frozenset[str]) -> None:
     """Keys that are the checkpoint's or the search's own."""
     problems = [f"{key}: is that of the checkpoint; {why}" for key, why in OWN.items() if sets_key(key, given)]
     problems += [f"{key}: is what target=… and the search say; leave it out" for key in FOUND if key in given]
-    if "data" not in given and (inner := sorted(key for key in given if key.startswith("data."))):
-        problems.append(f"{inner[0]}: choose the option first, as in data=text {inner[0]}=…")
+    problems += find_unchosen_groups(given, {"source": "source=text", "data": "data=packed"})
     if problems:
         raise ConfigError("\n".join(problems))
 

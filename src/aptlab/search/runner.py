@@ -91,7 +91,7 @@ def open_search_run(request: SearchRequest) -> SearchRun:
     )
     problem.starts(settings.step)
     objective = get_objective(settings.objective or problem.objective)
-    data = make_data(loaded, wanted.get("data"))
+    data = make_data(loaded, wanted.get("data"), wanted.get("source"))
     encoder = data.tokenizer if objective.needles else None
     least = count_needle_tokens(encoder) if encoder is not None else 1
     strategy = get_strategy(settings.strategy).fitted(problem.target, least)

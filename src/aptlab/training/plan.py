@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import Config, check, compose, redact_value
+from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
+from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 from aptlab.restore.rope import find_inherited_values
 
 log = logging.getLogger("aptlab")
@@ -74,16 +75,18 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
     )
     manifest = read_manifest(path)
-    new = [arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")]
-    stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
+    new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
+    old = modernize_overrides(manifest.overrides, manifest.config)
+    trained = modernize_config(manifest.config)
+    stored = filter_stored_overrides(old, new, modernize_choices(manifest.choices))
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
-    carried = inherit_trained_values(config, manifest.config, [*stored, *new])
+    carried = inherit_trained_values(config, trained, [*stored, *new])
     stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
     config = compose("train", [*stored, *new]) if carried else config
     check(config)
-    changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
+    changed = compare_configs(trained, redact_value(config.resolved())) if trained else {}
     resume = decide_resume(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
@@ -161,7 +164,7 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     for key in ("tied", "_target_"):
         before[f"model.{key}"] = (old.get("model") or {}).get(key)
         after[f"model.{key}"] = (new.get("model") or {}).get(key)
-    copies = ["data.tokenizer", "data.context"]
+    copies = ["data.tokenizer", "data.context", "data.source"]
     if None in (before.get("vocab"), after.get("vocab")):
         copies.append("vocab")
     keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]

@@ -1,1 +1,10 @@
-"""How rows are made of a token stream, in which order, and which segments are measured."""
+"""How rows are made of a token stream, in which order, and which segments are measured.
+
+What a config names is here and loads no numpy; tables and orders are in the modules of their own.
+"""
+
+from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable
+from aptlab.data.rows.mixed import Mixed
+from aptlab.data.rows.packed import Packed
+
+__all__ = ["BatchPlan", "Mixed", "Packed", "RowKind", "RowTable", "Rows"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aptlab.data.loader import Batch, to_tensors
-from aptlab.data.rows.packed import gather_rows, shift_targets
+from aptlab.data.rows.packed_table import find_inner_segments, gather_rows, shift_targets
 from aptlab.data.store.cache import TokenSide
 from aptlab.errors import ConfigError, DataError
 
@@ -44,7 +44,7 @@ class Windows:
                 f"({self.length // context} x context={context}); largest multiple: {longest}, or use more text"
             )
         wanted = max(1, tokens // self.length)
-        inside = _spread(_inside(side.offsets, self.length), wanted)
+        inside = _spread(find_inner_segments(side.offsets, self.length), wanted)
         across = _spread(self._apart(inside), wanted - len(inside))
         self.starts = np.sort(np.concatenate([inside, across]))
         self.meta: dict[str, Any] = {
@@ -87,14 +87,6 @@ class Windows:
             edges = np.clip(offsets[first : last + 2], start, start + self.length)
             total += float((np.diff(edges) * rate[first : last + 1]).sum())
         return total / (len(self.starts) * self.length)
-
-
-def _inside(offsets: np.ndarray, length: int) -> np.ndarray:
-    """Starts of segments of length + 1 tokens that lie in one document, as many as fit, in order."""
-    counts = np.maximum(np.diff(offsets) - 1, 0) // length
-    document = np.repeat(np.arange(len(counts)), counts)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return offsets[document] + number * length
 
 
 def _spread(values: np.ndarray, count: int) -> np.ndarray:

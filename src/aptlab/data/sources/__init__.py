@@ -1,5 +1,8 @@
 """Where documents come from. No torch."""
 
-from aptlab.data.sources.kinds import Document, Hub, Note, Source, Stdlib, TextFiles, fingerprint_parts
+from aptlab.data.sources.base import Document, Note, Source, fingerprint_parts
+from aptlab.data.sources.files import TextFiles
+from aptlab.data.sources.hub import Hub
+from aptlab.data.sources.stdlib import Stdlib
 
 __all__ = ["Document", "Hub", "Note", "Source", "Stdlib", "TextFiles", "fingerprint_parts"]

@@ -94,6 +94,16 @@ def find_cache_root(folder: str | None = None) -> Path:
     return path
 
 
+def find_store_folder(root: Path, key: str) -> Path:
+    """Where the cache of `key` is, or will be."""
+    return root / "tokens" / key[:32]
+
+
+def has_store(root: Path, key: str) -> bool:
+    """Whether a cache of `key` was built; not whether it is whole."""
+    return find_store_folder(root, key).is_dir()
+
+
 def open_or_build_store(
     source: Source,
     tokenizer: Tokenizer,
@@ -108,7 +118,7 @@ def open_or_build_store(
     Two processes that build at once wait for each other, and the second uses the first one's work. A damaged
     cache is rebuilt with one line in the log.
     """
-    folder = root / "tokens" / key[:32]
+    folder = find_store_folder(root, key)
     with contextlib.suppress(FileNotFoundError, DataError):
         return open_store(folder, vocab_size=tokenizer.vocab_size)
     folder.parent.mkdir(parents=True, exist_ok=True)

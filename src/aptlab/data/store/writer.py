@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ SIDES = ("train", "val")
 CHUNK_CHARACTERS = 4_000_000
 CHUNK_DOCUMENTS = 4096
 Progress = Callable[[str, int], None]
+log = logging.getLogger("aptlab")
 
 
 class NumberWriter:
@@ -123,8 +125,6 @@ def check_sides(documents: dict[str, int], split: Split) -> None:
 
 def read_document_chunks(source: Source) -> Iterator[tuple[list[str], list[str]]]:
     """Names and texts of documents, in lists of bounded size."""
-    from aptlab.data.sources.kinds import log
-
     names: list[str] = []
     texts: list[str] = []
     size = 0

@@ -1,0 +1,103 @@
+"""What rows are to the data module: a rule that a config names, a table of rows, and micro-batches by number.
+
+Legend: B rows per micro-batch and device, T tokens per row (the context), W ranks.
+
+    RowKind    the rule, such as `Packed(document_mask=True)`: makes the other two from a stream of tokens
+    RowTable   rows by id, in no order
+    Rows       micro-batches by number: the order, and the share of this rank
+
+A micro-batch is a pure function of its number, so that resuming is starting at a number. No numpy is loaded here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from aptlab.data.store.cache import TokenSide
+
+    Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How rows are shared out: `batch` rows for each of `world` ranks, of which this is number `rank`, by `seed`."""
+
+    batch: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def global_batch(self) -> int:
+        """Rows of one micro-batch of all ranks together."""
+        return self.batch * self.world
+
+
+class RowTable(ABC):
+    """Rows of `context` tokens by id."""
+
+    context: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows there are; ids are below it."""
+
+    @abstractmethod
+    def rows(self, ids: np.ndarray) -> Arrays:
+        """The rows `ids` [B]: tokens and targets int64 [B, T], ids [B]; positions and segments [B, T] where needed."""
+
+
+class Rows(ABC):
+    """Training rows as micro-batches without end, for one rank of a `BatchPlan`."""
+
+    plan: BatchPlan
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows of one epoch, on all ranks together."""
+
+    @property
+    @abstractmethod
+    def batches_per_epoch(self) -> int:
+        """Micro-batches of each rank in one pass, at least 1."""
+
+    @abstractmethod
+    def batch(self, number: int) -> Arrays:
+        """Micro-batch `number` (from 0) of this rank: tokens and targets int64 [B, T], ids [B], and what else the
+        kind of rows has. Equal for equal numbers, whatever was asked before.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What makes a number meaningful, as plain values: seed, context, global_batch, and the kind's settings."""
+
+    @abstractmethod
+    def convert_number(self, number: int, *, global_batch: int) -> int:
+        """The micro-batch at which these rows go on after `number` micro-batches of `global_batch` rows each."""
+
+
+class RowKind(ABC):
+    """How rows are made of a token stream, as a config names it; a frozen dataclass.
+
+    covers  promises that an epoch shows every row once, but a remainder that is no full batch
+    """
+
+    covers: ClassVar[bool] = True
+
+    @abstractmethod
+    def make_rows(self, side: TokenSide, *, context: int, plan: BatchPlan) -> Rows:
+        """Training rows over one side of the text. Raises ConfigError and DataError when there are too few."""
+
+    @abstractmethod
+    def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
+        """The rows that are validated on. Raises DataError when there is none."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Plain values that decide which rows a number means; a checkpoint with others is not resumed."""
