@@ -12,6 +12,7 @@ import pytest
 from aptlab.config import check, compose
 from aptlab.errors import ConfigError
 
+ROPE = "aptlab.nn.positions.rope"
 # (overrides, what the message says); one line per mistake that a user makes
 WRONG = [
     # names
@@ -32,6 +33,17 @@ WRONG = [
     ("~sead", "sead: unknown top-level key; did you mean seed?"),
     ("~paths.rot", "paths.rot: unknown key; did you mean root?"),
     ("model.rope.factor=8", "model.rope.factor: model.rope is ${rope}; set rope.factor instead"),
+    # words that were others before
+    ("rope=yarn rope.law=su", "rope.law: is rope.temperature_law now"),
+    (
+        f"rope=irope rope.inner._target_={ROPE}.YaRN +rope.inner.law=su",
+        "rope.inner.law: is rope.inner.temperature_law now",
+    ),
+    ("rope._target_=aptlab.nn.rope.YaRN", "rope._target_: aptlab.nn.rope.YaRN is aptlab.nn.positions.rope.YaRN now"),
+    (
+        "attention._target_=aptlab.nn.linear.LinearAttention",
+        "attention._target_: aptlab.nn.linear.LinearAttention is aptlab.nn.attention.LinearAttention now",
+    ),
     # parameters
     ("trainer.max_step=5", "trainer.max_step: lightning.Trainer has no such parameter; did you mean max_steps?"),
     ("rope=yarn rope.fctor=2", "rope.fctor: aptlab.nn.positions.rope.YaRN has no such parameter; did you mean factor?"),

@@ -8,6 +8,7 @@ from typing import Any
 from aptlab.config.building import RESERVED, build_plain
 from aptlab.config.composing import Config, describe_config_error
 from aptlab.config.node_path import NodePath, follow_slots
+from aptlab.config.renamed import find_renamed_problem, find_target_rename
 from aptlab.config.requests import find_root_key_problem
 from aptlab.config.search_path import OptionIndex
 from aptlab.config.static import types
@@ -98,6 +99,9 @@ def _node_problems(
     target = node["_target_"]
     if isinstance(target, _Unknown):
         return
+    if renamed := find_target_rename(target):
+        yield f"{path}._target_: {renamed}", ""
+        return
     if refused := find_target_problem(target, prefixes):
         yield f"{path}: {refused}", ""
         return
@@ -131,6 +135,8 @@ def _value_problem(value: Any, name: str, known: Signature) -> str | None:
 
 def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, Any], library: OptionIndex) -> str:
     """The message, with the part inside that has it, the nearest parameter, or the group's options that have one."""
+    if renamed := find_renamed_problem(f"{path}.{name}"):
+        return renamed.removeprefix(f"{path}.{name}: ")
     text = f"{known.target} has no such parameter"
     parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part and name in part]
     if len(parts) == 1:
