@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from aptlab.config import build, compose
-from aptlab.data.loader import TokenLoader
+from aptlab.data.loader import RowLoader
 from aptlab.models.cost import estimate_cost
 from aptlab.runs import quiet_lightning
 from common import table, write
@@ -52,7 +52,7 @@ class Case:
         self.config.cfg.vocab = args.vocab or self.data.vocab_size
         self.data.setup()
 
-    def loader(self) -> TokenLoader:
+    def loader(self) -> RowLoader:
         return self.data.train_dataloader()
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:

@@ -1,9 +1,9 @@
 """A text to train on that needs its context: documents of the stdlib, and questions whose answers stand before them.
 
 Half of the documents ask for a pass key, a magic number, or one of RULER's 13 tasks, from other seeds than the
-evaluations use; the other half is plain text. All of it comes from the training side of `data=stdlib`, so that the
+evaluations use; the other half is plain text. All of it comes from the training side of `source=stdlib`, so that the
 validation side is new to a model. Every document has exactly `--context` tokens with the end-of-text token behind it,
-so that the rows of `aptlab train data=text context=…` are whole documents and no question loses its answer.
+so that the rows of `aptlab train data.files=… context=…` are whole documents and no question loses its answer.
 
     python benchmarks/extension/corpus.py --out outputs/corpus.jsonl --documents 120000 --context 512
 """

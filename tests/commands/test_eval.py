@@ -88,6 +88,16 @@ def test_another_text_is_measured_and_named(run, tmp_path, capsys):
     assert [row["multiple"] for row in found["lengths"]] == [1, 2]
 
 
+def test_rows_alone_keep_the_text_and_files_alone_keep_the_rows(run, tmp_path, capsys):
+    same = run("data=packed", "data.split.val_fraction=0.5", "multiples=[1]")
+    assert "another text" not in capsys.readouterr().out
+    assert same["lengths"] == run("multiples=[1]")["lengths"]
+    texts = write_texts(tmp_path / "other.jsonl", salt=5)
+    other = run(f"data.files='{texts}'", "multiples=[1]")
+    assert "another text than in training" in capsys.readouterr().out
+    assert other["lengths"] != same["lengths"]
+
+
 def test_multiples_that_do_not_fit_are_left_out_with_a_reason(run, capsys):
     found = run("multiples=[1,4,4096]")
     assert [row["multiple"] for row in found["lengths"]] == [1, 4]

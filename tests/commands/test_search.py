@@ -216,6 +216,18 @@ def test_a_wrong_request_is_said_before_torch_is_needed(args, message):
         read_search_request(args)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["data=packed"], {"_target_": "x"}), (["data.files=a.txt"], {"files": "a.txt"}), ([], None)],
+)
+def test_a_request_without_a_source_has_that_of_the_checkpoint_for_other_rows(words, expected):
+    request = read_search_request(["target=64", *words])
+    filled = request.filled({"context": 16, "data": {"source": {"_target_": "x"}}})
+    found = filled.get("source")
+    assert found == expected or expected.items() <= found.items()
+    assert words != ["data=packed"] or filled["data"]["source"] == {"_target_": "x"}
+
+
 def test_reading_a_request_loads_no_torch():
     code = "import sys; from aptlab.search.request import read_search_request; read_search_request(['target=2048']); "
     code += "assert 'torch' not in sys.modules"

@@ -43,8 +43,15 @@ def find_root_key_problem(command: str, key: str, value: Any) -> str | None:
 
 
 def fill_request(request: type[Request], config: Config, **values: Any) -> Request:
-    """The Request of a composed and checked configuration; `values` replace those of the configuration."""
-    plain = config.resolved()
-    names = [field.name for field in dataclasses.fields(request)]  # type: ignore[arg-type]
-    found = {name: plain[name] for name in names if name in plain}
-    return request(**{**found, **({"config": config} if "config" in names else {}), **values})
+    """The Request of a composed and checked configuration; `values` replace those of the configuration.
+
+    Only the keys of the Request are resolved: a group may still lack what a checkpoint gives it.
+    """
+    from omegaconf import OmegaConf
+
+    names = {field.name for field in dataclasses.fields(request)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {"config": config} if "config" in names else {}
+    for name in names & set(config.cfg) - {"config", *values}:
+        value = OmegaConf.select(config.cfg, name)
+        found[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return request(**found, **values)

@@ -62,8 +62,9 @@ def read_eval_request(args: list[str]) -> EvalRequest:
     args = expand_shortcuts(args)
     refuse_eval_keys(args)
     config = compose("eval", args)
-    check(replace_config_values(config, {**STAND_IN, **fill_source(config, SOURCE)}))
-    if config.resolved().get("eval") is None:
+    complete = replace_config_values(config, {**STAND_IN, **fill_source(config, SOURCE)})
+    check(complete)
+    if complete.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
     return fill_request(EvalRequest, config)
 

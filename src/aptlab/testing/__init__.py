@@ -16,6 +16,7 @@ A whole model, of this project or another, is measured behind an adapter, a `Sub
 
 from aptlab.testing.bias import BiasContract
 from aptlab.testing.contract import Contract
+from aptlab.testing.data import RowsContract, SourceContract
 from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
@@ -29,7 +30,9 @@ __all__ = [
     "LawResult",
     "NotOffered",
     "RopeContract",
+    "RowsContract",
     "SmoothContract",
+    "SourceContract",
     "Subject",
     "decode_in_chunks",
     "make_random_tokens",
