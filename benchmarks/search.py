@@ -31,15 +31,10 @@ from aptlab.data.module import TextData
 from aptlab.data.sources import Stdlib
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.models import Decoder
-from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import SwiGLU
-from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard, YaRN
 from aptlab.nn.shape import Shape
-from aptlab.nn.smooth import Plain
 from aptlab.search.engine import SearchStart, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache
-from aptlab.search.evolution import Evolution
 from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import make_needle_sample, make_samples
 from aptlab.search.objectives import NeedleObjective
@@ -51,7 +46,9 @@ from aptlab.search.seeds import (
     compute_published_factors,
     list_critical_pairs,
 )
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import STRATEGIES
+from aptlab.testing.tiny import make_decoder
 from common import RESULTS, machine, versions
 
 BASE, CONTEXT, SHAPE = 10_000.0, 192, Shape(dim=96, depth=3, heads=3, hidden=288)
@@ -62,8 +59,7 @@ SAME = {"base": BASE}
 
 
 def decoder() -> Decoder:
-    parts = {"attention": FullAttention, "ffn": SwiGLU, "norm": partial(RMSNorm, eps=1e-5), "smooth": Plain}
-    return Decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(**SAME), **parts)
+    return make_decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(**SAME))
 
 
 def text() -> TextData:
@@ -154,8 +150,8 @@ def searched(make: Make, starts: list[SearchStart], strategy: str, seed: int, it
         evaluate([])
         begun = time.perf_counter()
         book = EvaluationCache(evaluate, target=make.target, samples=SAMPLES)
-        evolution = Evolution(iterations=iterations)
-        found = search_factors(starts, evolution=evolution, strategy=STRATEGIES[strategy](), book=book, seed=seed)
+        settings = SearchSettings(iterations=iterations)
+        found = search_factors(starts, settings=settings, strategy=STRATEGIES[strategy](), book=book, seed=seed)
         return found, time.perf_counter() - begun
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from aptlab.config import build, compose
+import aptlab
 from aptlab.models.cost import estimate_cost
 from common import table, write
 
@@ -42,11 +42,8 @@ def main() -> None:
     device = torch.device(args.device)
     overrides = ["rope=irope", f"rope.chunk={args.chunk}", "vocab=257", "attention=full"]
     sizes = {"dim": 256, "depth": args.depth, "heads": 2, "kv_heads": 1, "head_dim": 128, "hidden": 1024}
-    config = compose("train", [*overrides, *(f"size.{key}={value}" for key, value in sizes.items())])
-    torch.manual_seed(0)
-    net = (
-        build(config.resolved()["model"]).to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
-    )
+    net = aptlab.build(overrides, [f"size.{key}={value}" for key, value in sizes.items()])
+    net = net.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
     rows = []
     for length in args.lengths:
         rows.append(measure(net, length, args))
@@ -122,7 +119,7 @@ def filled(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace)
         layer.length = min(
             tokens.shape[1], layer.keys_BKSD.shape[2] // 2 if hasattr(layer, "reach") else tokens.shape[1]
         )
-    cache.places_BS[:] = torch.arange(cache.capacity, device=cache.places_BS.device)
+    cache.positions_BS[:] = torch.arange(cache.capacity, device=cache.positions_BS.device)
     cache.length = tokens.shape[1]
     return float("nan"), torch.randn(1, 1, 257, device=net.embed.weight.device)
 
@@ -134,7 +131,7 @@ def clock(device: torch.device) -> float:
 
 
 def reaches(net: Any) -> list[int | None]:
-    return [block.attention.reach for block in net.blocks]
+    return [block.attention.window for block in net.blocks]
 
 
 def work(net: Any, length: int, chunk: int) -> float:

@@ -44,7 +44,7 @@ class Case:
                 f"device={args.device}",
                 f"compile={str(args.compile).lower()}",
                 "precision=" + {"fp32": "32-true", "bf16": "bf16-mixed"}[args.precision],
-                "logger=none",
+                "logger=csv",
                 f"trainer.max_steps={WARM + args.steps}",
             ],
         )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.commands.train import run
+import aptlab
 from aptlab.config import check, compose
-from tests.commands.small_run import newest, texts
+from tests.commands.small_run import texts
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -46,12 +46,11 @@ def test_it_composes_and_checks(path):
 
 @names
 def test_it_trains_two_steps(path):
-    small = ["size=debug", "context=32", "trainer.max_steps=2", "device=cpu", "logger=none", "data.batch=4"]
+    small = ["size=debug", "context=32", "trainer.max_steps=2", "device=cpu", "logger=csv", "data.batch=4"]
     small += ["data.split.val_fraction=0.3", "data.val_batches=1"]
     small += [f"data.files={texts()}"]
     small += ["rope.original_len=16"] if compose("train", [f"recipe={path.stem}"]).choices["data"] == "mixed" else []
     small += ["tokenizer.vocab=300"] if "bpe" in path.stem else []
-    assert run([f"recipe={path.stem}", *small]) == 0
-    made = newest()
+    made = aptlab.train(f"recipe={path.stem}", small)
     assert made.result.steps == 2
     assert (made.choices["recipe"], made.choices["size"]) == (path.stem, "debug")

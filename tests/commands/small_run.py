@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aptlab.commands.train import run
+import aptlab
 from aptlab.runs import Run, find_runs
 
 CONTEXT = 32
-SMALL = ("size=debug", "trainer=debug", "trainer.max_steps=2", "logger=none", "device=cpu", f"context={CONTEXT}")
+SMALL = ("size=debug", "trainer=debug", "trainer.max_steps=2", "logger=csv", "device=cpu", f"context={CONTEXT}")
 
 
 def texts(path: Path = Path("texts.jsonl"), *, documents: int = 30, words: int = 40) -> str:
@@ -25,7 +25,7 @@ def words(*overrides: str) -> list[str]:
 
 def train(*overrides: str) -> Run:
     """Run to the end; the newest run folder, read back."""
-    assert run(words(*overrides)) == 0
+    aptlab.train(words(*overrides))
     return newest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import eval as command
-from aptlab.config import build
+from aptlab.commands.eval import read_eval_request
+from aptlab.config import build, locate_error
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals import retrieval_report
-from aptlab.evals.request import read_eval_request
-from aptlab.evals.retrieval import compute_wilson_interval
-from aptlab.evals.rules import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
-from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
+from aptlab.evals.runner import make_data
+from aptlab.evals.scoring import retrieval
+from aptlab.evals.scoring.retrieval import compute_wilson_interval
 from aptlab.restore.load import load_network
+from aptlab.restore.other_rule import replace_network_rope
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 RESULTS = {"eval.json", "samples.csv", "grid.csv", "heatmap.png", "journal.jsonl", ".lock"}
@@ -60,7 +62,7 @@ def test_the_whole_of_ruler_is_asked_and_every_file_is_written(run, tmp_path, ca
     assert total["loss"] == pytest.approx(nats / sum(int(row["tokens"]) for row in samples))
     assert f"ruler: percent of answers found, by length in tokens (trained at {CONTEXT})" in out
     assert "niah_multikey_3" in out
-    assert found["eval"]["_target_"] == "aptlab.evals.rules.Ruler"
+    assert found["eval"]["_target_"] == "aptlab.evals.ruler.Ruler"
 
 
 def test_a_passkey_grid_has_a_cell_per_depth_and_length(run, tmp_path, capsys):
@@ -96,7 +98,7 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     class Stop(Exception):
         pass
 
-    answered, answer = 0, retrieval_report.answer_samples
+    answered, answer = 0, retrieval.answer_samples
 
     def broken(*args, **settings):
         nonlocal answered
@@ -106,10 +108,10 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
             answered += 1
             yield outcome
 
-    monkeypatch.setattr(retrieval_report, "answer_samples", broken)
+    monkeypatch.setattr(retrieval, "answer_samples", broken)
     with pytest.raises(Stop):
         run(*args)
-    monkeypatch.setattr(retrieval_report, "answer_samples", answer)
+    monkeypatch.setattr(retrieval, "answer_samples", answer)
     journal = tmp_path / "out" / "journal.jsonl"
     assert len(journal.read_bytes().splitlines()) == 6
     journal.write_bytes(journal.read_bytes() + b'{"task": "vt", "len')
@@ -125,9 +127,28 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     ]
     assert texts[0] == texts[1]
     asked = len(journal.read_bytes().splitlines())
-    monkeypatch.setattr(retrieval_report, "answer_samples", broken)  # nothing is left to answer
+    monkeypatch.setattr(retrieval, "answer_samples", broken)  # nothing is left to answer
     assert run(*args)["lengths"] == resumed["lengths"]
     assert len(journal.read_bytes().splitlines()) == asked == 9
+
+
+def test_a_journal_of_an_older_version_goes_on(run, tmp_path, monkeypatch):
+    """Earlier versions named the same classes by other modules, and one of them by another name."""
+    args = ("eval=passkey", *SMALL, "eval.depths=[0.5]")
+    whole = run(*args)
+    journal = tmp_path / "out" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    request = json.loads(first)["request"]
+    request["eval"]["_target_"] = "aptlab.evals.rules.Passkey"
+    request["rope"]["_target_"] = "aptlab.nn.rope.Standard"
+    journal.write_text(json.dumps({"request": request}) + "\n" + "".join(rest))
+
+    def unused(*_, **__):
+        raise AssertionError("everything was answered before")
+
+    monkeypatch.setattr(retrieval, "answer_samples", unused)
+    assert run(*args)["grid"] == whole["grid"]
+    assert journal.read_text().splitlines()[1:] == [line.rstrip("\n") for line in rest]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +171,7 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(retrieval_report, "answer_samples", broken)
+    monkeypatch.setattr(retrieval, "answer_samples", broken)
     with pytest.raises(KeyboardInterrupt):
         run("eval=passkey", *SMALL)
     assert f"to go on, give the same command with out={tmp_path / 'out'}" in capsys.readouterr().err
@@ -228,10 +249,10 @@ def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
 
 
 def test_a_length_that_is_too_short_is_an_error(run):
-    with pytest.raises(
-        ConfigError, match=r"eval\.lengths: passkey needs at least \d+ tokens with this tokenizer, got 16"
-    ):
+    message = r"lengths: passkey needs at least \d+ tokens with this tokenizer, got 16"
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
         run("eval=passkey")
+    assert re.match(rf"eval\.{message}", str(locate_error(caught.value)))
 
 
 @pytest.fixture(scope="module")
@@ -243,20 +264,22 @@ def placed(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("option", ["passkey", "sliding"])
 def test_lengths_beyond_the_positions_of_the_model_are_an_error(run, placed, option):
-    longest = load_network(placed).net.longest
-    with pytest.raises(ConfigError, match=rf"eval\.lengths: 9,999 tokens are more than the {longest:,} positions that"):
+    longest = load_network(placed).net.max_positions
+    message = f"lengths: 9,999 tokens are more than the {longest:,} positions that"
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
         run(f"ckpt={placed}", f"eval={option}", "eval.lengths=[9999]")
+    assert str(locate_error(caught.value)).startswith(f"eval.{message}")
 
 
 def test_multiples_beyond_the_positions_of_the_model_are_left_out_with_a_reason(run, placed, capsys):
-    longest = load_network(placed).net.longest
+    longest = load_network(placed).net.max_positions
     found = run(f"ckpt={placed}", "tokens=512", f"multiples=[1,{longest // CONTEXT + 1}]")
     assert [row["multiple"] for row in found["lengths"]] == [1]
     assert f"the model has positions for {longest} tokens only" in capsys.readouterr().err
 
 
 def test_checking_a_long_request_loads_no_torch():
-    code = "import sys; from aptlab.evals.request import read_eval_request; "
+    code = "import sys; from aptlab.commands.eval import read_eval_request; "
     code += "[read_eval_request([f'eval={name}']) for name in ('ruler', 'passkey', 'needle', 'sliding')]; "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

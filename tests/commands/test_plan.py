@@ -72,7 +72,7 @@ def test_the_same_command_with_ckpt_resumes():
     ("override", "note"),
     [
         ("trainer.max_steps=900", "  trainer.max_steps: 400 -> 900"),
-        ("logger=none", "  logger.mode: auto -> none"),
+        ("logger=csv", "  logger.mode: auto -> none"),
         ("device=cpu", "  device._target_: aptlab.device.Auto -> aptlab.device.Cpu"),
         ("callbacks.checkpoints.every=5", "  callbacks.checkpoints.every: 100 -> 5"),
         ("compile=true", "  compile: False -> True"),
@@ -268,7 +268,7 @@ def test_an_extension_has_the_base_and_layout_of_the_old_weights():
     checkpoint("size=debug", "context=64", "rope=standard", "rope.base=500", "rope.layout=interleaved")
     made = plan_training(["ckpt=last", "rope=yarn", "rope.factor=8"])
     assert (made.config.cfg.rope.base, made.config.cfg.rope.layout) == (500.0, "interleaved")
-    assert made.config.cfg.model.rope.base == 500.0
+    assert made.config.cfg.model.positions.rope.base == 500.0
     assert "  rope.layout: interleaved, as the weights have it" in made.notes
     assert not any("rope.base" in line and "->" in line for line in made.notes)
     assert {"++rope.base=500", "++rope.layout=interleaved"} <= set(made.config.overrides)
@@ -293,4 +293,4 @@ def test_an_extension_counts_from_the_context_of_the_old_weights(base, new, orig
     made = plan_training(["ckpt=last", *new])
     assert not made.resume
     assert made.config.cfg.rope.original_len == original
-    assert made.config.cfg.model.rope.original_len == original
+    assert made.config.cfg.model.positions.rope.original_len == original

@@ -43,20 +43,20 @@ def test_a_layer_that_the_model_builds_has_the_path_of_the_group():
 
 def test_a_plain_node_has_the_path_that_it_is_given():
     model = compose("train", ["size=debug", "vocab=61", "attention.bias=some"]).resolved()["model"]
-    with pytest.raises(ConfigError, match=r"^attention\.bias='some'"):
+    with pytest.raises(ConfigError, match=r"^block\.sites\.attention\.layer\.bias='some'"):
         build(model)
-    with pytest.raises(ConfigError, match=r"^teacher\.attention\.bias='some'"):
+    with pytest.raises(ConfigError, match=r"^teacher\.block\.sites\.attention\.layer\.bias='some'"):
         build(model, "teacher")
 
 
 def test_two_models_of_one_config_have_two_paths():
     config = compose("train", ["size=debug", "vocab=61"])
     plain = config.resolved()["model"]
-    wrong = {**plain["rope"], "_target_": f"{ROPE}.YaRN", "beta_fast": 0.5}
+    wrong = {**plain["positions"], "rope": {"_target_": f"{ROPE}.YaRN", "beta_fast": 0.5}}
     config.cfg._set_flag("struct", False)
-    config.cfg["teacher"] = {**plain, "rope": wrong}
+    config.cfg["teacher"] = {**plain, "positions": wrong}
     build(config.cfg.model)
-    with pytest.raises(ConfigError, match=r"^teacher\.rope\.beta_fast=0\.5 must be larger"):
+    with pytest.raises(ConfigError, match=r"^teacher\.positions\.rope\.beta_fast=0\.5 must be larger"):
         build(config.cfg.teacher)
 
 

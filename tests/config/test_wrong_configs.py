@@ -22,6 +22,7 @@ WRONG = [
     ("rop=yarn", "rop: unknown top-level key; did you mean rope?"),
     ("rope=yran", "rope=yran: no such option; did you mean yarn?"),
     ("size=tinny", "size=tinny: no such option; did you mean tiny?"),
+    ("logger=none", "logger=none: no such option; allowed: auto, csv, wandb"),
     ("data=wikipedia", "data=wikipedia: no such option; allowed: "),
     ("+new/group=yarn", "+new/group=yarn: there is no config group new/group"),
     ("new/group=yarn", "new/group=yarn: there is no config group new/group"),
@@ -32,7 +33,10 @@ WRONG = [
     ("seed.x=1", "seed.x: seed is the value 0 and has no keys"),
     ("~sead", "sead: unknown top-level key; did you mean seed?"),
     ("~paths.rot", "paths.rot: unknown key; did you mean root?"),
-    ("model.rope.factor=8", "model.rope.factor: model.rope is ${rope}; set rope.factor instead"),
+    (
+        "model.positions.rope.factor=8",
+        "model.positions.rope.factor: model.positions.rope is ${rope}; set rope.factor instead",
+    ),
     # words that were others before
     ("rope=yarn rope.law=su", "rope.law: is rope.temperature_law now"),
     (
@@ -72,10 +76,14 @@ WRONG = [
     ("data.cache=3", "data.cache: expects str or null, got 3; quote it"),
     ("source.parts=prose", "source.parts: expects a list of str, got 'prose'; write [prose]"),
     ("size.dim=null", "size.dim: expects int, got None"),
-    ("model.rope=yarn", "model.rope: expects Rope, got 'yarn'; choose a part by its group, as in rope=yarn"),
+    ("model.rope=yarn", "model.rope: aptlab.models.Decoder has no such parameter; did you mean model.positions.rope?"),
     (
-        "model.attention=full",
-        "model.attention: expects Callable[..., nn.Module], got 'full'; choose a part by its group",
+        "model.positions.rope=yarn",
+        "model.positions.rope: expects Rope, got 'yarn'; choose a part by its group, as in rope=yarn",
+    ),
+    (
+        "model.norm=rms",
+        "model.norm: expects Callable[..., nn.Module], got 'rms'; choose a part by its group",
     ),
     # allowed values
     ("precision=bf16", "precision: no such value 'bf16'; did you mean bf16-true?"),
@@ -100,7 +108,7 @@ WRONG = [
     # missing values and broken references
     ("source=text", "source.files: a value is needed; set source.files=<value>"),
     ("tokenizer=file", "tokenizer.path: a value is needed; set tokenizer.path=<value>"),
-    ("rope=null", "model.rope: needs rope, which is not in the configuration"),
+    ("rope=null", "model.positions.rope: needs rope, which is not in the configuration"),
     ("data.seed=${sed}", "data.seed: needs sed, which is not in the configuration"),
     # syntax
     ("seed=[", "seed=[: this is no override; write key=value"),

@@ -8,8 +8,9 @@ import pytest
 from aptlab.errors import ConfigError
 from aptlab.search.engine import SearchStart, choose_start, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
-from aptlab.search.evolution import Evolution, make_iteration_rng
+from aptlab.search.evolution import begin_population, breed_children, make_iteration_rng
 from aptlab.search.seeds import build_v2_seeds, build_v2_space
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import HalvingStrategy, PublishedStrategy, get_strategy, predict_on_line
 from tests.search.problem import GOAL, KNOWN, SAMPLES, SPACE, TARGET, Hidden, starts
 
@@ -19,8 +20,8 @@ def book(runner) -> EvaluationCache:
 
 
 def found(strategy, *, seed: int = 0, iterations: int = 40, runner=None):
-    evolution = Evolution(iterations=iterations)
-    return search_factors(starts(), evolution=evolution, strategy=strategy, book=book(runner or Hidden()), seed=seed)
+    settings = SearchSettings(iterations=iterations)
+    return search_factors(starts(), settings=settings, strategy=strategy, book=book(runner or Hidden()), seed=seed)
 
 
 def test_the_published_search_costs_what_the_paper_says():
@@ -144,8 +145,8 @@ def test_the_real_critical_pair_is_the_one_whose_seeds_score_best():
 
 def test_the_watcher_hears_of_every_iteration():
     heard = []
-    evolution = Evolution(population=8, parents=4, iterations=3)
-    search_factors(starts(), evolution=evolution, strategy=PublishedStrategy(), book=book(Hidden()), watch=heard.append)
+    settings = SearchSettings(population=8, parents=4, iterations=3)
+    search_factors(starts(), settings=settings, strategy=PublishedStrategy(), book=book(Hidden()), watch=heard.append)
     assert [state.iteration for state in heard] == [0, 1, 2, 3]
     scores = [state.best.score for state in heard]
     assert scores == sorted(scores, reverse=True)
@@ -153,9 +154,9 @@ def test_the_watcher_hears_of_every_iteration():
 
 def test_children_are_new_and_as_many_as_asked_for():
     rng = random.Random(0)
-    evolution = Evolution()
-    first = evolution.begin(SPACE, starts()[0].seeds, rng)
-    children = evolution.children(SPACE, first[:32], set(first), rng)
+    settings = SearchSettings()
+    first = begin_population(settings, SPACE, starts()[0].seeds, rng)
+    children = breed_children(settings, SPACE, first[:32], set(first), rng)
     assert len(first) == len(set(first)) == 64
     assert len(children) == len(set(children)) == 32
     assert not set(children) & set(first)
@@ -176,7 +177,7 @@ def test_random_numbers_do_not_depend_on_the_version_of_python():
 )
 def test_impossible_sizes_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        Evolution(**wrong)
+        SearchSettings(**wrong)
 
 
 def test_an_unknown_strategy_is_named():

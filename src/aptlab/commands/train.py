@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from aptlab.api import train
 from aptlab.device import Precision
 from aptlab.limits import FolderName, NonNegativeInt, PositiveInt
+from aptlab.training.inside import train_inside_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,5 +38,5 @@ class TrainRequest:
 
 def run(args: list[str]) -> int:
     """Check the whole request first; nothing is written and torch is not imported until it holds. Returns 0."""
-    train(args)
+    train_inside_process(args)
     return 0

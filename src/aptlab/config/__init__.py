@@ -8,7 +8,7 @@ from aptlab.config.building import build
 from aptlab.config.checking import check
 from aptlab.config.composing import Config, compose
 from aptlab.config.node_path import locate_error
-from aptlab.config.renamed import find_new_word, translate_overrides
+from aptlab.config.renamed import find_new_target, find_new_word, translate_overrides
 from aptlab.config.requests import fill_request, read_root_keys
 from aptlab.config.search_path import find_conf_dir
 from aptlab.config.shortcuts import expand_shortcuts
@@ -27,6 +27,7 @@ __all__ = [
     "expand_shortcuts",
     "fill_request",
     "find_conf_dir",
+    "find_new_target",
     "find_new_word",
     "list_parameter_values",
     "locate_error",

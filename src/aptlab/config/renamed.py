@@ -46,7 +46,7 @@ MODULES = {
 }
 # Class with another name -> the class of today.
 TARGETS = {
-    "aptlab.nn.place.Beside": "aptlab.nn.positions.layer.Positions",
+    "aptlab.nn.place.Beside": "aptlab.nn.positions.Positions",
     "aptlab.nn.reach.Sliding": "aptlab.nn.window.SlidingWindow",
     "aptlab.callbacks.progress.Progress": "aptlab.callbacks.progress.TrainProgress",
     "aptlab.data.mixed.Mix": "aptlab.data.rows.Mixed",
@@ -54,6 +54,12 @@ TARGETS = {
     "aptlab.data.sources.Files": "aptlab.data.sources.TextFiles",
     "aptlab.data.tokenizers.Bytes": "aptlab.data.tokenizers.ByteTokenizer",
     "aptlab.data.tokenizers.File": "aptlab.data.tokenizers.TokenizerFile",
+    "aptlab.evals.rules.Harness": "aptlab.evals.harness.Harness",
+    "aptlab.evals.rules.LengthLoss": "aptlab.evals.lengths.LengthLoss",
+    "aptlab.evals.rules.Needle": "aptlab.evals.needle.NeedleRetrieval",
+    "aptlab.evals.rules.Passkey": "aptlab.evals.passkey.PasskeyRetrieval",
+    "aptlab.evals.rules.Ruler": "aptlab.evals.ruler.Ruler",
+    "aptlab.evals.rules.Sliding": "aptlab.evals.sliding.SlidingLoss",
     "aptlab.search.settings.Settings": "aptlab.search.settings.SearchSettings",
     "aptlab.commands.sweep.Search": "aptlab.sweep.OptunaSearch",
     "aptlab.commands.sweep.launchers.Joblib": "aptlab.sweep.launchers.JoblibLauncher",

@@ -1,9 +1,12 @@
-"""What every measurement begins with: the checkpoint, its network under the rule asked for, device and folder."""
+"""An eval of a checkpoint: its network under the rule asked for, its data, its folder, and what is not as trained."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,129 +14,132 @@ from typing import Any
 
 import torch
 
-from aptlab.config import build, redact_overrides, redact_value
-from aptlab.data.tokenizers import Tokenizer
+from aptlab.checkpoint import find_run_folder, read_manifest
+from aptlab.config import Config, build, redact_overrides, redact_value
 from aptlab.device import resolve_precision
-from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals.request import EvalRequest
-from aptlab.evals.rules import Evaluation, Retrieval, SlidingLoss
+from aptlab.errors import ConfigError
+from aptlab.evals.base import Eval, EvalContext, EvalFolder
 from aptlab.models import Decoder
 from aptlab.restore.data import build_data
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
+from aptlab.restore.other_rule import replace_network_rope
+from aptlab.runs.folder import make_folder
 
-ROTARY = "rotaries."  # where the decoder keeps the modules of its position rules
+IN_MEMORY = "in memory"  # weights that no file vouches for
 
 
 @dataclass(frozen=True)
-class EvalContext:
-    """A request with everything it names opened. `wanted` is the whole request as plain values."""
+class CheckpointEval:
+    """A request with everything it names opened; `values` is the whole request as plain values."""
 
-    request: EvalRequest
-    wanted: dict[str, Any]
-    rule: Evaluation
+    config: Config
+    values: dict[str, Any]
+    evaluation: Eval
     loaded: LoadedModel
-    net: Decoder
-    tokenizer: Tokenizer
-    device: str
-    precision: str
+    context: EvalContext
     folder: Path
 
-    @property
-    def context(self) -> int:
-        """Tokens the model was trained at."""
-        return int(self.loaded.config["context"])
 
-    def lengths(self, rule: SlidingLoss | Retrieval) -> tuple[int, ...]:
-        """The lengths that a rule asks for; ConfigError for one that the model has no positions for."""
-        found = rule.at(self.context)
-        if found[-1] > self.net.longest:
-            raise ConfigError(
-                f"eval.lengths: {found[-1]:,} tokens are more than the {self.net.longest:,} positions that the model "
-                f"has; ask for at most these, as in eval.lengths=[{min(self.context, self.net.longest)}]"
-            )
-        return found
-
-    def data(self) -> Any:
-        """The data module of the request, else of the checkpoint, with the checkpoint's tokenizer."""
-        return make_data(self.loaded, self.wanted.get("data"), self.wanted.get("source"))
-
-    def changes(self, data: Any | None) -> list[str]:
-        """Lines that say what is not as in the checkpoint; printed, with the checkpoint, when they are asked for."""
-        lines = describe_differences(self.loaded, self.net, data, own_text=not self._names_data())
-        print("\n".join([f"model    {self.loaded.path}, step {self.loaded.step:,}", *lines]), flush=True)
-        return lines
-
-    def _names_data(self) -> bool:
-        return any(self.wanted.get(group) is not None for group in ("data", "source"))
-
-    def facts(self, changes: list[str], data: dict[str, Any] | None) -> dict[str, Any]:
-        """What eval.json says about every measurement."""
-        return {
-            "checkpoint": str(self.loaded.path),
-            "step": self.loaded.step,
-            "context": self.context,
-            "overrides": redact_overrides(self.request.config.overrides),
-            "changes": changes,
-            "rope": redact_value(self.wanted.get("rope") or self.loaded.config.get("rope")),
-            "data": data,
-            "precision": self.precision,
-            "device": self.device,
-        }
-
-    def title(self) -> str:
-        return f"{format_rule_name(self.net)} at step {self.loaded.step:,} ({self.context:,} tokens trained)"
-
-
-def open_eval_context(request: EvalRequest, loaded: LoadedModel | None = None) -> EvalContext:
+def open_checkpoint_eval(
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
+) -> CheckpointEval:
     """Open what a request names; raises AptlabError before anything is measured.
 
     loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
     """
-    cfg = request.config.cfg
+    cfg = config.cfg
     device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
     precision = resolve_precision(cfg.precision, device.partition(":")[0])
     in_memory = loaded is not None
     loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
-    wanted = request.filled(loaded.config)
-    folder = make_eval_folder(wanted["out"], loaded.path)
-    net = replace_network_rope(loaded, wanted.get("rope"))
+    values = fill(loaded.config)
+    evaluation = build_eval(values["eval"])
+    folder = make_eval_folder(values["out"], loaded.path)
+    context = make_checkpoint_context(
+        loaded,
+        rope=values.get("rope"),
+        data=values.get("data"),
+        source=values.get("source"),
+        device=device,
+        precision=precision,
+        folder=folder,
+        in_memory=in_memory,
+    )
+    return CheckpointEval(config, values, evaluation, loaded, context, folder)
+
+
+def build_eval(node: dict[str, Any]) -> Eval:
+    """The eval of a config node; ConfigError for a class that is none."""
+    evaluation = build(node, "eval")
+    if not isinstance(evaluation, Eval):
+        raise ConfigError(
+            f"eval: {node['_target_']} is no eval; derive it from aptlab.evals.Eval, or choose an option of the group, "
+            "as in eval=ruler"
+        )
+    return evaluation
+
+
+def make_checkpoint_context(
+    loaded: LoadedModel,
+    *,
+    rope: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    source: dict[str, Any] | None = None,
+    device: str = "cpu",
+    precision: str = "32-true",
+    folder: Path | None = None,
+    in_memory: bool = False,
+) -> EvalContext:
+    """What an eval of a loaded checkpoint is given.
+
+    rope       config node of another position rule; None: that of the checkpoint
+    data       config node of another data module; None: that of the checkpoint
+    source     config node of another source; None: that of `data`, else of the checkpoint
+    folder     where results and journal go; None: nowhere
+    in_memory  the weights may be other ones than the file's: no later evaluation of the file goes on with them
+    """
+    net = replace_network_rope(loaded, rope)
     if precision == "bf16-true":
         # A module converts itself in place, and a model in memory is its owner's.
         net = (copy.deepcopy(net) if in_memory else net).to(torch.bfloat16)
+    trained = int(loaded.config["context"])
+    identity = {
+        "weights": IN_MEMORY if in_memory else read_manifest(loaded.path).sha256,
+        "step": loaded.step,
+        "rope": redact_value(rope or loaded.config.get("rope")),
+    }
     return EvalContext(
-        request=request,
-        wanted=wanted,
-        rule=build(wanted["eval"], "eval"),
-        loaded=loaded,
         net=net,
         tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
-        folder=folder,
+        trained_context=trained,
+        title=f"{format_rule_name(net)} at step {loaded.step:,} ({trained:,} tokens trained)",
+        open_data=functools.cache(functools.partial(make_data, loaded, data, source)),
+        folder=EvalFolder(folder, identity),
     )
 
 
-def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> Decoder:
-    """The network as trained, or the same weights under another position rule.
-
-    Rotary tables are no weights; what a rule has learned itself stays with that rule, and another one begins anew.
-    """
-    if rope is None:
-        return loaded.net
-    net = build({**loaded.config["model"], "vocab": loaded.net.vocab, "rope": rope})
-    own = net.state_dict()
-    trained = loaded.net.state_dict()
-    kept = {
-        name: value
-        for name, value in trained.items()
-        if not name.startswith(ROTARY) or has_same_shape(value, own.get(name))
+def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
+    """What eval.json says first about every measurement; prints what is not as in the checkpoint."""
+    loaded, context, values = opened.loaded, opened.context, opened.values
+    data = context.open_data() if opened.evaluation.reads_data else None
+    changes = describe_differences(
+        loaded, context.net, data, own_text=not any(values.get(group) for group in ("data", "source"))
+    )
+    print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
+    return {
+        "checkpoint": str(loaded.path),
+        **({"weights": IN_MEMORY} if context.folder.identity["weights"] == IN_MEMORY else {}),
+        "step": loaded.step,
+        "context": context.trained_context,
+        "overrides": redact_overrides(opened.config.overrides),
+        "changes": changes,
+        "rope": context.folder.identity["rope"],
+        "data": None,
+        "precision": context.precision,
+        "device": context.device,
     }
-    net.load_state_dict({**{name: value for name, value in own.items() if name.startswith(ROTARY)}, **kept})
-    return net.eval()
-
-
-def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
-    return place is not None and place.shape == value.shape
 
 
 def make_data(loaded: LoadedModel, data: dict[str, Any] | None, source: dict[str, Any] | None = None) -> Any:
@@ -168,17 +174,11 @@ def format_rule_name(net: Decoder) -> str:
     return f"rope {type(net.rope).__name__}"
 
 
-def make_eval_folder(out: str | None, ckpt: Path) -> Path:
-    """`out`, or evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
+def make_eval_folder(out: str | Path | None, ckpt: Path) -> Path:
+    """`out`, or a new evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
     if out is not None:
-        folder = Path(out).expanduser()
-    else:
-        run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-        folder = run / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AptlabError(
-            f"cannot make the folder {folder}: {error.strerror or error}; choose another with out=…"
-        ) from error
-    return folder
+        return make_folder(out)
+    now = find_run_folder(ckpt) / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    # A loop in Python evaluates several times a second, and one must not go on with the journal of the one before.
+    names = (now if number == 1 else now.with_name(f"{now.name}-{number}") for number in itertools.count(1))
+    return make_folder(next(path for path in names if not path.exists()))

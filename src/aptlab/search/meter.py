@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
+from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
 from aptlab.models import Decoder
 from aptlab.search.evaluation_cache import SearchJob, Values
 from aptlab.search.needles import SearchSample
-from aptlab.search.objectives import Objective
+from aptlab.search.objectives import SearchObjective
 
 
 class CandidateScorer:
@@ -28,7 +28,7 @@ class CandidateScorer:
         net: Decoder,
         samples: Mapping[int, Sequence[SearchSample]],
         *,
-        objective: Objective,
+        objective: SearchObjective,
         rule_of: Callable[[Sequence[float]], Any],
         device: torch.device | str = "cpu",
         precision: str = "32-true",

@@ -76,7 +76,7 @@ class LanguageTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the global norm, also for fused optimizers, which Lightning refuses to clip under bf16-mixed.
+        """Clip the global norm, also of fused optimizers (findings/lightning_bf16_clip_fused.sh).
 
         A callback may have measured `grad_norm` already; it is not computed twice.
         """

@@ -17,6 +17,7 @@ A whole model, of this project or another, is measured behind an adapter, a `Sub
 from aptlab.testing.bias import BiasContract
 from aptlab.testing.contract import Contract
 from aptlab.testing.data import RowsContract, SourceContract
+from aptlab.testing.evals import EvalContract
 from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
@@ -26,6 +27,7 @@ __all__ = [
     "LAWS",
     "BiasContract",
     "Contract",
+    "EvalContract",
     "Law",
     "LawResult",
     "NotOffered",

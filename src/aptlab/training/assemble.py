@@ -27,6 +27,7 @@ from aptlab.evals import fit_windows
 from aptlab.loggers import CSVMetrics, WandbRun
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.nn.positions.rope import list_rope_warnings
+from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import get_process_rank
@@ -138,7 +139,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     device: Device = build(config.cfg.device)
     args = device.trainer_args()
     precision = resolve_precision(config.cfg.precision, args["accelerator"])
-    saved = load_checkpoint(plan.ckpt) if plan.ckpt else None
+    saved = upgrade_checkpoint(load_checkpoint(plan.ckpt)) if plan.ckpt else None
     data = build(config.cfg.data, **reuse_tokenizer(config, saved))
     data.prepare_data()
     config = fill_vocabulary(config, data.vocab_size)
@@ -148,7 +149,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     task: LanguageTask = build(config.cfg.task)
     for line in list_rope_warnings(task.net.rope, head_dim=task.net.shape.head_sizes()[2], length=config.cfg.context):
         log.warning(line)
-    windows = fit_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.longest)
+    windows = fit_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.max_positions)
     task.bytes_per_token = data.bytes_per_token
     if saved is not None and plan.ckpt is not None:
         weights = saved["state_dict"] if plan.resume else adapt_weights(task, saved)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aptlab.callbacks.progress import find_monitor, format_duration
+from aptlab.callbacks.progress import find_monitor
 from aptlab.evals import evaluate_lengths
 from aptlab.loggers import WandbRun
 from aptlab.models.cost import ModelCost, count_part_parameters, estimate_cost
-from aptlab.report import draw_run_figure, format_length_table
+from aptlab.report.figure import draw_run_figure
+from aptlab.report.table import format_length_table
 from aptlab.runs import Result
+from aptlab.runs.progress import format_duration
 from aptlab.sample import SamplingRules, generate_tokens
 
 if TYPE_CHECKING:

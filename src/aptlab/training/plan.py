@@ -13,8 +13,8 @@ from typing import Any
 from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
-from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 from aptlab.restore.rope import find_inherited_values
+from aptlab.restore.upgrade import upgrade_manifest
 
 log = logging.getLogger("aptlab")
 
@@ -68,17 +68,16 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
-    from aptlab.checkpoint import find_checkpoint, read_manifest
+    from aptlab.checkpoint import find_checkpoint, find_run_folder, read_manifest
 
     outputs = Path(read_root_value(args, "paths.root") or "outputs") / (read_root_value(args, "job") or "train")
     path = find_checkpoint(
         outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
     )
-    manifest = read_manifest(path)
+    manifest = upgrade_manifest(read_manifest(path))
     new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
-    old = modernize_overrides(manifest.overrides, manifest.config)
-    trained = modernize_config(manifest.config)
-    stored = filter_stored_overrides(old, new, modernize_choices(manifest.choices))
+    trained = manifest.config
+    stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
@@ -91,8 +90,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
         config = config if fresh == stored else compose("train", [*fresh, *new])
-    elif read_root_value(new, "run_dir") is None and path.parent.name == "checkpoints":
-        config = set_run_dir(config, path.parent.parent)
+    elif read_root_value(new, "run_dir") is None and (folder := find_run_folder(path)) != path.parent:
+        config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     kept = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *kept, *lost))

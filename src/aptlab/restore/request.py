@@ -1,0 +1,59 @@
+"""A request whose values come partly from a checkpoint: checked before it is open, filled in afterwards. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from aptlab.config import Config, find_new_word
+from aptlab.restore.rope import fill_inherited_values
+
+# Stand-ins for the check before the checkpoint is open; `fill_config` puts the real values in.
+STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.ByteTokenizer"}}
+SOURCE = {"_target_": "aptlab.data.sources.Stdlib"}
+
+
+def fill_config(config: Config, stored: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The request as plain values, where `${context}` and its like mean what the model was trained with.
+
+    config  the request as composed
+    stored  the checkpoint's configuration
+    keys    root keys whose values are the checkpoint's
+
+    A position rule on these weights has their base, layout and part of a head, unless the user gave others.
+    """
+    known = {name: stored.get(name) for name in keys}
+    source = fill_source(config, (stored.get("data") or {}).get("source"))
+    values = replace_config_values(config, {**known, **source}).resolved()
+    return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
+
+
+def fill_source(config: Config, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The source for a request that chooses rows and no source: that of the checkpoint."""
+    chosen = config.choices
+    return {"source": source} if chosen.get("data") is not None and chosen.get("source") is None else {}
+
+
+def find_unchosen_groups(given: Collection[str], groups: Mapping[str, str]) -> list[str]:
+    """A problem for each group of which values are given and no option; old words are told when composing."""
+    problems = []
+    for group, example in groups.items():
+        inner = sorted(key for key in given if key.startswith(f"{group}.") and find_new_word(key) is None)
+        if inner and group not in given:
+            problems.append(f"{inner[0]}: choose the option first, as in {example} {inner[0]}=…")
+    return problems
+
+
+def list_override_keys(overrides: Iterable[str]) -> frozenset[str]:
+    """The keys that a command line sets."""
+    return frozenset(arg.partition("=")[0].lstrip("+~") for arg in overrides)
+
+
+def sets_key(key: str, given: Collection[str]) -> bool:
+    """Whether one of the given keys is `key` or lies below it."""
+    return any(name == key or name.startswith(f"{key}.") for name in given)
+
+
+def replace_config_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values for some root keys; the original stays as it is."""
+    return config.replaced(values)
