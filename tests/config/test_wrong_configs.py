@@ -26,7 +26,6 @@ WRONG = [
     ("data=wikipedia", "data=wikipedia: no such option; allowed: "),
     ("+new/group=yarn", "+new/group=yarn: there is no config group new/group"),
     ("new/group=yarn", "new/group=yarn: there is no config group new/group"),
-    ("hydra.run.dir=x", "hydra: unknown top-level key"),
     ("sweep.name=x", "sweep.name=x: this belongs to a sweep; add -m"),
     ("launcher=process", "launcher=process: this belongs to a sweep; add -m"),
     ("paths.rot=x", "paths.rot: unknown key; did you mean root?"),

@@ -63,6 +63,10 @@ def _run(command: Command, args: list[str]) -> int | None:
 
         print(render_command_help(command))
         return 0
+    from aptlab.cli.hydra_words import find_hydra_problem
+
+    if (command.config or command.name == "check") and (problem := find_hydra_problem(args)):
+        raise ConfigError(problem)
     if command.config and "--cfg" in args:
         from aptlab.cli.help import render_resolved_yaml
 
