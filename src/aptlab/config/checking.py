@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from aptlab.config.bases import find_contract_problem, read_group_bases
 from aptlab.config.building import RESERVED, build_plain
 from aptlab.config.composing import Config, describe_config_error
 from aptlab.config.node_path import NodePath, follow_slots
@@ -40,9 +41,12 @@ def find_config_problems(config: Config) -> Iterator[str]:
         for key, value in values.items()
         if not isinstance(value, _Taken | _Unknown) and (text := find_root_key_problem(config.command, key, value))
     ]
-    prefixes = list_trusted_prefixes()
+    prefixes, bases = list_trusted_prefixes(), read_group_bases()
     for path, node in walk_target_nodes(values):
-        found += _node_problems(path, node, prefixes, config.library)
+        problems = list(_node_problems(path, node, prefixes, config.library))
+        found += problems
+        if not problems and (text := find_contract_problem(path, str(node["_target_"]), bases)):
+            found.append((f"{path}: {text}", ""))
     yield from unresolved
     keys = {text.partition(":")[0] for text, taken_from in found if not taken_from}
     yield from (text for text, taken_from in found if taken_from not in keys)

@@ -76,7 +76,7 @@ class HarnessModel:
                 block = group[first : first + self.batch]
                 for index, text in zip(block, self._texts([requests[i].args[0] for i in block], asked[block[0]])):
                     out[index] = text
-                self._tell(len(block))
+                self.report_error(len(block))
         return out
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], int]:
@@ -105,7 +105,7 @@ class HarnessModel:
             block = order[first : first + self.batch]
             for index, answer in zip(block, self._batch([rows[i] for i in block])):
                 out[index] = answer
-            self._tell(len(block))
+            self.report_error(len(block))
         return out
 
     @torch.inference_mode()
@@ -170,7 +170,7 @@ class HarnessModel:
             )
         return tokens[-most:]
 
-    def _tell(self, count: int) -> None:
+    def report_error(self, count: int) -> None:
         if self.progress is not None:
             self.progress(count)
 
