@@ -12,7 +12,7 @@ from benchmarks.tables import read_group_line, render_tables, replace_block
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
-from aptlab.commands.plot import read_plot_request as read_plot
+from aptlab.commands.plot import plan_plot as read_plot
 from aptlab.commands.sweep import read_sweep_request
 from aptlab.config import check, compose
 from aptlab.config.search_path import ConfigRoot, Option, find_conf_dir

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 class AptlabError(ValueError):
     """What the user asked for cannot be done; the message names the way out.
 
-    The command line prints the message without a traceback and exits with `exit_code`.
+    The command line prints the message without a traceback and exits with `exit_code`. A component says its own
+    parameters (`factor=-1 …`), never a path of the configuration; `located` is set once the path is in front.
     """
 
     exit_code = 2
+    located = False
 
 
 class ConfigError(AptlabError):

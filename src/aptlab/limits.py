@@ -1,4 +1,4 @@
-"""Numbers with limits, written once in a signature and read by every check.
+"""Numbers and names with limits, written once in a signature and read by every check.
 
 `factor: Positive` means the same to a type checker (a float), to the config check (which reads the
 name of the annotation without importing the module) and to `validate`, which a rule calls on itself.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -40,6 +41,23 @@ class Limit:
         return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
 
+@dataclass(frozen=True)
+class TextLimit:
+    """Texts that match `pattern` as a whole; `meaning` says which these are."""
+
+    pattern: str
+    meaning: str
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with `value`, or None. A value that is no text is not judged here."""
+        if not isinstance(value, str) or re.fullmatch(self.pattern, value):
+            return None
+        return f"must be {self}, got {value!r}"
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
 Positive = Annotated[float, Limit(low=0, low_open=True)]
 NonNegative = Annotated[float, Limit(low=0)]
 AtLeastOne = Annotated[float, Limit(low=1)]
@@ -48,8 +66,10 @@ RotaryFraction = Annotated[float, Limit(low=0, high=1)]  # of each head's dims: 
 OpenFraction = Annotated[float, Limit(low=0, high=1, high_open=True)]
 PositiveInt = Annotated[int, Limit(low=1)]
 NonNegativeInt = Annotated[int, Limit(low=0)]
+FolderName = Annotated[str, TextLimit(r"[A-Za-z0-9][\w.\-]*", "the name of a folder, of letters, digits and . _ -")]
+OptionName = Annotated[str, TextLimit(r"[A-Za-z]\w*", "a name of letters, digits and _")]
 
-LIMITS: Mapping[str, tuple[type, Limit]] = {
+LIMITS: Mapping[str, tuple[type, Limit | TextLimit]] = {
     name: (kind.__origin__, kind.__metadata__[0])
     for name, kind in {
         "Positive": Positive,
@@ -60,23 +80,25 @@ LIMITS: Mapping[str, tuple[type, Limit]] = {
         "OpenFraction": OpenFraction,
         "PositiveInt": PositiveInt,
         "NonNegativeInt": NonNegativeInt,
+        "FolderName": FolderName,
+        "OptionName": OptionName,
     }.items()
 }
 
 
-def find_limit(annotation: Any) -> Limit | None:
+def find_limit(annotation: Any) -> Limit | TextLimit | None:
     """The limit inside an annotation, given as a type or as its source text (`"Positive | None"`)."""
     if isinstance(annotation, str):
         words = annotation.replace("|", " ").split()
         return next((LIMITS[word][1] for word in words if word in LIMITS), None)
     metadata = getattr(annotation, "__metadata__", ())
-    return next((item for item in metadata if isinstance(item, Limit)), None)
+    return next((item for item in metadata if isinstance(item, Limit | TextLimit)), None)
 
 
 def validate_limits(rule: Any) -> None:
-    """Check every limited field of a dataclass; raises ConfigError naming class, field and value."""
+    """Check every limited field of a dataclass; raises ConfigError naming field and value."""
     for field in dataclasses.fields(rule):
         limit = find_limit(field.type)
         problem = limit.problem(getattr(rule, field.name)) if limit else None
         if problem:
-            raise ConfigError(f"{type(rule).__name__}.{field.name} {problem}")
+            raise ConfigError(f"{field.name} {problem}")

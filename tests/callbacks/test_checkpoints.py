@@ -208,7 +208,7 @@ def test_low_space_is_seen_before_writing(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize(("name", "value"), [("every", 0), ("keep", 0), ("keep_best", -1)])
 def test_limits(name, value):
-    with pytest.raises(ConfigError, match=rf"callbacks.checkpoints.{name} must be a finite number >= .*, got {value}"):
+    with pytest.raises(ConfigError, match=rf"^{name} must be a finite number >= .*, got {value}"):
         Checkpoints(**{name: value})
 
 

@@ -168,5 +168,5 @@ def test_long_lists_of_samples_are_cut():
 
 @pytest.mark.parametrize("name", ["patience", "every"])
 def test_limits(name):
-    with pytest.raises(ConfigError, match=rf"callbacks.guard.{name} must be a finite number >= 1, got 0"):
+    with pytest.raises(ConfigError, match=rf"^{name} must be a finite number >= 1, got 0"):
         NonFiniteGuard(**{name: 0})

@@ -121,7 +121,9 @@ def test_counting_reads_nothing_on_the_host():
 
 
 def test_other_batches_are_refused():
-    with pytest.raises(ConfigError, match=r"callbacks\.mixed counts rows of data=mixed; choose it, or set callbacks"):
+    with pytest.raises(
+        ConfigError, match=r"^the monitor of mixed rows has none to count; use data=mixed, or callbacks"
+    ):
         feed(MixedShares(original_len=4), Fake(), {"tokens": torch.zeros(1, 8)})
 
 

@@ -10,8 +10,8 @@ import pytest
 from aptlab.cli import main
 from aptlab.cli.complete import list_completions
 from aptlab.commands.plot import NAMES
+from aptlab.config import read_root_keys
 from aptlab.config.files import read_config_entries
-from aptlab.config.root_keys import DIALS
 from aptlab.config.search_path import read_option_index
 
 
@@ -64,13 +64,11 @@ def test_candidates(words, found):
 
 @pytest.mark.parametrize("primary", sorted(read_option_index().primaries))
 def test_every_root_key_is_known(primary):
-    """No table entry without a key, no key without an entry but a node, an interpolation and what a command checks."""
+    """No field of a Request without a key, no key without a field but those whose value a group gives."""
     keys = {
         entry.key for entry in read_config_entries(read_option_index().primaries[primary].path)
     } - read_option_index().groups.keys()
-    elsewhere = {"search": {"search", "context"}, "plot": {"context"}, "import": {"layout"}, "export": {"format"}}
-    dials = DIALS.get(primary, {}).keys()
-    assert dials | elsewhere.get(primary, set()) >= keys >= dials - read_option_index().groups.keys()
+    assert read_root_keys(primary).keys() == keys
 
 
 def test_analyses_are_those_of_plot():

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from aptlab.cli import _tell
+from aptlab.cli import report_error
 from aptlab.commands.sweep import run
 from aptlab.errors import AptlabError
 
@@ -25,4 +25,4 @@ if __name__ == "__main__":
     try:
         sys.exit(sweep(*sys.argv[1:]))
     except AptlabError as error:
-        sys.exit(_tell(error))
+        sys.exit(report_error(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from aptlab.commands import eval as command
 from aptlab.commands.eval import read_eval_request
-from aptlab.config import build
+from aptlab.config import build, locate_error
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
 from aptlab.evals.runner import make_data
@@ -248,10 +249,10 @@ def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
 
 
 def test_a_length_that_is_too_short_is_an_error(run):
-    with pytest.raises(
-        ConfigError, match=r"eval\.lengths: passkey needs at least \d+ tokens with this tokenizer, got 16"
-    ):
+    message = r"lengths: passkey needs at least \d+ tokens with this tokenizer, got 16"
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
         run("eval=passkey")
+    assert re.match(rf"eval\.{message}", str(locate_error(caught.value)))
 
 
 @pytest.fixture(scope="module")
@@ -264,8 +265,10 @@ def placed(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("option", ["passkey", "sliding"])
 def test_lengths_beyond_the_positions_of_the_model_are_an_error(run, placed, option):
     longest = load_network(placed).net.max_positions
-    with pytest.raises(ConfigError, match=rf"eval\.lengths: 9,999 tokens are more than the {longest:,} positions that"):
+    message = f"lengths: 9,999 tokens are more than the {longest:,} positions that"
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
         run(f"ckpt={placed}", f"eval={option}", "eval.lengths=[9999]")
+    assert str(locate_error(caught.value)).startswith(f"eval.{message}")
 
 
 def test_multiples_beyond_the_positions_of_the_model_are_left_out_with_a_reason(run, placed, capsys):

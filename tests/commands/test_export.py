@@ -222,7 +222,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     ("args", "message"),
     [
         ([], r"export needs a checkpoint; add ckpt=last, ckpt=<run folder> or ckpt=<file>\.ckpt"),
-        (["ckpt=x", "format=onnx"], "format=onnx: export cannot write that; allowed: hf"),
+        (["ckpt=x", "format=onnx"], "format: no such value 'onnx'; allowed: hf"),
         (["ckpt=x", "dtype=float23"], r"dtype: no such value .float23.; did you mean float32\?"),
         (["ckpt=nowhere"], "nowhere: no such file or folder"),
         (["kcpt=x"], r"kcpt: unknown top-level key; did you mean ckpt\?"),

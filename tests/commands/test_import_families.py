@@ -110,7 +110,7 @@ def test_contradicting_lengths_are_told(tmp_path, capsys):
 
 
 def test_an_unknown_layout_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="layout=quarter: import cannot make that; allowed: half, interleaved"):
+    with pytest.raises(ConfigError, match="layout: no such value 'quarter'; allowed: half, interleaved"):
         import_command.run([f"path={tmp_path}", f"out={tmp_path / 'run'}", "layout=quarter"])
 
 

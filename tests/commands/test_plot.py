@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from aptlab.cli import main
-from aptlab.commands.plot import NAMES, parse_analyses, parse_bases, read_plot_request
+from aptlab.commands.plot import NAMES, parse_analyses, parse_bases, plan_plot
 from aptlab.errors import ConfigError
 from aptlab.report.positions import ANALYSES
 from aptlab.report.positions.curve_rules import drop_unsupported_values, label_curves
@@ -36,7 +36,7 @@ def test_the_command_writes_figures_and_numbers_and_prints_the_facts(tmp_path, c
 
 
 def test_one_value_with_several_numbers_gives_a_curve_each():
-    request = read_plot_request(["rope=yarn", "rope.factor=4,8,16", *SMALL])
+    request = plan_plot(["rope=yarn", "rope.factor=4,8,16", *SMALL])
     assert [name for name, _ in request.rules] == ["yarn factor=4", "yarn factor=8", "yarn factor=16"]
     assert [rule.factor for _, rule in request.rules] == [4, 8, 16]
     assert request.length == 2048
@@ -44,13 +44,13 @@ def test_one_value_with_several_numbers_gives_a_curve_each():
 
 
 def test_a_value_goes_to_the_options_that_have_it_and_the_rest_is_told():
-    request = read_plot_request(["rope=standard,yarn", "rope.factor=2,8", *SMALL])
+    request = plan_plot(["rope=standard,yarn", "rope.factor=2,8", *SMALL])
     assert [name for name, _ in request.rules] == ["standard", "yarn factor=2", "yarn factor=8"]
     assert request.notes == ("rope=standard has no factor; it is drawn without",)
 
 
 def test_the_trained_context_reaches_the_rules():
-    ((_, rule),) = read_plot_request(["rope=yarn", "original=256", "head_dim=16"]).rules
+    ((_, rule),) = plan_plot(["rope=yarn", "original=256", "head_dim=16"]).rules
     assert rule.original_len == 256
 
 
@@ -106,7 +106,7 @@ def test_equal_curves_are_drawn_once():
 )
 def test_a_bad_request_is_refused_with_the_way_out(args, message):
     with pytest.raises(ConfigError, match=message):
-        read_plot_request(args)
+        plan_plot(args)
 
 
 def test_a_rule_without_frequencies_is_refused(tmp_path, capsys):

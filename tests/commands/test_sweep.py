@@ -156,7 +156,7 @@ def test_all_problems_of_all_jobs_are_told_before_any_folder_is_made():
         (["seed=0,1", "sweep.nam=x"], "sweep.nam.*did you mean name"),
         (["seed=0,1", "sweep=gird"], "sweep=gird: no such option; did you mean grid"),
         (["seed=0,1", "launcher.workers=0"], "launcher.workers: must be a finite number >= 1, got 0"),
-        (["seed=0,1", "sweep.name='a/b'"], "sweep.name=a/b: must be the name of one folder, for example a_b"),
+        (["seed=0,1", "sweep.name='a/b'"], "sweep.name=a/b must be the name of one folder, for example a_b"),
         (["seed=0,1", "run_dir=x"], "run_dir=x: each job of a sweep has a folder of its own"),
         (["job=a,b"], "give each of them one value"),
         (["seed=interval(0,1)"], "seed: an interval has no list of values; add sweep=optuna"),

@@ -52,9 +52,9 @@ def test_a_search_goes_on_where_it_stopped_and_names_the_best(capsys):
 
 
 def test_the_same_seed_tries_the_same_values():
-    search("sweep.sampler=random", trials=2)
+    search("sampler=random", trials=2)
     first = rates()
-    search("sweep.sampler=random", "sweep.fresh=true", trials=2)
+    search("sampler=random", "sweep.fresh=true", trials=2)
     assert rates("x-2") == first
 
 
@@ -99,10 +99,10 @@ def test_every_choice_and_every_end_is_checked_first():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"metric": "val/los"}, "sweep.metric=val/los: no such metric; did you mean val/loss?"),
-        ({"direction": "up"}, "sweep.direction=up: no such direction; allowed: maximize, minimize"),
-        ({"sampler": "grid"}, "sweep.sampler=grid: no such sampler; allowed: random, tpe"),
-        ({"trials": 0}, "Search.trials must be a finite number >= 1, got 0"),
+        ({"metric": "val/los"}, "metric=val/los: no such metric; did you mean val/loss?"),
+        ({"direction": "up"}, "direction=up: no such direction; allowed: maximize, minimize"),
+        ({"sampler": "grid"}, "sampler=grid: no such sampler; allowed: random, tpe"),
+        ({"trials": 0}, "trials must be a finite number >= 1, got 0"),
     ],
 )
 def test_a_wrong_search_is_refused(values, message):

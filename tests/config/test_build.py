@@ -114,9 +114,9 @@ def test_a_node_of_a_config_and_its_interpolations_are_built():
 
 def test_an_error_of_a_component_keeps_its_kind_and_gets_the_path():
     config = compose("train", ["rope=yarn", "rope.factor=0.5"])
-    with pytest.raises(ConfigError, match=r"rope: YaRN\.factor must be a finite number >= 1, got 0\.5"):
+    with pytest.raises(ConfigError, match=r"^rope\.factor must be a finite number >= 1, got 0\.5"):
         build(config.cfg.rope)
-    with pytest.raises(AptlabError, match=r"^net\.rope: YaRN\.factor") as caught:
+    with pytest.raises(AptlabError, match=r"^net\.rope\.factor must be") as caught:
         build(
             {
                 "_target_": "torch.nn.Linear",

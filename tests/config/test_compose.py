@@ -32,7 +32,7 @@ def install_extension(tmp_path: Path, monkeypatch, name: str, files: dict[str, s
 def test_options_and_values_arrive_in_the_config():
     config = compose("train", ["rope=yarn", "rope.factor=8", "trainer.max_steps=3"])
     assert config.cfg.rope._target_ == "aptlab.nn.positions.rope.YaRN"
-    assert config.resolved()["model"]["rope"]["factor"] == 8
+    assert config.resolved()["model"]["positions"]["rope"]["factor"] == 8
     assert config.cfg.trainer.max_steps == 3
     assert config.choices["rope"] == "yarn"
     assert config.overrides == ["rope=yarn", "rope.factor=8", "trainer.max_steps=3"]

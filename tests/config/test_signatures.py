@@ -58,7 +58,7 @@ def test_a_required_field_is_required():
         ("torch.optim.AdamW", ["params", "lr", "betas"], 11),
         ("torch.nn.Linear", ["in_features", "out_features", "bias"], 5),
         ("torchmetrics.text.Perplexity", ["ignore_index"], 1),
-        ("aptlab.models.Decoder", ["shape", "vocab", "rope"], 8),
+        ("aptlab.models.Decoder", ["shape", "vocab", "block"], 6),
     ],
 )
 def test_re_exports_are_followed_to_the_constructor(target, first, count):

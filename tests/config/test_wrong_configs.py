@@ -12,6 +12,7 @@ import pytest
 from aptlab.config import check, compose
 from aptlab.errors import ConfigError
 
+ROPE = "aptlab.nn.positions.rope"
 # (overrides, what the message says); one line per mistake that a user makes
 WRONG = [
     # names
@@ -25,14 +26,27 @@ WRONG = [
     ("data=wikipedia", "data=wikipedia: no such option; allowed: "),
     ("+new/group=yarn", "+new/group=yarn: there is no config group new/group"),
     ("new/group=yarn", "new/group=yarn: there is no config group new/group"),
-    ("hydra.run.dir=x", "hydra: unknown top-level key"),
     ("sweep.name=x", "sweep.name=x: this belongs to a sweep; add -m"),
     ("launcher=process", "launcher=process: this belongs to a sweep; add -m"),
     ("paths.rot=x", "paths.rot: unknown key; did you mean root?"),
     ("seed.x=1", "seed.x: seed is the value 0 and has no keys"),
     ("~sead", "sead: unknown top-level key; did you mean seed?"),
     ("~paths.rot", "paths.rot: unknown key; did you mean root?"),
-    ("model.rope.factor=8", "model.rope.factor: model.rope is ${rope}; set rope.factor instead"),
+    (
+        "model.positions.rope.factor=8",
+        "model.positions.rope.factor: model.positions.rope is ${rope}; set rope.factor instead",
+    ),
+    # words that were others before
+    ("rope=yarn rope.law=su", "rope.law: is rope.temperature_law now"),
+    (
+        f"rope=irope rope.inner._target_={ROPE}.YaRN +rope.inner.law=su",
+        "rope.inner.law: is rope.inner.temperature_law now",
+    ),
+    ("rope._target_=aptlab.nn.rope.YaRN", "rope._target_: aptlab.nn.rope.YaRN is aptlab.nn.positions.rope.YaRN now"),
+    (
+        "attention._target_=aptlab.nn.linear.LinearAttention",
+        "attention._target_: aptlab.nn.linear.LinearAttention is aptlab.nn.attention.LinearAttention now",
+    ),
     # parameters
     ("trainer.max_step=5", "trainer.max_step: lightning.Trainer has no such parameter; did you mean max_steps?"),
     ("rope=yarn rope.fctor=2", "rope.fctor: aptlab.nn.positions.rope.YaRN has no such parameter; did you mean factor?"),
@@ -61,10 +75,14 @@ WRONG = [
     ("data.cache=3", "data.cache: expects str or null, got 3; quote it"),
     ("source.parts=prose", "source.parts: expects a list of str, got 'prose'; write [prose]"),
     ("size.dim=null", "size.dim: expects int, got None"),
-    ("model.rope=yarn", "model.rope: expects Rope, got 'yarn'; choose a part by its group, as in rope=yarn"),
+    ("model.rope=yarn", "model.rope: aptlab.models.Decoder has no such parameter; did you mean model.positions.rope?"),
     (
-        "model.attention=full",
-        "model.attention: expects Callable[..., nn.Module], got 'full'; choose a part by its group",
+        "model.positions.rope=yarn",
+        "model.positions.rope: expects Rope, got 'yarn'; choose a part by its group, as in rope=yarn",
+    ),
+    (
+        "model.norm=rms",
+        "model.norm: expects Callable[..., nn.Module], got 'rms'; choose a part by its group",
     ),
     # allowed values
     ("precision=bf16", "precision: no such value 'bf16'; did you mean bf16-true?"),
@@ -82,14 +100,14 @@ WRONG = [
     ("attention.dropout=1.0", "attention.dropout: must be in [0, 1), got 1.0"),
     ("job=../x", "job: must be the name of a folder, of letters, digits and . _ -, got '../x'"),
     # several values at once
-    ("size.heads=5", "size.dim=128 is not divisible by size.heads=5; nearest dims: 125, 130, or set size.head_dim"),
-    ("size.kv_heads=3", "size.kv_heads=3 does not divide size.heads=4; allowed: [1, 2, 4]"),
+    ("size.heads=5", "size.dim=128 is not divisible by heads=5; nearest dims: 125, 130, or set head_dim"),
+    ("size.kv_heads=3", "size.kv_heads=3 does not divide heads=4; allowed: [1, 2, 4]"),
     ("size.head_dim=5", "size.head_dim=5 is odd, and rotary pairs need an even one"),
-    ("rope=yarn rope.beta_fast=0.5", "rope.beta_fast=0.5 must be larger than rope.beta_slow=1.0"),
+    ("rope=yarn rope.beta_fast=0.5", "rope.beta_fast=0.5 must be larger than beta_slow=1.0"),
     # missing values and broken references
     ("source=text", "source.files: a value is needed; set source.files=<value>"),
     ("tokenizer=file", "tokenizer.path: a value is needed; set tokenizer.path=<value>"),
-    ("rope=null", "model.rope: needs rope, which is not in the configuration"),
+    ("rope=null", "model.positions.rope: needs rope, which is not in the configuration"),
     ("data.seed=${sed}", "data.seed: needs sed, which is not in the configuration"),
     # syntax
     ("seed=[", "seed=[: this is no override; write key=value"),

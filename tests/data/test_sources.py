@@ -129,7 +129,7 @@ PROBLEMS = [
 @pytest.mark.parametrize(("name", "data", "message"), PROBLEMS)
 def test_a_bad_file_is_an_error_with_file_and_line(tmp_path, name, data, message):
     path = write(tmp_path / name, data)
-    with pytest.raises(DataError, match=message + r".*; mend the file or set source\.on_bad=skip"):
+    with pytest.raises(DataError, match=message + r".*; mend the file or set on_bad=skip"):
         texts_of(path)
 
 
@@ -167,7 +167,7 @@ def test_wrong_options_are_refused(tmp_path):
         TextFiles("x", on_bad="skipp")
     with pytest.raises(ConfigError, match=r"files is empty"):
         TextFiles([])
-    with pytest.raises(DataError, match=r"source\.files=.*nothing\*\.txt matches no file"):
+    with pytest.raises(DataError, match=r"^files=.*nothing\*\.txt matches no file"):
         texts_of(tmp_path / "nothing*.txt")
     with pytest.raises(DataError, match=r"a\.pdf is no text file aptlab can read; allowed: \.txt"):
         texts_of(write(tmp_path / "a.pdf", "x"))
@@ -203,18 +203,18 @@ def test_hub_errors_are_clear(monkeypatch):
         raise ConnectionError("no route")
 
     hub_with(monkeypatch, offline)
-    with pytest.raises(DataError, match=r"source\.repo=a/b .* cannot be streamed: ConnectionError: no route;"):
+    with pytest.raises(DataError, match=r"^repo=a/b .* cannot be streamed: ConnectionError: no route;"):
         list(Hub("a/b").documents())
     hub_with(monkeypatch, lambda *args, **options: iter([{"txt": "x"}]))
-    with pytest.raises(DataError, match=r"source\.repo=a/b, row 1 has no field 'text'; did you mean txt\?"):
+    with pytest.raises(DataError, match=r"^repo=a/b, row 1 has no field 'text'; did you mean txt\?"):
         list(Hub("a/b").documents())
     hub_with(monkeypatch, lambda *args, **options: iter([{"text": 1}]))
-    with pytest.raises(DataError, match=r"source\.repo=a/b, row 1: field 'text' expects text, got int"):
+    with pytest.raises(DataError, match=r"^repo=a/b, row 1: field 'text' expects text, got int"):
         list(Hub("a/b").documents())
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"source=hub needs the datasets library; pip install 'aptlab\[hf\]'"):
         list(Hub("a/b").documents())
-    with pytest.raises(ConfigError, match=r"Hub\.limit must be a finite number >= 1, got 0"):
+    with pytest.raises(ConfigError, match=r"^limit must be a finite number >= 1, got 0"):
         Hub("a/b", limit=0)
 
 
@@ -233,7 +233,7 @@ def test_split_moves_no_document_when_others_come_go_or_are_renamed():
 def test_split_refuses_fractions_that_leave_a_side_empty():
     with pytest.raises(ConfigError, match=r"val_fraction=0 leaves one side of the split empty"):
         Split(val_fraction=0)
-    with pytest.raises(ConfigError, match=r"Split\.val_fraction must be in \[0, 1\], got 1\.5"):
+    with pytest.raises(ConfigError, match=r"^val_fraction must be in \[0, 1\], got 1\.5"):
         Split(val_fraction=1.5)
 
 

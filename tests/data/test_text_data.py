@@ -197,7 +197,7 @@ def test_bad_values_are_refused_with_their_path(texts):
         make(texts, context=-1)
     with pytest.raises(ConfigError, match=r"^val_batches=0 must be a finite number >= 1"):
         make(texts, val_batches=0)
-    with pytest.raises(ConfigError, match=r"data\.batch=4000 on 1 device needs 4000 rows"):
+    with pytest.raises(ConfigError, match=r"^batch=4000 on 1 device needs 4000 rows"):
         make(texts, batch=4000).train_dataloader()
     with pytest.raises(DataError, match=r"context=100000 is longer than the train text"):
         make(texts, context=100_000).train_dataloader()
@@ -226,7 +226,7 @@ def test_batches_of_an_epoch_are_those_of_the_loader(texts):
     count = len(data.train_dataloader().rows)
     assert data.batches_per_epoch(1) == data.train_dataloader().rows.batches_per_epoch == count // 4
     assert data.batches_per_epoch(3) == count // 12
-    with pytest.raises(ConfigError, match=rf"data\.batch=4 on {count} devices needs {4 * count} rows"):
+    with pytest.raises(ConfigError, match=rf"^batch=4 on {count} devices needs {4 * count} rows"):
         data.batches_per_epoch(count)
 
 

@@ -110,7 +110,7 @@ def test_a_long_text_loses_its_beginning_with_one_warning(caplog):
         one.generate_until(requests(("x" * 50, {"max_gen_toks": 4})))
     assert long[0] == pytest.approx(short[0], rel=1e-5)
     messages = [record.getMessage() for record in caplog.records]
-    assert messages == ["texts of more than 10 tokens lose their beginning (the first had 58); set eval.length=…"]
+    assert messages == ["texts of more than 10 tokens lose their beginning (the first had 58); set length=…"]
 
 
 def test_reading_in_pieces_changes_nothing(monkeypatch):
@@ -160,7 +160,7 @@ def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
 
 
 def test_no_task_is_an_error():
-    with pytest.raises(ConfigError, match=r"eval\.tasks=\[\] asks for nothing; name tasks of lm_eval"):
+    with pytest.raises(ConfigError, match=r"^tasks=\[\] asks for nothing; name tasks of lm_eval"):
         Harness(tasks=[])
 
 

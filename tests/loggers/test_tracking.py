@@ -52,11 +52,11 @@ def test_every_option_builds_and_only_wandb_says_something(tmp_path, option, cap
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "onlin"}, "logger.mode=onlin is not a way of tracking; did you mean online?"),
-        ({"timeout": 60.0}, "logger.timeout=60 would hold up training; at most 6 seconds"),
-        ({"timeout": 0.0}, "Tracking.timeout must be a finite number > 0, got 0.0"),
-        ({"tags": "good"}, "logger.tags=good is one word; write logger.tags=[good]"),
-        ({"base_url": "my.host"}, "logger.base_url=my.host is no address; write https://my.host"),
+        ({"mode": "onlin"}, "mode=onlin is not a way of tracking; did you mean online?"),
+        ({"timeout": 60.0}, "timeout=60 would hold up training; at most 6 seconds"),
+        ({"timeout": 0.0}, "timeout must be a finite number > 0, got 0.0"),
+        ({"tags": "good"}, "tags=good is one word; write tags=[good]"),
+        ({"base_url": "my.host"}, "base_url=my.host is no address; write https://my.host"),
     ],
 )
 def test_wrong_values_are_refused(values, message):

@@ -144,5 +144,5 @@ def test_sliding_layers_alternate_as_asked(window, every, layers):
 
 
 def test_a_reach_that_limits_nothing_is_refused():
-    with pytest.raises(ConfigError, match=r"attention\.window\.full_every=1 limits no layer; use attention=full"):
+    with pytest.raises(ConfigError, match=r"^full_every=1 limits no layer; use attention=full"):
         SlidingWindow(full_every=1)

@@ -34,13 +34,13 @@ def test_a_shape_is_frozen_and_hashable():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": 66}, r"size\.dim=66 is not divisible by size\.heads=4; nearest dims: 64, 68"),
-        ({"dim": 3}, r"size\.dim=3 is not divisible by size\.heads=4; nearest dims: 4, or set size\.head_dim"),
-        ({"kv_heads": 3}, r"size\.kv_heads=3 does not divide size\.heads=4; allowed: \[1, 2, 4\]"),
-        ({"dim": 60}, r"size\.head_dim=15 is odd.*use size\.dim=64"),
-        ({"depth": 0}, r"Shape\.depth must be a finite number >= 1, got 0"),
-        ({"hidden": -1}, r"Shape\.hidden must be"),
-        ({"head_dim": 0}, r"Shape\.head_dim must be"),
+        ({"dim": 66}, r"^dim=66 is not divisible by heads=4; nearest dims: 64, 68"),
+        ({"dim": 3}, r"^dim=3 is not divisible by heads=4; nearest dims: 4, or set head_dim"),
+        ({"kv_heads": 3}, r"^kv_heads=3 does not divide heads=4; allowed: \[1, 2, 4\]"),
+        ({"dim": 60}, r"^head_dim=15 is odd.*use dim=64"),
+        ({"depth": 0}, r"^depth must be a finite number >= 1, got 0"),
+        ({"hidden": -1}, r"^hidden must be"),
+        ({"head_dim": 0}, r"^head_dim must be"),
     ],
 )
 def test_sizes_that_do_not_fit_name_the_way_out(change, message):

@@ -336,17 +336,17 @@ def test_the_automatic_bound_limits_the_growth_of_the_stream():
 @pytest.mark.parametrize(
     ("make_rule", "message"),
     [
-        (lambda: make(alpha=-1.0), r"SpinRule.alpha must be a finite number >= 0, got -1"),
-        (lambda: make(beta=1.5), r"SpinRule.beta must be in \[0, 1\], got 1.5"),
-        (lambda: Gate(kappa=0.0), r"Gate.kappa must be a finite number > 0, got 0"),
-        (lambda: Gate(kind="softclop"), r"smooth.gate.kind=softclop is not known; did you mean softclip\?"),
-        (lambda: Gate(grad="both"), r"smooth.gate.grad=both is not known; allowed: detach, through"),
-        (lambda: Gate(nonfinite="drop"), r"smooth.gate.nonfinite=drop is not known; allowed: propagate, zero_token"),
-        (lambda: Strength(history="step"), r"smooth.strength.history=step is not known; allowed: depth, none"),
-        (lambda: Gate(bound=None), r"smooth.gate.bound=null needs smooth.gate.depth"),
+        (lambda: make(alpha=-1.0), r"^alpha must be a finite number >= 0, got -1"),
+        (lambda: make(beta=1.5), r"^beta must be in \[0, 1\], got 1.5"),
+        (lambda: Gate(kappa=0.0), r"^kappa must be a finite number > 0, got 0"),
+        (lambda: Gate(kind="softclop"), r"^kind=softclop is not known; did you mean softclip\?"),
+        (lambda: Gate(grad="both"), r"^grad=both is not known; allowed: detach, through"),
+        (lambda: Gate(nonfinite="drop"), r"^nonfinite=drop is not known; allowed: propagate, zero_token"),
+        (lambda: Strength(history="step"), r"^history=step is not known; allowed: depth, none"),
+        (lambda: Gate(bound=None), r"^bound=null needs depth"),
         (
             lambda: make(gate=Gate(kind="softclip", bound=0.33)),
-            r"smooth.gate.bound=0.33 must be larger than smooth.tau=0.5.*set smooth.tau=0.165",
+            r"^gate.bound=0.33 must be larger than tau=0.5.*set tau=0.165",
         ),
     ],
 )

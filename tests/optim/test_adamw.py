@@ -89,5 +89,5 @@ def test_eight_bit_states_are_bytes_and_the_loss_falls():
 
 
 def test_a_learning_rate_of_zero_is_refused():
-    with pytest.raises(ConfigError, match=r"AdamW.lr must be a finite number > 0, got 0"):
+    with pytest.raises(ConfigError, match=r"^lr must be a finite number > 0, got 0"):
         AdamW(lr=0)

@@ -53,10 +53,10 @@ def test_very_short_runs_have_finite_rates(schedule, total):
 
 
 def test_shares_that_exceed_the_run_are_refused():
-    with pytest.raises(ConfigError, match=r"schedule.warmup=0.5 and schedule.decay=0.6 .* add up to at most 1"):
+    with pytest.raises(ConfigError, match=r"^warmup=0.5 and decay=0.6 .* add up to at most 1"):
         WSD(warmup=0.5, decay=0.6)
 
 
 def test_a_share_above_one_is_refused():
-    with pytest.raises(ConfigError, match=r"Cosine.warmup must be in \[0, 1\), got 1.5"):
+    with pytest.raises(ConfigError, match=r"^warmup must be in \[0, 1\), got 1.5"):
         Cosine(warmup=1.5)

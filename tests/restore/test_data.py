@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aptlab.training.plan import plan_training
 
 from aptlab.checkpoint import load_checkpoint, save_checkpoint
 from aptlab.config import build, compose
@@ -15,6 +14,7 @@ from aptlab.data.rows import Mixed, Packed
 from aptlab.data.sources import Stdlib, TextFiles
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.restore.data import build_data, modernize_choices, modernize_config, modernize_overrides
+from aptlab.training.plan import plan_training
 from tests.commands.trained import write_texts
 
 SPLIT = {"_target_": "aptlab.data.store.split.Split", "val_fraction": 0.3, "seed": 0}

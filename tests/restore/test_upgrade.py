@@ -12,12 +12,10 @@ import torch
 
 from aptlab.checkpoint import find_checkpoint, read_manifest
 from aptlab.cli import main
-from aptlab.config import check, compose
-from aptlab.config.static.signatures import read_signature
+from aptlab.config import check, compose, read_signature
+from aptlab.config.renamed import MODULES, TARGETS
 from aptlab.restore.load import load_network
 from aptlab.restore.upgrade import (
-    MODULES,
-    TARGETS,
     rename_parts,
     rename_target,
     upgrade_checkpoint,
@@ -88,6 +86,8 @@ def test_every_row_leads_to_a_name_that_is_there(target):
         "aptlab.nn.linear.": "LinearAttention",
         "aptlab.data.mixed.": "Mix",
         "aptlab.data.split.": "Split",
+        "aptlab.commands.sweep.": "Grid",
+        "aptlab.commands.sweep.launchers.": "Launcher",
     }
     assert read_signature(rename_target(target + names.get(target, ""))) is not None
 

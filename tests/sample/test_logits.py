@@ -187,11 +187,11 @@ def test_logits_that_are_no_numbers_are_told(temperature, value):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": -0.1}, r"Rules\.temperature must be a finite number >= 0, got -0\.1"),
-        ({"top_k": -1}, r"Rules\.top_k must be a finite number >= 0, got -1"),
-        ({"top_p": 1.1}, r"Rules\.top_p must be in \[0, 1\], got 1\.1"),
-        ({"min_p": -1}, r"Rules\.min_p must be in \[0, 1\], got -1"),
-        ({"repetition_penalty": 0}, r"Rules\.repetition_penalty must be a finite number > 0, got 0"),
+        ({"temperature": -0.1}, r"^temperature must be a finite number >= 0, got -0\.1"),
+        ({"top_k": -1}, r"^top_k must be a finite number >= 0, got -1"),
+        ({"top_p": 1.1}, r"^top_p must be in \[0, 1\], got 1\.1"),
+        ({"min_p": -1}, r"^min_p must be in \[0, 1\], got -1"),
+        ({"repetition_penalty": 0}, r"^repetition_penalty must be a finite number > 0, got 0"),
     ],
 )
 def test_rules_refuse_values_outside_their_limits(values, message):

@@ -84,7 +84,9 @@ def test_the_learning_rate_follows_the_schedule():
 
 
 def test_a_run_without_a_number_of_steps_is_refused():
-    with pytest.raises(ConfigError, match=r"trainer.max_steps=-1: a schedule needs the number of steps"):
+    with pytest.raises(
+        ConfigError, match=r"^the trainer has max_steps=-1, and a schedule needs their number; set trainer.max_steps=1"
+    ):
         trainer(max_steps=-1, max_epochs=1).fit(task(), Given([Rows().row(0)]))
 
 

@@ -214,4 +214,4 @@ def _check(name: str, value: Any, kind: Any) -> None:
     limit = find_limit(kind)
     problem = limit.problem(value) if limit else None
     if problem:
-        raise ConfigError(f"callbacks.checkpoints.{name} {problem}")
+        raise ConfigError(f"{name} {problem}")

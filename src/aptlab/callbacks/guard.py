@@ -49,7 +49,7 @@ class NonFiniteGuard(Callback):
             limit = find_limit(PositiveInt)
             problem = limit.problem(value) if limit else None
             if problem:
-                raise ConfigError(f"callbacks.guard.{name} {problem}")
+                raise ConfigError(f"{name} {problem}")
         self.patience, self.every = patience, every
         self.skipped_steps = 0
         self._row = 0

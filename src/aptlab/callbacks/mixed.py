@@ -43,7 +43,9 @@ class MixedShares(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if "kinds" not in batch:
-            raise ConfigError("callbacks.mixed counts rows of data=mixed; choose it, or set callbacks.mixed=null")
+            raise ConfigError(
+                "the monitor of mixed rows has none to count; use data=mixed, or callbacks.<its name>=null"
+            )
         self.add(batch, (outputs or {}).get("rows"))
         step = trainer.global_step
         if step == self._step:

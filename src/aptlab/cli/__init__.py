@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     except AptlabError as error:
         if os.environ.get("APTLAB_DEBUG") == "1":
             raise
-        return _tell(error, args)
+        return report_error(error, args)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader went away, as in `aptlab ls | head -1`
@@ -63,6 +63,10 @@ def _run(command: Command, args: list[str]) -> int | None:
 
         print(render_command_help(command))
         return 0
+    from aptlab.cli.hydra_words import find_hydra_problem
+
+    if (command.config or command.name == "check") and (problem := find_hydra_problem(args)):
+        raise ConfigError(problem)
     if command.config and "--cfg" in args:
         from aptlab.cli.help import render_resolved_yaml
 
@@ -80,10 +84,12 @@ def _run(command: Command, args: list[str]) -> int | None:
     return getattr(importlib.import_module(module), function)(args)
 
 
-def _tell(error: AptlabError, args: list[str]) -> int:
+def report_error(error: AptlabError, args: list[str]) -> int:
+    """Print one message, the key that is wrong in front and secrets hidden; returns the exit code."""
+    from aptlab.config import locate_error
     from aptlab.redact import redact_overrides, redact_text
 
     redact_overrides(args)  # a secret that could not be parsed is one all the same
     if str(error):  # a rank other than zero leaves without a word
-        print(redact_text(str(error)), file=sys.stderr)
+        print(redact_text(str(locate_error(error))), file=sys.stderr)
     return error.exit_code

@@ -5,7 +5,6 @@ Options of installed extensions and of ./conf are among them.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -84,32 +83,19 @@ def _overrides(found: Any, primary: str, before: list[str], current: str) -> lis
 
 
 def _values(found: Any, primary: str, chosen: dict[str, Any], key: str, value: str) -> list[str]:
-    from aptlab.config.root_keys import DIALS
+    from aptlab.config import list_parameter_values, read_root_keys
 
     if key in found.groups:
         done, comma, last = value.rpartition(",")  # a sweep: rope=yarn,<here>
         return [f"{done}{comma}{name}" for name in _starting(last, found.groups[key])]
     if key.rpartition(".")[2] in FILE_KEYS:
         return [*_files("", value), *(_starting(value, ["last", "best"]) if key == "ckpt" else [])]
-    dials = DIALS.get(primary, {})
-    if key in dials:
-        done, comma, last = value.rpartition(",") if "list[" in dials[key] else ("", "", value)
-        names = _starting(last, _choices(ast.parse(dials[key], mode="eval").body))
+    if root := read_root_keys(primary).get(key):
+        done, comma, last = value.rpartition(",") if "list[" in root.type_text else ("", "", value)
+        names = _starting(last, list_parameter_values(root))
         return [f"{done}{comma}{name}" for name in names]  # a list: what=decay,<here>
-    parameters = _parameters(_node(found, chosen, key.split(".")[:-1]))
-    annotation = getattr(parameters.get(key.rpartition(".")[2]), "annotation", None)
-    return _starting(value, _choices(annotation)) if annotation is not None else []
-
-
-def _choices(annotation: ast.expr) -> list[str]:
-    """Values that an annotation lists: those of Literal, true and false of bool, null of None."""
-    values = []
-    for part in ast.walk(annotation):
-        if isinstance(part, ast.Name) and part.id == "bool":
-            values += ["true", "false"]
-        elif isinstance(part, ast.Constant):
-            values.append("null" if part.value is None else str(part.value))
-    return values
+    parameter = _parameters(_node(found, chosen, key.split(".")[:-1])).get(key.rpartition(".")[2])
+    return _starting(value, list_parameter_values(parameter)) if parameter else []
 
 
 def _keys(found: Any, chosen: dict[str, Any], bare: str) -> list[str]:
@@ -137,7 +123,7 @@ def _node(found: Any, chosen: dict[str, Any], parents: list[str]) -> dict[str, A
 
 
 def _parameters(node: dict[str, Any]) -> dict[str, Any]:
-    from aptlab.config.static.signatures import read_signature
+    from aptlab.config import read_signature
 
     known = read_signature(node["_target_"]) if isinstance(node.get("_target_"), str) else None
     return known.parameters if known else {}

@@ -26,12 +26,9 @@ def render_command_help(command: Command) -> str:
     """`aptlab <command> --help`: groups and values of its configuration, or its module's docstring."""
     if command.config:
         return render_config_help(command.name)
-    import ast
+    from aptlab.config import read_module_docstring
 
-    from aptlab.config.static.source import parse_module
-
-    module = parse_module(command.target.partition(":")[0])
-    doc = ast.get_docstring(module.tree, clean=False) if module else None
+    doc = read_module_docstring(command.target.partition(":")[0])
     return f"aptlab {command.name}: {command.about}" + (f"\n\n{doc.rstrip()}" if doc else "")
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, check, compose, expand_shortcuts
+from aptlab.config import Config, check, compose, expand_shortcuts, fill_request
 from aptlab.errors import ConfigError
+from aptlab.limits import NonNegativeInt, PositiveInt
 from aptlab.restore.request import (
     SOURCE,
     STAND_IN,
@@ -26,6 +27,9 @@ from aptlab.restore.request import (
     replace_config_values,
     sets_key,
 )
+
+if TYPE_CHECKING:
+    from aptlab.device import Precision
 
 STORED = {
     "context": "choose lengths with multiples=[1,2,4,8]",
@@ -38,9 +42,26 @@ DEFAULT = "lengths"  # the option of `eval` without a word
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """A checked request; `config` still lacks what only the checkpoint knows."""
+    """What `aptlab eval` is asked for; `config` still lacks what only the checkpoint knows.
+
+    config     the composed configuration, with its groups
+    ckpt       last, best, a checkpoint or a run folder
+    multiples  lengths to measure, in multiples of the trained context, where the eval has none of its own
+    tokens     validation tokens, the same ones at every length
+    precision  auto is bf16-mixed on CUDA, else 32-true
+    out        folder for results, and to go on in; None: evals/<time> in the folder of the run
+    context    comes from the checkpoint
+    seed       comes from the checkpoint
+    """
 
     config: Config
+    ckpt: str
+    multiples: list[PositiveInt]
+    tokens: PositiveInt
+    precision: Precision
+    out: str | None
+    context: PositiveInt | None = None
+    seed: NonNegativeInt | None = None
 
     def filled(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The whole request as plain values, with those of the checkpoint's configuration put in."""
@@ -65,7 +86,7 @@ def read_eval_request(args: list[str]) -> EvalRequest:
     check(complete)
     if complete.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
-    return EvalRequest(config=config)
+    return fill_request(EvalRequest, config)
 
 
 def refuse_eval_keys(args: list[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from aptlab.config import Config, build, check, compose
+from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from aptlab.runs.atomic import write_text
@@ -23,7 +23,21 @@ RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRequest:
-    """A checked request: the root keys of conf/generate.yaml, which says what each means, and the configuration."""
+    """What `aptlab generate` is asked for.
+
+    config              the composed configuration, with its groups
+    ckpt                last, best, a checkpoint or a run folder
+    prompt              a text; - reads stdin; None or empty starts a new document
+    prompts_file        .txt: one prompt per line; .jsonl: the field `prompt` of every line
+    max_new_tokens      per text; it may end earlier, at the end-of-text token or a stop string
+    temperature, top_k, top_p, min_p, repetition_penalty, crossing    see SamplingRules
+    seed                of the first sample of each prompt; the next samples count on from it
+    samples             texts per prompt
+    stop                strings that end a text
+    batch               texts written at the same time
+    out                 a .jsonl file to write
+    stream              show a single text while it is being written
+    """
 
     config: Config
     ckpt: str
@@ -78,10 +92,8 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
     stop = [item.replace("\\n", "\n").replace("\\t", "\t") for item in values["stop"]]
     if "" in stop:
         raise ConfigError("stop: an empty string would end every text at once; leave it out")
-    names = [field.name for field in dataclasses.fields(GenerateRequest) if field.name != "config"]
-    given = {name: values[name] for name in names}
-    given |= {"stop": stop, "out": values["out"] or None, "prompts_file": values["prompts_file"] or None}
-    return GenerateRequest(config=config, **given)
+    texts = {"prompt": values["prompt"], "out": values["out"] or None, "prompts_file": values["prompts_file"] or None}
+    return fill_request(GenerateRequest, config, stop=stop, **texts)
 
 
 def read_prompts(request: GenerateRequest) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from aptlab.config.root_keys import DIALS, find_root_key_problem
+from aptlab.config import fill_request
 from aptlab.config.sweeps import expand_grid, split_arguments
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.limits import NonNegativeInt, Positive, PositiveInt
 from aptlab.nn.positions.rope import Rope
 from aptlab.report.positions.curve_rules import (
     build_curve_rule,
@@ -23,6 +24,7 @@ from aptlab.report.positions.curve_rules import (
     label_curves,
 )
 
+Analysis = Literal["all", "wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory"]
 NAMES = ("wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory")
 RAW = ("what", "base", "out")  # lists that are no sweep, and a path that may hold any character
 MOST = 8  # rules that colours tell apart
@@ -30,47 +32,69 @@ MOST = 8  # rules that colours tell apart
 
 @dataclass(frozen=True, kw_only=True)
 class PlotRequest:
-    """A checked request. chosen  whether the analyses were named; notes  lines on what was left out, and why."""
+    """What `aptlab plot` is asked for, beside its rules.
 
+    what      analyses: a list, or all
+    head_dim  dims of a head
+    heads     key heads, for rules that differ from head to head
+    original  trained context, in tokens
+    length    target context; None: `original` times the largest factor, at least 4 times
+    base      bases that the analysis `bases` compares
+    seed      of random queries and keys
+    out       folder for figures and CSV; None: outputs/plot/<time>
+    context   what ${context} means in options of rope
+    """
+
+    what: Analysis | list[Analysis]
+    head_dim: PositiveInt
+    heads: PositiveInt
+    original: PositiveInt
+    length: PositiveInt | None
+    base: Positive | list[Positive]
+    seed: NonNegativeInt
+    out: str | None
+    context: PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotPlan:
+    """What is drawn. chosen  whether the analyses were named; notes  lines on what was left out, and why."""
+
+    request: PlotRequest
     rules: tuple[tuple[str, Rope], ...]
     what: tuple[str, ...]
     chosen: bool
     base: tuple[float, ...]
-    head_dim: int
-    heads: int
-    original: int
     length: int
-    seed: int
-    out: str | None
     notes: tuple[str, ...] = ()
 
 
 def run(args: list[str]) -> int:
     """Check the request, then measure, draw, write and print; torch is loaded for what=precision alone."""
-    request = read_plot_request(args)
+    plan = plan_plot(args)
     from aptlab.report.positions import AnalysisSettings
     from aptlab.report.positions.draw import RuleAnalyses, make_plot_folder
 
     settings = AnalysisSettings(
-        length=request.length,
-        original=request.original,
-        head_dim=request.head_dim,
-        heads=request.heads,
-        bases=request.base,
-        seed=request.seed,
+        length=plan.length,
+        original=plan.request.original,
+        head_dim=plan.request.head_dim,
+        heads=plan.request.heads,
+        bases=plan.base,
+        seed=plan.request.seed,
     )
-    analyses = RuleAnalyses(request.rules, settings)
+    analyses = RuleAnalyses(plan.rules, settings)
     print(analyses.format_facts(), flush=True)
     for line in analyses.list_warnings():
         print(f"warning: {line}")
-    for note in request.notes:
+    for note in plan.notes:
         print(f"note: {note}")
-    folder = make_plot_folder(request.out)
-    for name in request.what:
+    folder = make_plot_folder(plan.request.out)
+    for name in plan.what:
         try:
             written = analyses.draw(name, folder)
         except ConfigError as error:
-            if request.chosen:
+            if plan.chosen:
                 raise
             print(f"left out: {error}")
         else:
@@ -78,8 +102,8 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def read_plot_request(args: Sequence[str]) -> PlotRequest:
-    """The request of a command line, checked without torch and numpy; ConfigError lists every problem."""
+def plan_plot(args: Sequence[str]) -> PlotPlan:
+    """What a command line asks for, checked without torch and numpy; ConfigError lists every problem."""
     raw, rest = split_raw_values(args)
     mine, shared = split_arguments(rest, ("rope",))
     jobs, notes = drop_unsupported_values(expand_grid(mine))
@@ -88,23 +112,20 @@ def read_plot_request(args: Sequence[str]) -> PlotRequest:
     if len(jobs) > MOST:
         raise ConfigError(f"{len(jobs)} curves; a figure shows {MOST} at most, so ask for fewer values")
     configs = compose_curves(jobs, shared)
-    values = configs[0].resolved()
-    problems = [f"{key}: {p}" for key in DIALS["plot"] if (p := find_root_key_problem("plot", key, values[key]))]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    request = fill_request(PlotRequest, configs[0], **raw)
     rules = tuple(zip(label_curves(jobs), map(build_curve_rule, configs), strict=True))
-    what = parse_analyses(raw.get("what", values["what"]))
-    sizes = {key: values[key] for key in ("original", "head_dim")}
-    return PlotRequest(
+    what = parse_analyses(request.what)
+    length = choose_target_length(
+        original=request.original, head_dim=request.head_dim, length=request.length, rules=[rule for _, rule in rules]
+    )
+    return PlotPlan(
+        request=request,
         rules=rules,
         what=what or NAMES,
         chosen=bool(what),
-        base=parse_bases(raw.get("base", values["base"])),
-        length=choose_target_length(**sizes, length=values["length"], rules=[rule for _, rule in rules]),
-        out=raw.get("out", values["out"]) or None,
+        base=parse_bases(request.base),
+        length=length,
         notes=tuple(notes),
-        **sizes,
-        **{key: values[key] for key in ("heads", "seed")},
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, build, check, compose, expand_shortcuts
-from aptlab.config.root_keys import DIALS, find_root_key_problem
+from aptlab.config import Config, build, check, compose, expand_shortcuts, fill_request
 from aptlab.device.threads import limit_idle_spin
 from aptlab.errors import ConfigError
+from aptlab.limits import NonNegativeInt, OptionName, PositiveInt
 from aptlab.restore.request import (
     SOURCE,
     STAND_IN,
@@ -21,6 +21,9 @@ from aptlab.restore.request import (
 )
 from aptlab.search.settings import SearchSettings
 
+if TYPE_CHECKING:
+    from aptlab.device import Precision
+
 STORED = {
     "context": "set the length to reach with target=…, and that of training with rope.original_len=…",
     "tokenizer": "the weights know no other",
@@ -31,11 +34,30 @@ STANDING = {name: value for name, value in STAND_IN.items() if name != "seed"}
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """A checked request; `config` still lacks what only the checkpoint knows."""
+    """What `aptlab search` is asked for; `config` still lacks what only the checkpoint knows.
+
+    config     the composed configuration, with its groups
+    ckpt       last, best, a checkpoint or a run folder
+    target     the context to reach, in tokens
+    search     how factors are searched
+    seed       of candidates and needles; the same seed finds the same factors
+    workers    processes; None: one per CUDA device, else one per CPU core (at most 8)
+    precision  auto is bf16-mixed on CUDA, else 32-true
+    name       of the option written to ./conf/rope; None: <rope>_<target>
+    out        folder of journal, figure and result; None: searches/<hash> in the folder of the run
+    context    comes from the checkpoint
+    """
 
     config: Config
-    settings: SearchSettings
-    target: int
+    ckpt: str
+    target: PositiveInt
+    search: SearchSettings
+    seed: NonNegativeInt
+    workers: PositiveInt | None
+    precision: Precision
+    name: OptionName | None
+    out: str | None
+    context: PositiveInt | None = None
 
     def filled(self, stored: dict[str, Any]) -> dict[str, Any]:
         """The whole request as plain values, where `${context}` means what the model was trained with.
@@ -51,7 +73,7 @@ def run(args: list[str]) -> int:
     limit_idle_spin()
     from aptlab.search.runner import search_checkpoint
 
-    search_checkpoint(request.config, request.settings, request.target, request.filled)
+    search_checkpoint(request.config, request.search, request.target, request.filled)
     return 0
 
 
@@ -60,14 +82,10 @@ def read_search_request(args: list[str]) -> SearchRequest:
     args = expand_shortcuts(args)
     refuse_search_keys(list_override_keys(args))
     config = compose("search", args)
-    plain = {key: config.cfg[key] for key in DIALS["search"]}
-    problems = [
-        f"{key}: {text}" for key, value in plain.items() if (text := find_root_key_problem("search", key, value))
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
+    if config.cfg.target is None:
+        raise ConfigError("target: a length is needed, in tokens, as in target=2048")
     check(replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)}))
-    return SearchRequest(config=config, settings=build(config.cfg.search), target=plain["target"])
+    return fill_request(SearchRequest, config, search=build(config.cfg.search))
 
 
 def refuse_search_keys(given: frozenset[str]) -> None:

@@ -18,7 +18,7 @@ from aptlab.training.plan import plan_training
 
 
 @dataclass(frozen=True)
-class SweepRequest:
+class CheckedSweep:
     """A checked sweep: its plan, where it runs, the folder that holds all sweeps of its job name, the command line."""
 
     plan: SweepPlan
@@ -44,7 +44,7 @@ def compose_training(overrides: list[str]) -> Any:
     return plan_training(overrides).config
 
 
-def read_sweep_request(args: Sequence[str], *, compose_job: ComposeJob = compose_training) -> SweepRequest:
+def read_sweep_request(args: Sequence[str], *, compose_job: ComposeJob = compose_training) -> CheckedSweep:
     """Read the command line and check every job. Raises ConfigError with all problems of all jobs at once."""
     args = [arg for arg in args if arg not in ("-m", "--multirun")]
     mine, overrides = split_arguments(args, ("sweep", "launcher"))
@@ -57,4 +57,4 @@ def read_sweep_request(args: Sequence[str], *, compose_job: ComposeJob = compose
     plan = rule.make_plan(overrides, compose_job)
     first = plan.config.cfg
     root = Path(str(first.paths.root)).expanduser() / str(first.job) / "sweeps"
-    return SweepRequest(plan, launcher, root, tuple(redact_overrides(args)))
+    return CheckedSweep(plan, launcher, root, tuple(redact_overrides(args)))

@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+from aptlab.device import Precision
+from aptlab.limits import FolderName, NonNegativeInt, PositiveInt
 from aptlab.training.inside import train_inside_process
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """Root keys of `aptlab train`; its groups are the parts of the experiment.
+
+    seed       of weights, dropout and sample order
+    context    tokens per training sample
+    vocab      rows of the embedding; None: what the tokenizer has
+    precision  auto is bf16-mixed on CUDA, else 32-true
+    compile    compile the network with torch.compile
+    job        name of the folder under paths.root
+    run_dir    exact folder of the run; None: a new one
+    ckpt       last, best, a checkpoint or a run folder to continue from
+    load       auto; resume: all state, in the same folder; weights: a new run from these weights
+    """
+
+    seed: NonNegativeInt = 0
+    context: PositiveInt = 256
+    vocab: PositiveInt | None = None
+    precision: Precision = "auto"
+    compile: bool = False
+    job: FolderName = "train"
+    run_dir: str | None = None
+    ckpt: str | None = None
+    load: Literal["auto", "resume", "weights"] = "auto"
 
 
 def run(args: list[str]) -> int:

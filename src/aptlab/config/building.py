@@ -1,65 +1,123 @@
-"""The one door from a configuration to objects."""
+"""The one door from a configuration to objects.
+
+It reads the keys that Hydra's `instantiate` reads (`_target_ _args_ _partial_ _recursive_`; `_convert_` is always
+"all") and differs in two things: a target is imported only when it is trusted, and every error, also one of a factory
+that a parent calls much later, opens with the path of its node.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aptlab.config.composing import resolve_to_plain
+from aptlab.config.node_path import (
+    NodePath,
+    add_path,
+    find_raising_components,
+    follow_slots,
+    read_parameters,
+    remember_path,
+)
 from aptlab.config.trust import import_target, list_trusted_prefixes, walk_target_nodes
 from aptlab.errors import AptlabError, ConfigError
 
+RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
-def build(node: Any, **kwargs: Any) -> Any:
+
+def build(node: Any, path: str = "", /, **kwargs: Any) -> Any:
     """Make the object that `node` (a DictConfig or a plain dict with a `_target_`) describes.
 
-    `kwargs` are passed to it as they are, uncopied. Every target in the node, at any depth, is checked
-    against the trust list before the first one is made. A node with `_partial_: true` gives a factory.
+    `path` is that of a plain node, for messages; a DictConfig knows its own. `kwargs` are passed to the object as they
+    are, uncopied. Every target in the node, at any depth, is checked against the trust list before the first one is
+    made. A node with `_partial_: true` gives a factory.
 
-    Errors: AptlabError of a component, with the config path in front; ConfigError naming the path for
-    every other error of a constructor, with the original as its cause.
+    Errors: AptlabError of a component, with its path in front; ConfigError naming the path for every other error of
+    a constructor, with the original as its cause.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    plain, path = _plain(node)
+    plain, where = _read_node(node, path)
     prefixes = list_trusted_prefixes()
-    for where, inner in walk_target_nodes(plain, path):
+    for path, inner in walk_target_nodes(plain, where.path):
+        key = follow_slots(where.tree, path) or "node"
         try:
             import_target(inner["_target_"], prefixes)
         except AptlabError as error:
-            raise ConfigError(f"{where or 'node'}: {error}") from None
+            raise ConfigError(f"{key}: {error}") from None
         except ImportError as error:
-            raise ConfigError(f"{where or 'node'}: _target_ {inner['_target_']} cannot be imported: {error}") from error
+            raise ConfigError(f"{key}: _target_ {inner['_target_']} cannot be imported: {error}") from error
+    return build_plain(plain, where, kwargs)
+
+
+def build_plain(value: Any, where: NodePath, kwargs: Mapping[str, Any] | None = None) -> Any:
+    """The object of a plain node; of a dict or a list without a target the same with its inner nodes made."""
+    if isinstance(value, list | tuple):
+        return [build_plain(item, where.child(index)) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if "_target_" not in value:
+        return {key: build_plain(item, where.child(key)) for key, item in value.items()}
+    kwargs = kwargs or {}
+    args = value.get("_args_") or []
+    arguments = {key: item for key, item in value.items() if key not in RESERVED and key not in kwargs}
+    if value.get("_recursive_", True):
+        args = build_plain(args, where.child("_args_"))
+        arguments = {key: build_plain(item, where.child(key)) for key, item in arguments.items()}
+    target = import_target(value["_target_"], list_trusted_prefixes())
+    node = NodeTarget(target, value["_target_"], where, frozenset(arguments))
+    factory = functools.partial(make_component, node, *args, **arguments, **kwargs)
+    return factory if value.get("_partial_") else factory()
+
+
+@dataclass(frozen=True)
+class NodeTarget:
+    """The class that a node names, its name there, the path of the node, and the parameters that its keys set."""
+
+    target: Any
+    name: str
+    where: NodePath
+    keys: frozenset[str]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def make_component(node: NodeTarget, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the class of a node; what it raises opens with the path of the node, or of the part in it that raised."""
+    names = read_parameters(node.target)
+    where = node.where.supply({*names[: len(args)], *kwargs} - node.keys)
     try:
-        # As a partial first: dataclass arguments stay objects (findings/hydra_instantiate_dataclass.sh).
-        partial = instantiate({**plain, "_partial_": True}, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        raise _explained(cause, _join(path, _failed_key(error))) from (cause.__cause__ or cause)
-    if plain.get("_partial_"):
-        return _with(partial, kwargs)
-    try:
-        return partial(**kwargs)
-    except Exception as error:
-        explained = _explained(error, path or plain["_target_"])
-        if explained is error:
+        component = node.target(*args, **kwargs)
+    except AptlabError as error:
+        if error.located:
             raise
-        raise explained from error
+        part, inner = next(find_raising_components(error.__traceback__), (node.target, where))
+        parameters = names if part is node.target else read_parameters(type(part))
+        raise add_path(error, inner, parameters) from error
+    except Exception as error:
+        text = str(error).strip().split("\n")[0]
+        located = ConfigError(f"{where.find_key() or node.name}: {type(error).__name__}: {text}")
+        located.located = True
+        raise located from error
+    remember_path(component, where)
+    return component
 
 
-def _plain(node: Any) -> tuple[dict[str, Any], str]:
-    """The node as plain containers, and its path in the config it came from."""
-    from omegaconf import DictConfig
+def _read_node(node: Any, path: str) -> tuple[dict[str, Any], NodePath]:
+    """The node as plain containers, and its path in the configuration it came from."""
+    from omegaconf import DictConfig, OmegaConf
 
     if isinstance(node, DictConfig):
-        plain, path = resolve_to_plain(node), str(node._get_full_key("") or "")
+        tree = OmegaConf.to_container(node._get_root(), resolve=False)
+        plain, where = resolve_to_plain(node), NodePath(str(node._get_full_key("") or ""), tree)
     else:
-        plain, path = node, ""
+        plain, where = node, NodePath(path)
     if not isinstance(plain, dict) or "_target_" not in plain:
-        raise ConfigError(f"{path or 'node'}: there is no _target_, so nothing can be built from {_short(node)}")
+        raise ConfigError(f"{where.path or 'node'}: there is no _target_, so nothing can be built from {_short(node)}")
     if _interpolated(plain):
-        raise ConfigError(f"{path or 'node'}: an interpolation ${{...}} is left; resolve the configuration first")
-    return plain, path
+        raise ConfigError(f"{where.path or 'node'}: an interpolation ${{...}} is left; resolve the configuration first")
+    return plain, where
 
 
 def _interpolated(value: Any) -> bool:
@@ -70,30 +128,6 @@ def _interpolated(value: Any) -> bool:
     return isinstance(value, str) and "${" in value
 
 
-def _with(partial: Any, kwargs: dict[str, Any]) -> Any:
-    import functools
-
-    return functools.partial(partial, **kwargs) if kwargs else partial
-
-
-def _failed_key(error: Exception) -> str:
-    """Hydra writes `full_key: a.b` as the last line of its message."""
-    _, found, key = str(error).rpartition("full_key: ")
-    return key.strip() if found else ""
-
-
-def _join(path: str, key: str) -> str:
-    return ".".join(part for part in (path, key) if part) or "node"
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"
-
-
-def _explained(error: BaseException, path: str) -> AptlabError:
-    """The error with the path in front, once."""
-    if isinstance(error, AptlabError):
-        return error if str(error).startswith(path) else type(error)(f"{path}: {error}")
-    text = str(error).strip().split("\n")[0]
-    return ConfigError(f"{path}: {type(error).__name__}: {text}")

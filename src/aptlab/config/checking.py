@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from aptlab.config.bases import find_contract_problem, read_group_bases
+from aptlab.config.building import RESERVED, build_plain
 from aptlab.config.composing import Config, describe_config_error
-from aptlab.config.root_keys import find_root_key_problem
+from aptlab.config.node_path import NodePath, follow_slots
+from aptlab.config.renamed import find_renamed_problem, find_target_rename
+from aptlab.config.requests import find_root_key_problem
 from aptlab.config.search_path import OptionIndex
 from aptlab.config.static import types
 from aptlab.config.static.signatures import Signature, is_rule, read_signature
-from aptlab.config.trust import find_target_problem, import_target, list_trusted_prefixes, walk_target_nodes
+from aptlab.config.trust import find_target_problem, list_trusted_prefixes, walk_target_nodes
 from aptlab.errors import AptlabError, ConfigError, suggest_option
-
-OWN = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
 def check(config: Config) -> None:
@@ -37,11 +39,14 @@ def find_config_problems(config: Config) -> Iterator[str]:
     found = [
         (f"{key}: {text}", "")
         for key, value in values.items()
-        if (text := find_root_key_problem(config.command, key, value))
+        if not isinstance(value, _Taken | _Unknown) and (text := find_root_key_problem(config.command, key, value))
     ]
-    prefixes = list_trusted_prefixes()
+    prefixes, bases = list_trusted_prefixes(), read_group_bases()
     for path, node in walk_target_nodes(values):
-        found += _node_problems(path, node, prefixes, config.library)
+        problems = list(_node_problems(path, node, prefixes, config.library))
+        found += problems
+        if not problems and (text := find_contract_problem(path, str(node["_target_"]), bases)):
+            found.append((f"{path}: {text}", ""))
     yield from unresolved
     keys = {text.partition(":")[0] for text, taken_from in found if not taken_from}
     yield from (text for text, taken_from in found if taken_from not in keys)
@@ -98,6 +103,9 @@ def _node_problems(
     target = node["_target_"]
     if isinstance(target, _Unknown):
         return
+    if renamed := find_target_rename(target):
+        yield f"{path}._target_: {renamed}", ""
+        return
     if refused := find_target_problem(target, prefixes):
         yield f"{path}: {refused}", ""
         return
@@ -109,7 +117,7 @@ def _node_problems(
     if known is None:
         return
     for name, value in node.items():
-        if name in OWN or isinstance(value, _Unknown):
+        if name in RESERVED or isinstance(value, _Unknown):
             continue
         if name in known.parameters:
             if problem := _value_problem(value, name, known):
@@ -131,6 +139,8 @@ def _value_problem(value: Any, name: str, known: Signature) -> str | None:
 
 def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, Any], library: OptionIndex) -> str:
     """The message, with the part inside that has it, the nearest parameter, or the group's options that have one."""
+    if renamed := find_renamed_problem(f"{path}.{name}"):
+        return renamed.removeprefix(f"{path}.{name}: ")
     text = f"{known.target} has no such parameter"
     parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part and name in part]
     if len(parts) == 1:
@@ -148,27 +158,18 @@ def _has_key(path: Any, key: str) -> bool:
 
 
 def _rule_problems(config: Config) -> Iterator[str]:
-    """What rules say when they are built; a rule may hold other rules."""
-    plain = config.resolved()
-    done: list[dict[str, Any]] = []
+    """What rules say when they are built; a rule may hold other rules, and is built once for all slots it stands in."""
+    from omegaconf import OmegaConf
+
+    plain, tree = config.resolved(), OmegaConf.to_container(config.cfg, resolve=False)
+    done: set[str] = set()
     for path, node in sorted(walk_target_nodes(plain), key=lambda item: item[0].count(".")):
-        inner = [part for _, part in walk_target_nodes(node)]
-        if node in done or node.get("_partial_") or not all(is_rule(part["_target_"]) for part in inner):
+        inner = list(walk_target_nodes(node, path))
+        keys = {follow_slots(tree, part) for part, _ in inner}
+        if keys <= done or node.get("_partial_") or not all(is_rule(part["_target_"]) for _, part in inner):
             continue
-        done += inner
+        done |= keys
         try:
-            _make(node)
+            build_plain(node, NodePath(path, tree))
         except AptlabError as error:
-            yield str(error) if str(error).startswith(path) else f"{path}: {error}"
-        except (TypeError, ValueError, ArithmeticError) as error:
-            yield f"{path}: {type(error).__name__}: {error}"
-
-
-def _make(value: Any) -> Any:
-    """The rule of a node, made without Hydra, whose `instantiate` takes a tenth of a second to import."""
-    if isinstance(value, list):
-        return [_make(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    arguments = {key: _make(item) for key, item in value.items() if key not in OWN}
-    return import_target(value["_target_"], list_trusted_prefixes())(**arguments) if "_target_" in value else arguments
+            yield str(error)

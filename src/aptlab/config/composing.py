@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
 from aptlab.config.files import read_config_file, read_default_slots
-from aptlab.config.renamed import find_renamed_problem
+from aptlab.config.renamed import find_new_word, find_renamed_problem
 from aptlab.config.search_path import SHIPPED, OptionIndex, find_conf_dir, list_config_roots, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.errors import ConfigError, suggest_option
@@ -170,10 +170,11 @@ def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override
         root = item.key.partition(".")[0]
         if root not in roots:
             problem = f"{root}: unknown top-level key{suggest_option(root, roots)}"
-        elif not over.has_key(plain, item.key) and (renamed := find_renamed_problem(item.key)):
-            problem = renamed
+        elif not over.has_key(plain, item.key) and find_new_word(item.key):
+            problem = find_renamed_problem(item.key)
         else:
             problem = over.apply_override(plain, item)
+            problem = problem and (find_renamed_problem(item.key) or problem)
         if problem and command == "train" and root in SWEEP:
             problem = f"{item.text}: this belongs to a sweep; add -m"
         if problem:

@@ -18,6 +18,7 @@ from aptlab.errors import ConfigError, suggest_option
 
 ENTRY_POINT_GROUP = "aptlab.conf"
 SHIPPED, LOCAL = "shipped", "./conf"
+GROUPS_FILE = "groups.yaml"  # beside the primary configs, and none of them: see `aptlab.config.bases`
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _yaml_files(root: Path) -> Iterator[tuple[str, Path]]:
         names[:] = sorted(name for name in names if not name.startswith((".", "__")))
         group = Path(folder).relative_to(root).as_posix()
         for name in sorted(files):
-            if name.endswith(".yaml") and not name.startswith("."):
+            if name.endswith(".yaml") and not name.startswith(".") and not (group == "." and name == GROUPS_FILE):
                 yield ("" if group == "." else group), Path(folder, name)
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aptlab.config.renamed import find_target_rename
 from aptlab.config.search_path import list_extensions
 from aptlab.errors import ConfigError
 
@@ -73,7 +74,7 @@ def walk_target_nodes(plain: Any, path: str = "") -> Iterator[tuple[str, dict[st
 
 def import_target(target: str, prefixes: tuple[str, ...]) -> Callable[..., Any]:
     """Import a target and return it, if it and its own module are trusted; else ConfigError."""
-    problem = find_target_problem(target, prefixes)
+    problem = find_target_rename(target) or find_target_problem(target, prefixes)
     if problem:
         raise ConfigError(problem)
     found = _import(target)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from aptlab.errors import ConfigError, suggest_option
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")
+Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def resolve_precision(name: str, accelerator: str) -> str:

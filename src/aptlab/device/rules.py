@@ -32,11 +32,12 @@ def count_cuda_devices() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def require_cuda(option: str, wanted: int) -> None:
+def require_cuda(asked: str, wanted: int) -> None:
+    """Raise ConfigError unless so many CUDA devices are here; `asked` opens its message."""
     found = count_cuda_devices()
     if found < wanted:
         raise ConfigError(
-            f"{option} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, "
+            f"{asked} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, "
             "or device=auto for whatever there is"
         )
 
@@ -67,13 +68,13 @@ class Cuda(Device):
     devices: PositiveInt = 1
 
     def trainer_args(self) -> dict[str, Any]:
-        require_cuda(f"device=cuda device.devices={self.devices}", self.devices)
+        require_cuda(f"devices={self.devices}", self.devices)
         strategy = make_ddp_strategy("nccl") if self.devices > 1 else "auto"
         return {"accelerator": "cuda", "devices": self.devices, "strategy": strategy}
 
     @property
     def torch_device(self) -> str:
-        require_cuda("device=cuda", 1)
+        require_cuda("this", 1)
         return "cuda"
 
 
@@ -101,7 +102,7 @@ class DDP(Device):
     def trainer_args(self) -> dict[str, Any]:
         kind = self._kind()
         if kind == "cuda":
-            require_cuda(f"device=ddp device.devices={self.devices}", self.devices)
+            require_cuda(f"devices={self.devices}", self.devices)
         strategy = make_ddp_strategy("nccl" if kind == "cuda" else "gloo")
         return {"accelerator": kind, "devices": self.devices, "num_nodes": self.nodes, "strategy": strategy}
 

@@ -70,7 +70,7 @@ def open_checkpoint_eval(
 
 def build_eval(node: dict[str, Any]) -> Eval:
     """The eval of a config node; ConfigError for a class that is none."""
-    evaluation = build(node)
+    evaluation = build(node, "eval")
     if not isinstance(evaluation, Eval):
         raise ConfigError(
             f"eval: {node['_target_']} is no eval; derive it from aptlab.evals.Eval, or choose an option of the group, "
@@ -94,7 +94,7 @@ def make_checkpoint_context(
 
     rope       config node of another position rule; None: that of the checkpoint
     data       config node of another data module; None: that of the checkpoint
-    source     config node of another source of its text; None: that of the checkpoint
+    source     config node of another source; None: that of `data`, else of the checkpoint
     folder     where results and journal go; None: nowhere
     in_memory  the weights may be other ones than the file's: no later evaluation of the file goes on with them
     """
@@ -124,7 +124,9 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     """What eval.json says first about every measurement; prints what is not as in the checkpoint."""
     loaded, context, values = opened.loaded, opened.context, opened.values
     data = context.open_data() if opened.evaluation.reads_data else None
-    changes = describe_differences(loaded, context.net, data, own_text=not (values.get("data") or values.get("source")))
+    changes = describe_differences(
+        loaded, context.net, data, own_text=not any(values.get(group) for group in ("data", "source"))
+    )
     print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
     return {
         "checkpoint": str(loaded.path),

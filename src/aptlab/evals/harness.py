@@ -39,7 +39,7 @@ class Harness(Eval):
     def __post_init__(self) -> None:
         validate_limits(self)
         if not self.tasks:
-            raise ConfigError("eval.tasks=[] asks for nothing; name tasks of lm_eval, as in eval.tasks=[hellaswag]")
+            raise ConfigError("tasks=[] asks for nothing; name tasks of lm_eval, as in tasks=[hellaswag]")
 
     @property
     def reads_data(self) -> bool:

@@ -17,7 +17,7 @@ def choose_lengths(lengths: Sequence[int] | None, multiples: Sequence[int], trai
     """The lengths that were named, or multiples of the trained context; rising, each once."""
     found = [multiple * trained_context for multiple in multiples] if lengths is None else lengths
     if not found:
-        raise ConfigError("eval.lengths=[] measures nothing; choose lengths such as eval.lengths=[512,1024]")
+        raise ConfigError("lengths=[] measures nothing; choose lengths such as lengths=[512,1024]")
     return tuple(sorted(set(found)))
 
 
@@ -25,13 +25,13 @@ def check_longest(lengths: Sequence[int], net: Decoder, trained_context: int) ->
     """ConfigError for a length that the model has no positions for; `lengths` rise."""
     if lengths[-1] > net.max_positions:
         raise ConfigError(
-            f"eval.lengths: {lengths[-1]:,} tokens are more than the {net.max_positions:,} positions that the model "
-            f"has; ask for at most these, as in eval.lengths=[{min(trained_context, net.max_positions)}]"
+            f"lengths: {lengths[-1]:,} tokens are more than the {net.max_positions:,} positions that the model "
+            f"has; ask for at most these, as in lengths=[{min(trained_context, net.max_positions)}]"
         )
 
 
 def sort_depths(depths: Sequence[float]) -> tuple[float, ...]:
     """Depths of an answer in its prompt, 0 to 1; rising, each once."""
     if not depths:
-        raise ConfigError("eval.depths=[] measures nothing; choose depths such as eval.depths=[0,0.5,1]")
+        raise ConfigError("depths=[] measures nothing; choose depths such as depths=[0,0.5,1]")
     return tuple(sorted({float(depth) for depth in depths}))

@@ -30,7 +30,7 @@ class Ruler(RetrievalEval):
         names = list(known) if self.tasks is None else list(self.tasks)
         for name in names:
             if name not in known:
-                raise ConfigError(f"eval.tasks: there is no task {name}{suggest_option(name, known)}")
+                raise ConfigError(f"tasks: there is no task {name}{suggest_option(name, known)}")
         if not names:
-            raise ConfigError(f"eval.tasks=[] asks for nothing; null takes all of {', '.join(known)}")
+            raise ConfigError(f"tasks=[] asks for nothing; null takes all of {', '.join(known)}")
         return tuple(known[name] for name in known if name in names)

@@ -42,13 +42,13 @@ class Tracking:
     def __post_init__(self) -> None:
         validate_limits(self)
         if self.mode not in MODES:
-            raise ConfigError(f"logger.mode={self.mode} is not a way of tracking{suggest_option(self.mode, MODES)}")
+            raise ConfigError(f"mode={self.mode} is not a way of tracking{suggest_option(self.mode, MODES)}")
         if self.timeout > 6:
-            raise ConfigError(f"logger.timeout={self.timeout:g} would hold up training; at most 6 seconds")
+            raise ConfigError(f"timeout={self.timeout:g} would hold up training; at most 6 seconds")
         if isinstance(self.tags, str):
-            raise ConfigError(f"logger.tags={self.tags} is one word; write logger.tags=[{self.tags}]")
+            raise ConfigError(f"tags={self.tags} is one word; write tags=[{self.tags}]")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"logger.base_url={self.base_url} is no address; write https://{self.base_url}")
+            raise ConfigError(f"base_url={self.base_url} is no address; write https://{self.base_url}")
 
     def make(
         self,

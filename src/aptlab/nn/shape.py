@@ -32,8 +32,8 @@ class Shape:
         if self.head_dim is None:
             if self.dim % self.heads:
                 raise ConfigError(
-                    f"size.dim={self.dim} is not divisible by size.heads={self.heads}; "
-                    f"nearest dims: {_neighbours(self.dim, self.heads)}, or set size.head_dim"
+                    f"dim={self.dim} is not divisible by heads={self.heads}; "
+                    f"nearest dims: {_neighbours(self.dim, self.heads)}, or set head_dim"
                 )
             object.__setattr__(self, "head_dim", self.dim // self.heads)
         if self.kv_heads is None:
@@ -41,11 +41,11 @@ class Shape:
         heads, kv_heads, head_dim = self.head_sizes()
         if heads % kv_heads:
             divisors = [n for n in range(1, heads + 1) if heads % n == 0]
-            raise ConfigError(f"size.kv_heads={kv_heads} does not divide size.heads={heads}; allowed: {divisors}")
+            raise ConfigError(f"kv_heads={kv_heads} does not divide heads={heads}; allowed: {divisors}")
         if head_dim % 2:
             raise ConfigError(
-                f"size.head_dim={head_dim} is odd, and rotary pairs need an even one; "
-                f"with size.heads={heads} use size.dim={heads * (head_dim + 1)}"
+                f"head_dim={head_dim} is odd, and rotary pairs need an even one; "
+                f"with heads={heads} use dim={heads * (head_dim + 1)}"
             )
 
     def head_sizes(self) -> tuple[int, int, int]:

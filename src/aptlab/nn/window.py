@@ -21,7 +21,7 @@ class SlidingWindow:
     def __post_init__(self) -> None:
         validate_limits(self)
         if self.full_every == 1:
-            raise ConfigError("attention.window.full_every=1 limits no layer; use attention=full, or 2 and more")
+            raise ConfigError("full_every=1 limits no layer; use attention=full, or 2 and more")
 
     def for_layer(self, layer: int) -> int | None:
         """The window of a layer, None where it sees everything."""

@@ -54,8 +54,7 @@ class WSD:
         validate_limits(self)
         if self.warmup + self.decay > 1:
             raise ConfigError(
-                f"schedule.warmup={self.warmup} and schedule.decay={self.decay} are shares of one run; "
-                "make them add up to at most 1"
+                f"warmup={self.warmup} and decay={self.decay} are shares of one run; make them add up to at most 1"
             )
 
     def factor(self, step: int, total: int) -> float:

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Collection
 from typing import Any
 
+from aptlab.config import read_signature
 from aptlab.config.option_names import get_option_name
-from aptlab.config.static.signatures import read_signature
 from aptlab.errors import ConfigError
 from aptlab.nn.positions.rope import Rope, list_rope_warnings
 

@@ -2,7 +2,7 @@
 
 A configuration names classes (`_target_`) and their parameters. Both have been renamed; a checkpoint keeps what its
 code called them. What is read from one is translated here, in memory: the file is never changed. To rename again, add a
-row to MODULES, TARGETS, KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES.
+row to `aptlab.config.renamed` (classes) or to KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES.
 """
 
 from __future__ import annotations
@@ -13,31 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aptlab.checkpoint.manifest import Manifest
-from aptlab.config import Config, compose
-from aptlab.config.static.signatures import read_signature
+from aptlab.config import Config, compose, find_new_target, read_signature
 from aptlab.errors import ConfigError
 from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 
 Node = dict[str, Any]
 
-# Modules whose classes keep their names; the longest that fits counts.
-MODULES = {
-    "aptlab.nn.rope": "aptlab.nn.positions.rope",
-    "aptlab.nn.bias": "aptlab.nn.positions.bias",
-    "aptlab.nn.embed": "aptlab.nn.positions.absolute",
-    "aptlab.nn.linear": "aptlab.nn.attention",
-    "aptlab.data.mixed": "aptlab.data.rows.mixed",
-    "aptlab.data.split": "aptlab.data.store.split",
-}
-# Classes with another name.
-TARGETS = {
-    "aptlab.nn.place.Beside": "aptlab.nn.positions.Positions",
-    "aptlab.nn.reach.Sliding": "aptlab.nn.window.SlidingWindow",
-    "aptlab.callbacks.progress.Progress": "aptlab.callbacks.progress.TrainProgress",
-    "aptlab.data.sources.Files": "aptlab.data.sources.TextFiles",
-    "aptlab.data.tokenizers.Bytes": "aptlab.data.tokenizers.ByteTokenizer",
-    "aptlab.data.tokenizers.File": "aptlab.data.tokenizers.TokenizerFile",
-}
 # Parameters with another name. A row is used only in a node whose class takes the new name and not the old one.
 KEYS = {"reach": "window", "window": "size", "beside": "positions", "law": "temperature_law"}
 # Values that stand in another root node now; used where the configuration of `train` has that node.
@@ -102,10 +83,7 @@ def upgrade_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
 
 def rename_target(target: str) -> str:
     """The dotted name of a class today."""
-    if target in TARGETS:
-        return TARGETS[target]
-    module, _, name = target.rpartition(".")
-    return f"{MODULES[module]}.{name}" if module in MODULES else target
+    return find_new_target(target) or target
 
 
 def rename_weight(name: str) -> str:

@@ -117,7 +117,7 @@ class SubmititLauncher:
     def __post_init__(self) -> None:
         validate_limits(self)
         if self.cluster not in ("slurm", "local"):
-            raise ConfigError(f"launcher.cluster={self.cluster}: must be slurm or local")
+            raise ConfigError(f"cluster={self.cluster}: must be slurm or local")
         _needs("submitit")
 
     def run(self, tasks: Iterator[JobCommand], on_event: OnEvent) -> None:
@@ -253,8 +253,8 @@ def share_gpus(slot: int, gpus: int | None) -> dict[str, str]:
     names = visible.split(",") if visible else [str(i) for i in range(len(describe_machine()["gpus"]))]
     if len(names) < (slot + 1) * gpus:
         raise ConfigError(
-            f"launcher.workers={slot + 1} with launcher.gpus={gpus} needs {(slot + 1) * gpus} GPUs, "
-            f"this machine has {len(names)}; use fewer workers, or launcher.gpus=null"
+            f"workers={slot + 1} with gpus={gpus} needs {(slot + 1) * gpus} GPUs, "
+            f"this machine has {len(names)}; use fewer workers, or gpus=null"
         )
     return {"CUDA_VISIBLE_DEVICES": ",".join(names[slot * gpus : (slot + 1) * gpus])}
 

@@ -51,7 +51,7 @@ class OptunaSearch(SweepRule):
         for key, options in (("metric", METRICS), ("direction", DIRECTIONS), ("sampler", SAMPLERS)):
             value = getattr(self, key)
             if value not in options:
-                raise ConfigError(f"sweep.{key}={value}: no such {key}{suggest_option(value, options)}")
+                raise ConfigError(f"{key}={value}: no such {key}{suggest_option(value, options)}")
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("sweep=optuna needs optuna; pip install 'aptlab[search]'")
 

@@ -74,4 +74,4 @@ class SweepRule(abc.ABC):
 def check_sweep_name(name: str | None) -> None:
     """Raises ConfigError if a sweep's name cannot be the name of a folder."""
     if name is not None and make_safe_name(name) != name:
-        raise ConfigError(f"sweep.name={name}: must be the name of one folder, for example {make_safe_name(name)}")
+        raise ConfigError(f"name={name} must be the name of one folder, for example {make_safe_name(name)}")

@@ -113,7 +113,9 @@ class LanguageTask(LightningModule):
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps
         if total < 1:
-            raise ConfigError(f"trainer.max_steps={total}: a schedule needs the number of steps; set it to 1 or more")
+            raise ConfigError(
+                f"the trainer has max_steps={total}, and a schedule needs their number; set trainer.max_steps=1 or more"
+            )
         optimizer = self.optim.make(self.net, unscaled=self.trainer.precision != "16-mixed")
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

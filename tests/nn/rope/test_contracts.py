@@ -36,7 +36,7 @@ FORMS = {
     "YaRNInterleaved": YaRN(layout="interleaved", **LENGTHS),
     "YaRNOnCosSin": YaRN(temperature_on="cos_sin", **LENGTHS),
     "NTKByPartsWithCriticalPair": NTKByParts(critical_dim=1, **LENGTHS),
-    "ZonesWithTemperature": YaRNZones(law="yarn", **LENGTHS),
+    "ZonesWithTemperature": YaRNZones(temperature_law="yarn", **LENGTHS),
     "LongRoPEWithRetained": LongRoPE(factor=8.0, retained=4, **LENGTHS),
     "LongRoPEOnCosSin": LongRoPE(factor=8.0, temperature_on="cos_sin", **LENGTHS),
     "LongRoPE2Sharpened": LongRoPE2(factor=8.0, attention_factor=1.1, **LENGTHS),

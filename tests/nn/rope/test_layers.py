@@ -103,17 +103,17 @@ def test_irope_layers_has_a_base_per_layer():
 
 
 BAD = [
-    (lambda: PerLayer(rules=()), r"rope\.rules must be a list of rope rules, one per layer of the cycle"),
-    (lambda: PerLayer(rules=(4,)), r"rope\.rules must be a list of rope rules"),
-    (lambda: PerLayer(rules=(NoRope(),)).inv_freq(64), r"rope\.rules turn no layer; use rope=none"),
-    (lambda: PerLayer(chunks=(64,)), r"rope\.chunks=\[64\] must have one number .* for each of the 2 rope\.rules"),
-    (lambda: PerLayer(chunks=(64, 0)), r"rope\.chunks=\[64, 0\] must have one number of positions or null"),
-    (lambda: IRope(interval=0), r"IRope\.interval must be a finite number >= 1, got 0"),
-    (lambda: IRope(chunk=0), r"IRope\.chunk must be a finite number >= 1, got 0"),
-    (lambda: Growth(floor=0), r"Growth\.floor must be a finite number >= 1, got 0"),
-    (lambda: IRopeLayers(bases=()), r"rope\.bases=\[\] must be numbers larger than 1, such as \[10000"),
-    (lambda: IRopeLayers(bases=(1.0, 2.0)), r"rope\.bases=\[1\.0, 2\.0\] must be numbers larger than 1"),
-    (lambda: IRopeLayers(layout="neox"), r"rope\.layout='neox'; allowed: half, interleaved"),
+    (lambda: PerLayer(rules=()), r"^rules must be a list of rope rules, one per layer of the cycle"),
+    (lambda: PerLayer(rules=(4,)), r"^rules must be a list of rope rules"),
+    (lambda: PerLayer(rules=(NoRope(),)).inv_freq(64), r"^rules turn no layer; use rope=none"),
+    (lambda: PerLayer(chunks=(64,)), r"^chunks=\[64\] must have one number .* for each of the 2 rules"),
+    (lambda: PerLayer(chunks=(64, 0)), r"^chunks=\[64, 0\] must have one number of positions or null"),
+    (lambda: IRope(interval=0), r"^interval must be a finite number >= 1, got 0"),
+    (lambda: IRope(chunk=0), r"^chunk must be a finite number >= 1, got 0"),
+    (lambda: Growth(floor=0), r"^floor must be a finite number >= 1, got 0"),
+    (lambda: IRopeLayers(bases=()), r"^bases=\[\] must be numbers larger than 1, such as \[10000"),
+    (lambda: IRopeLayers(bases=(1.0, 2.0)), r"^bases=\[1\.0, 2\.0\] must be numbers larger than 1"),
+    (lambda: IRopeLayers(layout="neox"), r"^layout='neox'; allowed: half, interleaved"),
 ]
 
 

@@ -43,9 +43,13 @@ SAID = [
     (Standard(), 131_072, "rope=standard: its longest wavelength is 47,117 tokens and a layer sees 131,072, .* larger"),
     (MRope(), 131_072, "rope=mrope: its longest wavelength is 47,117 tokens"),
     (PerLayer(), 131_072, "rope=standard: its longest wavelength is 47,117 tokens"),
-    (YaRN(law="apt_sqrt"), 4096, r"rope=yarn: its temperature multiplies logits by 0\.0101: .*; rope\.law=yarn is the"),
     (
-        PerLayer(rules=(Standard(), YaRN(law="apt_sqrt"))),
+        YaRN(temperature_law="apt_sqrt"),
+        4096,
+        r"rope=yarn: its temperature multiplies logits by 0\.0101: .*; rope\.temperature_law=yarn is the",
+    ),
+    (
+        PerLayer(rules=(Standard(), YaRN(temperature_law="apt_sqrt"))),
         4096,
         r"rope=yarn: its temperature multiplies logits by 0\.01",
     ),

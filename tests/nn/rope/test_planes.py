@@ -134,28 +134,28 @@ def test_mixed_rotation_turns_by_a_sum_of_both_numbers():
 
 
 BAD = [
-    (lambda: Axial2D().inv_freq(66), r"size\.head_dim=66 is not divisible by 4, and rope=axial2d .* nearest: 64, 68"),
-    (lambda: Axial2D().inv_freq(2), r"size\.head_dim=2 is not divisible by 4, .* nearest: 4"),
-    (lambda: Kron2D().inv_freq(66), r"size\.head_dim=66 is not divisible by 4, and rope=kron2d .* nearest: 64, 68"),
-    (lambda: Kron3D().inv_freq(60), r"size\.head_dim=60 is not divisible by 8, and rope=kron3d .* nearest: 56, 64"),
-    (lambda: Axial3D().inv_freq(4), r"size\.head_dim=4: rope=axial3d needs an even head of at least 6 dims"),
-    (lambda: Axial3D().inv_freq(65), r"size\.head_dim=65: rope=axial3d needs an even head"),
-    (lambda: MRope().inv_freq(65), r"size\.head_dim=65 is not a positive even number"),
+    (lambda: Axial2D().inv_freq(66), r"^head_dim=66 is not divisible by 4, and axial2d .* nearest: 64, 68"),
+    (lambda: Axial2D().inv_freq(2), r"^head_dim=2 is not divisible by 4, .* nearest: 4"),
+    (lambda: Kron2D().inv_freq(66), r"^head_dim=66 is not divisible by 4, and kron2d .* nearest: 64, 68"),
+    (lambda: Kron3D().inv_freq(60), r"^head_dim=60 is not divisible by 8, and kron3d .* nearest: 56, 64"),
+    (lambda: Axial3D().inv_freq(4), r"^head_dim=4: three axes need an even head of at least 6 dims"),
+    (lambda: Axial3D().inv_freq(65), r"^head_dim=65: three axes need an even head"),
+    (lambda: MRope().inv_freq(65), r"^head_dim=65 is not a positive even number"),
     (
         lambda: MRope(sections=(16, 24, 24)).inv_freq(64),
-        r"rope\.sections=\[16, 24, 24\] must be three numbers of pairs with sum 32 .*; null takes 8, 12, 12",
+        r"^sections=\[16, 24, 24\] must be three numbers of pairs with sum 32 .*; null takes 8, 12, 12",
     ),
-    (lambda: MRope(sections=(16, 16)).inv_freq(64), r"rope\.sections=\[16, 16\] must be three numbers of pairs"),
-    (lambda: MRope(sections=(40, -4, -4)).inv_freq(64), r"rope\.sections=\[40, -4, -4\] must be three numbers"),
+    (lambda: MRope(sections=(16, 16)).inv_freq(64), r"^sections=\[16, 16\] must be three numbers of pairs"),
+    (lambda: MRope(sections=(40, -4, -4)).inv_freq(64), r"^sections=\[40, -4, -4\] must be three numbers"),
     (
         lambda: MRopeInterleaved(sections=(16, 24, 24)).combine(128),
-        r"rope\.sections=\[16, 24, 24\]: .* of 64 pairs, 21 and 21 pairs at most; use \[24, 20, 20\] or rope=mrope",
+        r"^sections=\[16, 24, 24\]: .* of 64 pairs, 21 and 21 pairs at most; use \[24, 20, 20\] or rope=mrope",
     ),
-    (lambda: Axial2D(width=0), r"Axial2D\.width must be a finite number >= 1, got 0"),
-    (lambda: Axial3D(grid=(4,)), r"rope\.grid=\[4\] must be \[height, width\] of a frame, such as \[16, 16\]"),
-    (lambda: Axial3D(grid=(4, 0)), r"rope\.grid=\[4, 0\] must be \[height, width\] of a frame"),
-    (lambda: Axial2D(width=None).spread(0), r"rope\.width=null leaves text without height; set rope\.width, or give"),
-    (lambda: Kron3D(grid=None).spread(0), r"rope\.grid=null leaves text without a frame; set rope\.grid, or give pos"),
+    (lambda: Axial2D(width=0), r"^width must be a finite number >= 1, got 0"),
+    (lambda: Axial3D(grid=(4,)), r"^grid=\[4\] must be \[height, width\] of a frame, such as \[16, 16\]"),
+    (lambda: Axial3D(grid=(4, 0)), r"^grid=\[4, 0\] must be \[height, width\] of a frame"),
+    (lambda: Axial2D(width=None).spread(0), r"^width=null leaves text without height; set width, or give"),
+    (lambda: Kron3D(grid=None).spread(0), r"^grid=null leaves text without a frame; set grid, or give pos"),
 ]
 
 

@@ -191,22 +191,28 @@ def test_ntk_rcd_divides_the_critical_pair_by_exactly_the_factor(critical):
 
 
 BAD = [
-    (lambda: YaRN(critical_dim=64).inv_freq(128), r"rope\.critical_dim=64 .* with head_dim=128 use 1 to 63"),
-    (lambda: NTK(critical_dim=64).inv_freq(128), r"rope\.critical_dim=64 .* with head_dim=128 use 1 to 63"),
-    (lambda: Llama3(critical_dim=9).inv_freq(16), r"rope\.critical_dim=9 .* with head_dim=16 use 1 to 7"),
-    (lambda: YaRNZones(critical_dim=8).inv_freq(16), r"rope\.critical_dim=8 .* with head_dim=16 use 1 to 7"),
-    (lambda: NTKByParts(critical_dim=0), r"NTKByParts\.critical_dim must be a finite number >= 1, got 0"),
-    (lambda: NTKByParts(alpha=32.0, beta=1.0), r"rope\.beta=1\.0 must be larger than rope\.alpha=32\.0; published: 32"),
-    (lambda: NTKLiu(original_len=6).inv_freq(8), r"rope\.original_len=6: rope=ntk_liu needs at least 7 tokens"),
-    (lambda: Dynamic(law="paper2"), r"rope\.law='paper2'; allowed: hf, paper"),
-    (lambda: Dynamic().inv_freq(2), r"size\.head_dim=2: rope=dynamic needs at least 4, its exponent is D/\(D-2\)"),
-    (lambda: YaRNZones(zones=(64, 32)), r"rope\.zones=\[64, 32\] must be two rising dims, such as \[32, 64\]"),
-    (lambda: YaRNZones(zones=(1, 2, 3)), r"rope\.zones=\[1, 2, 3\] must be two rising dims"),
-    (lambda: YaRNZones(law="cosine"), r"rope\.law='cosine'; allowed: none, yarn, su, apt_sqrt, apt_sqrt_plus1"),
-    (lambda: Standard(layout="neox"), r"rope\.layout='neox'; allowed: half, interleaved"),
-    (lambda: Standard(temperature_on="q"), r"rope\.temperature_on='q'; allowed: logits, cos_sin"),
-    (lambda: NTKLiu().inv_freq(63), r"size\.head_dim=63 is not a positive even number"),
-    (lambda: Dynamic().inv_freq(63), r"size\.head_dim=63 is not a positive even number"),
+    (lambda: YaRN(critical_dim=64).inv_freq(128), r"^critical_dim=64 .* with head_dim=128 use 1 to 63"),
+    (lambda: NTK(critical_dim=64).inv_freq(128), r"^critical_dim=64 .* with head_dim=128 use 1 to 63"),
+    (lambda: Llama3(critical_dim=9).inv_freq(16), r"^critical_dim=9 .* with head_dim=16 use 1 to 7"),
+    (lambda: YaRNZones(critical_dim=8).inv_freq(16), r"^critical_dim=8 .* with head_dim=16 use 1 to 7"),
+    (lambda: NTKByParts(critical_dim=0), r"^critical_dim must be a finite number >= 1, got 0"),
+    (lambda: NTKByParts(alpha=32.0, beta=1.0), r"^beta=1\.0 must be larger than alpha=32\.0; published: 32"),
+    (
+        lambda: NTKLiu(original_len=6).inv_freq(8),
+        r"^original_len=6 is below 7 tokens \(2 pi\); give the trained context",
+    ),
+    (lambda: Dynamic(law="paper2"), r"^law='paper2'; allowed: hf, paper"),
+    (lambda: Dynamic().inv_freq(2), r"^head_dim=2 is below 4, and the exponent is D/\(D-2\); use a wider head"),
+    (lambda: YaRNZones(zones=(64, 32)), r"^zones=\[64, 32\] must be two rising dims, such as \[32, 64\]"),
+    (lambda: YaRNZones(zones=(1, 2, 3)), r"^zones=\[1, 2, 3\] must be two rising dims"),
+    (
+        lambda: YaRNZones(temperature_law="cosine"),
+        r"^temperature_law='cosine'; allowed: none, yarn, su, apt_sqrt, apt_sqrt_plus1",
+    ),
+    (lambda: Standard(layout="neox"), r"^layout='neox'; allowed: half, interleaved"),
+    (lambda: Standard(temperature_on="q"), r"^temperature_on='q'; allowed: logits, cos_sin"),
+    (lambda: NTKLiu().inv_freq(63), r"^head_dim=63 is not a positive even number"),
+    (lambda: Dynamic().inv_freq(63), r"^head_dim=63 is not a positive even number"),
 ]
 
 

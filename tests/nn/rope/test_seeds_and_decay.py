@@ -127,14 +127,14 @@ def test_learned_frequencies_begin_with_the_standard_ones():
 
 
 BAD = [
-    (lambda: XPos(zeta="exp"), r"rope\.zeta='exp'; allowed: published, angle"),
-    (lambda: XPos(gamma=0.0), r"XPos\.gamma must be a finite number > 0, got 0"),
-    (lambda: XPosAngleDecay(rate=0.0), r"XPosAngleDecay\.rate must be a finite number > 0, got 0"),
-    (lambda: Learnable(pace=0.0), r"Learnable\.pace must be a finite number > 0, got 0"),
-    (lambda: IRopePhase(bases=(0.5,)), r"rope\.bases=\[0\.5\] must be numbers larger than 1"),
-    (lambda: IRopePairs().inv_freq(7), r"size\.head_dim=7 is not a positive even number"),
-    (lambda: LinearHarmonic().inv_freq(7), r"size\.head_dim=7 is not a positive even number"),
-    (lambda: XPos().inv_freq(7), r"size\.head_dim=7 is not a positive even number"),
+    (lambda: XPos(zeta="exp"), r"^zeta='exp'; allowed: published, angle"),
+    (lambda: XPos(gamma=0.0), r"^gamma must be a finite number > 0, got 0"),
+    (lambda: XPosAngleDecay(rate=0.0), r"^rate must be a finite number > 0, got 0"),
+    (lambda: Learnable(pace=0.0), r"^pace must be a finite number > 0, got 0"),
+    (lambda: IRopePhase(bases=(0.5,)), r"^bases=\[0\.5\] must be numbers larger than 1"),
+    (lambda: IRopePairs().inv_freq(7), r"^head_dim=7 is not a positive even number"),
+    (lambda: LinearHarmonic().inv_freq(7), r"^head_dim=7 is not a positive even number"),
+    (lambda: XPos().inv_freq(7), r"^head_dim=7 is not a positive even number"),
 ]
 
 

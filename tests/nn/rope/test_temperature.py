@@ -6,7 +6,7 @@ import pytest
 
 from aptlab.errors import ConfigError
 from aptlab.nn.positions.rope import LongRoPE, LongRoPE2, YaRN, YaRNZones
-from aptlab.nn.positions.rope.temperature import LAWS
+from aptlab.nn.positions.rope.temperature import TEMPERATURE_LAWS
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
 from tests.reference import rope_seeds as seeds
@@ -17,14 +17,14 @@ FACTORS = (1.0, 1.5, 4.0, 32.0)
 @pytest.mark.parametrize("factor", FACTORS)
 def test_laws_are_the_published_ones(factor):
     def of(law, **given):
-        return YaRN(factor=factor, original_len=4096, law=law, **given).temperature
+        return YaRN(factor=factor, original_len=4096, temperature_law=law, **given).temperature
 
     assert of("none") == 1.0
     assert of("yarn") == pytest.approx(reference.yarn_logit_factor(factor), rel=1e-14)
     assert of("su") == pytest.approx(lengths.su(factor, 4096) ** 2, rel=1e-14)
     assert of("apt_sqrt") == pytest.approx(seeds.apt_sqrt(factor) ** 2, rel=1e-14)
     assert of("apt_sqrt_plus1") == pytest.approx((1 + seeds.apt_sqrt(factor)) ** 2, rel=1e-14)
-    for law in LAWS:
+    for law in TEMPERATURE_LAWS:
         assert of(law, attention_factor=1.25) == 1.5625
 
 
@@ -39,20 +39,20 @@ def test_deepseeks_two_factors_are_one_where_the_whole_head_turns(factor, mscale
 def test_published_numbers():
     assert math.sqrt(YaRN(factor=4.0).temperature) == pytest.approx(1.1386, abs=5e-5)
     assert math.sqrt(LongRoPE(factor=32.0, original_len=4096).temperature) == pytest.approx(1.1902, abs=5e-5)  # Phi-3
-    assert math.sqrt(YaRN(factor=4.0, law="apt_sqrt").temperature) == pytest.approx(0.1005, abs=5e-5)
-    assert YaRN(factor=4.0, law="apt_sqrt").temperature == pytest.approx(0.0101, abs=5e-5)
+    assert math.sqrt(YaRN(factor=4.0, temperature_law="apt_sqrt").temperature) == pytest.approx(0.1005, abs=5e-5)
+    assert YaRN(factor=4.0, temperature_law="apt_sqrt").temperature == pytest.approx(0.0101, abs=5e-5)
 
 
 def test_the_seeds_temperature_hardly_knows_the_factor():
     """ln s is divided by 128: from s = 1 to 1024 the intended form moves by less than half a percent."""
-    low, high = (YaRN(factor=f, law="apt_sqrt_plus1").temperature for f in (1.0, 1024.0))
+    low, high = (YaRN(factor=f, temperature_law="apt_sqrt_plus1").temperature for f in (1.0, 1024.0))
     assert low == pytest.approx(1.21, rel=1e-12)
     assert 1 < high / low < 1.006
 
 
 def test_zones_take_laws_too():
     assert YaRNZones(factor=4.0).temperature == 1.0
-    assert YaRNZones(factor=4.0, law="yarn").temperature == YaRN(factor=4.0).temperature
+    assert YaRNZones(factor=4.0, temperature_law="yarn").temperature == YaRN(factor=4.0).temperature
 
 
 def test_longrope_sharpens_all_lengths_and_longrope2_long_ones():
@@ -66,10 +66,13 @@ def test_longrope_sharpens_all_lengths_and_longrope2_long_ones():
 
 
 BAD = [
-    (lambda: YaRN(law="cosine"), r"rope\.law='cosine'; allowed: none, yarn, su, apt_sqrt, apt_sqrt_plus1"),
-    (lambda: YaRN(attention_factor=0.0), r"YaRN\.attention_factor must be a finite number > 0, got 0"),
-    (lambda: YaRN(mscale=-1.0), r"YaRN\.mscale must be a finite number > 0, got -1"),
-    (lambda: LongRoPE(attention_factor=-1.0), r"LongRoPE\.attention_factor must be a finite number > 0, got -1"),
+    (
+        lambda: YaRN(temperature_law="cosine"),
+        r"^temperature_law='cosine'; allowed: none, yarn, su, apt_sqrt, apt_sqrt_plus1",
+    ),
+    (lambda: YaRN(attention_factor=0.0), r"^attention_factor must be a finite number > 0, got 0"),
+    (lambda: YaRN(mscale=-1.0), r"^mscale must be a finite number > 0, got -1"),
+    (lambda: LongRoPE(attention_factor=-1.0), r"^attention_factor must be a finite number > 0, got -1"),
 ]
 
 

@@ -97,6 +97,12 @@ def parse_module(name: str) -> SourceModule | None:
         return None
 
 
+def read_module_docstring(name: str) -> str:
+    """The docstring of a module as it is written, "" where there is none."""
+    module = parse_module(name)
+    return (ast.get_docstring(module.tree, clean=False) or "") if module else ""
+
+
 @functools.cache
 def find_module_file(name: str) -> Path | None:
     """The file of a module, a package's `__init__.py` for a package."""

@@ -48,6 +48,25 @@ def find_annotation_problem(value: Any, annotation: str) -> str | None:
     return find_value_problem(value, Parameter("", module, ast.parse(annotation, mode="eval").body))
 
 
+def list_parameter_values(parameter: Parameter) -> list[str]:
+    """Values that an annotation lists, as YAML has them: those of Literal, true and false of bool, null of None."""
+    return _listed(parameter.annotation, parameter.module) if parameter.annotation is not None else []
+
+
+def _listed(annotation: ast.expr, module: SourceModule, depth: int = 0) -> list[str]:
+    found = []
+    for part in ast.walk(annotation):
+        if isinstance(part, ast.Name) and part.id == "bool":
+            found += ["true", "false"]
+        elif isinstance(part, ast.Constant):
+            found.append("null" if part.value is None else str(part.value))
+        elif isinstance(part, ast.Name) and part.id not in LIMITS and depth < DEPTH:
+            alias = find_definition(module, part.id)
+            if alias is not None and isinstance(alias.node, ast.expr):
+                found += _listed(alias.node, alias.module, depth + 1)
+    return found
+
+
 Member = tuple[ast.expr, SourceModule]
 
 

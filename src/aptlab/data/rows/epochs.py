@@ -32,8 +32,8 @@ class EpochRows(Rows):
     def __init__(self, table: RowTable, plan: BatchPlan, *, settings: Mapping[str, Any] | None = None) -> None:
         if plan.global_batch > len(table):
             raise ConfigError(
-                f"data.batch={plan.batch} on {plan.world} device{'s' * (plan.world > 1)} needs {plan.global_batch} "
-                f"rows, but an epoch has {len(table)} rows of context={table.context}; largest data.batch: "
+                f"batch={plan.batch} on {plan.world} device{'s' * (plan.world > 1)} needs {plan.global_batch} "
+                f"rows, but an epoch has {len(table)} rows of context={table.context}; largest batch: "
                 f"{len(table) // plan.world}"
             )
         self.table, self.plan, self._settings = table, plan, dict(settings or {})

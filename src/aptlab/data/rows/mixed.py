@@ -64,12 +64,11 @@ class Mixed(RowKind):
 
         if self.original_len is None:
             raise ConfigError(
-                "data=mixed: data.rows.original_len is needed, and the rope has none; set it to the length that the "
-                "weights were trained with"
+                "original_len=null, and the rope has none; set it to the length that the weights were trained with"
             )
         if self.original_len >= context:
             raise ConfigError(
-                f"data.rows.original_len={self.original_len} must be shorter than context={context}, the length to "
+                f"original_len={self.original_len} must be shorter than context={context}, the length to "
                 "reach; set rope.original_len to the trained length and context to the new one"
             )
         table = MixedTable(side.tokens, side.offsets, context, self.original_len)

@@ -34,7 +34,7 @@ class TextFiles(Source):
         if self.on_bad not in ("error", "skip"):
             raise ConfigError(f"on_bad={self.on_bad}{suggest_option(self.on_bad, ['error', 'skip'])}")
         if not self.files:
-            raise ConfigError("files is empty; give a glob, such as data.files='texts/*.txt'")
+            raise ConfigError("files is empty; give a glob, such as files='texts/*.txt'")
 
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         bad: list[str] = []
@@ -60,7 +60,7 @@ class TextFiles(Source):
 
     def _refuse(self, path: Path, row: DocumentRow) -> None:
         if self.on_bad == "error":
-            raise DataError(f"{_where(path, row)}; mend the file or set source.on_bad=skip")
+            raise DataError(f"{_where(path, row)}; mend the file or set on_bad=skip")
 
     def _paths(self) -> list[tuple[str, Path]]:
         """Name and path of every matching file; names are relative to the fixed part of their glob."""
@@ -71,7 +71,7 @@ class TextFiles(Source):
             paths = [Path(p) for p in glob.glob(os.path.expanduser(pattern), recursive=True)]
             paths = [path for path in paths if path.is_file()]
             if not paths:
-                raise DataError(f"source.files={pattern} matches no file (looked in {Path.cwd()}); check the path")
+                raise DataError(f"files={pattern} matches no file (looked in {Path.cwd()}); check the path")
             for path in paths:
                 if match_suffix(path) is None:
                     raise DataError(f"{path} is no text file aptlab can read; allowed: {', '.join(SUFFIXES)}")

@@ -35,7 +35,7 @@ class Hub(Source):
     def documents(self, note: Note | None = None) -> Iterator[Document]:
         empty = 0
         for number, row in enumerate(self._rows(), start=1):
-            where = f"source.repo={self.repo}, row {number}"
+            where = f"repo={self.repo}, row {number}"
             if self.field not in row:
                 raise DataError(f"{where} has no field {self.field!r}{suggest_option(self.field, row)}")
             problem = find_text_problem(row[self.field], self.field)
@@ -61,6 +61,6 @@ class Hub(Source):
             yield from load_dataset(self.repo, self.config, split=self.split, revision=self.revision, streaming=True)
         except Exception as error:
             raise DataError(
-                f"source.repo={self.repo} (config {self.config}, split {self.split}) cannot be streamed: "
+                f"repo={self.repo} (config {self.config}, split {self.split}) cannot be streamed: "
                 f"{type(error).__name__}: {error}; offline, use source=stdlib or data.files=… with your own files"
             ) from error

@@ -53,7 +53,7 @@ class Stdlib(Source):
         try:
             from pydoc_data.topics import topics
         except ImportError as error:
-            raise DataError("source.parts=prose: this Python has no pydoc_data; use source.parts=[code]") from error
+            raise DataError("parts=prose: this Python has no pydoc_data; use parts=[code]") from error
         for topic in sorted(topics):
             if topics[topic]:
                 yield f"prose/{topic}", topics[topic]
@@ -67,7 +67,7 @@ class Stdlib(Source):
                 found = True
                 yield f"code/{path.relative_to(self._root()).as_posix()}", text
         if not found:
-            raise DataError(f"source.parts=code: no .py file under {self._root()}; use source.parts=[prose]")
+            raise DataError(f"parts=code: no .py file under {self._root()}; use parts=[prose]")
 
     @staticmethod
     def _root() -> Path:

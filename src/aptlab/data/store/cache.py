@@ -78,7 +78,7 @@ def find_cache_root(folder: str | None = None) -> Path:
     """
     asked = folder or os.environ.get("APTLAB_CACHE")
     if asked:
-        name = "data.cache" if folder else "APTLAB_CACHE"
+        name = "cache" if folder else "APTLAB_CACHE"
         path = Path(asked).expanduser()
         problem = _unwritable(path)
         if problem:

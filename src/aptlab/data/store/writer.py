@@ -118,8 +118,8 @@ def check_sides(documents: dict[str, int], split: Split) -> None:
     for side, count in documents.items():
         if count == 0:
             raise DataError(
-                f"the {side} side is empty: data.split.val_fraction={split.val_fraction} put all {total} documents "
-                "on the other side; use more documents, another data.split.val_fraction or data.split.seed"
+                f"split.val_fraction={split.val_fraction} leaves the {side} side empty: all {total} documents are on "
+                "the other one; use more documents, another val_fraction or another seed of the split"
             )
 
 

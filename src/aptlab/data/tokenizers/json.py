@@ -29,8 +29,8 @@ class TokenizerFile(TokenizerRule):
             text = Path(self.path).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise DataError(f"tokenizer.path={self.path} cannot be read: {reason}; give a tokenizer.json") from error
-        return JsonTokenizer(text, f"tokenizer.path={self.path}", eos=self.eos)
+            raise DataError(f"path={self.path} cannot be read: {reason}; give a tokenizer.json") from error
+        return JsonTokenizer(text, f"path={self.path}", eos=self.eos)
 
 
 class JsonTokenizer(Tokenizer):
@@ -55,7 +55,7 @@ class JsonTokenizer(Tokenizer):
         name = eos or next((n for n in EOS_NAMES if n in vocab), None)
         if name is None or name not in vocab:
             raise ConfigError(
-                f"{origin} has no token {eos or 'that ends a document'}; name one with tokenizer.eos=…, "
+                f"{origin} has no token {eos or 'that ends a document'}; name one with eos=…, "
                 f"such as one of {', '.join(sorted(vocab)[:5])}"
             )
         self._eos = vocab[name]

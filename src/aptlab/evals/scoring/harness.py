@@ -76,7 +76,7 @@ class HarnessModel:
                 block = group[first : first + self.batch]
                 for index, text in zip(block, self._texts([requests[i].args[0] for i in block], asked[block[0]])):
                     out[index] = text
-                self._tell(len(block))
+                self.report_error(len(block))
         return out
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], int]:
@@ -105,7 +105,7 @@ class HarnessModel:
             block = order[first : first + self.batch]
             for index, answer in zip(block, self._batch([rows[i] for i in block])):
                 out[index] = answer
-            self._tell(len(block))
+            self.report_error(len(block))
         return out
 
     @torch.inference_mode()
@@ -164,13 +164,13 @@ class HarnessModel:
         if len(tokens) > most and not self._warned:
             self._warned = True
             log.warning(
-                "texts of more than %d tokens lose their beginning (the first had %d); set eval.length=…",
+                "texts of more than %d tokens lose their beginning (the first had %d); set length=…",
                 self.length,
                 len(tokens),
             )
         return tokens[-most:]
 
-    def _tell(self, count: int) -> None:
+    def report_error(self, count: int) -> None:
         if self.progress is not None:
             self.progress(count)
 
@@ -247,8 +247,7 @@ def run_harness(
     unknown = [name for name in tasks if not manager.match_tasks([name])]
     if unknown:
         raise ConfigError(
-            f"eval.tasks: lm_eval knows no task {unknown[0]}; see `lm_eval --tasks list`, or name a folder with "
-            "eval.include=…"
+            f"tasks: lm_eval knows no task {unknown[0]}; see `lm_eval --tasks list`, or name a folder with include=…"
         )
     found = evaluate(
         model=model,

@@ -46,7 +46,7 @@ class ListedTexts(HaystackTexts):
     def __init__(self, documents: Sequence[str]) -> None:
         self._documents = [text for text in documents if text.strip()]
         if not self._documents:
-            raise DataError("there is no local text to hide a needle in; use another data=… or eval.haystack=noise")
+            raise DataError("there is no local text to hide a needle in; use another data=… or haystack=noise")
 
     @property
     def count(self) -> int:
@@ -62,7 +62,7 @@ class StoredTexts(HaystackTexts):
     def __init__(self, side: Any, tokenizer: Tokenizer) -> None:
         self._side, self._tokenizer = side, tokenizer
         if self.count < 1:
-            raise DataError("the validation text is empty; use another data=… or eval.haystack=noise")
+            raise DataError("the validation text is empty; use another data=… or haystack=noise")
 
     @property
     def count(self) -> int:

@@ -133,8 +133,8 @@ class TaskSampler:
             form = form.smaller()
         if form is None:
             raise ConfigError(
-                f"eval.lengths: {task.name} needs at least {min(needs)} tokens with this tokenizer, got {length}; "
-                f"ask for longer texts, as in eval.lengths=[{2 * min(needs)}], or leave the task out"
+                f"lengths: {task.name} needs at least {min(needs)} tokens with this tokenizer, got {length}; "
+                f"ask for longer texts, as in lengths=[{2 * min(needs)}], or leave the task out"
             )
         self.task = form
 
@@ -155,7 +155,7 @@ class TaskSampler:
                 return self._sample(draft, body, tokens, answer, {"index": index, "asked_depth": depth})
         raise AptlabError(
             f"{self.asked.name}: no prompt of exactly {wanted} tokens whose answer has at most {self.budget} tokens "
-            f"was found in {TRIES} drafts; use eval.budget=fit, or another length than {self.length}"
+            f"was found in {TRIES} drafts; use budget=fit, or another length than {self.length}"
         )
 
     def _check_text(self, draft: PromptDraft, answer: Sequence[int]) -> None:

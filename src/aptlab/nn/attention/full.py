@@ -47,7 +47,7 @@ class FullAttention(HeadAttention):
         sinks: bool = False,
     ) -> None:
         if bias not in (True, False, "qkv"):
-            raise ConfigError(f"attention.bias={bias!r}; allowed: true, false, qkv (queries, keys and values alone)")
+            raise ConfigError(f"bias={bias!r}; allowed: true, false, qkv (queries, keys and values alone)")
         super().__init__(
             shape, layer=layer, qkv_bias=bool(bias), out_bias=bias is True, qk_norm=qk_norm, qk_norm_eps=qk_norm_eps
         )

@@ -67,7 +67,7 @@ class LinearAttention(HeadAttention):
         qk_norm_eps: Positive = 1e-5,
     ) -> None:
         if form not in FORMS:
-            raise ConfigError(f"attention.form={form!r}{suggest_option(form, FORMS)}")
+            raise ConfigError(f"form={form!r}{suggest_option(form, FORMS)}")
         super().__init__(shape, layer=layer, qkv_bias=bias, out_bias=bias, qk_norm=qk_norm, qk_norm_eps=qk_norm_eps)
         self.form, self.chunk = form, chunk
 
@@ -198,7 +198,7 @@ def check_contiguous_segments(names_BT: Tensor, number_BT: Tensor) -> None:
     if again.any():
         row = int(again.any(1).nonzero()[0])
         raise AptlabError(
-            f"a segment of row {row} comes back after another one, and attention=linear keeps one sum per row: give "
+            f"a segment of row {row} comes back after another one, and linear attention keeps one sum per row: give "
             "each document's tokens side by side, or use attention=full"
         )
 
@@ -296,19 +296,19 @@ def check_layer_positions(positions: LayerPositions, head_dim: int) -> None:
     """ConfigError for what has no meaning without a matrix of logits."""
     rotary = positions.rotary
     if positions.scores is not None:
-        raise ConfigError("attention=linear has no scores to add a bias to; use bias=none, or attention=full")
+        raise ConfigError("linear attention has no scores to add a bias to; use bias=none, or attention=full")
     if positions.norm_after:
         raise ConfigError(
-            "attention=linear rotates features, not queries and keys, so they cannot be normalised after it; "
-            "use a rope without that norm, attention.qk_norm=true (before), or attention=full"
+            "linear attention rotates features, not queries and keys, so they cannot be normalised after it; "
+            "use a rope without that norm, qk_norm=true (before), or attention=full"
         )
     if rotary is None:
         return
     name = type(rotary.rule).__name__
     if rotary.rule.decay(head_dim) is not None:
-        raise ConfigError(f"rope {name} decays with distance, attention=linear does not; use attention=full")
+        raise ConfigError(f"rope {name} decays with distance, linear attention does not; use attention=full")
     if rotary.rule.temperature_on == "cos_sin" and any(t != 1 for t in rotary.rule.temperatures()):
         raise ConfigError(
-            f"rope {name} puts its temperature on cosines, where attention=linear would get weights below zero; "
-            "use rope.temperature_on=logits"
+            f"rope {name} puts its temperature on cosines, where linear attention would get weights below zero; "
+            "use its temperature_on=logits"
         )

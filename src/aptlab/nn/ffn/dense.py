@@ -54,7 +54,7 @@ class GeGLU(GatedFeedForward):
         approximate: Literal["none", "tanh"] = "none",
     ) -> None:
         if approximate not in ("none", "tanh"):
-            raise ConfigError(f"ffn.approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")
+            raise ConfigError(f"approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")
         super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
         self.approximate = approximate
 

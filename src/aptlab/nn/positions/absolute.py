@@ -75,8 +75,8 @@ class LearnedPositions(AddedPositions):
         check_embed_positions(
             positions_BT,
             self.length,
-            f"embed.length={self.length} has no row for it; convert the model with `embed=none rope=standard` "
-            f"(then fine-tune), or train with embed.length larger than the last position",
+            f"length={self.length} has no row for it; convert the model with `embed=none rope=standard` "
+            f"(then fine-tune), or train with length larger than the last position",
         )
         return self.embed(positions_BT)
 
@@ -103,9 +103,9 @@ class SinusoidalPositions(AddedPositions):
     def __init__(self, dim: int, *, base: Positive = 10_000.0, scale: Positive = 0.02) -> None:
         super().__init__()
         if dim % 2:
-            raise ConfigError(f"size.dim={dim} is odd, and embed=sinusoidal needs pairs; use size.dim={dim + 1}")
+            raise ConfigError(f"dim={dim} is odd, and sinusoidal positions need pairs; use dim={dim + 1}")
         if base <= 1:
-            raise ConfigError(f"embed.base={base} must be larger than 1, so that later pairs turn slower; e.g. 10000")
+            raise ConfigError(f"base={base} must be larger than 1, so that later pairs turn slower; e.g. 10000")
         self.dim, self.base, self.scale = dim, base, scale
         for name, table in self._tables().items():
             self.register_buffer(name, table, persistent=False)

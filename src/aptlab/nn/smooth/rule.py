@@ -26,7 +26,7 @@ class Strength:
 
     def __post_init__(self) -> None:
         validate_limits(self)
-        _one_of("smooth.strength.history", self.history, ("depth", "none"))
+        _one_of("history", self.history, ("depth", "none"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ class Gate:
 
     def __post_init__(self) -> None:
         validate_limits(self)
-        _one_of("smooth.gate.kind", self.kind, ("normalized", "cosine", "softclip"))
-        _one_of("smooth.gate.grad", self.grad, ("detach", "through"))
-        _one_of("smooth.gate.nonfinite", self.nonfinite, ("propagate", "zero_token"))
+        _one_of("kind", self.kind, ("normalized", "cosine", "softclip"))
+        _one_of("grad", self.grad, ("detach", "through"))
+        _one_of("nonfinite", self.nonfinite, ("propagate", "zero_token"))
         if self.bound is None and self.depth is None:
-            raise ConfigError("smooth.gate.bound=null needs smooth.gate.depth, the number of blocks (size.depth)")
+            raise ConfigError("bound=null needs depth, the number of blocks")
 
     @property
     def limit(self) -> float:
@@ -84,8 +84,8 @@ class SpinRule:
         validate_limits(self)
         if self.gate.kind == "softclip" and self.gate.limit <= self.tau:
             raise ConfigError(
-                f"smooth.gate.bound={self.gate.limit:.4g} must be larger than smooth.tau={self.tau:g}, where softclip "
-                f"begins; set smooth.tau={self.gate.limit / 2:.3g} or a larger bound"
+                f"gate.bound={self.gate.limit:.4g} must be larger than tau={self.tau:g}, where softclip "
+                f"begins; set tau={self.gate.limit / 2:.3g} or a larger bound"
             )
 
     @property
@@ -155,7 +155,7 @@ class SketchRule:
         validate_limits(self)
         if self.mid < self.short:
             raise ConfigError(
-                f"smooth.sketch.mid={self.mid:g} is below smooth.sketch.short={self.short:g}; a spike that came back "
+                f"mid={self.mid:g} is below short={self.short:g}; a spike that came back "
                 "must not fade faster than a new one (default: short=8, mid=64)"
             )
 
@@ -165,6 +165,6 @@ def compute_softplus(x: float, kappa: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-kappa * abs(x))) / kappa
 
 
-def _one_of(path: str, value: str, options: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise ConfigError(f"{path}={value} is not known{suggest_option(str(value), options)}")
+        raise ConfigError(f"{name}={value} is not known{suggest_option(str(value), options)}")

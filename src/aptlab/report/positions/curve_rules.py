@@ -8,10 +8,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from aptlab.config import Config, build, check, compose
+from aptlab.config import Config, build, check, compose, read_signature
 from aptlab.config.files import read_config_file
 from aptlab.config.search_path import read_option_index
-from aptlab.config.static.signatures import read_signature
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.nn.positions.rope import Rope, ScaledRotation
 

@@ -28,7 +28,7 @@ class Kerple(ScoreBias):
     def __init__(self, *, heads: int, head_dim: int, layer: int, kernel: Literal["log", "power"] = "log") -> None:
         del head_dim, layer
         if kernel not in KERNELS:
-            raise ConfigError(f"bias.kernel={kernel!r}{suggest_option(kernel, KERNELS)}")
+            raise ConfigError(f"kernel={kernel!r}{suggest_option(kernel, KERNELS)}")
         super().__init__(heads=heads)
         self.kernel = kernel
         log = kernel == "log"

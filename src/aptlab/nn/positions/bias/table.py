@@ -58,8 +58,8 @@ class T5Bias(ScoreBias):
         del head_dim, layer
         if buckets < 2 or max_distance <= buckets // 2:
             raise ConfigError(
-                f"bias.max_distance={max_distance} must be larger than bias.buckets // 2 = {buckets // 2}, and "
-                "bias.buckets at least 2; published: buckets 32, max_distance 128"
+                f"max_distance={max_distance} must be larger than buckets // 2 = {buckets // 2}, and "
+                "buckets at least 2; published: buckets 32, max_distance 128"
             )
         self.buckets, self.max_distance = buckets, max_distance
         super().__init__(heads=heads)

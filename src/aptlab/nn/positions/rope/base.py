@@ -202,15 +202,15 @@ class Rotation(Rope):
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises ConfigError unless `value` is one of the allowed words; `name` is the key."""
     if value not in allowed:
-        raise ConfigError(f"rope.{name}={value!r}; allowed: {', '.join(allowed)}")
+        raise ConfigError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
 
 
 def compute_standard_frequencies(base: float, head_dim: int) -> Frequencies:
     """theta_i = base^(-2i/D) for i = 0 .. D/2 - 1."""
     if head_dim < 2 or head_dim % 2:
-        raise ConfigError(f"size.head_dim={head_dim} is not a positive even number, rotary pairs need one")
+        raise ConfigError(f"head_dim={head_dim} is not a positive even number, rotary pairs need one")
     if base <= 1:
-        raise ConfigError(f"rope.base={base} must be larger than 1, so that later pairs turn slower; published: 10000")
+        raise ConfigError(f"base={base} must be larger than 1, so that later pairs turn slower; published: 10000")
     return tuple(base ** (-2 * i / head_dim) for i in range(head_dim // 2))
 
 

@@ -21,7 +21,7 @@ from aptlab.nn.positions.rope.base import (
 from aptlab.nn.positions.rope.hf import HFForm, HFSource, make_hf_parameters
 from aptlab.nn.positions.rope.ntk import check_critical
 from aptlab.nn.positions.rope.scaled import ScaledRotation
-from aptlab.nn.positions.rope.temperature import LAWS, compute_temperature
+from aptlab.nn.positions.rope.temperature import TEMPERATURE_LAWS, compute_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class YaRN(ByParts):
     beta_slow: Positive = 1.0
     ramp: Literal["index", "ratio"] = "index"
     truncate: bool = True
-    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "yarn"
+    temperature_law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "yarn"
     mscale: Positive = 1.0
     attention_factor: Positive | None = None
 
@@ -79,18 +79,18 @@ class YaRN(ByParts):
         super().__post_init__()
         if self.beta_fast <= self.beta_slow:
             raise ConfigError(
-                f"rope.beta_fast={self.beta_fast} must be larger than rope.beta_slow={self.beta_slow}; published: 32, 1"
+                f"beta_fast={self.beta_fast} must be larger than beta_slow={self.beta_slow}; published: 32, 1"
             )
         if self.ramp not in ("index", "ratio"):
-            raise ConfigError(f"rope.ramp={self.ramp!r}; allowed: index (released code), ratio (paper)")
-        check_choice("law", self.law, LAWS)
+            raise ConfigError(f"ramp={self.ramp!r}; allowed: index (released code), ratio (paper)")
+        check_choice("temperature_law", self.temperature_law, TEMPERATURE_LAWS)
 
     @property
     def temperature(self) -> float:
         """The square of `attention_factor`, or what the law says."""
         if self.attention_factor is not None:
             return self.attention_factor**2
-        return compute_temperature(self.law, self.stretch, self.original_len, self.mscale)
+        return compute_temperature(self.temperature_law, self.stretch, self.original_len, self.mscale)
 
     def keep(self, head_dim: int) -> Frequencies:
         """1 for pairs of beta_fast turns and more, 0 for beta_slow and fewer, [P]."""
@@ -167,7 +167,7 @@ class NTKByParts(ByParts):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.beta <= self.alpha:
-            raise ConfigError(f"rope.beta={self.beta} must be larger than rope.alpha={self.alpha}; published: 32, 1")
+            raise ConfigError(f"beta={self.beta} must be larger than alpha={self.alpha}; published: 32, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
         """1 for pairs of beta turns and more, 0 for alpha and fewer, [P]."""
@@ -193,7 +193,7 @@ class Llama3(ByParts):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.high < self.low:
-            raise ConfigError(f"rope.high={self.high} must not be smaller than rope.low={self.low}; published: 4, 1")
+            raise ConfigError(f"high={self.high} must not be smaller than low={self.low}; published: 4, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
         """1 for pairs of more than high turns, 0 for fewer than low, [P]."""
@@ -237,19 +237,19 @@ class YaRNZones(ByParts):
     """
 
     zones: tuple[int, int] = (32, 64)
-    law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "none"
+    temperature_law: Literal["none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "zones", tuple(self.zones))
-        check_choice("law", self.law, LAWS)
+        check_choice("temperature_law", self.temperature_law, TEMPERATURE_LAWS)
         if len(self.zones) != 2 or not 0 <= self.zones[0] < self.zones[1]:
-            raise ConfigError(f"rope.zones={list(self.zones)} must be two rising dims, such as [32, 64]")
+            raise ConfigError(f"zones={list(self.zones)} must be two rising dims, such as [32, 64]")
 
     @property
     def temperature(self) -> float:
         """What the law says."""
-        return compute_temperature(self.law, self.stretch, self.original_len, 1.0)
+        return compute_temperature(self.temperature_law, self.stretch, self.original_len, 1.0)
 
     def keep(self, head_dim: int) -> Frequencies:
         """1 below dim zones[0], 0 from zones[1] on, [P]."""

@@ -50,7 +50,7 @@ class SearchedRotation(ScaledRotation, abc.ABC):
             wrong = [value for value in getattr(self, name) if not 0 < value < math.inf]
             if wrong:
                 raise ConfigError(
-                    f"rope.{name} holds a divisor that is no positive number: {wrong[0]:g}; 1 keeps a frequency"
+                    f"{name} holds a divisor that is no positive number: {wrong[0]:g}; 1 keeps a frequency"
                 )
 
     @abc.abstractmethod
@@ -98,7 +98,7 @@ class SearchedRotation(ScaledRotation, abc.ABC):
         if given is not None and len(given) != turning // 2:
             what = f"a head of {turning} dims" if self.fraction == 1 else f"a head of which {turning} dims turn"
             raise ConfigError(
-                f"rope.{name} has {len(given)} divisors, and {what} needs {turning // 2}; it was found for another "
+                f"{name} has {len(given)} divisors, and {what} needs {turning // 2}; it was found for another "
                 "model: search again with `aptlab search rope=longrope2 ckpt=… target=…`"
             )
         return given
@@ -202,13 +202,13 @@ class LongRoPE2(SearchedRotation):
             given = getattr(self, name) or ()
             if min(given, default=1.0) < 1:
                 raise ConfigError(
-                    f"rope.{name} holds {min(given):g}, and divisors of longrope2 are at least 1, for no pair turns "
+                    f"{name} holds {min(given):g}, and divisors of longrope2 are at least 1, for no pair turns "
                     "faster than in training; use rope=longrope for a published list with smaller ones"
                 )
             falls = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(given)) if b < a]
             if falls:
                 raise ConfigError(
-                    f"rope.{name} falls at pair {falls[0]}: {given[falls[0] - 1]} to {given[falls[0]]}; divisors of "
+                    f"{name} falls at pair {falls[0]}: {given[falls[0] - 1]} to {given[falls[0]]}; divisors of "
                     "longrope2 rise from pair to pair; use rope=longrope for a list that does not"
                 )
 

@@ -28,7 +28,7 @@ class Rotation2D(Rotation, abc.ABC):
     def spread(self, positions: Any) -> tuple[Any, ...]:
         """(height, width) of text positions."""
         if self.width is None:
-            raise ConfigError("rope.width=null leaves text without height; set rope.width, or give positions [B, T, 2]")
+            raise ConfigError("width=null leaves text without height; set width, or give positions [B, T, 2]")
         return positions // self.width, positions % self.width
 
 
@@ -44,12 +44,12 @@ class Rotation3D(Rotation, abc.ABC):
         if self.grid is not None:
             object.__setattr__(self, "grid", tuple(self.grid))
             if len(self.grid) != 2 or min(self.grid) < 1:
-                raise ConfigError(f"rope.grid={list(self.grid)} must be [height, width] of a frame, such as [16, 16]")
+                raise ConfigError(f"grid={list(self.grid)} must be [height, width] of a frame, such as [16, 16]")
 
     def spread(self, positions: Any) -> tuple[Any, ...]:
         """(time, height, width) of text positions."""
         if self.grid is None:
-            raise ConfigError("rope.grid=null leaves text without a frame; set rope.grid, or give positions [B, T, 3]")
+            raise ConfigError("grid=null leaves text without a frame; set grid, or give positions [B, T, 3]")
         height, width = self.grid
         return positions // (height * width), positions // width % height, positions % width
 
@@ -61,7 +61,7 @@ def split_evenly(base: float, head_dim: int, parts: int, name: str) -> Frequenci
         below, above = head_dim // block * block, (head_dim // block + 1) * block
         nearest = f"{below}, {above}" if below else f"{above}"
         raise ConfigError(
-            f"size.head_dim={head_dim} is not divisible by {block}, and rope={name} turns a head in blocks of {block} "
+            f"head_dim={head_dim} is not divisible by {block}, and {name} turns a head in blocks of {block} "
             f"dims; nearest: {nearest}"
         )
     return compute_standard_frequencies(base, head_dim // parts)
@@ -102,7 +102,7 @@ class Axial3D(Rotation3D):
 
     def _pairs(self, head_dim: int) -> tuple[int, int]:
         if head_dim < 6 or head_dim % 2:
-            raise ConfigError(f"size.head_dim={head_dim}: rope=axial3d needs an even head of at least 6 dims")
+            raise ConfigError(f"head_dim={head_dim}: three axes need an even head of at least 6 dims")
         space = head_dim // 6
         return head_dim // 2 - 2 * space, space
 
@@ -154,8 +154,8 @@ class SectionedRotation(Rotation3D, abc.ABC):
             return self._default(pairs)
         if len(self.sections) != 3 or sum(self.sections) != pairs or min(self.sections) < 0:
             raise ConfigError(
-                f"rope.sections={list(self.sections)} must be three numbers of pairs with sum {pairs} (half of "
-                f"size.head_dim={head_dim}); null takes {', '.join(map(str, self._default(pairs)))}"
+                f"sections={list(self.sections)} must be three numbers of pairs with sum {pairs} (half of "
+                f"head_dim={head_dim}); null takes {', '.join(map(str, self._default(pairs)))}"
             )
         return self.sections
 
@@ -195,7 +195,7 @@ class MRopeInterleaved(SectionedRotation):
         most = len(range(1, pairs, 3)), len(range(2, pairs, 3))
         if height > most[0] or width > most[1]:
             raise ConfigError(
-                f"rope.sections={[time, height, width]}: height and width have every third of {pairs} pairs, "
+                f"sections={[time, height, width]}: height and width have every third of {pairs} pairs, "
                 f"{most[0]} and {most[1]} pairs at most; use {list(self._default(pairs))} or rope=mrope"
             )
         return time, height, width

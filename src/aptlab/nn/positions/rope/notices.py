@@ -46,7 +46,7 @@ def _of_layer(rule: Rope, option: str, *, head_dim: int, length: int, seen: int)
     if rule.temperature < FAINT:
         yield (
             f"rope={option}: its temperature multiplies logits by {rule.temperature:.3g}: attention is all but "
-            "uniform; rope.law=yarn is the published one"
+            "uniform; rope.temperature_law=yarn is the published one"
         )
     yield from rule.list_length_warnings(option, length)
 

@@ -28,7 +28,7 @@ class NTK(ScaledRotation):
     def scaled_base(self, head_dim: int) -> float:
         """base', which depends on the width of a head."""
         if head_dim <= 2:
-            raise ConfigError(f"size.head_dim={head_dim}: rope=ntk needs at least 4, its exponent is D/(D-2)")
+            raise ConfigError(f"head_dim={head_dim} is below 4, and the exponent is D/(D-2); use a wider head")
         critical = self.critical_dim or head_dim // 2 - 1
         return self.base * self.stretch ** (head_dim / (2 * check_critical(critical, head_dim)))
 
@@ -53,7 +53,7 @@ class NTKLiu(ScaledRotation):
         """base', which depends on the lengths alone."""
         short, long = self.original_len / (2 * math.pi), self.original_len * self.stretch / (2 * math.pi)
         if short <= 1:
-            raise ConfigError(f"rope.original_len={self.original_len}: rope=ntk_liu needs at least 7 tokens (2 pi)")
+            raise ConfigError(f"original_len={self.original_len} is below 7 tokens (2 pi); give the trained context")
         return self.base ** (math.log(long) / math.log(short))
 
     def inv_freq(self, head_dim: int) -> Frequencies:
@@ -95,7 +95,7 @@ class Dynamic(ScaledRotation):
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Those of texts up to original_len, [P]."""
         if head_dim <= 2:
-            raise ConfigError(f"size.head_dim={head_dim}: rope=dynamic needs at least 4, its exponent is D/(D-2)")
+            raise ConfigError(f"head_dim={head_dim} is below 4, and the exponent is D/(D-2); use a wider head")
         return compute_standard_frequencies(self.base, head_dim)
 
     def bases(self, lengths: Any, head_dim: int) -> Any:
@@ -141,7 +141,7 @@ def check_critical(critical: int, head_dim: int) -> int:
     """The pair, if there are pairs on both sides of it; ConfigError names those that there are."""
     if not 1 <= critical < head_dim // 2:
         raise ConfigError(
-            f"rope.critical_dim={critical} is no pair that can be critical; with head_dim={head_dim} use 1 to "
+            f"critical_dim={critical} is no pair that can be critical; with head_dim={head_dim} use 1 to "
             f"{head_dim // 2 - 1}"
         )
     return critical

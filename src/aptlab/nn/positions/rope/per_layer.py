@@ -31,14 +31,14 @@ class PerLayer(Rope):
         super().__post_init__()
         object.__setattr__(self, "rules", tuple(self.rules))
         if not self.rules or not all(isinstance(rule, Rope) for rule in self.rules):
-            raise ConfigError("rope.rules must be a list of rope rules, one per layer of the cycle")
+            raise ConfigError("rules must be a list of rope rules, one per layer of the cycle")
         if self.chunks is None:
             return
         object.__setattr__(self, "chunks", tuple(self.chunks))
         if len(self.chunks) != len(self.rules) or any(chunk is not None and chunk < 1 for chunk in self.chunks):
             raise ConfigError(
-                f"rope.chunks={list(self.chunks)} must have one number of positions or null for each of the "
-                f"{len(self.rules)} rope.rules; rope.chunks=null leaves blocks to the rules"
+                f"chunks={list(self.chunks)} must have one number of positions or null for each of the "
+                f"{len(self.rules)} rules; chunks=null leaves blocks to the rules"
             )
 
     @property
@@ -55,7 +55,7 @@ class PerLayer(Rope):
         """Those of the first layer that turns."""
         turning = next((one for one in map(self.for_layer, range(len(self.rules))) if one.rule is not None), None)
         if turning is None or turning.rule is None:
-            raise ConfigError("rope.rules turn no layer; use rope=none")
+            raise ConfigError("rules turn no layer; use rope=none")
         return turning.rule.inv_freq(head_dim)
 
     def for_layer(self, layer: int) -> LayerPositions:

@@ -33,7 +33,7 @@ class ScaledRotation(Rotation):
         super().__post_init__()
         if self.factor is None:
             if self.target_len is None:
-                raise ConfigError("rope.factor=null needs rope.target_len; set one of them")
+                raise ConfigError("factor=null needs target_len; set one of them")
             object.__setattr__(self, "factor", max(1.0, self.target_len / self.original_len))
         if self.target_len is None or self.allow_factor_mismatch:
             return
@@ -41,9 +41,9 @@ class ScaledRotation(Rotation):
         wanted = max(1.0, ratio)  # a shorter context needs no stretching
         if abs(self.stretch / wanted - 1) > CLOSE:
             raise ConfigError(
-                f"rope.factor={self.factor:g} contradicts rope.target_len={self.target_len} and "
-                f"rope.original_len={self.original_len}, whose ratio is {ratio:g}; use rope.factor=null or {wanted:g}, "
-                f"rope.original_len={round(self.target_len / self.stretch)}, or rope.allow_factor_mismatch=true"
+                f"factor={self.factor:g} contradicts target_len={self.target_len} and "
+                f"original_len={self.original_len}, whose ratio is {ratio:g}; use factor=null or {wanted:g}, "
+                f"original_len={round(self.target_len / self.stretch)}, or allow_factor_mismatch=true"
             )
 
     @property

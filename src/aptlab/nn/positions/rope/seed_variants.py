@@ -55,7 +55,7 @@ class FourBaseRope(Rope):
         object.__setattr__(self, "bases", tuple(float(base) for base in self.bases))
         check_choice("layout", self.layout, ("half", "interleaved"))
         if not self.bases or min(self.bases) <= 1:
-            raise ConfigError(f"rope.bases={list(self.bases)} must be numbers larger than 1, such as {list(BASES)}")
+            raise ConfigError(f"bases={list(self.bases)} must be numbers larger than 1, such as {list(BASES)}")
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Those of the first base, [P]."""

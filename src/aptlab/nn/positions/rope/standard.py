@@ -20,7 +20,7 @@ class NoRope(Rope):
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """None: raises ConfigError."""
-        raise ConfigError("rope=none has no frequencies; choose a rope option such as rope=standard")
+        raise ConfigError("this rule has no frequencies; choose a rope option such as rope=standard")
 
     def hf_refusal(self, head_dim: int) -> HFRefusal | None:
         """A layout has layers without rotation, but no rule without frequencies."""
@@ -87,8 +87,8 @@ def count_rotary_dims(head_dim: int, fraction: float) -> int:
     turning = int(head_dim * fraction)
     if turning < 2 or turning % 2:
         raise ConfigError(
-            f"rope.fraction={fraction} of head_dim={head_dim} is {turning} dims, and pairs need an even "
-            f"number of at least 2; use rope.fraction={round_up_fraction(max(2, turning + turning % 2), head_dim):g}"
+            f"fraction={fraction} of head_dim={head_dim} is {turning} dims, and pairs need an even "
+            f"number of at least 2; use fraction={round_up_fraction(max(2, turning + turning % 2), head_dim):g}"
         )
     return turning
 
@@ -149,7 +149,7 @@ class Proportional(Rotation):
         turning = int(self.fraction * head_dim // 2)
         if turning == 0:
             raise ConfigError(
-                f"rope.fraction={self.fraction} of the {head_dim // 2} pairs of size.head_dim={head_dim} turns none; "
-                f"use rope.fraction={round_up_fraction(2, head_dim):g} or more, or rope=none"
+                f"fraction={self.fraction} of the {head_dim // 2} pairs of head_dim={head_dim} turns none; "
+                f"use fraction={round_up_fraction(2, head_dim):g} or more, or rope=none"
             )
         return tuple(f / self.factor if i < turning else 0.0 for i, f in enumerate(standard))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-LAWS = ("none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1")
+TEMPERATURE_LAWS = ("none", "yarn", "su", "apt_sqrt", "apt_sqrt_plus1")
 APT_DIM = 128  # the head width of the seeds' formula
 
 

@@ -30,7 +30,7 @@ class Copying(Eval):
     def __post_init__(self) -> None:
         validate_limits(self)
         if not self.lengths:
-            raise ConfigError("eval.lengths=[] copies nothing; choose lengths such as eval.lengths=[8,16]")
+            raise ConfigError("lengths=[] copies nothing; choose lengths such as lengths=[8,16]")
 
     @property
     def reads_data(self) -> bool:

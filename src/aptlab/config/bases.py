@@ -1,0 +1,46 @@
+"""What the options of a group must be: one table of base classes, and what is said of a class that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aptlab.config.files import read_config_file
+from aptlab.config.search_path import GROUPS_FILE, list_config_roots
+from aptlab.config.static.classes import find_base_problem
+from aptlab.errors import ConfigError
+
+
+def read_group_bases() -> dict[str, str]:
+    """Group (or `callbacks.*`, the parts of a group) -> dotted name of its base, over all places with options.
+
+    ConfigError for a group that has two bases: an extension says what its own groups are, not what others' are.
+    """
+    found: dict[str, str] = {}
+    for root in list_config_roots():
+        path = root.path / GROUPS_FILE
+        for group, base in (read_config_file(path) if path.is_file() else {}).items():
+            if found.setdefault(group, base) != base:
+                raise ConfigError(
+                    f"{path}: the options of {group} are {found[group]}, not {base}; leave the line out, or give your "
+                    "group another name"
+                )
+    return found
+
+
+def find_contract_problem(path: str, target: str, bases: Mapping[str, str]) -> str | None:
+    """What a component of a group lacks of what the group asks, or None.
+
+    path    of the node: the group, or one part inside it
+    target  the class of the node
+    """
+    group, _, inner = path.partition(".")
+    key = group if not inner else f"{group}.*" if "." not in inner else ""
+    base = bases.get(key)
+    problem = find_base_problem(target, base) if base else None
+    if problem is None:
+        return None
+    steps = [
+        *(["derive from it"] if problem.derive else []),
+        *([f"write {', '.join(problem.missing)}"] * bool(problem.missing)),
+    ]
+    return f"{target} is no whole {base}, which every option of {group} must be; {' and '.join(steps)}"

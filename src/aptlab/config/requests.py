@@ -1,0 +1,57 @@
+"""Root keys of a command: the fields of its Request dataclass, `aptlab.commands.<command>.<Command>Request`.
+
+Types and limits are read from the source of the class, so that a check, a help text or a completion imports no command.
+A field `config` holds the composed configuration with its groups, and is no key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import keyword
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from aptlab.config.composing import Config
+from aptlab.config.static.signatures import Parameter, read_signature
+from aptlab.config.static.types import find_value_problem
+from aptlab.errors import ConfigError
+
+Request = TypeVar("Request")
+
+
+def name_request(command: str) -> str:
+    """The dotted name of a command's Request class; a module whose name is a word of Python ends in `_`."""
+    module = f"{command}_" if keyword.iskeyword(command) else command
+    return f"aptlab.commands.{module}.{command.capitalize()}Request"
+
+
+@functools.cache
+def read_root_keys(command: str) -> Mapping[str, Parameter]:
+    """The root keys of a command with their annotations; none for a command without a Request."""
+    try:
+        known = read_signature(name_request(command))
+    except ConfigError:
+        return {}
+    return {name: item for name, item in known.parameters.items() if name != "config"} if known else {}
+
+
+def find_root_key_problem(command: str, key: str, value: Any) -> str | None:
+    """What is wrong with the value of a command's root key, or None."""
+    parameter = read_root_keys(command).get(key)
+    return find_value_problem(value, parameter) if parameter else None
+
+
+def fill_request(request: type[Request], config: Config, **values: Any) -> Request:
+    """The Request of a composed and checked configuration; `values` replace those of the configuration.
+
+    Only the keys of the Request are resolved: a group may still lack what a checkpoint gives it.
+    """
+    from omegaconf import OmegaConf
+
+    names = {field.name for field in dataclasses.fields(request)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {"config": config} if "config" in names else {}
+    for name in names & set(config.cfg) - {"config", *values}:
+        value = OmegaConf.select(config.cfg, name)
+        found[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return request(**found, **values)
