@@ -13,7 +13,7 @@ ROWS = (
     "ops",
     "nn",
     "models",
-    "data optim sample device checkpoint runs",
+    "data objectives optim sample device checkpoint runs",
     "tasks callbacks loggers",
     "restore report",
     "evals",
@@ -46,3 +46,11 @@ def test_imports_go_downward(path):
             assert LEVEL[rest[0]] <= LEVEL[own] or own == "config", f"{own} imports {name}"
             assert rest[0] != "config" or own in ABOVE_CONFIG, f"{own} imports {name}"
             assert own != "config" or LEVEL[rest[0]] == 0, f"config imports {name}"
+
+
+def test_tasks_and_callbacks_do_not_import_each_other():
+    """They speak through `objectives.StepState`, which a task owns and callbacks read and write."""
+    for own, other in (("tasks", "callbacks"), ("callbacks", "tasks")):
+        names = [name for path in sorted((PACKAGE / own).glob("*.py")) for name in imported(path)]
+        assert names, f"no imports found in {own}"
+        assert not [name for name in names if name.split(".")[:2] == ["aptlab", other]]

@@ -13,7 +13,7 @@ from aptlab.config import Config, build, check, compose
 from aptlab.config.search_path import read_option_index
 from aptlab.device import Device
 from aptlab.errors import ConfigError
-from aptlab.tasks.language import compute_token_loss
+from aptlab.objectives import compute_token_nll
 
 GROUPS = {group: sorted(options) for group, options in read_option_index().groups.items() if group != "recipe"}
 SWEEP = ("sweep", "launcher")
@@ -89,7 +89,7 @@ def test_every_rule_trains_with_every_smoothing(rope, smooth):
     row = torch.randint(61, (4, 33))
     losses = []
     for _ in range(3):
-        loss = compute_token_loss(net(row[:, :-1]).logits, row[:, 1:])
+        loss = compute_token_nll(net(row[:, :-1]).logits, row[:, 1:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

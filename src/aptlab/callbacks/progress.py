@@ -8,8 +8,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.monitor import Monitor
 from aptlab.limits import Positive, PositiveInt
+
+SHORT = {"tokens": "tok"}
+VALIDATION = {"val/ppl": "perplexity {:.3f}", "val/bpb": "{:.4f} bits per byte"}  # what a language task logs too
 
 
 def format_duration(seconds: float) -> str:
@@ -67,14 +71,15 @@ class TrainProgress(Callback):
             print(self._numbers(trainer), flush=True)
 
     def _numbers(self, trainer: Trainer) -> str:
-        step, latest = trainer.global_step, find_monitor(trainer).latest
+        step, monitor = trainer.global_step, find_monitor(trainer)
+        latest = monitor.latest
         parts = [f"step {step}/{trainer.max_steps}"]
         if "train/loss" in latest:
             parts.append(f"loss {latest['train/loss']:.3f}")
         if "val/loss" in latest:
             parts.append(f"val {latest['val/loss']:.3f}")
-        if "tokens_per_second" in latest:
-            parts.append(f"{latest['tokens_per_second']:,.0f} tok/s")
+        if (speed := f"{monitor.unit}_per_second") in latest:
+            parts.append(f"{latest[speed]:,.0f} {SHORT.get(monitor.unit, monitor.unit)}/s")
         done = step - self._first
         if done:
             elapsed = time.monotonic() - self._begun
@@ -85,10 +90,9 @@ class TrainProgress(Callback):
         latest = find_monitor(trainer).latest
         if trainer.sanity_checking or not trainer.is_global_zero or "val/loss" not in latest:
             return
-        line = (
-            f"step {trainer.global_step}  validation: loss {latest['val/loss']:.4f}  "
-            f"perplexity {latest['val/ppl']:.3f}  {latest['val/bpb']:.4f} bits per byte"
-        )
+        parts = [f"step {trainer.global_step}", f"validation: loss {latest['val/loss']:.4f}"]
+        parts += [text.format(latest[key]) for key, text in VALIDATION.items() if key in latest]
+        line = "  ".join(parts)
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
         else:
@@ -108,5 +112,5 @@ class TrainProgress(Callback):
 
 def find_monitor(trainer: Trainer) -> Monitor:
     """The run's Monitor; one that has seen nothing when the config took it out."""
-    found = [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]  # type: ignore[attr-defined]
+    found = find_callbacks(trainer, Monitor)
     return found[0] if found else Monitor()

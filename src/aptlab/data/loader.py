@@ -16,9 +16,9 @@ from torch import Tensor
 from aptlab.data.rows.order import permute_indices
 from aptlab.data.rows.packed import Arrays, Packed
 from aptlab.errors import ConfigError
+from aptlab.objectives import IGNORE
 
 Batch = dict[str, Tensor]
-IGNORE = -100
 BLOCK = 64
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptlab.evals.lengths import ELSEWHERE, IGNORE, LOGITS, TOKENS, compute_token_losses, make_autocast
+from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, compute_token_losses, make_autocast
 from aptlab.models import Decoder
+from aptlab.objectives import IGNORE, compute_perplexity
 
 NOTE = (
     "loss and ppl weigh every token alike; chunk_ppl is exp of the plain mean over windows, as the evaluations of "
@@ -95,7 +96,3 @@ def summarize_segments(length: int, sums: list[dict[str, Any]], bytes_per_token:
         "chunk_loss": chunk,
         "chunk_ppl": compute_perplexity(chunk),
     }
-
-
-def compute_perplexity(loss: float) -> float:
-    return math.exp(loss) if loss < 700 or math.isnan(loss) else math.inf

@@ -11,21 +11,21 @@ from torch import Tensor
 from aptlab.config import build
 from aptlab.errors import CheckpointError
 from aptlab.models.positions_convert import ADDED, compute_position_mean, strip_positions
-from aptlab.tasks import LanguageTask
+from aptlab.tasks import LanguageTask, Task
 
 log = logging.getLogger("aptlab")
 NET = "net."
 POSITIONS = (f"{NET}rotaries.", f"{NET}biases.", f"{NET}{ADDED}")  # what position methods learn themselves
 
 
-def adapt_weights(task: LanguageTask, saved: dict[str, Any]) -> dict[str, Tensor]:
+def adapt_weights(task: Task, saved: dict[str, Any]) -> dict[str, Tensor]:
     """A checkpoint's weights for a model that may know positions in another way.
 
     What a position method has learned stays only with that method; another one begins anew. The mean of positions that
     are no longer added to the embedding is folded into it (see `to_rope`).
     """
     state, own = saved["state_dict"], task.state_dict()
-    if has_added_positions(saved) and task.net.places is None:
+    if isinstance(task, LanguageTask) and task.net.places is None and has_added_positions(saved):
         state = fold_added_positions(state, saved, tied=task.net.tied)
         log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
     kept = {name: x for name, x in state.items() if not name.startswith(POSITIONS) or matches_shape(x, own.get(name))}
@@ -61,7 +61,7 @@ def matches_shape(value: Tensor, place: Tensor | None) -> bool:
     return place is not None and place.shape == value.shape
 
 
-def load_weights(task: LanguageTask, state: dict[str, Any], path: Path) -> None:
+def load_weights(task: Task, state: dict[str, Any], path: Path) -> None:
     """Put the weights of a checkpoint into the task; CheckpointError names those that do not fit."""
     own = task.state_dict()
     wrong = [

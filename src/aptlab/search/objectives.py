@@ -11,7 +11,7 @@ from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Positive, validate_limits
 
 
-class Objective(abc.ABC):
+class SearchObjective(abc.ABC):
     """One number per sample from its mean losses in nats, less is better and never negative.
 
     `needles` says whether the samples hide a number; without one `answer` is 0. `unit` names the number in tables.
@@ -26,27 +26,27 @@ class Objective(abc.ABC):
 
 
 @dataclass(frozen=True)
-class PerplexityObjective(Objective):
+class PerplexityObjective(SearchObjective):
     """Loss of long text (LongRoPE); its exponential is the perplexity."""
 
     needles: ClassVar[bool] = False
 
     def value(self, answer: float, text: float) -> float:
-        """See Objective."""
+        """See SearchObjective."""
         return text
 
 
 @dataclass(frozen=True)
-class NeedleObjective(Objective):
+class NeedleObjective(SearchObjective):
     """Loss of the hidden number alone (LongRoPE2): only what has to be remembered counts."""
 
     def value(self, answer: float, text: float) -> float:
-        """See Objective."""
+        """See SearchObjective."""
         return answer
 
 
 @dataclass(frozen=True)
-class MixedObjective(Objective):
+class MixedObjective(SearchObjective):
     """Mean of both losses over those of a reference rule: ours; 1 = as good as the reference."""
 
     unit: ClassVar[str] = "of YaRN's loss"
@@ -57,18 +57,18 @@ class MixedObjective(Objective):
         validate_limits(self)
 
     def value(self, answer: float, text: float) -> float:
-        """See Objective."""
+        """See SearchObjective."""
         return (answer / self.answer + text / self.text) / 2
 
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {
+OBJECTIVES: dict[str, Callable[[], SearchObjective]] = {
     "ppl": PerplexityObjective,
     "needle_ppl": NeedleObjective,
     "mixed": MixedObjective,
 }
 
 
-def get_objective(name: str) -> Objective:
+def get_objective(name: str) -> SearchObjective:
     """The objective of this name; ConfigError names the others."""
     if name not in OBJECTIVES:
         raise ConfigError(f"search.objective={name}: no such objective{suggest_option(name, OBJECTIVES)}")

@@ -22,6 +22,7 @@ from aptlab.config import build, redact_overrides
 from aptlab.device import resolve_precision
 from aptlab.errors import AptlabError
 from aptlab.evals.runner import make_data
+from aptlab.objectives import compute_perplexity
 from aptlab.report.table import format_number, render_table
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 from aptlab.runs import RunLog
@@ -33,7 +34,7 @@ from aptlab.search.figure import draw_search_figure
 from aptlab.search.journal import JournaledRunner, SearchJournal
 from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import SearchSample, count_needle_tokens, make_samples
-from aptlab.search.objectives import MixedObjective, Objective, get_objective
+from aptlab.search.objectives import MixedObjective, SearchObjective, get_objective
 from aptlab.search.option import check_option_free, write_option
 from aptlab.search.pool import ProcessPool, SerialRunner
 from aptlab.search.problem import SearchProblem, make_search_problem
@@ -55,7 +56,7 @@ class SearchRun:
     settings: SearchSettings
     loaded: LoadedModel
     problem: SearchProblem
-    objective: Objective
+    objective: SearchObjective
     strategy: Strategy
     samples: dict[int, list[SearchSample]]
     device: str
@@ -254,14 +255,14 @@ def measure_rule_losses(session: SearchRun, meter: CandidateScorer, name: str, r
     return session.journal.baselines[name]
 
 
-def calibrate_objective(objective: Objective, losses: Losses) -> Objective:
+def calibrate_objective(objective: SearchObjective, losses: Losses) -> SearchObjective:
     """A mixed objective counts in YaRN's losses."""
     if not isinstance(objective, MixedObjective):
         return objective
     return MixedObjective(answer=average_losses(losses)[0], text=average_losses(losses)[1])
 
 
-def score_losses(objective: Objective, losses: Losses) -> float:
+def score_losses(objective: SearchObjective, losses: Losses) -> float:
     return math.fsum(objective.value(*pair) for pair in losses) / len(losses)
 
 
@@ -301,10 +302,10 @@ def write_search_results(session: SearchRun, found: SearchResult, losses: Mappin
     print(f"use it   aptlab eval ckpt={session.loaded.path} rope={session.option.stem}")
 
 
-def format_score_row(objective: Objective, name: str, losses: Losses) -> list[str]:
+def format_score_row(objective: SearchObjective, name: str, losses: Losses) -> list[str]:
     answer, text = average_losses(losses)
-    needle = format_number(math.exp(min(answer, 700)), 3) if objective.needles else "-"
-    return [name, format_number(score_losses(objective, losses), 4), needle, format_number(math.exp(min(text, 700)), 3)]
+    needle = format_number(compute_perplexity(answer), 3) if objective.needles else "-"
+    return [name, format_number(score_losses(objective, losses), 4), needle, format_number(compute_perplexity(text), 3)]
 
 
 def strip_rule_factors(rule: Any) -> dict[str, Any]:

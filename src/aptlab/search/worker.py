@@ -12,7 +12,7 @@ from aptlab.models import Decoder
 from aptlab.restore.load import load_network
 from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import SearchSample
-from aptlab.search.objectives import Objective
+from aptlab.search.objectives import SearchObjective
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SearchWorker:
 
     ckpt: str
     samples: dict[int, list[SearchSample]]
-    objective: Objective
+    objective: SearchObjective
     rule_of: Callable[[Sequence[float]], Any]
     device: str
     precision: str
