@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from aptlab.data.rows.windows import Windows
-from aptlab.evals.lengths import evaluate_windows, make_autocast
+from aptlab.evals.scoring.lengths import evaluate_windows, make_autocast
 from aptlab.evals.tasks.ruler import build_ruler_tasks
 from aptlab.evals.tasks.sample import TaskSample
 from aptlab.models import Decoder

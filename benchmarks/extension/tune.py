@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptlab.evals.lengths import make_autocast
+from aptlab.evals.scoring.lengths import make_autocast
 from aptlab.models import Decoder
 from aptlab.nn.positions.rope import Rope
 from corpus import SEED, document, tokenizer

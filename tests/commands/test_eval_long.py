@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import eval as command
+from aptlab.commands.eval import read_eval_request
 from aptlab.config import build
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals import retrieval_report
-from aptlab.evals.request import read_eval_request
-from aptlab.evals.retrieval import compute_wilson_interval
-from aptlab.evals.rules import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
+from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
 from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.evals.scoring import retrieval
+from aptlab.evals.scoring.retrieval import compute_wilson_interval
 from aptlab.restore.load import load_network
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
@@ -60,7 +60,7 @@ def test_the_whole_of_ruler_is_asked_and_every_file_is_written(run, tmp_path, ca
     assert total["loss"] == pytest.approx(nats / sum(int(row["tokens"]) for row in samples))
     assert f"ruler: percent of answers found, by length in tokens (trained at {CONTEXT})" in out
     assert "niah_multikey_3" in out
-    assert found["eval"]["_target_"] == "aptlab.evals.rules.Ruler"
+    assert found["eval"]["_target_"] == "aptlab.evals.ruler.Ruler"
 
 
 def test_a_passkey_grid_has_a_cell_per_depth_and_length(run, tmp_path, capsys):
@@ -96,7 +96,7 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     class Stop(Exception):
         pass
 
-    answered, answer = 0, retrieval_report.answer_samples
+    answered, answer = 0, retrieval.answer_samples
 
     def broken(*args, **settings):
         nonlocal answered
@@ -106,10 +106,10 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
             answered += 1
             yield outcome
 
-    monkeypatch.setattr(retrieval_report, "answer_samples", broken)
+    monkeypatch.setattr(retrieval, "answer_samples", broken)
     with pytest.raises(Stop):
         run(*args)
-    monkeypatch.setattr(retrieval_report, "answer_samples", answer)
+    monkeypatch.setattr(retrieval, "answer_samples", answer)
     journal = tmp_path / "out" / "journal.jsonl"
     assert len(journal.read_bytes().splitlines()) == 6
     journal.write_bytes(journal.read_bytes() + b'{"task": "vt", "len')
@@ -125,7 +125,7 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     ]
     assert texts[0] == texts[1]
     asked = len(journal.read_bytes().splitlines())
-    monkeypatch.setattr(retrieval_report, "answer_samples", broken)  # nothing is left to answer
+    monkeypatch.setattr(retrieval, "answer_samples", broken)  # nothing is left to answer
     assert run(*args)["lengths"] == resumed["lengths"]
     assert len(journal.read_bytes().splitlines()) == asked == 9
 
@@ -150,7 +150,7 @@ def test_an_interrupt_says_how_to_go_on(run, monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(retrieval_report, "answer_samples", broken)
+    monkeypatch.setattr(retrieval, "answer_samples", broken)
     with pytest.raises(KeyboardInterrupt):
         run("eval=passkey", *SMALL)
     assert f"to go on, give the same command with out={tmp_path / 'out'}" in capsys.readouterr().err
@@ -256,7 +256,7 @@ def test_multiples_beyond_the_positions_of_the_model_are_left_out_with_a_reason(
 
 
 def test_checking_a_long_request_loads_no_torch():
-    code = "import sys; from aptlab.evals.request import read_eval_request; "
+    code = "import sys; from aptlab.commands.eval import read_eval_request; "
     code += "[read_eval_request([f'eval={name}']) for name in ('ruler', 'passkey', 'needle', 'sliding')]; "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,9 +16,9 @@ import yaml
 
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals import harness
-from aptlab.evals.harness import HarnessModel, make_lm, parse_generation_kwargs, run_harness
-from aptlab.evals.rules import Harness
+from aptlab.evals.harness import Harness
+from aptlab.evals.scoring import harness
+from aptlab.evals.scoring.harness import HarnessModel, make_lm, parse_generation_kwargs, run_harness
 from aptlab.sample import SamplingRules, generate_tokens
 from aptlab.testing.tiny import make_tiny_decoder
 
@@ -192,7 +192,7 @@ def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
         task = {"task": f"own_{name}", "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
         task |= {"doc_to_target": "{{a}}", "target_delimiter": "", "metric_list": [{"metric": metrics[name]}]}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(task | kinds[name]))
-    found = run_harness(own, Harness(tasks=[f"own_{name}" for name in docs], include=str(tmp_path)))["results"]
+    found = run_harness(own, [f"own_{name}" for name in docs], include=str(tmp_path))["results"]
     assert found["own_choose"]["acc,none"] == 0.5
     assert found["own_write"]["exact_match,none"] == pytest.approx(1 / 3)
     nats = sum(own.loglikelihood_rolling(requests(*((text,) for text in texts))))
@@ -203,4 +203,4 @@ def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
 @pytest.mark.slow
 def test_a_task_that_it_does_not_know_is_named():
     with pytest.raises(ConfigError, match=r"lm_eval knows no task no_such_task; see `lm_eval --tasks list`, or name"):
-        run_harness(answers(), Harness(tasks=["no_such_task"]))
+        run_harness(answers(), ["no_such_task"])

@@ -13,8 +13,9 @@ import torch
 from aptlab.data.rows.windows import Windows
 from aptlab.data.store.cache import TokenSide
 from aptlab.errors import DataError
-from aptlab.evals import evaluate_lengths, evaluate_windows, fit_windows, lengths
-from aptlab.evals.lengths import bucket_losses, compute_token_losses
+from aptlab.evals import evaluate_lengths, evaluate_windows, fit_windows
+from aptlab.evals.scoring import lengths
+from aptlab.evals.scoring.lengths import bucket_losses, compute_token_losses
 from aptlab.nn.smooth import LeftSpin
 from aptlab.testing.tiny import VOCAB, make_random_tokens, make_tiny_decoder
 

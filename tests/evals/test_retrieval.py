@@ -10,8 +10,8 @@ from torch import nn
 
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError
-from aptlab.evals import retrieval
-from aptlab.evals.retrieval import answer_samples, compute_wilson_interval, score_text, summarize_grid
+from aptlab.evals.scoring import retrieval
+from aptlab.evals.scoring.retrieval import answer_samples, compute_wilson_interval, score_text, summarize_grid
 from aptlab.evals.tasks import PasskeyTask, TaskSampler, VariableTracking, build_ruler_tasks
 from aptlab.models.decoder import Output
 from aptlab.sample import SamplingRules, generate_tokens

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from aptlab.evals import sliding
-from aptlab.evals.sliding import iterate_windows, score_segment, summarize_segments
+from aptlab.evals.scoring import sliding
+from aptlab.evals.scoring.sliding import iterate_windows, score_segment, summarize_segments
 from aptlab.testing.tiny import make_random_tokens, make_tiny_decoder
 
 

@@ -140,9 +140,11 @@ def test_a_sample_depends_on_nothing_but_seed_task_length_depth_and_index(name):
 
 def test_another_process_makes_the_same_sample():
     code = (
-        "from aptlab.data.tokenizers import ByteTokenizer; from aptlab.evals.tasks import TaskSampler, build_ruler_tasks; "
-        "import hashlib; digest = hashlib.sha256(); "
-        "[digest.update(bytes(TaskSampler(t, tokenizer=ByteTokenizer(), length=900).make(1).tokens)) for t in build_ruler_tasks().values()]; "
+        "from aptlab.data.tokenizers import ByteTokenizer\n"
+        "from aptlab.evals.tasks import TaskSampler, build_ruler_tasks\n"
+        "import hashlib; digest = hashlib.sha256(); samplers = "
+        "[TaskSampler(t, tokenizer=ByteTokenizer(), length=900) for t in build_ruler_tasks().values()]; "
+        "[digest.update(bytes(one.make(1).tokens)) for one in samplers]; "
         "print(digest.hexdigest())"
     )
     found = {
@@ -245,7 +247,8 @@ def test_wrong_values_are_refused(make, message):
 
 def test_making_samples_loads_no_torch():
     code = "import sys, aptlab.evals.tasks as t; from aptlab.data.tokenizers import ByteTokenizer; "
-    code += "t.TaskSampler(t.PasskeyTask(), tokenizer=ByteTokenizer(), length=300).make(0); assert 'torch' not in sys.modules"
+    code += "t.TaskSampler(t.PasskeyTask(), tokenizer=ByteTokenizer(), length=300).make(0); "
+    code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,8 +1,10 @@
-"""What every measurement begins with: the checkpoint, its network under the rule asked for, device and folder."""
+"""An eval of a checkpoint: its network under the rule asked for, its data, its folder, and what is not as trained."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,12 +12,12 @@ from typing import Any
 
 import torch
 
-from aptlab.config import build, redact_overrides, redact_value
-from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
+from aptlab.checkpoint import read_manifest
+from aptlab.config import Config, build, redact_overrides, redact_value
+from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import resolve_precision
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals.request import EvalRequest
-from aptlab.evals.rules import Evaluation, Retrieval, SlidingLoss
+from aptlab.evals.base import Eval, EvalContext, EvalFolder
 from aptlab.models import Decoder
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 
@@ -23,84 +25,94 @@ ROTARY = "rotaries."  # where the decoder keeps the modules of its position rule
 
 
 @dataclass(frozen=True)
-class EvalContext:
-    """A request with everything it names opened. `wanted` is the whole request as plain values."""
+class CheckpointEval:
+    """A request with everything it names opened; `values` is the whole request as plain values."""
 
-    request: EvalRequest
-    wanted: dict[str, Any]
-    rule: Evaluation
+    config: Config
+    values: dict[str, Any]
+    evaluation: Eval
     loaded: LoadedModel
-    net: Decoder
-    tokenizer: Tokenizer
-    device: str
-    precision: str
+    context: EvalContext
     folder: Path
 
-    @property
-    def context(self) -> int:
-        """Tokens the model was trained at."""
-        return int(self.loaded.config["context"])
 
-    def lengths(self, rule: SlidingLoss | Retrieval) -> tuple[int, ...]:
-        """The lengths that a rule asks for; ConfigError for one that the model has no positions for."""
-        found = rule.at(self.context)
-        if found[-1] > self.net.longest:
-            raise ConfigError(
-                f"eval.lengths: {found[-1]:,} tokens are more than the {self.net.longest:,} positions that the model "
-                f"has; ask for at most these, as in eval.lengths=[{min(self.context, self.net.longest)}]"
-            )
-        return found
-
-    def data(self) -> Any:
-        """The data module of the request, else of the checkpoint, with the checkpoint's tokenizer."""
-        return make_data(self.loaded, self.wanted.get("data"))
-
-    def changes(self, data: Any | None) -> list[str]:
-        """Lines that say what is not as in the checkpoint; printed, with the checkpoint, when they are asked for."""
-        lines = describe_differences(self.loaded, self.net, data, own_text=self.wanted.get("data") is None)
-        print("\n".join([f"model    {self.loaded.path}, step {self.loaded.step:,}", *lines]), flush=True)
-        return lines
-
-    def facts(self, changes: list[str], data: dict[str, Any] | None) -> dict[str, Any]:
-        """What eval.json says about every measurement."""
-        return {
-            "checkpoint": str(self.loaded.path),
-            "step": self.loaded.step,
-            "context": self.context,
-            "overrides": redact_overrides(self.request.config.overrides),
-            "changes": changes,
-            "rope": redact_value(self.wanted.get("rope") or self.loaded.config.get("rope")),
-            "data": data,
-            "precision": self.precision,
-            "device": self.device,
-        }
-
-    def title(self) -> str:
-        return f"{format_rule_name(self.net)} at step {self.loaded.step:,} ({self.context:,} tokens trained)"
-
-
-def open_eval_context(request: EvalRequest) -> EvalContext:
+def open_checkpoint_eval(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> CheckpointEval:
     """Open what a request names; raises AptlabError before anything is measured."""
-    cfg = request.config.cfg
+    cfg = config.cfg
     device = build(cfg.device).torch_device
     precision = resolve_precision(cfg.precision, device)
     loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
-    wanted = request.filled(loaded.config)
-    folder = make_eval_folder(wanted["out"], loaded.path)
-    net = replace_network_rope(loaded, wanted.get("rope"))
-    if precision == "bf16-true":
-        net = net.to(torch.bfloat16)
+    values = fill(loaded.config)
+    evaluation = build_eval(values["eval"])
+    folder = make_eval_folder(values["out"], loaded.path)
+    context = make_checkpoint_context(
+        loaded, rope=values.get("rope"), data=values.get("data"), device=device, precision=precision, folder=folder
+    )
+    return CheckpointEval(config, values, evaluation, loaded, context, folder)
+
+
+def build_eval(node: dict[str, Any]) -> Eval:
+    """The eval of a config node; ConfigError for a class that is none."""
+    evaluation = build(node)
+    if not isinstance(evaluation, Eval):
+        raise ConfigError(
+            f"eval: {node['_target_']} is no eval; derive it from aptlab.evals.Eval, or choose an option of the group, "
+            "as in eval=ruler"
+        )
+    return evaluation
+
+
+def make_checkpoint_context(
+    loaded: LoadedModel,
+    *,
+    rope: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    device: str = "cpu",
+    precision: str = "32-true",
+    folder: Path | None = None,
+) -> EvalContext:
+    """What an eval of a loaded checkpoint is given.
+
+    rope    config node of another position rule; None: that of the checkpoint
+    data    config node of another data module; None: that of the checkpoint
+    folder  where results and journal go; None: nowhere
+    """
+    net = replace_network_rope(loaded, rope)
+    trained = int(loaded.config["context"])
+    identity = {
+        "weights": read_manifest(loaded.path).sha256,
+        "step": loaded.step,
+        "rope": redact_value(rope or loaded.config.get("rope")),
+    }
     return EvalContext(
-        request=request,
-        wanted=wanted,
-        rule=build(wanted["eval"]),
-        loaded=loaded,
-        net=net,
+        net=net.to(torch.bfloat16) if precision == "bf16-true" else net,
         tokenizer=restore_tokenizer(loaded.tokenizer),
         device=device,
         precision=precision,
-        folder=folder,
+        trained_context=trained,
+        title=f"{format_rule_name(net)} at step {loaded.step:,} ({trained:,} tokens trained)",
+        open_data=functools.cache(functools.partial(make_data, loaded, data)),
+        folder=EvalFolder(folder, identity),
     )
+
+
+def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
+    """What eval.json says first about every measurement; prints what is not as in the checkpoint."""
+    loaded, context, values = opened.loaded, opened.context, opened.values
+    data = context.open_data() if opened.evaluation.reads_data else None
+    changes = describe_differences(loaded, context.net, data, own_text=values.get("data") is None)
+    print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
+    return {
+        "checkpoint": str(loaded.path),
+        "step": loaded.step,
+        "context": context.trained_context,
+        "overrides": redact_overrides(opened.config.overrides),
+        "changes": changes,
+        "rope": context.folder.identity["rope"],
+        "data": None,
+        "precision": context.precision,
+        "device": context.device,
+    }
 
 
 def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> Decoder:

@@ -1,148 +1,101 @@
-"""Loss at several lengths of context, and by position. Legend: B windows, T tokens, L tokens of a window."""
+"""`eval=lengths`: loss at multiples of the trained context, on the same target tokens, and by position."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Protocol
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from aptlab.models import Decoder
-from aptlab.objectives import IGNORE, compute_perplexity, compute_token_nll
-
-BUCKETS = 16
-LOGITS = 2**26  # logits held at once: 256 MiB in float32
-TOKENS = {"cpu": 4096}  # tokens of a batch; on other devices ELSEWHERE
-ELSEWHERE = 32_768
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from aptlab.errors import ConfigError
+from aptlab.evals.base import Eval, EvalContext, Measurement, Row
+from aptlab.evals.fitting import fit_windows
+from aptlab.limits import PositiveInt, validate_limits
+from aptlab.report.figure import draw_length_panel
+from aptlab.report.style import COLOURS, FAINT, label_empty_panel, make_two_panels, save_figure, set_heading
+from aptlab.report.table import format_length_table
 
 
-class EvalWindows(Protocol):
-    """What the data module gives: the same target tokens, cut into windows of `multiple` contexts."""
+@dataclass(frozen=True, kw_only=True)
+class LengthLoss(Eval):
+    """Loss at multiples of the trained context, on the same target tokens, and by position.
 
-    context: int
-    multiples: tuple[int, ...]
-    meta: dict[str, Any]
+    multiples  of the trained context; one that text or positions are too short for is left out with a warning
+    tokens     of validation text, the same ones at every length
 
-    def batches(self, multiple: int, *, tokens: int) -> Iterable[Mapping[str, Tensor]]: ...
-
-
-@dataclass(frozen=True)
-class LengthResults:
-    """rows: multiple, length, loss (nats per token), ppl, bpb (bits per byte), tokens, one row per multiple.
-
-    positions: of the longest windows, 16 buckets that grow like a logarithm: position (of the bucket's last token,
-    counted from 1, which is also the context it has), loss, tokens.
+    rows: `lengths` (multiple, length, loss in nats per token, ppl, bpb in bits per byte, tokens), one per multiple;
+    `positions` (position, loss, tokens) of the longest windows, in buckets that grow like a logarithm.
     """
 
-    rows: list[dict[str, Any]]
-    positions: list[dict[str, Any]]
+    name: ClassVar[str] = "lengths"
+    multiples: Sequence[PositiveInt] = (1, 2, 4, 8)
+    tokens: PositiveInt = 65_536
+
+    def __post_init__(self) -> None:
+        validate_limits(self)
+        if not self.multiples:
+            raise ConfigError("multiples=[] measures nothing; choose lengths such as multiples=[1,2,4,8]")
+
+    def check(self, context: EvalContext) -> None:
+        """DataError when the text is too short for the smallest multiple."""
+        self._fit(context)
+
+    def measure(self, context: EvalContext) -> Measurement:
+        """Every multiple on the same targets; see `scoring.lengths`."""
+        from aptlab.evals.scoring.lengths import evaluate_windows
+
+        windows, trained = self._fit(context), context.trained_context
+        order = sorted(windows.multiples)
+        with context.borrow_network() as net, context.open_progress(self.name, total=len(order)) as bar:
+            found = evaluate_windows(
+                net,
+                windows,
+                device=context.device,
+                precision=context.precision,
+                progress=lambda multiple: bar.update(order.index(multiple), f"{multiple}x"),
+            )
+        draw = partial(draw_length_figure, found.rows, found.positions, title=context.title, context=trained)
+        return Measurement(
+            rows={"lengths": found.rows, "positions": found.positions},
+            tables=[format_length_table(found.rows, trained)],
+            figures={"figure.png": draw},
+            facts={"data": {"fingerprint": context.open_data().fingerprint, **windows.meta}},
+        )
+
+    def _fit(self, context: EvalContext) -> Any:
+        return fit_windows(
+            context.open_data(),
+            context=context.trained_context,
+            multiples=self.multiples,
+            tokens=self.tokens,
+            longest=context.net.longest,
+        )
 
 
-def evaluate_lengths(
-    net: Decoder,
-    windows: EvalWindows,
-    *,
-    device: torch.device | str = "cpu",
-    precision: str = "32-true",
-    bytes_per_token: float | None = None,
-) -> list[dict[str, Any]]:
-    """The rows of `evaluate`, as result.json holds them."""
-    return evaluate_windows(net, windows, device=device, precision=precision, bytes_per_token=bytes_per_token).rows
+def draw_length_figure(
+    lengths: Sequence[Row], positions: Sequence[Row], path: Path, *, title: str, context: int
+) -> Path:
+    """Loss by position left, perplexity by length right; raises AptlabError if the file cannot be written."""
+    figure, left, right = make_two_panels(title)
+    draw_position_panel(left, positions, context)
+    draw_length_panel(right, lengths, context)
+    return save_figure(figure, path)
 
 
-def evaluate_windows(
-    net: Decoder,
-    windows: EvalWindows,
-    *,
-    device: torch.device | str = "cpu",
-    precision: str = "32-true",
-    bytes_per_token: float | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> LengthResults:
-    """Mean loss over all targets, every target counting once, summed in float64.
-
-    `precision` is Lightning's name: the mixed ones run under autocast, the others compute in the weights' own type.
-    `bytes_per_token` None takes that of the windows' own text. `progress` is told each multiple before it is read.
-    A window whose logits would not fit in memory is read in pieces through the cache, with the same result.
-    """
-    device = torch.device(device)
-    rate = bytes_per_token or windows.meta["bytes_per_token"]
-    rows, nats_L, count_L = [], torch.zeros(0), torch.zeros(0)
-    mode = net.training
-    net.to(device).eval()
-    try:
-        with torch.inference_mode(), make_autocast(device, precision):
-            for multiple in sorted(windows.multiples):
-                if progress is not None:
-                    progress(multiple)
-                nats_L, count_L = sum_position_losses(net, windows, multiple, device)
-                total = float(nats_L.sum()), int(count_L.sum())
-                rows.append(make_length_row(multiple, multiple * windows.context, *total, rate))
-    finally:
-        net.train(mode)
-    return LengthResults(rows, bucket_losses(nats_L, count_L))
-
-
-def make_autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """What Lightning's precision of this name does around a forward pass."""
-    if precision not in AUTOCAST:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=AUTOCAST[precision])
-
-
-def sum_position_losses(
-    net: Decoder, windows: EvalWindows, multiple: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Sum of losses and number of targets at every position of a window, float64 [L] on the CPU."""
-    length = multiple * windows.context
-    piece = max(1, LOGITS // net.vocab)
-    sums_2L = torch.zeros(2, length, dtype=torch.float64, device=device)
-    budget = min(piece, TOKENS.get(device.type, ELSEWHERE))
-    for batch in windows.batches(multiple, tokens=budget):
-        tokens_BL, targets_BL = (batch[name].to(device, non_blocking=True) for name in ("tokens", "targets"))
-        sums_2L[0] += compute_token_losses(net, tokens_BL, targets_BL, piece=piece).sum(0)
-        sums_2L[1] += (targets_BL != IGNORE).sum(0)
-    nats_L, count_L = sums_2L.cpu()
-    return nats_L, count_L
-
-
-def compute_token_losses(net: Decoder, tokens_BL: Tensor, targets_BL: Tensor, *, piece: int) -> Tensor:
-    """-ln p(target) of every token, float64 [B, L], 0 where ignored; at most `piece` tokens have logits at once."""
-    rows, length = tokens_BL.shape
-    step = max(1, piece // rows)
-    cache = net.new_cache(rows, length) if step < length else None
-    parts = []
-    for tokens_BT, targets_BT in zip(tokens_BL.split(step, 1), targets_BL.split(step, 1), strict=True):
-        parts.append(compute_token_nll(net(tokens_BT, cache=cache).logits, targets_BT, "none").double())
-    return torch.cat(parts, dim=1)
-
-
-def make_length_row(multiple: int, length: int, nats: float, count: int, bytes_per_token: float) -> dict[str, Any]:
-    """One entry of `lengths`; perplexity is inf where it is larger than a float."""
-    loss = nats / count if count else math.nan
-    return {
-        "multiple": multiple,
-        "length": length,
-        "loss": loss,
-        "ppl": compute_perplexity(loss),
-        "bpb": loss / math.log(2) / bytes_per_token,
-        "tokens": count,
-    }
-
-
-def bucket_losses(nats_L: Tensor, count_L: Tensor, buckets: int = BUCKETS) -> list[dict[str, Any]]:
-    """Mean loss in buckets (L^((i-1)/n), L^(i/n)] of the position, counted from 1; empty buckets are left out."""
-    length = len(nats_L)
-    ends = sorted({0, *(round(length ** (i / buckets)) for i in range(1, buckets + 1))})
-    rows = []
-    for first, last in pairwise(ends):
-        count = int(count_L[first:last].sum())
-        if count:
-            rows.append({"position": last, "loss": float(nats_L[first:last].sum()) / count, "tokens": count})
-    return rows
+def draw_position_panel(axes: Any, positions: Sequence[Row], context: int) -> None:
+    """Mean loss of the tokens at each position of the longest windows; a line marks the trained context."""
+    set_heading(axes, "loss by position (nats per token)")
+    rows = [row for row in positions if row["loss"] == row["loss"]]
+    if not rows:
+        label_empty_panel(axes, "no position was measured")
+        return
+    x, y = [row["position"] for row in rows], [row["loss"] for row in rows]
+    axes.axvline(context, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(x, y, color=COLOURS[0], marker="o", markersize=4, linewidth=1.5)
+    axes.set_xscale("log", base=2)
+    ticks = [2**power for power in range(0, max(x).bit_length(), 2)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_ylim(0, max(y) * 1.1)
+    axes.set_xlabel("tokens of context before the prediction")
+    axes.text(context, 0.94, "  trained length", transform=axes.get_xaxis_transform(), color=FAINT, fontsize=8)

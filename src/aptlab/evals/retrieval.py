@@ -1,223 +1,168 @@
-"""What a network answers to samples of `evals.tasks`. Legend: B rows, T tokens, A answer tokens, V vocabulary."""
+"""Questions with known answers in long prompts: what `eval=passkey`, `eval=needle` and `eval=ruler` share."""
 
 from __future__ import annotations
 
-import copy
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-import torch
-from torch import Tensor
+from aptlab.errors import ConfigError
+from aptlab.evals.base import Eval, EvalContext, Measurement, Row
+from aptlab.evals.options import check_longest, choose_lengths
+from aptlab.evals.retrieval_tables import (
+    NOTE,
+    draw_retrieval_heatmap,
+    format_cells_csv,
+    format_retrieval_table,
+    format_samples_csv,
+)
+from aptlab.evals.tasks.haystack import StoredTexts
+from aptlab.evals.tasks.sample import Budget, SyntheticTask, TaskSampler
+from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
+from aptlab.runs.journal import Journal
 
-from aptlab.data.tokenizers import Tokenizer
-from aptlab.errors import AptlabError
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
-from aptlab.evals.tasks.sample import TaskSample
-from aptlab.models import Decoder
-from aptlab.nn.attention.cache import KVCache
-from aptlab.objectives import compute_token_nll
-from aptlab.sample.logits import BAD, apply_rules, draw_tokens
-from aptlab.sample.rules import SamplingRules
-
-GREEDY = SamplingRules(temperature=0)
-MASK = 2**26  # queries times keys of one piece of a prompt, as a boolean mask holds them: 64 MiB
+BLOCK = 64  # samples that are made before they are answered; prompts are long, so not all at once
 
 
-@dataclass(frozen=True)
-class SampleOutcome:
-    """One answered sample.
+@dataclass(frozen=True, kw_only=True)
+class RetrievalEval(Eval):
+    """Questions with known answers in prompts of given lengths; the tasks are those of a subclass.
 
-    score           share of the answers found in the generated text ("all"), or 1 if any is ("part"), as in RULER
-    token_accuracy  share of the expected answer's tokens that are the likeliest after the right ones before them
-    loss            nats per token of the expected answer; `nats` is their sum over its `tokens` tokens
+    lengths    tokens of prompt and answer together; null = `multiples` of the trained context
+    multiples  of the trained context, where no lengths are named
+    samples    per task, length and depth
+    seed       of prompts; task, length, depth and the number of the sample decide the rest
+    budget     tokens for the answer: fit (the longest answer and four more) | published (RULER's 30 to 128)
+
+    rows: `grid` (task, length, depth, samples, score, low, high, token_accuracy, loss), one per cell; `lengths`, the
+    means of each length; `forms`, what each task became at each length. Files: samples.csv and grid.csv.
+    Every answer is in the journal before the next batch is read, so that a broken measurement goes on.
     """
 
-    task: str
-    length: int
-    asked_depth: float | None
-    index: int
-    depth: float | None
-    score: float
-    token_accuracy: float
-    loss: float
-    nats: float
-    tokens: int
-    generated: str
-    answers: tuple[str, ...]
+    lengths: Sequence[PositiveInt] | None = None
+    multiples: Sequence[PositiveInt] = (1, 2, 4, 8)
+    samples: PositiveInt = 20
+    seed: NonNegativeInt = 0
+    budget: Budget = "fit"
 
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
+    def __post_init__(self) -> None:
+        validate_limits(self)
+        self.list_lengths(1)
+        self.list_tasks()
+        self.list_depths()
 
+    @abstractmethod
+    def list_tasks(self) -> tuple[SyntheticTask, ...]:
+        """The tasks, in the order of the table."""
 
-def answer_samples(
-    net: Decoder,
-    samples: Sequence[TaskSample],
-    *,
-    tokenizer: Tokenizer,
-    device: torch.device | str = "cpu",
-    precision: str = "32-true",
-) -> Iterator[SampleOutcome]:
-    """Outcomes in the order of the samples, which have prompts of one length and one budget.
+    def list_depths(self) -> tuple[float | None, ...]:
+        """Depths of the answer in the prompt, 0 to 1; None = drawn for each sample."""
+        return (None,)
 
-    Each prompt is read once, in pieces through the cache, so that neither its logits nor its attention mask is ever
-    whole in memory. From there the expected answer is read, and a text is generated greedily, up to the budget or the
-    end-of-text token. Raises AptlabError for logits that are not numbers.
-    """
-    device = torch.device(device)
-    net.to(device)
-    mode = net.training
-    net.eval()
-    try:
-        for batch in split_batches(samples, device):
-            with torch.inference_mode(), make_autocast(device, precision):
-                outcomes = answer_batch(net, batch, tokenizer, device)
-            yield from outcomes
-    finally:
-        net.train(mode)
+    def list_lengths(self, trained_context: int) -> tuple[int, ...]:
+        """Tokens of prompt and answer, the shortest first."""
+        return choose_lengths(self.lengths, self.multiples, trained_context)
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether prompts hold text of the data module."""
+        return any(getattr(task, "haystack", None) == "text" for task in self.list_tasks())
 
-def split_batches(samples: Sequence[TaskSample], device: torch.device) -> Iterator[Sequence[TaskSample]]:
-    """As many rows as the device takes tokens at a time, at least one."""
-    if not samples:
-        return
-    assert len({(len(sample.tokens), sample.budget) for sample in samples}) == 1
-    rows = max(1, TOKENS.get(device.type, ELSEWHERE) // samples[0].length)
-    for first in range(0, len(samples), rows):
-        yield samples[first : first + rows]
+    def check(self, context: EvalContext) -> None:
+        """ConfigError for lengths beyond the model's positions, and for those that a task does not fit in."""
+        self._make_samplers(context)
 
+    def measure(self, context: EvalContext) -> Measurement:
+        """Ask and answer; see `tasks` and `scoring.retrieval`."""
+        from aptlab.evals.scoring.retrieval import average_outcomes, summarize_grid
 
-def answer_batch(
-    net: Decoder, samples: Sequence[TaskSample], tokenizer: Tokenizer, device: torch.device
-) -> Iterator[SampleOutcome]:
-    """The outcomes of rows that are read side by side."""
-    prompts_BT = torch.tensor([sample.tokens for sample in samples], device=device)
-    cache = net.new_cache(len(samples), samples[0].length)
-    last_BV = read_prompt(net, prompts_BT, cache)
-    nats_BA, right_BA = score_expected_tokens(net, last_BV, [sample.answer for sample in samples], copy.deepcopy(cache))
-    texts = generate_greedy(net, last_BV, cache, tokenizer, samples[0].budget)
-    outcomes = []
-    for row, (sample, text) in enumerate(zip(samples, texts, strict=True)):
-        count = len(sample.answer)
-        nats = float(nats_BA[row, :count].sum())
-        outcomes.append(
-            SampleOutcome(
-                task=sample.task,
-                length=sample.length,
-                asked_depth=sample.meta.get("asked_depth"),
-                index=sample.meta["index"],
-                depth=sample.depth,
-                score=score_text(text, sample.answers, sample.match),
-                token_accuracy=float(right_BA[row, :count].double().mean()),
-                loss=nats / count,
-                nats=nats,
-                tokens=count,
-                generated=text,
-                answers=sample.answers,
-            )
+        samplers, lengths = self._make_samplers(context), self.list_lengths(context.trained_context)
+        text = context.open_data().fingerprint if self.reads_data else None
+        options = {name: value for name, value in self.describe_options().items() if name != "multiples"}
+        with context.open_journal({**options, "lengths": list(lengths)}, text=text) as journal:
+            self._answer_missing(context, samplers, journal)
+            rows = self._sort_rows(journal.records, lengths)
+        grid = summarize_grid(rows)
+        means = [{"length": n, **average_outcomes([row for row in rows if row["length"] == n])} for n in lengths]
+        title = f"{self.name}: {context.title}"
+        return Measurement(
+            rows={"lengths": means, "grid": grid, "forms": [describe_form(one) for one in samplers]},
+            tables=[format_retrieval_table(grid, means, self.name, context.trained_context)],
+            figures={"heatmap.png": partial(draw_retrieval_heatmap, grid, means, title=title)},
+            facts={"data": None if text is None else {"fingerprint": text}, "note": NOTE},
+            files={"grid.csv": format_cells_csv(grid), "samples.csv": format_samples_csv(rows)},
         )
-    return iter(outcomes)
+
+    def _make_samplers(self, context: EvalContext) -> list[TaskSampler]:
+        """One sampler per length and task. Raises ConfigError for what cannot be asked."""
+        lengths = self.list_lengths(context.trained_context)
+        check_longest(lengths, context.net, context.trained_context)
+        check_vocabulary(context)
+        texts = StoredTexts(context.open_data().store.val, context.tokenizer) if self.reads_data else None
+        return [
+            TaskSampler(
+                task, tokenizer=context.tokenizer, length=length, texts=texts, seed=self.seed, budget=self.budget
+            )
+            for length in lengths
+            for task in self.list_tasks()
+        ]
+
+    def _answer_missing(self, context: EvalContext, samplers: Sequence[TaskSampler], journal: Journal) -> None:
+        """Answer what the journal does not hold yet; every outcome is on disk before the next batch is read."""
+        from aptlab.evals.scoring import retrieval
+
+        done = {(row["task"], row["length"], row["asked_depth"], row["index"]) for row in journal.records}
+        total = len(samplers) * len(self.list_depths()) * self.samples
+        if done:
+            print(f"going on after {len(done):,} of {total:,} samples", flush=True)
+        with context.borrow_network() as net, context.open_progress(self.name, total=total, done=len(done)) as bar:
+            for sampler in samplers:
+                missing = [
+                    (index, depth)
+                    for depth in self.list_depths()
+                    for index in range(self.samples)
+                    if (sampler.asked.name, sampler.length, depth, index) not in done
+                ]
+                for block in split_blocks(missing):
+                    samples = [sampler.make(index, depth) for index, depth in block]
+                    for outcome in retrieval.answer_samples(
+                        net, samples, tokenizer=context.tokenizer, device=context.device, precision=context.precision
+                    ):
+                        journal.append(outcome.plain())
+                        bar.advance(note=f"{sampler.asked.name} at {sampler.length:,}")
+
+    def _sort_rows(self, rows: Sequence[Row], lengths: Sequence[int]) -> list[Row]:
+        """Rows by task, length, depth and index, whatever the order in which they were answered."""
+        tasks = [task.name for task in self.list_tasks()]
+        return sorted(
+            rows,
+            key=lambda row: (
+                tasks.index(row["task"]),
+                lengths.index(row["length"]),
+                -1.0 if row["asked_depth"] is None else row["asked_depth"],
+                row["index"],
+            ),
+        )
 
 
-def read_prompt(net: Decoder, tokens_BT: Tensor, cache: KVCache) -> Tensor:
-    """Put a prompt into the cache, a piece at a time; returns the logits after its last token, [B, V]."""
-    rows, length = tokens_BT.shape
-    step = max(1, min(LOGITS // net.vocab, MASK // length) // rows)
-    logits = None
-    for piece_BT in tokens_BT.split(step, dim=1):
-        logits = net(piece_BT, cache=cache).logits[:, -1]
-    assert logits is not None
-    return logits
+def check_vocabulary(context: EvalContext) -> None:
+    """ConfigError for a tokenizer with more tokens than the network has."""
+    if context.tokenizer.vocab_size > context.net.vocab:
+        raise ConfigError(
+            f"the tokenizer has {context.tokenizer.vocab_size} tokens and the model {context.net.vocab}; "
+            "evaluate a checkpoint that was trained with its own tokenizer"
+        )
 
 
-def score_expected_tokens(
-    net: Decoder, last_BV: Tensor, answers: Sequence[Sequence[int]], cache: KVCache
-) -> tuple[Tensor, Tensor]:
-    """-ln p of each token of the expected answers, float64 [B, A], and whether it is the likeliest, bool [B, A].
-
-    Shorter answers are filled up at their end, where the numbers mean nothing.
-    """
-    longest = max(map(len, answers))
-    filled = [list(tokens) + [tokens[-1]] * (longest - len(tokens)) for tokens in answers]
-    answer_BA = torch.tensor(filled, device=last_BV.device)
-    logits_BAV = last_BV.unsqueeze(1)
-    if longest > 1:
-        logits_BAV = torch.cat([logits_BAV, net(answer_BA[:, :-1], cache=cache).logits], dim=1)
-    loss_BA = compute_token_nll(logits_BAV, answer_BA, "none")
-    return loss_BA.double().cpu(), (logits_BAV.argmax(-1) == answer_BA).cpu()
+def split_blocks(pairs: Sequence[Any], size: int = BLOCK) -> Iterator[Sequence[Any]]:
+    """Runs of at most `size` items, in order."""
+    for first in range(0, len(pairs), size):
+        yield pairs[first : first + size]
 
 
-def generate_greedy(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: Tokenizer, budget: int) -> list[str]:
-    """The greedy continuation of each row, as `aptlab.sample.generate_tokens` writes it after a prompt read whole."""
-    vocab = min(tokenizer.vocab_size, net.vocab)
-    rows: list[list[int]] = [[] for _ in range(len(last_BV))]
-    ended = [False] * len(rows)
-    for step in range(budget):
-        logits_BV = apply_rules(GREEDY, last_BV[:, :vocab])
-        chosen_B = draw_tokens(GREEDY, logits_BV, logits_BV[:, 0])
-        for row, token in enumerate(chosen_B.tolist()):
-            if token == BAD:
-                raise AptlabError(
-                    f"the model's logits are not finite {step} tokens after a prompt; a rope= in place of the trained "
-                    "one may not reach this length, else training was broken off: use an earlier checkpoint"
-                )
-            ended[row] = ended[row] or token == tokenizer.eos
-            if not ended[row]:
-                rows[row].append(token)
-        if all(ended) or step + 1 == budget:
-            break
-        last_BV = net(chosen_B.unsqueeze(1), cache=cache).logits[:, -1]
-    return [tokenizer.decode(tokens) for tokens in rows]
-
-
-def score_text(text: str, answers: Sequence[str], match: Literal["all", "part"]) -> float:
-    """Answers in the text, whatever the case: their share, or 1 when one is there (RULER, `string_match_all/part`).
-
-    >>> score("It is Kasodu.", ("kasodu", "Lima"), "all")
-    0.5
-    """
-    found = [answer.lower() in text.lower() for answer in answers]
-    return float(any(found)) if match == "part" else sum(found) / len(found)
-
-
-def summarize_grid(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per task, length and depth asked for: samples, mean score with its 95 % interval, answer statistics.
-
-    The interval is Wilson's; see `wilson`. `loss` weighs every answer token alike.
-    """
-    cells: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for one in outcomes:
-        cells.setdefault((one["task"], one["length"], one["asked_depth"]), []).append(one)
-    return [
-        {"task": task, "length": length, "depth": depth, **average_outcomes(members)}
-        for (task, length, depth), members in cells.items()
-    ]
-
-
-def average_outcomes(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean score with interval, token accuracy and loss of some outcomes."""
-    n = len(outcomes)
-    mean = sum(one["score"] for one in outcomes) / n
-    low, high = compute_wilson_interval(mean, n)
-    return {
-        "samples": n,
-        "score": mean,
-        "low": low,
-        "high": high,
-        "token_accuracy": sum(one["token_accuracy"] for one in outcomes) / n,
-        "loss": sum(one["nats"] for one in outcomes) / sum(one["tokens"] for one in outcomes),
-    }
-
-
-def compute_wilson_interval(mean: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22:209).
-
-    (p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n). A score between 0 and 1 varies less than a coin of the same
-    mean, so for partial scores the interval is wide rather than narrow.
-
-    >>> [round(end, 4) for end in wilson(0.5, 10)]
-    [0.2366, 0.7634]
-    """
-    middle = (mean + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * (max(mean * (1 - mean), 0.0) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def describe_form(sampler: TaskSampler) -> dict[str, Any]:
+    """The form that a task took at a length, and the budget of its answers."""
+    parameters: Mapping[str, Any] = sampler.task.parameters()
+    return {"task": sampler.asked.name, "length": sampler.length, "budget": sampler.budget, **parameters}

@@ -1,39 +1,43 @@
-"""From a checked request to its results: open the checkpoint, then measure what the option of `eval` asks for."""
+"""From a checked request to its results: open the checkpoint, measure, then print and write."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from aptlab.errors import ConfigError
-from aptlab.evals import harness_report, lengths_report, retrieval_report, sliding_report
-from aptlab.evals.context import EvalContext, make_data, open_eval_context, replace_network_rope
-from aptlab.evals.request import EvalRequest
-from aptlab.evals.rules import Harness, LengthLoss, Retrieval, SlidingLoss
+from aptlab.config import Config
+from aptlab.evals.base import Eval, EvalContext, Measurement
+from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval, replace_network_rope
+from aptlab.evals.report import print_tables, write_measurement
 from aptlab.runs import RunLog
 
-__all__ = ["evaluate_checkpoint", "make_data", "replace_network_rope"]
+__all__ = ["evaluate_checkpoint", "make_data", "measure_eval", "replace_network_rope"]
 
 
-def evaluate_checkpoint(request: EvalRequest) -> Path:
-    """Everything after the check; returns the folder with eval.json."""
+def evaluate_checkpoint(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Path:
+    """Measure what a checked request asks for; returns the folder with eval.json.
+
+    config  the request as composed
+    fill    gives its plain values, from the configuration that the checkpoint holds
+    """
     with RunLog.start(None):
-        bench = open_eval_context(request)
-        dispatch_eval(bench)
-    return bench.folder
+        opened = open_checkpoint_eval(config, fill)
+        measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+    return opened.folder
 
 
-def dispatch_eval(bench: EvalContext) -> None:
-    """Measure, print and write; a rule of an installed extension is measured as the class it is derived from."""
-    rule = bench.rule
-    if isinstance(rule, LengthLoss):
-        lengths_report.run_length_eval(bench, rule)
-    elif isinstance(rule, SlidingLoss):
-        sliding_report.run_sliding_eval(bench, rule)
-    elif isinstance(rule, Retrieval):
-        retrieval_report.run_retrieval_eval(bench, rule)
-    elif isinstance(rule, Harness):
-        harness_report.run_harness_eval(bench, rule)
-    else:
-        raise ConfigError(
-            f"eval: {type(rule).__name__} is no measurement; choose an option of the group, as in eval=ruler"
-        )
+def measure_eval(evaluation: Eval, context: EvalContext, facts: Mapping[str, Any] | None = None) -> Measurement:
+    """Measure one eval, print its tables and write its files, where the context has a folder.
+
+    `facts` are plain values with which eval.json begins. A training run calls this at its end, as `aptlab eval` does.
+    """
+    begun = time.perf_counter()
+    measurement = evaluation.measure(context)
+    seconds = time.perf_counter() - begun
+    print_tables(measurement)
+    if context.folder.path is not None:
+        head = {**(facts or {}), "eval": evaluation.describe_options(), "seconds": seconds}
+        write_measurement(measurement, context.folder.path, head)
+    return measurement

@@ -1,18 +1,23 @@
-"""Perplexity with a sliding window. Legend: B windows, L tokens of a window, S stride."""
+"""`eval=sliding`: perplexity of windows that slide over the validation text."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
+from aptlab.evals.base import Eval, EvalContext, Measurement, Row
+from aptlab.evals.options import check_longest, choose_lengths
+from aptlab.limits import PositiveInt, validate_limits
+from aptlab.report.figure import draw_length_panel
+from aptlab.report.style import make_two_panels, save_figure, set_heading
+from aptlab.report.table import format_number, render_table
 
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, compute_token_losses, make_autocast
-from aptlab.models import Decoder
-from aptlab.objectives import IGNORE, compute_perplexity
+if TYPE_CHECKING:
+    from aptlab.data.rows.windows import Windows
+    from aptlab.runs.journal import Journal
 
 NOTE = (
     "loss and ppl weigh every token alike; chunk_ppl is exp of the plain mean over windows, as the evaluations of "
@@ -20,79 +25,117 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class ScoredWindow:
-    """Targets [first, last) of a segment, predicted from those of [start, last)."""
+@dataclass(frozen=True, kw_only=True)
+class SlidingLoss(Eval):
+    """Loss with a window that slides over the text (Press et al. 2022, arXiv:2108.12409, section 2.2).
 
-    start: int
-    first: int
-    last: int
+    lengths    tokens of the window; null = `multiples` of the trained context
+    multiples  of the trained context, where no lengths are named
+    stride     tokens that the window moves by; all but the first count only these, so each has a long context
+    tokens     of text, the same at every length, in segments of the longest window
 
-
-def iterate_windows(targets: int, length: int, stride: int) -> Iterator[ScoredWindow]:
-    """The windows of a segment: every target is counted in exactly one of them.
-
-    The first window counts all its targets, each further one the `stride` that it adds; none is longer than `length`.
-
-    >>> [(one.start, one.first, one.last) for one in windows(10, 4, 3)]
-    [(0, 0, 4), (3, 4, 7), (6, 7, 10)]
+    rows: `lengths` (length, loss in nats per token, ppl, bpb, tokens, windows, chunk_loss, chunk_ppl), one per length.
+    Finished segments are in the journal, so that a broken measurement goes on.
     """
-    first, last = 0, min(length, targets)
-    while first < targets:
-        yield ScoredWindow(max(0, last - length), first, last)
-        first, last = last, min(last + min(stride, length), targets)
+
+    name: ClassVar[str] = "sliding"
+    lengths: Sequence[PositiveInt] | None = None
+    multiples: Sequence[PositiveInt] = (1, 2, 4, 8)
+    stride: PositiveInt = 256
+    tokens: PositiveInt = 65_536
+
+    def __post_init__(self) -> None:
+        validate_limits(self)
+        self.list_lengths(1)
+
+    def list_lengths(self, trained_context: int) -> tuple[int, ...]:
+        """Tokens of each window, the shortest first."""
+        return choose_lengths(self.lengths, self.multiples, trained_context)
+
+    def check(self, context: EvalContext) -> None:
+        """ConfigError for lengths beyond the model's positions, DataError for those beyond the text."""
+        self._cut(context)
+
+    def measure(self, context: EvalContext) -> Measurement:
+        """Every length over the same segments; see `scoring.sliding`."""
+        from aptlab.evals.scoring.sliding import summarize_segments
+
+        lengths, windows = self.list_lengths(context.trained_context), self._cut(context)
+        text = context.open_data().fingerprint
+        options = {name: value for name, value in self.describe_options().items() if name != "multiples"}
+        with context.open_journal({**options, "lengths": list(lengths)}, text=text) as journal:
+            self._score_missing(context, lengths, windows, journal)
+            segments = list(journal.records)
+        rate = windows.meta["bytes_per_token"]
+        rows = [
+            summarize_segments(length, [one for one in segments if one["length"] == length], rate) for length in lengths
+        ]
+        draw = partial(draw_sliding_figure, rows, title=context.title, context=context.trained_context)
+        return Measurement(
+            rows={"lengths": rows},
+            tables=[format_sliding_table(rows, self.stride, context.trained_context)],
+            figures={"figure.png": draw},
+            facts={"data": {"fingerprint": text, **windows.meta}, "stride": self.stride, "note": NOTE},
+        )
+
+    def _cut(self, context: EvalContext) -> Windows:
+        lengths = self.list_lengths(context.trained_context)
+        check_longest(lengths, context.net, context.trained_context)
+        return context.open_data().windows(lengths[-1], multiples=(1,), tokens=self.tokens)
+
+    def _score_missing(self, context: EvalContext, lengths: Sequence[int], windows: Windows, journal: Journal) -> None:
+        """Score the segments that the journal does not hold yet, the short windows first."""
+        import torch
+
+        from aptlab.evals.scoring.sliding import score_segment
+
+        tokens = windows.side.tokens
+        done = {(row["length"], row["start"]) for row in journal.records}
+        plan = [(length, int(start)) for length in lengths for start in windows.starts]
+        with (
+            context.borrow_network() as net,
+            context.open_progress(self.name, total=len(plan), done=len(done)) as bar,
+        ):
+            for length, start in plan:
+                if (length, start) in done:
+                    continue
+                text = torch.from_numpy(tokens[start : start + windows.length + 1].astype("int64"))
+                sums = score_segment(
+                    net,
+                    text,
+                    length=length,
+                    stride=self.stride,
+                    device=context.device,
+                    precision=context.precision,
+                )
+                journal.append({"length": length, "start": start, **sums})
+                bar.advance(note=f"{length:,} tokens")
 
 
-@torch.inference_mode()
-def score_segment(
-    net: Decoder,
-    tokens: Tensor,
-    *,
-    length: int,
-    stride: int,
-    device: torch.device | str = "cpu",
-    precision: str = "32-true",
-) -> dict[str, Any]:
-    """Sums over one segment of n + 1 tokens (n targets): nats, tokens, windows, and the sum of the windows' means.
-
-    Each window starts afresh at position 0 (Press et al. 2022, arXiv:2108.12409, section 2.2, with stride S), so a
-    segment costs n/S forward passes of `length` tokens; windows are read side by side, long ones in pieces.
-    """
-    device = torch.device(device)
-    net.to(device).eval()
-    tokens = tokens.to(device)
-    cut = list(iterate_windows(len(tokens) - 1, length, stride))
-    longest = max(one.last - one.start for one in cut)
-    rows = max(1, TOKENS.get(device.type, ELSEWHERE) // longest)
-    total = {"nats": 0.0, "tokens": 0, "windows": len(cut), "means": 0.0}
-    for at in range(0, len(cut), rows):
-        block = cut[at : at + rows]
-        inputs_BL = torch.zeros(len(block), longest, dtype=torch.long, device=device)
-        targets_BL = torch.full_like(inputs_BL, IGNORE)
-        for row, one in enumerate(block):
-            inputs_BL[row, : one.last - one.start] = tokens[one.start : one.last]
-            targets_BL[row, one.first - one.start : one.last - one.start] = tokens[one.first + 1 : one.last + 1]
-        with make_autocast(device, precision):
-            nats_B = compute_token_losses(net, inputs_BL, targets_BL, piece=max(1, LOGITS // net.vocab)).sum(1)
-        count_B = (targets_BL != IGNORE).sum(1)
-        total["nats"] += float(nats_B.sum())
-        total["tokens"] += int(count_B.sum())
-        total["means"] += float((nats_B / count_B).sum())
-    return total
+def format_sliding_table(rows: list[dict[str, Any]], stride: int, context: int) -> str:
+    """Loss and perplexity by window, and what other evaluators print."""
+    head = ["window", "tokens", "windows", "loss", "ppl", "bpb", "chunk ppl"]
+    body = [
+        [
+            f"{row['length']:,}",
+            f"{row['tokens']:,}",
+            f"{row['windows']:,}",
+            format_number(row["loss"], 4),
+            format_number(row["ppl"], 3),
+            format_number(row["bpb"], 4),
+            format_number(row["chunk_ppl"], 3),
+        ]
+        for row in rows
+    ]
+    title = f"loss in a sliding window, stride {stride:,} (trained at {context:,} tokens)"
+    return f"{render_table(head, body, title=title)}\nnote: {NOTE}"
 
 
-def summarize_segments(length: int, sums: list[dict[str, Any]], bytes_per_token: float) -> dict[str, Any]:
-    """One row of the table from the sums of all segments."""
-    tokens, count = sum(one["tokens"] for one in sums), sum(one["windows"] for one in sums)
-    loss = sum(one["nats"] for one in sums) / tokens
-    chunk = sum(one["means"] for one in sums) / count
-    return {
-        "length": length,
-        "loss": loss,
-        "ppl": compute_perplexity(loss),
-        "bpb": loss / math.log(2) / bytes_per_token,
-        "tokens": tokens,
-        "windows": count,
-        "chunk_loss": chunk,
-        "chunk_ppl": compute_perplexity(chunk),
-    }
+def draw_sliding_figure(lengths: Sequence[Row], path: Path, *, title: str, context: int) -> Path:
+    """Perplexity with every token counted once, and with every window; AptlabError if it cannot be written."""
+    figure, left, right = make_two_panels(title)
+    draw_length_panel(left, lengths, context)
+    set_heading(left, "perplexity by window, every token once")
+    draw_length_panel(right, [{**row, "ppl": row["chunk_ppl"]} for row in lengths], context)
+    set_heading(right, "the same with every window counted alike")
+    return save_figure(figure, path)

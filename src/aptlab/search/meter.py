@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptlab.evals.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
+from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
 from aptlab.models import Decoder
 from aptlab.objectives import compute_token_nll
 from aptlab.search.evaluation_cache import SearchJob, Values

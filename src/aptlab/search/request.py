@@ -9,7 +9,7 @@ from typing import Any
 from aptlab.config import Config, check, compose
 from aptlab.config.root_keys import DIALS, find_root_key_problem
 from aptlab.errors import ConfigError
-from aptlab.evals.request import STAND_IN, fill_config, list_override_keys, replace_config_values, sets_key
+from aptlab.restore.request import STAND_IN, fill_config, list_override_keys, replace_config_values, sets_key
 from aptlab.search.settings import SearchSettings
 
 OWN = {

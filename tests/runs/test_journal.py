@@ -1,4 +1,4 @@
-"""The journal of an evaluation: nothing finished is lost, nothing foreign is mixed in."""
+"""The journal: nothing finished is lost, nothing foreign is mixed in."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import sys
 import pytest
 
 from aptlab.errors import AptlabError
-from aptlab.evals.journal import NAME, ResultJournal, list_differences
+from aptlab.runs.journal import Journal, list_differences
 
+NAME = "journal.jsonl"
 REQUEST = {"weights": "abc", "eval": {"seed": 0, "lengths": [8, 16]}, "rope": None}
 
 
 def test_what_was_kept_is_there_when_the_journal_is_opened_again(tmp_path):
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        assert journal.rows == []
-        journal.append({"a": 1, "text": "é\n"})
-        journal.append({"a": 2.5})
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        assert journal.rows == [{"a": 1, "text": "é\n"}, {"a": 2.5}]
-        journal.append({"a": 3})
+    journal = Journal(tmp_path / NAME, REQUEST)
+    assert journal.records == []
+    journal.append({"a": 1, "text": "é\n"})
+    journal.append({"a": 2.5})
+    journal = Journal(tmp_path / NAME, REQUEST)
+    assert journal.records == [{"a": 1, "text": "é\n"}, {"a": 2.5}]
+    journal.append({"a": 3})
     lines = (tmp_path / NAME).read_text().splitlines()
     assert json.loads(lines[0]) == {"request": REQUEST}
     assert len(lines) == 4
@@ -31,42 +32,42 @@ def test_what_was_kept_is_there_when_the_journal_is_opened_again(tmp_path):
 
 @pytest.mark.parametrize("torn", [b'{"a": 2', b'{"a"', b"\xc3", b'{"a": 2}'])
 def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path, torn):
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        journal.append({"a": 1})
+    journal = Journal(tmp_path / NAME, REQUEST)
+    journal.append({"a": 1})
     with (tmp_path / NAME).open("ab") as file:
         file.write(torn)
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        assert journal.rows == [{"a": 1}]
-        journal.append({"a": 2})
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        assert journal.rows == [{"a": 1}, {"a": 2}]
+    journal = Journal(tmp_path / NAME, REQUEST)
+    assert journal.records == [{"a": 1}]
+    journal.append({"a": 2})
+    journal = Journal(tmp_path / NAME, REQUEST)
+    assert journal.records == [{"a": 1}, {"a": 2}]
 
 
 def test_a_torn_first_line_is_a_new_journal(tmp_path):
     (tmp_path / NAME).write_bytes(b'{"request": {')
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        assert journal.rows == []
+    journal = Journal(tmp_path / NAME, REQUEST)
+    assert journal.records == []
     assert (tmp_path / NAME).read_text() == json.dumps({"request": REQUEST}) + "\n"
 
 
 def test_lines_survive_a_kill(tmp_path):
     code = (
-        "import os, signal, sys; from pathlib import Path; from aptlab.evals.journal import ResultJournal\n"
-        "journal = ResultJournal(Path(sys.argv[1]), {})\n"
+        "import os, signal, sys; from pathlib import Path; from aptlab.runs.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1], 'journal.jsonl'), {})\n"
         "for n in range(5): journal.append({'n': n})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert ended.returncode == -signal.SIGKILL
-    with ResultJournal(tmp_path, {}) as journal:
-        assert journal.rows == [{"n": n} for n in range(5)]
+    journal = Journal(tmp_path / NAME, {})
+    assert journal.records == [{"n": n} for n in range(5)]
 
 
 def test_another_request_is_an_error_that_names_what_differs(tmp_path):
-    ResultJournal(tmp_path, REQUEST).close()
+    Journal(tmp_path / NAME, REQUEST)
     other = {**REQUEST, "eval": {"seed": 1, "lengths": [8]}}
     with pytest.raises(AptlabError, match=r"results of another request; what differs:") as error:
-        ResultJournal(tmp_path, other)
+        Journal(tmp_path / NAME, other)
     assert "eval.seed: 0 -> 1" in str(error.value)
     assert "eval.lengths: [8, 16] -> [8]" in str(error.value)
     assert "weights" not in str(error.value)
@@ -74,32 +75,34 @@ def test_another_request_is_an_error_that_names_what_differs(tmp_path):
 
 
 def test_keys_that_may_differ_do_not_count(tmp_path):
-    ResultJournal(tmp_path, {**REQUEST, "host": "a"}).close()
-    ResultJournal(tmp_path, {**REQUEST, "host": "b"}, ignoring=["host"]).close()
+    Journal(tmp_path / NAME, {**REQUEST, "host": "a"})
+    Journal(tmp_path / NAME, {**REQUEST, "host": "b"}, ignored=["host"])
 
 
 def test_a_line_damaged_in_the_middle_is_an_error_with_its_number(tmp_path):
-    with ResultJournal(tmp_path, REQUEST) as journal:
-        journal.append({"a": 1})
+    journal = Journal(tmp_path / NAME, REQUEST)
+    journal.append({"a": 1})
     path = tmp_path / NAME
     path.write_bytes(path.read_bytes() + b"???\n" + b'{"a": 2}\n')
     with pytest.raises(AptlabError, match=r"journal\.jsonl, line 3 is damaged; delete the file, or choose"):
-        ResultJournal(tmp_path, REQUEST)
+        Journal(tmp_path / NAME, REQUEST)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / NAME).write_text('{"n": 1}\n')
     with pytest.raises(AptlabError, match=r"does not begin with a request; delete it, or choose another out"):
-        ResultJournal(tmp_path, REQUEST)
+        Journal(tmp_path / NAME, REQUEST)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a folder in place of a file is told apart on POSIX")
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / NAME).mkdir()
     with pytest.raises(AptlabError, match=r"cannot read .*journal\.jsonl: .*; choose another out"):
-        ResultJournal(tmp_path, REQUEST)
-    with pytest.raises(AptlabError, match=r"cannot write .*journal\.jsonl: .*; choose another out"):
-        ResultJournal(tmp_path / "missing", REQUEST)
+        Journal(tmp_path / NAME, REQUEST)
+    with pytest.raises(
+        AptlabError, match=r"cannot write .*journal\.jsonl: .*; free some space and repeat .*, or choose another out"
+    ):
+        Journal(tmp_path / "missing" / NAME, REQUEST)
 
 
 def test_differences_name_added_and_removed_keys():

@@ -1,0 +1,142 @@
+"""Records on disk as they come, one JSON object a line, so that work which was broken off goes on where it was.
+
+A journal with an identity opens with the line `{"request": {…}}`; every further line is one record. One without an
+identity, such as the events of a sweep, is records alone. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aptlab.errors import AptlabError
+
+log = logging.getLogger("aptlab")
+NAME = "journal.jsonl"
+Record = dict[str, Any]
+Upgrade = Callable[[Record], Record]
+
+
+class Journal:
+    """Append-only JSON lines: a record is written whole and synced before `append` returns.
+
+    path      the file, in a folder that exists; None keeps the records in memory alone
+    identity  plain values on which the records depend; another identity in the file is an AptlabError that lists
+              every value that differs. None: the file has no such line
+    ignored   keys of the identity that may differ
+    upgrade   turns the first line of an older version into one of today
+    afresh    how the user begins anew, for the errors
+    lenient   leave damaged lines out with a warning; else the first one is an AptlabError with its number
+
+    A crash costs at most the line that was being written: it is cut off when the journal is opened again.
+    `records` are those of earlier processes and of this one, in order.
+    Raises AptlabError where the file cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        identity: Mapping[str, Any] | None = None,
+        *,
+        ignored: Iterable[str] = (),
+        upgrade: Upgrade = dict,
+        afresh: str = "choose another out=…",
+        lenient: bool = False,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.records: list[Record] = []
+        self._ignored, self._afresh, self._lenient = frozenset(ignored), afresh, lenient
+        lines = self._read()
+        if identity is None:
+            self.records = lines
+            return
+        plain: Record = json.loads(json.dumps(identity, default=str))
+        if lines:
+            self._check_identity(upgrade(lines[0]).get("request"), plain)
+            self.records = lines[1:]
+        else:
+            self._write({"request": plain})
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record; it is on disk when this returns."""
+        self._write(record)
+        self.records.append(dict(record))
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self.path is None:
+            return
+        try:
+            with open(self.path, "ab") as file:
+                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise AptlabError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space and repeat the command, "
+                f"or {self._afresh}"
+            ) from error
+
+    def _read(self) -> list[Record]:
+        """The records of the file, after a torn last line is cut off."""
+        if self.path is None:
+            return []
+        try:
+            content = self.path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if len(whole) < len(content):
+                os.truncate(self.path, len(whole))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise AptlabError(f"cannot read {self.path}: {error.strerror or error}; {self._afresh}") from error
+        numbered = enumerate(whole.splitlines(), start=1)
+        records = [(number, parse_record(line)) for number, line in numbered]
+        for number in (number for number, record in records if record is None):
+            self._tell_damage(number)
+        return [record for _, record in records if record is not None]
+
+    def _tell_damage(self, number: int) -> None:
+        if not self._lenient:
+            raise AptlabError(f"{self.path}, line {number} is damaged; delete the file, or {self._afresh}")
+        log.warning("%s, line %d is damaged and left out", self.path, number)
+
+    def _check_identity(self, before: Any, now: Record) -> None:
+        if not isinstance(before, dict):
+            raise AptlabError(f"{self.path} does not begin with a request; delete it, or {self._afresh}")
+        old, new = ({key: side[key] for key in side if key not in self._ignored} for side in (before, now))
+        changed = list_differences(old, new)
+        if changed:
+            lines = [f"{self.path} holds the results of another request; what differs:"]
+            lines += [f"  {line}" for line in changed]
+            raise AptlabError("\n".join([*lines, f"repeat that request to go on, or {self._afresh} for this one"]))
+
+
+def parse_record(line: bytes) -> Record | None:
+    """The object of a line, or None where it holds none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def list_differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """`key.key: old -> new` for every value that is not the same; a key that is missing counts as null."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            line
+            for key in keys
+            for line in list_differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if before == now else [f"{path}: {shorten_json(before)} -> {shorten_json(now)}"]
+
+
+def shorten_json(value: Any) -> str:
+    """A value as JSON, at most 80 characters of it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"

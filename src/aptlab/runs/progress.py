@@ -1,0 +1,104 @@
+"""How far a long computation is: a bar on a terminal, a few plain lines elsewhere. No torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+REFRESH = 0.2  # seconds between two updates of a bar
+
+
+def format_duration(seconds: float) -> str:
+    """A time for people, in minutes and seconds.
+
+    >>> [format_duration(seconds) for seconds in (63, 3700)]
+    ['1:03', '1:01:40']
+    """
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ProgressBar:
+    """Progress of counted things: `step 40/100  loss 3.210  ETA 1:03`.
+
+    what   the word in front of the count
+    total  how many things there are; it may be set later
+    done   how many an earlier process has finished
+    lines  at most so many plain lines where there is no terminal; None: one for every thing
+    pause  seconds without a plain line, so that a short computation prints none
+
+    Use it in a `with`, or call `start` and `stop`. Nothing is shown before `start`.
+    """
+
+    def __init__(
+        self, what: str, *, total: int | None, done: int = 0, lines: int | None = 10, pause: float = 0.0
+    ) -> None:
+        self.what, self.total, self.done, self.lines, self.pause = what, total, done, lines, pause
+        self._first = self._printed = done
+        self._begun = self._shown = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def start(self) -> ProgressBar:
+        """Begin to count time, and show the bar where stdout is a terminal."""
+        self._begun = self._shown = time.monotonic()
+        if sys.stdout.isatty():
+            # Imported here: rich costs a tenth of a second, which a run without a terminal need not pay.
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[text]}"))
+            self._bar = Progress(*columns, refresh_per_second=5, expand=True)
+            self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, text="")
+            self._bar.start()
+        return self
+
+    def stop(self) -> None:
+        """Take the bar away; harmless when repeated."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __enter__(self) -> ProgressBar:
+        return self.start()
+
+    def __exit__(self, *problem: object) -> None:
+        self.stop()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count some more things as finished; `note` says what they are."""
+        self.update(self.done + count, note)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Set the number of finished things; `note` stands behind it."""
+        self.done = done
+        now = time.monotonic()
+        if self._bar is not None:
+            if now - self._shown > REFRESH or done == self.total:
+                self._shown = now
+                self._bar.update(self._task, completed=done, total=self.total, text=self._describe(now, note))
+        elif self._is_due(now):
+            self._shown, self._printed = now, done
+            print(f"{self.what} {self._describe(now, note)}", flush=True)
+
+    def print_line(self, line: str) -> None:
+        """Print a whole line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, flush=True)
+
+    def _is_due(self, now: float) -> bool:
+        """Whether a plain line is due: a mark was passed since the last one, and the pause is over."""
+        if self.done <= self._printed or now - self._shown < self.pause:
+            return False
+        every = max(1, (self.total or 0) // self.lines) if self.lines is not None else 1
+        return self.done // every > self._printed // every or self.done == self.total
+
+    def _describe(self, now: float, note: str) -> str:
+        parts = [f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}", note]
+        finished = self.done - self._first
+        if finished > 0 and self.total is not None:
+            parts.append(f"ETA {format_duration((now - self._begun) / finished * (self.total - self.done))}")
+        return "  ".join(part for part in parts if part)
