@@ -25,6 +25,7 @@ NEEDS = {
     "data=hub": ["data.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
+    "callbacks=mixed": ["data=mixed", "data.mix.original_len=16"],
 }
 FACTORIES: dict[str, dict[str, Any]] = {
     "smooth": {"layer": 0, "site": "ffn"},
@@ -48,7 +49,7 @@ def test_an_option_composes_checks_and_builds(group, option):
     if group == "paths":
         assert node == {"root": "outputs"}
         return
-    if group == "callbacks":
+    if group in ("callbacks", "evals"):
         assert len([build(inner) for inner in node.values()]) == len(node)
         return
     if group in ("model", "task"):

@@ -10,6 +10,6 @@ def run(args: list[str]) -> int:
     """Check the whole request first; nothing is written and torch is not imported until it holds."""
     request = plan_training(args)
     limit_idle_spin()
-    from aptlab.train.assemble import run_training
+    from aptlab.train.run import run_training
 
     return run_training(request)

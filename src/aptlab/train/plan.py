@@ -14,12 +14,13 @@ from aptlab.config import Config, check, compose, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.restore.rope import find_inherited_values
+from aptlab.train.trainer_keys import find_trainer_problems
 
 log = logging.getLogger("aptlab")
 
 # Keys whose change leaves the meaning of a checkpoint's state alone.
 FREE = (
-    *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile"),
+    *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile", "validate", "evals"),
     *("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.val_check_interval"),
     *("trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
@@ -53,11 +54,16 @@ def plan_training(args: list[str]) -> TrainPlan:
         raise ConfigError(f"load={load}: no such way to load{suggest_option(load, LOADS)}")
     if ckpt is None:
         config = compose("train", args)
-        check(config)
+        check_training(config)
         if load != "auto":
             raise ConfigError(f"load={load} needs a checkpoint; add ckpt=last or ckpt=<path>")
         return TrainPlan(config)
     return plan_from_checkpoint(ckpt, load, args)
+
+
+def check_training(config: Config) -> None:
+    """The check of any configuration, and what a training run demands of `trainer.` and `validate`."""
+    check(config, more=find_trainer_problems(config.cfg))
 
 
 def read_root_value(args: list[str], key: str) -> str | None:
@@ -82,7 +88,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     carried = inherit_trained_values(config, manifest.config, [*stored, *new])
     stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
     config = compose("train", [*stored, *new]) if carried else config
-    check(config)
+    check_training(config)
     changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
     resume = decide_resume(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
     if not resume:
