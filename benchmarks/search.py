@@ -31,12 +31,8 @@ from aptlab.data.module import TextData
 from aptlab.data.sources import Stdlib
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.models import Decoder
-from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import SwiGLU
-from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard, YaRN
 from aptlab.nn.shape import Shape
-from aptlab.nn.smooth import Plain
 from aptlab.search.engine import SearchStart, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache
 from aptlab.search.evolution import Evolution
@@ -52,6 +48,7 @@ from aptlab.search.seeds import (
     list_critical_pairs,
 )
 from aptlab.search.strategies import STRATEGIES
+from aptlab.testing.tiny import make_decoder
 from common import RESULTS, machine, versions
 
 BASE, CONTEXT, SHAPE = 10_000.0, 192, Shape(dim=96, depth=3, heads=3, hidden=288)
@@ -62,8 +59,7 @@ SAME = {"base": BASE}
 
 
 def decoder() -> Decoder:
-    parts = {"attention": FullAttention, "ffn": SwiGLU, "norm": partial(RMSNorm, eps=1e-5), "smooth": Plain}
-    return Decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(**SAME), **parts)
+    return make_decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(**SAME))
 
 
 def text() -> TextData:

@@ -122,7 +122,7 @@ def filled(net: Any, tokens: torch.Tensor, cache: Any, args: argparse.Namespace)
         layer.length = min(
             tokens.shape[1], layer.keys_BKSD.shape[2] // 2 if hasattr(layer, "reach") else tokens.shape[1]
         )
-    cache.places_BS[:] = torch.arange(cache.capacity, device=cache.places_BS.device)
+    cache.positions_BS[:] = torch.arange(cache.capacity, device=cache.positions_BS.device)
     cache.length = tokens.shape[1]
     return float("nan"), torch.randn(1, 1, 257, device=net.embed.weight.device)
 
@@ -134,7 +134,7 @@ def clock(device: torch.device) -> float:
 
 
 def reaches(net: Any) -> list[int | None]:
-    return [block.attention.reach for block in net.blocks]
+    return [block.attention.window for block in net.blocks]
 
 
 def work(net: Any, length: int, chunk: int) -> float:

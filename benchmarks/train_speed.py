@@ -44,7 +44,7 @@ class Case:
                 f"device={args.device}",
                 f"compile={str(args.compile).lower()}",
                 "precision=" + {"fp32": "32-true", "bf16": "bf16-mixed"}[args.precision],
-                "logger=none",
+                "logger=csv",
                 f"trainer.max_steps={WARM + args.steps}",
             ],
         )
@@ -106,8 +106,8 @@ def aptlab(case: Case) -> float:
     from lightning.pytorch import Callback
 
     from aptlab.runs import RunFolder
-    from aptlab.train.assemble import assemble_parts, open_run
-    from aptlab.train.plan import TrainPlan
+    from aptlab.training.assemble import assemble_parts, open_run
+    from aptlab.training.plan import TrainPlan
 
     class Clock(Callback):
         begun = seconds = 0.0

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from aptlab.models import Decoder
-from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
-from aptlab.nn.norm import RMSNorm
-from aptlab.nn.positions.rope import Rope, Standard
+from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
 from aptlab.optim import AdamW, Cosine
 from aptlab.tasks import LanguageTask
+from aptlab.testing.tiny import make_decoder
 
 SHAPE = Shape(dim=32, depth=2, heads=2, hidden=48)
 VOCAB = 61
@@ -33,8 +32,9 @@ def decoder(
     **rest: Any,
 ) -> Decoder:
     torch.manual_seed(seed)
-    parts = {"attention": FullAttention, "ffn": partial(SwiGLU, dropout=dropout), "norm": RMSNorm, "tied": True, **rest}
-    return Decoder(shape, vocab=VOCAB, rope=rope or Standard(), smooth=smooth, **parts)
+    return make_decoder(
+        shape, vocab=VOCAB, rope=rope, **{"smooth": smooth, "ffn": partial(SwiGLU, dropout=dropout), **rest}
+    )
 
 
 def task(**rest: Any) -> LanguageTask:
@@ -105,3 +105,9 @@ class Given:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         return iter(self.batches)
+
+
+def bound(layer: Any, positions: Any) -> Any:
+    """A layer that knows positions in this way, as the model would bind them."""
+    layer.bind_positions(positions)
+    return layer

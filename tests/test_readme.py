@@ -11,10 +11,10 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
+from aptlab.commands.plot import read_plot_request as read_plot
 from aptlab.config import check, compose
 from aptlab.config.search_path import find_conf_dir
 from aptlab.errors import ConfigError
-from aptlab.report.positions.request import read_plot_request as read_plot
 from aptlab.sweep.request import plan_sweep
 
 ROOT = Path(__file__).parents[1]

@@ -46,7 +46,7 @@ def test_it_composes_and_checks(path):
 
 @names
 def test_it_trains_two_steps(path):
-    small = ["size=debug", "context=32", "trainer.max_steps=2", "device=cpu", "logger=none", "data.batch=4"]
+    small = ["size=debug", "context=32", "trainer.max_steps=2", "device=cpu", "logger=csv", "data.batch=4"]
     small += ["data.split.val_fraction=0.3", "data.val_batches=1"]
     if compose("train", [f"recipe={path.stem}"]).choices["data"] == "mixed":
         small += ["~data.source.parts", "data.source._target_=aptlab.data.sources.TextFiles", "rope.original_len=16"]

@@ -23,6 +23,7 @@ from aptlab.errors import ConfigError
 from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.absolute import LearnedPositions
@@ -40,7 +41,7 @@ SMALL = {
     "rope=yarn_zones": ["rope.zones=[4,12]"],
     "rope=per_layer": ["rope.chunks=null"],
     "embed=learned": ["embed.length=4096"],
-    "attention=sliding": ["attention.reach.window=16", "attention.reach.full_every=2"],
+    "attention=sliding": ["attention.window.size=16", "attention.window.full_every=2"],
     "attention=linear": ["attention.chunk=16"],
 }
 VARIANTS = (
@@ -83,11 +84,11 @@ class Aptlab(Subject):
         config = compose("train", [*alone, first, *small, *rest, *sizes, f"context={SWITCH}", f"vocab={VOCAB}"])
         self.net = seeded({**config.resolved()["model"], "vocab": VOCAB})
         self.rope: Rope = self.net.rope
-        self.head_dim = head_dim if self.net.places is None else SIZES["dim"]
-        parts = [self.rope, *self.net.biases, *([] if self.net.places is None else [self.net.places])]
+        self.head_dim = head_dim if self.net.embed_positions is None else SIZES["dim"]
+        parts = [self.rope, *self.net.biases, *([] if self.net.embed_positions is None else [self.net.embed_positions])]
         self.relative = all(part.relative for part in parts)
         self.streams = self.rope.streams
-        if isinstance(self.net.places, LearnedPositions):
+        if isinstance(self.net.embed_positions, LearnedPositions):
             self.bounded = "a learned row per position; one beyond the table is an error"
         if any(bias.contextual for bias in self.net.biases):
             self.bounded = "places are counted from what is read; no position enters"
@@ -132,22 +133,22 @@ class Aptlab(Subject):
 
     def scores(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
         """Of every layer and head, by the layer's own code: [layers, H, T, T]."""
-        if not len(self.net.rotaries) and not len(self.net.biases) and self.net.places is None:
+        if not len(self.net.rotaries) and not len(self.net.biases) and self.net.embed_positions is None:
             raise NotOffered("no rotation and no bias")
         places = positions.unsqueeze(0)
-        if self.net.places is not None:
-            added = self.net.places(places)[0]
+        if self.net.embed_positions is not None:
+            added = self.net.embed_positions(places)[0]
             q, k = (x.float() + added for x in (q_TD, k_TD))
             return q.double() @ k.double().mT / math.sqrt(self.head_dim)
         step = ForwardContext(len(positions), positions=places)
         return torch.stack([layer_scores(block.attention, q_TD, k_TD, step) for block in self.net.blocks])
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
-        if self.net.places is not None:
-            added = sinusoids(positions, self.head_dim, self.net.places.base) * self.net.places.scale
+        if self.net.embed_positions is not None:
+            added = sinusoids(positions, self.head_dim, self.net.embed_positions.base) * self.net.embed_positions.scale
             return (q_TD + added) @ (k_TD + added).mT / math.sqrt(self.head_dim)
         shape = self.net.shape
-        places = [block.attention.place for block in self.net.blocks]
+        places = [block.attention.layer_positions for block in self.net.blocks]
         return torch.stack([Exact(shape, place).scores(q_TD, k_TD, positions) for place in places])
 
 
@@ -164,7 +165,7 @@ def seeded(node: dict[str, Any]) -> Any:
 
 def first_layout(rope: Rope) -> str:
     """The layout of the first layer that turns."""
-    rules = (rope.at(layer).rule for layer in range(SIZES["depth"]))
+    rules = (rope.for_layer(layer).rule for layer in range(SIZES["depth"]))
     return next(rule.layout for rule in rules if rule is not None)
 
 
@@ -173,10 +174,10 @@ def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -
     heads, kv_heads, head_dim = layer.heads, layer.kv_heads, layer.head_dim
     qk = torch.cat((q_TD.expand(1, heads, -1, -1), k_TD.expand(1, kv_heads, -1, -1)), dim=1)
     if not isinstance(layer, FullAttention):  # linear attention turns features by the same module
-        rotary = layer.place.rotary
+        rotary = layer.layer_positions.rotary
         q, k = rotary.rotate(qk, step.angles(rotary)).split([heads, kv_heads], dim=1)
         return q[0].double() @ spread(k[0], heads).double().mT / math.sqrt(head_dim)
-    q, k = layer._turn(qk, step)
+    q, k = rotate_queries_keys(layer, qk, step)
     rows: list[Tensor] = []
 
     def kept(heads_: Heads, look: AttentionSpec, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
@@ -187,7 +188,7 @@ def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -
         return torch.zeros_like(heads_.q)
 
     with mock.patch("aptlab.nn.attention.dispatch.attend_sdpa", kept):
-        compute_attention(Heads(q, k, k), step, layer._look())
+        compute_attention(Heads(q, k, k), step, layer.attention_spec())
     return torch.cat(rows, dim=2)[0]
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from aptlab.cli import main
 from aptlab.cli.complete import list_completions
+from aptlab.commands.plot import NAMES
 from aptlab.config.files import read_config_entries
 from aptlab.config.root_keys import DIALS
 from aptlab.config.search_path import read_option_index
-from aptlab.report.positions.request import NAMES
 
 
 @pytest.mark.parametrize(

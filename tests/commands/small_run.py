@@ -8,7 +8,7 @@ from aptlab.commands.train import run
 from aptlab.runs import Run, find_runs
 
 CONTEXT = 32
-SMALL = ("size=debug", "trainer=debug", "trainer.max_steps=2", "logger=none", "device=cpu", f"context={CONTEXT}")
+SMALL = ("size=debug", "trainer=debug", "trainer.max_steps=2", "logger=csv", "device=cpu", f"context={CONTEXT}")
 
 
 def texts(path: Path = Path("texts.jsonl"), *, documents: int = 30, words: int = 40) -> str:

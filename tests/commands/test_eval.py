@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import eval as command
-from aptlab.commands.eval import read_eval_request
 from aptlab.errors import AptlabError
 from aptlab.evals import evaluate_windows
+from aptlab.evals.request import read_eval_request
 from aptlab.evals.runner import make_data, replace_network_rope
 from aptlab.nn.positions.rope import YaRN
 from aptlab.restore.load import load_network
@@ -135,6 +135,6 @@ def test_a_place_that_cannot_be_written_is_said_before_measuring(ckpt, tmp_path)
 
 
 def test_reading_a_request_loads_no_torch():
-    code = "import sys; from aptlab.commands.eval import read_eval_request; read_eval_request(['rope=yarn']); "
+    code = "import sys; from aptlab.evals.request import read_eval_request; read_eval_request(['rope=yarn']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -243,13 +243,13 @@ def placed(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("option", ["passkey", "sliding"])
 def test_lengths_beyond_the_positions_of_the_model_are_an_error(run, placed, option):
-    longest = load_network(placed).net.longest
+    longest = load_network(placed).net.max_positions
     with pytest.raises(ConfigError, match=rf"eval\.lengths: 9,999 tokens are more than the {longest:,} positions that"):
         run(f"ckpt={placed}", f"eval={option}", "eval.lengths=[9999]")
 
 
 def test_multiples_beyond_the_positions_of_the_model_are_left_out_with_a_reason(run, placed, capsys):
-    longest = load_network(placed).net.longest
+    longest = load_network(placed).net.max_positions
     found = run(f"ckpt={placed}", "tokens=512", f"multiples=[1,{longest // CONTEXT + 1}]")
     assert [row["multiple"] for row in found["lengths"]] == [1]
     assert f"the model has positions for {longest} tokens only" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import generate as command
-from aptlab.commands.generate_request import read_generate_request
+from aptlab.commands.generate import read_generate_request, read_prompts
 from aptlab.errors import AptlabError, CheckpointError
 from tests.commands.trained import make_run, write_texts
 
@@ -97,7 +97,7 @@ def test_a_stop_string_ends_the_text_and_is_not_part_of_it(run, tmp_path):
 
 
 def test_stop_strings_read_newline_and_tab():
-    assert read_generate_request([r'stop=["\n\n", "a\tb"]']).stop == ("\n\n", "a\tb")
+    assert read_generate_request([r'stop=["\n\n", "a\tb"]']).stop == ["\n\n", "a\tb"]
 
 
 def test_a_text_beyond_the_trained_context_is_warned_of_once(run, capsys):
@@ -111,16 +111,16 @@ def test_a_text_beyond_the_trained_context_is_warned_of_once(run, capsys):
 
 
 def test_an_interrupt_keeps_the_text_so_far_and_gives_130(run, monkeypatch, capsys, tmp_path):
-    from aptlab.commands import generate_session
+    from aptlab.sample import texts
 
-    push, count = generate_session.GeneratedText.push, iter(range(100))
+    push, count = texts.GrowingText.push, iter(range(100))
 
     def interrupted(text, token):
         if next(count) == 3:
             raise KeyboardInterrupt
         return push(text, token)
 
-    monkeypatch.setattr(generate_session.GeneratedText, "push", interrupted)
+    monkeypatch.setattr(texts.GrowingText, "push", interrupted)
     assert run("prompt=abc", "out=a.jsonl") == 130
     assert capsys.readouterr().err.strip().endswith("seed 0, interrupted")
     assert lines(tmp_path / "a.jsonl")[0]["reason"] == "interrupted"
@@ -182,7 +182,7 @@ def test_a_closed_pipe_is_quiet(root):
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
     with pytest.raises(AptlabError, match=message):
-        read_generate_request(args)
+        read_prompts(read_generate_request(args))
 
 
 def test_all_problems_are_said_at_once():
@@ -201,7 +201,7 @@ def test_all_problems_are_said_at_once():
 def test_a_prompts_file_that_is_none_is_named_with_its_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(AptlabError, match=message):
-        read_generate_request([f"prompts_file={name}"])
+        read_prompts(read_generate_request([f"prompts_file={name}"]))
 
 
 def test_without_a_checkpoint_the_place_is_named(tmp_path):
@@ -210,7 +210,7 @@ def test_without_a_checkpoint_the_place_is_named(tmp_path):
 
 
 def test_reading_a_request_loads_no_torch():
-    code = "import sys; from aptlab.commands.generate_request import read_generate_request; "
+    code = "import sys; from aptlab.commands.generate import read_generate_request, read_prompts; "
     code += "read_generate_request(['top_k=3']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

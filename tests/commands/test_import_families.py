@@ -69,7 +69,7 @@ def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
     model = folder(name, theirs)
     assert import_command.run([f"path={theirs}", f"out={run}", "layout=interleaved"]) == 0
     got = load_network(run).net
-    assert {rule.layout for rule in (got.rope.at(layer).rule for layer in range(3)) if rule} == {"interleaved"}
+    assert {rule.layout for rule in (got.rope.for_layer(layer).rule for layer in range(3)) if rule} == {"interleaved"}
     tokens = make_random_tokens(2, 4 * L, vocab=257)
     assert gap(got, model, tokens) <= 1e-5
     export_command.run([f"ckpt={run}", f"out={back}"])

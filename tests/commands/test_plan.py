@@ -13,7 +13,7 @@ import pytest
 from aptlab.checkpoint.manifest import Manifest, write_manifest
 from aptlab.config import Config, compose, redact_overrides, redact_value
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.train.plan import compare_configs, decide_resume, flatten_config, plan_training
+from aptlab.training.plan import compare_configs, decide_resume, flatten_config, plan_training
 
 BASE = ("size=debug", "context=64", "rope=yarn", "rope.factor=8")
 RUN = Path("outputs/train/2026-01-02/030405-abcd")
@@ -72,7 +72,7 @@ def test_the_same_command_with_ckpt_resumes():
     ("override", "note"),
     [
         ("trainer.max_steps=900", "  trainer.max_steps: 400 -> 900"),
-        ("logger=none", "  logger.mode: auto -> none"),
+        ("logger=csv", "  logger.mode: auto -> none"),
         ("device=cpu", "  device._target_: aptlab.device.Auto -> aptlab.device.Cpu"),
         ("callbacks.checkpoints.every=5", "  callbacks.checkpoints.every: 100 -> 5"),
         ("compile=true", "  compile: False -> True"),
@@ -257,7 +257,7 @@ def test_decide(load, changed, resume):
 
 def test_planning_imports_no_torch():
     checkpoint(*BASE)
-    code = "import sys; from aptlab.train.plan import plan_training; p = plan_training(['ckpt=last'])"
+    code = "import sys; from aptlab.training.plan import plan_training; p = plan_training(['ckpt=last'])"
     code += "; print(p.resume, 'torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]

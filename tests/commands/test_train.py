@@ -19,7 +19,7 @@ from aptlab.cli import main
 from aptlab.commands.train import run
 from aptlab.config import compose
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.train.plan import flatten_config
+from aptlab.training.plan import flatten_config
 from tests.commands.small_run import newest, texts, train, words
 
 FILES = {"config.yaml", "overrides.yaml", "choices.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}

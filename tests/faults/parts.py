@@ -26,15 +26,12 @@ from aptlab.data.module import TextData
 from aptlab.data.sources import TextFiles
 from aptlab.data.store.split import Split
 from aptlab.data.tokenizers import ByteTokenizer
-from aptlab.models import Decoder
-from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
-from aptlab.nn.norm import RMSNorm
-from aptlab.nn.positions.rope import Standard
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import MemorySmooth, Plain
 from aptlab.optim import AdamW, Cosine
 from aptlab.tasks import LanguageTask
+from aptlab.testing.tiny import make_decoder
 
 SHAPE = Shape(dim=16, depth=1, heads=2, hidden=24)
 
@@ -66,8 +63,7 @@ class Run:
 
     def train(self, ckpt: Path | None = None) -> Outcome:
         torch.manual_seed(5)
-        parts = {"attention": FullAttention, "ffn": partial(SwiGLU, dropout=0.2), "norm": RMSNorm}
-        net = Decoder(SHAPE, vocab=260, rope=Standard(), smooth=self.smooth, **parts)
+        net = make_decoder(SHAPE, vocab=260, ffn=partial(SwiGLU, dropout=0.2), smooth=self.smooth)
         task = LanguageTask(net, optim=AdamW(lr=1e-2), schedule=Cosine())
         data = TextData(
             TextFiles(files=str(corpus(self.folder.parent / "corpus") / "*.txt")),

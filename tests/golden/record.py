@@ -42,8 +42,8 @@ def losses(overrides: list[str], folder: Path) -> list[float]:
     from lightning.pytorch import Callback
 
     from aptlab.config import build
-    from aptlab.train.assemble import assemble_parts
-    from aptlab.train.plan import plan_training
+    from aptlab.training.assemble import assemble_parts
+    from aptlab.training.plan import plan_training
 
     class Losses(Callback):
         """Keeps the loss of every step."""

@@ -117,7 +117,7 @@ def test_the_command_trains_evaluates_and_reports_on_the_device(tmp_path: Path):
             "trainer=debug",
             "context=64",
             "device=cuda",
-            "logger=none",
+            "logger=csv",
             f"run_dir={folder}",
             "smooth=memory",
         ]

@@ -69,11 +69,11 @@ def test_pieces_of_a_prompt_equal_the_whole(look):
     whole = compute_attention(heads, ForwardContext(TOKENS, device="cuda"), look)
     reach = look.chunk or look.window
     sizes = {"batch": 2, "kv_heads": 2, "head_dim": 64, "length": TOKENS, "dtype": torch.bfloat16, "device": "cuda"}
-    cache, begin, parts = KVCache.empty(reach=[reach], **sizes), 0, []
+    cache, begin, parts = KVCache.empty(max_keys={"": reach}, **sizes), 0, []
     for tokens in (128, 64, 100, 1, 7):
         q, k, v = (x[:, :, begin : begin + tokens] for x in heads)
         step = ForwardContext(tokens, cache=cache, device="cuda")
-        k, v = cache.append(0, k, v)
+        k, v = cache.append("", k, v)
         parts.append(compute_attention(Heads(q, k, v), step, look))
         cache.advance(tokens)
         begin += tokens
@@ -106,7 +106,7 @@ def test_a_decoder_compiles_as_one_graph(rule):
 def test_a_query_that_is_spread_over_many_keys_equals_float64(keys, dtype):
     heads = heads_of(keys, dtype)
     heads = Heads(heads.q[:, :, -1:], heads.k, heads.v)
-    cache = KVCache.empty(reach=[None], batch=2, kv_heads=2, head_dim=64, length=keys, device="cuda")
+    cache = KVCache.empty(max_keys={"": None}, batch=2, kv_heads=2, head_dim=64, length=keys, device="cuda")
     cache.length = keys - 1
     got = compute_attention(heads, ForwardContext(1, cache=cache, device="cuda"), AttentionSpec(scale=0.5))
     q, k, v = (x.double() for x in heads)

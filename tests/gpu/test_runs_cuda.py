@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-DEBUG = ["size=debug", "trainer=debug", "context=64", "logger=none", "callbacks.checkpoints.every=2"]
+DEBUG = ["size=debug", "trainer=debug", "context=64", "logger=csv", "callbacks.checkpoints.every=2"]
 
 
 @pytest.mark.parametrize("what", ["gradient", "loss"])

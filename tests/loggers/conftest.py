@@ -1,11 +1,13 @@
 """A user who is not logged in anywhere, and servers on this machine that behave badly."""
 
+import contextlib
 import http.server
 import os
 import socket
 import threading
 
 import pytest
+import wandb
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,8 @@ def nobody(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(home / "config"))
     monkeypatch.chdir(home)
-    return home
+    yield home
+    wandb.teardown()  # settings and login are read once a process otherwise
 
 
 @pytest.fixture
@@ -43,18 +46,19 @@ def silent():
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.fixture(params=["refuses", "hangs"])
-def bad_server(request):
-    """A web server that answers, but refuses every login or hangs at it."""
+@contextlib.contextmanager
+def serve(hangs):
+    """A web server that answers HEAD and moves /moved to nowhere; a login is refused, or hangs."""
     released = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
-            self.send_response(200)
+            self.send_response(301 if self.path == "/moved" else 200)
+            self.send_header("Location", "http://127.0.0.1:1/")
             self.end_headers()
 
         def do_POST(self):
-            if request.param == "hangs":
+            if hangs:
                 released.wait(30)
             self.send_response(401)
             self.end_headers()
@@ -69,3 +73,17 @@ def bad_server(request):
     released.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def refusing_server():
+    """A web server that answers and refuses every login."""
+    with serve(hangs=False) as url:
+        yield url
+
+
+@pytest.fixture(params=["refuses", "hangs"])
+def bad_server(request):
+    """A web server that answers, but refuses every login or hangs at it."""
+    with serve(hangs=request.param == "hangs") as url:
+        yield url

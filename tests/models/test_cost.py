@@ -16,7 +16,6 @@ from aptlab.config import build, compose
 from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.attention import FullAttention, LinearAttention
 from aptlab.nn.positions.bias import CoPE
-from aptlab.nn.positions.layer import Positions
 from aptlab.nn.positions.rope import IRope, PerLayer, Standard
 from aptlab.nn.window import SlidingWindow, mean_visible_keys
 from aptlab.testing import make_random_tokens, make_tiny_decoder
@@ -71,7 +70,7 @@ def attention_of(tokens: int, **parts: Any) -> float:
 
 def test_windows_and_blocks_count_what_they_see():
     assert attention_of(24) == 3 * 4 * 12.5
-    sliding = partial(FullAttention, reach=SlidingWindow(window=5, full_every=3))
+    sliding = partial(FullAttention, window=SlidingWindow(size=5, full_every=3))
     assert attention_of(24, attention=sliding) == pytest.approx(
         4 * (2 * mean_visible_keys(24, window=5) + 12.5), abs=0.02
     )
@@ -113,7 +112,7 @@ def test_full_attention_takes_the_products_that_torch_counts():
 
 def test_cope_takes_the_products_that_torch_counts():
     tokens = 24
-    net = make_tiny_decoder(beside=Positions(bias=partial(CoPE, max_pos=5)))
+    net = make_tiny_decoder(bias=partial(CoPE, max_pos=5))
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         net(make_random_tokens(1, tokens))
     dropped = 3 * 6 * SHAPE.heads * SHAPE.head_sizes()[2] * (tokens - 1) / 2

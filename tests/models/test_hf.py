@@ -25,7 +25,6 @@ from aptlab.nn.ffn import GELU, ClampedSwiGLU, SwiGLU
 from aptlab.nn.norm import LayerNorm, RMSNorm
 from aptlab.nn.positions.absolute import SinusoidalPositions
 from aptlab.nn.positions.bias import ALiBi
-from aptlab.nn.positions.layer import Positions
 from aptlab.nn.positions.rope import NTK, IRope, Linear, Llama3, NoRope, Partial, PerLayer, Standard, YaRN
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import LeftSpin, PostNorm
@@ -151,9 +150,9 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"beside": Positions(bias=ALiBi)}, "bias=ALiBi cannot be exported to format=hf.*train with bias=none"),
+        ({"bias": ALiBi}, "bias=ALiBi cannot be exported to format=hf.*train with bias=none"),
         (
-            {"beside": Positions(embed=SinusoidalPositions)},
+            {"embed": SinusoidalPositions},
             "embed=SinusoidalPositions cannot be exported.*train with embed=none",
         ),
         (
@@ -191,12 +190,12 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
             r"a rope without rotation in some layers cannot be exported.*Qwen 3.*train with a rope that turns all",
         ),
         (
-            {"rope": IRope(), "attention": partial(FullAttention, reach=SlidingWindow(window=5))},
+            {"rope": IRope(), "attention": partial(FullAttention, window=SlidingWindow(size=5))},
             r"attention=sliding cannot be exported.*Llama 4 is the layout of rope=irope.*train with attention=full",
         ),
         (
-            {"rope": Partial(), "attention": partial(FullAttention, reach=SlidingWindow(window=5, full_every=2))},
-            r"attention\.reach\.full_every cannot be exported.*Phi-3.*train with attention\.reach\.full_every=null",
+            {"rope": Partial(), "attention": partial(FullAttention, window=SlidingWindow(size=5, full_every=2))},
+            r"attention\.window\.full_every cannot be exported.*Phi-3.*train with attention\.window\.full_every=null",
         ),
         (
             {"rope": PerLayer(rules=(Standard(), Standard(base=5.0)))},
@@ -205,7 +204,7 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
         (
             {"rope": PerLayer(rules=(Standard(), Standard(base=5.0)))}
             | {"smooth": PostNorm, "attention": partial(FullAttention, qk_norm=True)},
-            r"rope=PerLayer cannot be exported.*one rule for sliding layers and one for full.*attention\.reach does",
+            r"rope=PerLayer cannot be exported.*one rule for sliding layers and one for full.*attention\.window does",
         ),
         ({"smooth": LeftSpin}, "smooth=LeftSpin cannot be exported to format=hf.*train with smooth=none"),
         ({"ffn": GELU}, "ffn=GELU cannot be exported to format=hf.*train with ffn=swiglu"),
@@ -265,7 +264,7 @@ GIVEN = describe_decoder(make_tiny_decoder(), context=CONTEXT).config
         ),
         (
             {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
-            r"sliding-window layers \[1, 2\] of 3 cannot be imported: aptlab's attention\.reach limits all layers, or",
+            r"sliding-window layers \[1, 2\] of 3 cannot be imported: aptlab's attention\.window limits all layers, or",
         ),
         (
             {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},

@@ -14,7 +14,6 @@ from aptlab.errors import ConfigError
 from aptlab.models.positions_convert import compute_position_mean, convert_to_rope, strip_positions
 from aptlab.nn.positions.absolute import LearnedPositions, SinusoidalPositions
 from aptlab.nn.positions.bias import T5Bias
-from aptlab.nn.positions.layer import Positions
 from aptlab.nn.positions.rope import NoRope, Standard
 from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
 
@@ -22,7 +21,7 @@ LEARNED = partial(LearnedPositions, length=32)
 
 
 def net_with(embed, bias=None, **parts):
-    return make_tiny_decoder(rope=NoRope(), beside=Positions(embed=embed, bias=bias), **parts)
+    return make_tiny_decoder(rope=NoRope(), embed=embed, bias=bias, **parts)
 
 
 @pytest.mark.parametrize("embed", [LEARNED, SinusoidalPositions], ids=["learned", "sinusoidal"])
@@ -30,19 +29,19 @@ def test_the_copy_has_the_same_weights_and_no_added_positions(embed):
     net = net_with(embed)
     before = copy.deepcopy(net.state_dict())
     out = convert_to_rope(net, Standard(), fold=False)
-    assert out.places is None
+    assert out.embed_positions is None
     assert out.rope == Standard()
     weights = out.state_dict()
     assert set(weights) == {name for name in before if not name.startswith("places.")}
     assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
     assert all(torch.equal(weight, before[name]) for name, weight in net.state_dict().items())
-    assert net.places is not None
+    assert net.embed_positions is not None
 
 
 def test_the_copy_is_the_model_built_with_rope_from_the_start():
     net, tokens = net_with(LEARNED), make_random_tokens(2, 20)
     fresh = make_tiny_decoder(rope=Standard(), seed=5)
-    mean = compute_position_mean(net.places)
+    mean = compute_position_mean(net.embed_positions)
     fresh.load_state_dict(strip_positions(net.state_dict(), mean, tied=True))
     out = convert_to_rope(net, Standard())
     with torch.no_grad():
@@ -53,7 +52,7 @@ def test_the_copy_is_the_model_built_with_rope_from_the_start():
 @pytest.mark.parametrize("embed", [LEARNED, SinusoidalPositions], ids=["learned", "sinusoidal"])
 def test_no_other_constant_changes_what_the_first_layer_reads_less(embed):
     net = net_with(embed)
-    added = net.places(torch.arange(32).unsqueeze(0))[0]
+    added = net.embed_positions(torch.arange(32).unsqueeze(0))[0]
     folded = convert_to_rope(net, Standard(), length=32).embed.weight - net.embed.weight
     least = (added - folded[0]).square().mean()
     assert (folded - folded[0]).abs().max() < 1e-5
@@ -65,7 +64,7 @@ def test_no_other_constant_changes_what_the_first_layer_reads_less(embed):
 def test_folding_is_exact_where_all_positions_are_the_same(tied):
     net, tokens = net_with(LEARNED, tied=tied), make_random_tokens(2, 20)
     with torch.no_grad():
-        net.places.embed.weight.copy_(torch.randn(32).expand(32, 32))
+        net.embed_positions.embed.weight.copy_(torch.randn(32).expand(32, 32))
         wanted = net(tokens).logits.log_softmax(-1)
         folded = convert_to_rope(net, NoRope())(tokens).logits.log_softmax(-1)
         dropped = convert_to_rope(net, NoRope(), fold=False)(tokens).logits.log_softmax(-1)
@@ -97,7 +96,7 @@ def test_a_bias_stays():
     net = net_with(LEARNED, bias=T5Bias)
     out = convert_to_rope(net, Standard())
     assert torch.equal(out.biases[0].embed.weight, net.biases[0].embed.weight)
-    assert out.blocks[0].attention.place.scores is out.biases[0]
+    assert out.blocks[0].attention.layer_positions.scores is out.biases[0]
     assert out.biases[0] is not net.biases[0]
 
 

@@ -53,34 +53,34 @@ def test_folded_windows_are_the_mask_of_a_band(tokens, size):
 
 
 @pytest.mark.parametrize(
-    "look", [AttentionSpec(scale=1.0, chunk=16), AttentionSpec(scale=1.0, window=16)], ids=["chunk", "window"]
+    "spec", [AttentionSpec(scale=1.0, chunk=16), AttentionSpec(scale=1.0, window=16)], ids=["chunk", "window"]
 )
-def test_nothing_of_the_size_of_all_pairs_is_made(look, monkeypatch):
+def test_nothing_of_the_size_of_all_pairs_is_made(spec, monkeypatch):
     """Linear cost: no operand of the fused kernel has a row of all tokens."""
     seen = []
     fused = module.attend_sdpa
     monkeypatch.setattr(
         module, "attend_sdpa", lambda heads, *a, **k: seen.append(heads.k.shape[2]) or fused(heads, *a, **k)
     )
-    compute_attention(heads_of(512), ForwardContext(512), look)
+    compute_attention(heads_of(512), ForwardContext(512), spec)
     assert seen
     assert max(seen) <= 32
 
 
 @pytest.mark.parametrize(
-    "look", [AttentionSpec(scale=1.0, chunk=8), AttentionSpec(scale=1.0, window=8)], ids=["chunk", "window"]
+    "spec", [AttentionSpec(scale=1.0, chunk=8), AttentionSpec(scale=1.0, window=8)], ids=["chunk", "window"]
 )
 @pytest.mark.parametrize("pieces", [[30], [8, 8, 8, 6], [5, 9, 1, 1, 14], [1] * 30, [16, 1, 1, 1, 11]], ids=str)
-def test_pieces_through_a_cache_equal_the_whole(look, pieces):
-    heads, reach = heads_of(30), look.chunk or look.window
-    whole = compute_attention(heads, ForwardContext(30), look)
-    cache = KVCache.empty(reach=[reach], batch=2, kv_heads=2, head_dim=8, length=30, dtype=torch.float64)
+def test_pieces_through_a_cache_equal_the_whole(spec, pieces):
+    heads, reach = heads_of(30), spec.chunk or spec.window
+    whole = compute_attention(heads, ForwardContext(30), spec)
+    cache = KVCache.empty(max_keys={"": reach}, batch=2, kv_heads=2, head_dim=8, length=30, dtype=torch.float64)
     begin, parts = 0, []
     for tokens in pieces:
         q, k, v = (x[:, :, begin : begin + tokens] for x in heads)
         step = ForwardContext(tokens, cache=cache)
-        k, v = cache.append(0, k, v)
-        parts.append(compute_attention(Heads(q, k, v), step, look))
+        k, v = cache.append("", k, v)
+        parts.append(compute_attention(Heads(q, k, v), step, spec))
         cache.advance(tokens)
         begin += tokens
     assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-12, rtol=0)
@@ -140,9 +140,9 @@ def test_decay_is_finite_at_positions_where_others_overflow():
 
 @pytest.mark.parametrize(("window", "every", "layers"), [(4, None, [4, 4, 4, 4]), (4, 2, [4, None, 4, None])])
 def test_sliding_layers_alternate_as_asked(window, every, layers):
-    assert [SlidingWindow(window=window, full_every=every).at(layer) for layer in range(4)] == layers
+    assert [SlidingWindow(size=window, full_every=every).for_layer(layer) for layer in range(4)] == layers
 
 
 def test_a_reach_that_limits_nothing_is_refused():
-    with pytest.raises(ConfigError, match=r"attention\.reach\.full_every=1 limits no layer; use attention=full"):
+    with pytest.raises(ConfigError, match=r"attention\.window\.full_every=1 limits no layer; use attention=full"):
         SlidingWindow(full_every=1)

@@ -12,6 +12,7 @@ from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.positions.rope import Standard, YaRN
 from aptlab.nn.positions.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
+from tests.helpers import bound
 from tests.reference.attention import attend
 from tests.reference.norm import rms_norm
 from tests.reference.rope import rotate
@@ -22,7 +23,7 @@ SHAPE = Shape(dim=24, depth=1, heads=4, kv_heads=2, head_dim=8, hidden=8)
 def made(rule=None, shape=SHAPE, **options):
     torch.manual_seed(0)
     rotary = None if rule is None else RotaryEmbedding(rule, head_dim=shape.head_dim)
-    layer = FullAttention(shape, layer=0, place=LayerPositions(rotary=rotary), **options).double().eval()
+    layer = bound(FullAttention(shape, layer=0, **options), LayerPositions(rotary=rotary)).double().eval()
     for name, weight in layer.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
@@ -81,9 +82,9 @@ def test_shared_keys_equal_repeated_ones():
 
 def test_temperature_multiplies_the_logits():
     sharp, _ = made(YaRN(factor=16.0, original_len=4))
-    assert sharp._look().scale == pytest.approx((0.1 * math.log(16.0) + 1) ** 2 / math.sqrt(8), rel=1e-14)
+    assert sharp.attention_spec().scale == pytest.approx((0.1 * math.log(16.0) + 1) ** 2 / math.sqrt(8), rel=1e-14)
     plain, _ = made(Standard())
-    assert plain._look().scale == pytest.approx(1 / math.sqrt(8), rel=1e-14)
+    assert plain.attention_spec().scale == pytest.approx(1 / math.sqrt(8), rel=1e-14)
 
 
 def test_a_mask_of_the_causal_triangle_equals_no_mask():
@@ -105,7 +106,7 @@ def test_autocast_with_a_float32_cache_works():
 
     layer, x = made(Standard())
     layer, x = layer.float(), x.float()
-    cache = KVCache.empty(reach=[None], batch=2, kv_heads=2, head_dim=8, length=7)
+    cache = KVCache.empty(max_keys={"": None}, batch=2, kv_heads=2, head_dim=8, length=7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = layer(x, step(cache=cache))
     assert (out.float() - layer(x, step())).abs().max() < 0.05

@@ -9,7 +9,6 @@ import torch
 
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.nn.positions.absolute import LONGEST, LearnedPositions, NoEmbed, SinusoidalPositions
-from aptlab.nn.positions.layer import Positions
 from aptlab.nn.positions.rope import NoRope
 from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
 from tests.reference.absolute import sinusoid
@@ -19,7 +18,7 @@ PLACES = [0, 1, 255, 256, 4097, 65_535, 65_536, 131_072, 1_000_000, 9_999_999, L
 
 
 def net_with(factory, **parts):
-    return make_tiny_decoder(rope=NoRope(), beside=Positions(embed=factory), **parts)
+    return make_tiny_decoder(rope=NoRope(), embed=factory, **parts)
 
 
 @pytest.mark.parametrize(("dim", "base"), [(8, 10_000.0), (64, 10_000.0), (6, 500.0)])
@@ -61,8 +60,8 @@ def test_learned_positions_do_not_decay():
 
     net = net_with(FACTORIES["learned"])
     decayed, kept = (group["params"] for group in make_parameter_groups(net, 0.1))
-    assert any(weight is net.places.embed.weight for weight in kept)
-    assert not any(weight is net.places.embed.weight for weight in decayed)
+    assert any(weight is net.embed_positions.embed.weight for weight in kept)
+    assert not any(weight is net.embed_positions.embed.weight for weight in decayed)
 
 
 def test_none_adds_nothing():
@@ -112,7 +111,7 @@ def test_it_compiles_as_one_graph(factory):
 def test_the_learned_table_takes_gradients():
     net = net_with(FACTORIES["learned"])
     net(make_random_tokens(1, 9)).logits.square().sum().backward()
-    grad = net.places.embed.weight.grad
+    grad = net.embed_positions.embed.weight.grad
     assert grad[:9].abs().sum(-1).min() > 0
     assert not grad[9:].any()
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
+from aptlab.nn.context import ForwardContext
 from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.shape import Shape
 from tests.reference import ffn as reference
 
 SHAPE = Shape(dim=12, depth=1, heads=2, hidden=20)
+CONTEXT = ForwardContext(1)  # a feed-forward asks nothing of it
 
 
 def made(kind, bias):
@@ -30,7 +32,7 @@ def test_swiglu_is_the_papers(bias):
         reference.swiglu(row, gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"))
         for row in x.numpy().reshape(-1, 12)
     ]
-    assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -42,13 +44,13 @@ def test_the_clamped_gate_is_that_of_gpt_oss(bias, limit):
     weights = (gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"))
     rows = x.numpy().reshape(-1, 12)
     wanted = np.stack([reference.swiglu_clamped(row, *weights, limit=limit) for row in rows])
-    assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - wanted).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - wanted).max() < 1e-12
 
 
 def test_the_clamp_bounds_what_goes_down_however_large_the_input():
     layer, x, _ = made(ClampedSwiGLU, False)
     layer.down.weight.data.fill_(1 / SHAPE.hidden)  # the mean of the units
-    assert layer(1e9 * x).abs().max() <= 7 * 8
+    assert layer(1e9 * x, CONTEXT).abs().max() <= 7 * 8
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
@@ -62,7 +64,7 @@ def test_geglu_is_the_papers_and_with_tanh_gemmas(bias, approximate):
         reference.geglu(row, gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"), curve=curve)
         for row in x.numpy().reshape(-1, 12)
     ]
-    assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
 
 
 def test_the_two_gelus_of_geglu_differ_and_others_are_refused():
@@ -80,15 +82,15 @@ def test_gelu_is_the_exact_one(bias):
         reference.gelu(row, w["up.weight"], w["down.weight"], w.get("up.bias"), w.get("down.bias"))
         for row in x.numpy().reshape(-1, 12)
     ]
-    assert np.abs(layer(x).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
 
 
 @pytest.mark.parametrize("kind", [SwiGLU, GELU, GeGLU])
 def test_dropout_drops_while_training_only(kind):
     torch.manual_seed(0)
     layer, x = kind(SHAPE, dropout=0.5), torch.randn(4, 8, 12)
-    assert torch.equal(layer.eval()(x), layer.eval()(x))
-    dropped = (layer.train()(x) == 0).float().mean().item()
+    assert torch.equal(layer.eval()(x, CONTEXT), layer.eval()(x, CONTEXT))
+    dropped = (layer.train()(x, CONTEXT) == 0).float().mean().item()
     assert 0.35 < dropped < 0.65
 
 

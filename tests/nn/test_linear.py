@@ -11,11 +11,12 @@ from aptlab.errors import AptlabError, ConfigError
 from aptlab.nn.attention.linear import LinearAttention, LinearAttentionState, apply_feature_map
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.bias import ALiBi
-from aptlab.nn.positions.layer import LayerPositions, Positions
+from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.positions.rope import Growth, NoRope, Standard, YaRN
 from aptlab.nn.positions.rotary import RotaryEmbedding
 from aptlab.nn.shape import Shape
 from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
+from tests.helpers import bound
 from tests.reference.linear_attention import attend
 
 SHAPE = Shape(dim=24, depth=1, heads=4, kv_heads=2, head_dim=8, hidden=8)
@@ -26,7 +27,7 @@ def made(form, rule=None, *, chunk=3, place=None, **options):
     torch.manual_seed(0)
     if place is None:
         place = LayerPositions(rotary=None if rule is None else RotaryEmbedding(rule, head_dim=8, heads=4, kv_heads=2))
-    return LinearAttention(SHAPE, layer=0, place=place, form=form, chunk=chunk, **options).double().eval()
+    return bound(LinearAttention(SHAPE, layer=0, form=form, chunk=chunk, **options), place).double().eval()
 
 
 def inputs(tokens=11, batch=2):
@@ -72,7 +73,7 @@ def weights_of(form, places):
     """The weight of each key for each query, [T, T]: values are unit vectors, so that the output lists weights."""
     shape = Shape(dim=24, depth=1, heads=1, kv_heads=1, head_dim=24, hidden=8)
     rotary = RotaryEmbedding(Standard(), head_dim=24)
-    layer = LinearAttention(shape, layer=0, place=LayerPositions(rotary=rotary), form=form, chunk=5).double()
+    layer = bound(LinearAttention(shape, layer=0, form=form, chunk=5), LayerPositions(rotary=rotary)).double()
     with torch.no_grad():
         torch.nn.init.normal_(layer.qkv.weight, std=3.0, generator=torch.Generator().manual_seed(0))
         layer.qkv.weight[48:] = torch.eye(24)
@@ -184,7 +185,7 @@ def test_the_state_has_a_fixed_size():
     with torch.no_grad():
         for tokens in (1, 30, 9):
             net(make_random_tokens(2, tokens), cache=cache)
-            state = cache.states[0]
+            state = cache.states["0/attention"]
             assert isinstance(state, LinearAttentionState)
             sizes.append([tuple(part.shape) for part in state.sums])
     assert sizes == [[(2, 2, 48, 17)]] * 3  # [B, K, 3D, D + 1]
@@ -303,7 +304,7 @@ def test_what_cannot_be_named_the_way_out():
     with pytest.raises(ConfigError, match=r"attention\.form='numerater'; did you mean numerator\?"):
         made("numerater")
     with pytest.raises(ConfigError, match=r"no scores to add a bias to; use bias=none, or attention=full"):
-        make_tiny_decoder(rope=NoRope(), attention=LinearAttention, beside=Positions(bias=ALiBi))
+        make_tiny_decoder(rope=NoRope(), attention=LinearAttention, bias=ALiBi)
     with pytest.raises(ConfigError, match=r"cannot be normalised after it; .* or attention=full"):
         made("numerator", place=LayerPositions(norm_after=True))
     with pytest.raises(ConfigError, match=r"YaRN puts its temperature on cosines.*use rope\.temperature_on=logits"):

@@ -190,15 +190,15 @@ def test_yarn_of_very_short_contexts_stays_between_kept_and_divided(length):
 
 
 def test_no_rope_has_no_rule_in_any_layer():
-    assert [NoRope().at(layer).rule for layer in range(3)] == [None, None, None]
+    assert [NoRope().for_layer(layer).rule for layer in range(3)] == [None, None, None]
     with pytest.raises(ConfigError, match="rope=none has no frequencies; choose a rope option such as rope=standard"):
         NoRope().inv_freq(64)
 
 
 def test_other_rules_are_the_same_in_every_layer():
     rule = YaRN()
-    assert rule.at(0).rule is rule
-    assert rule.at(11).rule is rule
+    assert rule.for_layer(0).rule is rule
+    assert rule.for_layer(11).rule is rule
 
 
 def test_reference_logits_are_relative_in_float64():

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aptlab.errors import ConfigError
 from aptlab.nn.smooth import Carry, Gate, LeftSpin, LeftSpinSeed, MemorySmooth, Plain, SpinRule, Strength
+from aptlab.testing.smooth import join_once
 from tests.reference import smooth as reference
 
 DIM = 16
@@ -47,7 +48,7 @@ every_layer = pytest.mark.parametrize("layer", all_layers(), ids=name)
 def chain(layers, u, deltas):
     carry, carries = None, []
     for layer, delta in zip(layers, deltas):
-        u, carry, _ = layer(u, delta, carry)
+        u, carry, _ = join_once(layer, u, delta, carry)
         carries.append(carry)
     return u, carries
 
@@ -90,7 +91,7 @@ def test_the_seed_formula_equals_the_reference():
 
 def test_the_seed_gate_shrinks_even_a_vanishing_step_and_left_spin_does_not():
     u, delta, _ = pair(size=1e-7, dtype=torch.float64)
-    gate = {type(layer): layer(u, delta, None, trace=True)[2]["gate"] for layer in all_layers()[1:5]}
+    gate = {type(layer): join_once(layer, u, delta, None, trace=True)[2]["gate"] for layer in all_layers()[1:5]}
     assert gate[LeftSpin].item() == pytest.approx(1.0, abs=1e-12)
     assert gate[LeftSpinSeed].item() == pytest.approx(0.9637, abs=1e-4)
 
@@ -98,13 +99,13 @@ def test_the_seed_gate_shrinks_even_a_vanishing_step_and_left_spin_does_not():
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_steps_pass_unchanged(kind):
     u, delta, _ = pair(size=1e-6)
-    assert torch.equal(make(gate=Gate(kind=kind))(u, delta)[0], u + delta)
+    assert torch.equal(join_once(make(gate=Gate(kind=kind)), u, delta)[0], u + delta)
 
 
 @every_layer
 def test_the_direction_of_the_step_is_kept(layer):
     u, delta, carry = pair(size=3.0, dtype=torch.float64)
-    moved = layer(u, delta, carry)[0] - u
+    moved = join_once(layer, u, delta, carry)[0] - u
     cosine = torch.nn.functional.cosine_similarity(moved, delta, dim=-1)
     dead = moved.norm(dim=-1) < 1e-9  # only the cosine gate has these
     assert torch.allclose(cosine[~dead], torch.ones_like(cosine[~dead]), atol=1e-6)
@@ -115,7 +116,7 @@ def relative_steps(layer, sizes=None):
     """rms(u' - u) / (rms(u) + guard) over a wide range of step sizes."""
     u = torch.randn(1, 4000, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     delta = u.flip(-1) * torch.logspace(-3, 5, 4000, dtype=torch.float64)[:, None]
-    moved = layer(u, delta, None)[0] - u
+    moved = join_once(layer, u, delta, None)[0] - u
     size = u.square().mean(-1).add(1e-12).sqrt() + 1e-3 * layer.rule.strength.reference
     return moved.square().mean(-1).sqrt() / size
 
@@ -131,7 +132,7 @@ def test_softclip_moves_the_stream_by_at_most_its_bound():
 @pytest.mark.parametrize("numbers", [{}, {"alpha": 0.5, "tau": 0.3}, {"alpha": 3.0, "tau": 0.0}])
 def test_the_reach_of_the_gate_is_its_least_upper_bound(kind, numbers):
     layer = make(gate=Gate(kind=kind), strength=Strength(history="none"), **numbers)
-    moved, reach = relative_steps(layer), layer.rule.reach()
+    moved, reach = relative_steps(layer), layer.rule.step_bound()
     assert moved.max() <= reach * (1 + 1e-9)
     assert moved.max() >= reach * (1 - 1e-3)
 
@@ -141,34 +142,34 @@ def test_the_reach_holds_with_depth_history_and_random_steps():
     for seed in range(20):
         u, delta, carry = pair(seed, 2.0, (8, 64), torch.float64)
         size = u.square().mean(-1).add(1e-12).sqrt() + 1e-3 * layer.rule.strength.reference
-        moved = (layer(u, delta, carry)[0] - u).square().mean(-1).sqrt() / size
-        assert moved.max() <= layer.rule.reach()
+        moved = (join_once(layer, u, delta, carry)[0] - u).square().mean(-1).sqrt() / size
+        assert moved.max() <= layer.rule.step_bound()
 
 
 def test_the_published_reach_of_the_normalized_gate():
-    assert SpinRule().reach() == pytest.approx(1.5143, abs=1e-4)
-    assert SpinRule(beta=1.0).reach() == pytest.approx(1.1191, abs=1e-4)
-    assert SpinRule(alpha=0.0).reach() == math.inf
+    assert SpinRule().step_bound() == pytest.approx(1.5143, abs=1e-4)
+    assert SpinRule(beta=1.0).step_bound() == pytest.approx(1.1191, abs=1e-4)
+    assert SpinRule(alpha=0.0).step_bound() == math.inf
 
 
 @every_layer
 def test_tokens_and_rows_do_not_see_each_other(layer):
     u, delta, carry = pair(3, dtype=torch.float64)
     layer.eval()
-    whole = layer(u, delta, carry)[0]
+    whole = join_once(layer, u, delta, carry)[0]
     rows, tokens = torch.tensor([1, 0]), torch.tensor([3, 0, 4, 1, 2])
-    mixed = layer(*(x[rows][:, tokens] for x in (u, delta)), Carry(*(x[rows][:, tokens] for x in carry)))[0]
+    mixed = join_once(layer, *(x[rows][:, tokens] for x in (u, delta)), Carry(*(x[rows][:, tokens] for x in carry)))[0]
     assert torch.equal(mixed, whole[rows][:, tokens])
-    alone = layer(u[:1], delta[:1], Carry(carry.step[:1], carry.phi[:1]))[0]
+    alone = join_once(layer, u[:1], delta[:1], Carry(carry.step[:1], carry.phi[:1]))[0]
     assert torch.allclose(alone, whole[:1], rtol=0, atol=1e-14)
 
 
 @every_layer
 def test_a_later_token_changes_no_earlier_one(layer):
     u, delta, carry = pair(4)
-    before = layer(u, delta, carry)[0]
+    before = join_once(layer, u, delta, carry)[0]
     delta[:, 3] = 1e4
-    after = layer(u, delta, carry)[0]
+    after = join_once(layer, u, delta, carry)[0]
     assert torch.equal(before[:, :3], after[:, :3])
     assert not torch.equal(before[:, 3], after[:, 3])
 
@@ -177,8 +178,8 @@ def test_a_later_token_changes_no_earlier_one(layer):
 def test_cached_decoding_equals_the_full_pass(layer):
     u, delta, carry = pair(5, dtype=torch.float64)
     layer.eval()
-    full, cuts = layer(u, delta, carry)[0], (slice(0, 2), slice(2, 3), slice(3, 5))
-    parts = [layer(u[:, cut], delta[:, cut], Carry(*(x[:, cut] for x in carry)))[0] for cut in cuts]
+    full, cuts = join_once(layer, u, delta, carry)[0], (slice(0, 2), slice(2, 3), slice(3, 5))
+    parts = [join_once(layer, u[:, cut], delta[:, cut], Carry(*(x[:, cut] for x in carry)))[0] for cut in cuts]
     assert torch.allclose(torch.cat(parts, 1), full, rtol=0, atol=1e-14)
 
 
@@ -190,7 +191,7 @@ def test_alpha_zero_or_none_is_the_plain_residual(layer):
         layer = LeftSpinSeed(DIM, layer=0, site="ffn", alpha=0.0)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         u, delta, _ = pair(6, 2.0, dtype=dtype)
-        assert torch.equal(layer(u, delta, None)[0], u + delta)
+        assert torch.equal(join_once(layer, u, delta, None)[0], u + delta)
 
 
 @every_layer
@@ -198,7 +199,7 @@ def test_alpha_zero_or_none_is_the_plain_residual(layer):
 def test_a_zero_stream_stays_finite_and_keeps_its_dtype(layer, dtype):
     u, delta = torch.zeros(2, 3, DIM, dtype=dtype), torch.ones(2, 3, DIM, dtype=dtype)
     for step in (delta, torch.zeros_like(delta), delta * 60000):
-        out, carry, seen = layer(u, step, None, trace=True)
+        out, carry, seen = join_once(layer, u, step, None, trace=True)
         assert out.dtype == dtype
         assert out.isfinite().all()
         assert carry is None or carry.phi.isfinite().all()
@@ -208,15 +209,15 @@ def test_a_zero_stream_stays_finite_and_keeps_its_dtype(layer, dtype):
 @every_layer
 def test_an_inf_leaves_nothing_behind(layer):
     u, delta, _ = pair(7)
-    clean = layer(u, delta, None)[0]
+    clean = join_once(layer, u, delta, None)[0]
     bad = delta.clone()
     bad[0, 1, 0] = math.inf
-    spoilt = layer(u, bad, None, trace=True)[0]
+    spoilt = join_once(layer, u, bad, None, trace=True)[0]
     assert not spoilt[0, 1].isfinite().all()
     others = torch.ones(2, 5, dtype=torch.bool)
     others[0, 1] = False
     assert torch.equal(spoilt[others], clean[others])
-    assert torch.equal(layer(u, delta, None)[0], clean)
+    assert torch.equal(join_once(layer, u, delta, None)[0], clean)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
@@ -225,10 +226,10 @@ def test_zero_token_drops_the_bad_step_and_counts_it(value):
     u, delta, _ = pair(8)
     bad = delta.clone()
     bad[1, 2, 3] = value
-    out, carry, seen = layers[0](u, bad, None, trace=True)
+    out, carry, seen = join_once(layers[0], u, bad, None, trace=True)
     assert torch.equal(out[1, 2], u[1, 2])
     assert seen["nonfinite"].item() == 1
-    out, carry, seen = layers[1](out, delta, carry, trace=True)
+    out, carry, seen = join_once(layers[1], out, delta, carry, trace=True)
     assert out.isfinite().all()
     assert seen["nonfinite"].item() == 0
 
@@ -236,7 +237,7 @@ def test_zero_token_drops_the_bad_step_and_counts_it(value):
 def test_propagate_counts_too():
     u, delta, _ = pair(8)
     delta[1, 2, 3] = math.nan
-    assert make()(u, delta, None, trace=True)[2]["nonfinite"].item() == 1
+    assert join_once(make(), u, delta, None, trace=True)[2]["nonfinite"].item() == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,7 +245,7 @@ def test_no_gradient_passes_through_a_detached_gate(kind):
     u, delta, carry = pair(9, 2.0, dtype=torch.float64)
     u.requires_grad_(), delta.requires_grad_()
     layer = make(gate=Gate(kind=kind))
-    out, after, _ = layer(u, delta, carry)
+    out, after, _ = join_once(layer, u, delta, carry)
     weight = torch.randn_like(out)
     by_u, by_delta = torch.autograd.grad((out * weight).sum(), (u, delta))
     g = layer.join(u, delta, carry).gate
@@ -258,9 +259,9 @@ def test_the_gradient_through_the_gate_is_right(kind):
     u, delta, carry = pair(10, 0.5, shape=(1, 3), dtype=torch.float64)
     layer = make(alpha=0.6, gate=Gate(kind=kind, grad="through"))
     inputs = (u.requires_grad_(), delta.requires_grad_())
-    assert torch.autograd.gradcheck(lambda a, b: layer(a, b, carry)[0], inputs, rtol=1e-5, atol=1e-8)
-    detached = torch.autograd.grad(make(alpha=0.6, gate=Gate(kind=kind))(u, delta, carry)[0].sum(), u)[0]
-    out, after, _ = layer(u, delta, carry)
+    assert torch.autograd.gradcheck(lambda a, b: join_once(layer, a, b, carry)[0], inputs, rtol=1e-5, atol=1e-8)
+    detached = torch.autograd.grad(join_once(make(alpha=0.6, gate=Gate(kind=kind)), u, delta, carry)[0].sum(), u)[0]
+    out, after, _ = join_once(layer, u, delta, carry)
     assert not torch.allclose(detached, torch.autograd.grad(out.sum(), u)[0])
     assert after is None or not (after.step.requires_grad or after.phi.requires_grad)
 
@@ -272,7 +273,7 @@ def test_recomputation_gives_the_same_output_and_gradient(layer):
 
     def run(recompute):
         a, b = u.clone().requires_grad_(), delta.clone().requires_grad_()
-        call = lambda x, y: layer(torch.tanh(x), torch.sin(y), carry)[0]  # noqa: E731
+        call = lambda x, y: join_once(layer, torch.tanh(x), torch.sin(y), carry)[0]  # noqa: E731
         out = checkpoint(call, a, b, use_reentrant=False) if recompute else call(a, b)
         return out.detach(), *torch.autograd.grad(out.square().sum(), (a, b))
 
@@ -288,7 +289,7 @@ def test_compiles_as_one_graph(layer, trace):
     torch._dynamo.reset()
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     for at in (None, carry):
-        out, expected = compiled(u, delta, at, trace=trace), layer(u, delta, at, trace=trace)
+        out, expected = join_once(compiled, u, delta, at, trace=trace), join_once(layer, u, delta, at, trace=trace)
         assert torch.allclose(out[0], expected[0])
         assert (out[2] or {}).keys() == (expected[2] or {}).keys()
 
@@ -296,26 +297,26 @@ def test_compiles_as_one_graph(layer, trace):
 def test_autocast_does_not_lower_the_precision():
     u, delta, carry = pair(13)
     for layer in all_layers():
-        plain = layer(u, delta, carry)[0]
+        plain = join_once(layer, u, delta, carry)[0]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(layer(u, delta, carry)[0], plain)
+            assert torch.equal(join_once(layer, u, delta, carry)[0], plain)
 
 
 def test_history_none_is_no_weight_on_turns_and_no_inertia():
     u, delta, carry = pair(14)
     none = make(strength=Strength(history="none"))
     same = make(beta=1.0, strength=Strength(w2=0.0))
-    assert torch.equal(none(u, delta, carry)[0], same(u, delta, carry)[0])
-    assert none(u, delta, carry)[1] is None
+    assert torch.equal(join_once(none, u, delta, carry)[0], join_once(same, u, delta, carry)[0])
+    assert join_once(none, u, delta, carry)[1] is None
 
 
 @every_layer
 def test_the_trace_holds_token_means_and_only_when_asked(layer):
     layer.eval()
     u, delta, carry = pair(15)
-    out, _, seen = layer(u, delta, carry, trace=True)
+    out, _, seen = join_once(layer, u, delta, carry, trace=True)
     assert seen["peak"].item() == out.abs().max().item()
-    assert layer(u, delta, carry)[2] is None
+    assert join_once(layer, u, delta, carry)[2] is None
     if not isinstance(layer, Plain):
         assert {"strength", "angle", "gate", "danger", "nonfinite"} <= seen.keys()
         assert all(value.shape == () and not value.requires_grad for value in seen.values())
@@ -328,7 +329,7 @@ def test_the_automatic_bound_limits_the_growth_of_the_stream():
     u = torch.full((1, 1, DIM), 1.0, dtype=torch.float64)
     start = u.norm()
     for _ in range(6):
-        u = layer(u, u * 1e6)[0]
+        u = join_once(layer, u, u * 1e6)[0]
     assert u.norm() / start == pytest.approx(100.0, rel=1e-2)
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from aptlab.nn.smooth import Gate, LeftSpin, LeftSpinSeed, MemorySmooth, Plain
+from aptlab.nn.smooth import Gate, LeftSpin, LeftSpinSeed, MemorySmooth, Plain, Smooth
 from aptlab.testing import SmoothContract
 
 
@@ -36,16 +36,16 @@ class TestLeftSpinSeed(SmoothContract):
     factory = LeftSpinSeed
 
 
-class Stateful(torch.nn.Module):
+class Stateful(Smooth):
     """Breaks the contract: shrinks by the mean of the batch and counts its calls."""
 
     def __init__(self, dim, *, layer, site):
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))
 
-    def forward(self, u, delta, carry=None, *, trace=False):
+    def forward(self, u, delta, context):
         self.calls.add_(1)
-        return u + delta / (1 + delta.mean() + self.calls), None, None
+        return u + delta / (1 + delta.mean() + self.calls)
 
 
 def test_a_layer_that_breaks_the_contract_is_caught():

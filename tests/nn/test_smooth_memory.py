@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from aptlab.errors import ConfigError
 from aptlab.nn.smooth import LeftSpin, MemorySmooth, SketchRule, SpikeSketch
+from aptlab.testing.smooth import join_once
 from tests.reference import smooth as reference
 
 DIM = 12
@@ -67,7 +68,7 @@ def test_forward_equals_the_reference_with_its_lift():
     memory.update(*axis(2, 0.8))
     u, delta = torch.randn(1, 4, DIM, generator=rng), torch.randn(1, 4, DIM, generator=rng)
     delta[..., 2] += 5
-    out, _, seen = memory(u, delta, None, trace=True)
+    out, _, seen = join_once(memory, u, delta, None, trace=True)
     assert seen["danger"] > 0.2
     numbers = {"alpha": 1.0, "tau": 0.5, "beta": 0.7, "kappa": 8.0, "w1": 1.0, "w2": 0.5, "reference": 0.02}
     remembered = reference.Memory()
@@ -83,10 +84,10 @@ def test_an_empty_memory_is_left_spin_and_a_spike_shrinks_its_own_direction_alon
     memory, plain = make(), LeftSpin(DIM, layer=0, site="ffn")
     u = torch.ones(1, 1, DIM)
     along, across = 0.9 * DIM**0.5 * torch.eye(DIM)[3].view(1, 1, -1), 0.9 * DIM**0.5 * torch.eye(DIM)[4].view(1, 1, -1)
-    assert torch.equal(memory(u, along)[0], plain(u, along)[0])
+    assert torch.equal(join_once(memory, u, along)[0], join_once(plain, u, along)[0])
     memory.update(*axis(3))
-    assert torch.equal(memory(u, across)[0], plain(u, across)[0])
-    assert (memory(u, along)[0] - u).norm() < 0.95 * (plain(u, along)[0] - u).norm()
+    assert torch.equal(join_once(memory, u, across)[0], join_once(plain, u, across)[0])
+    assert (join_once(memory, u, along)[0] - u).norm() < 0.95 * (join_once(plain, u, along)[0] - u).norm()
 
 
 def test_a_spike_that_comes_back_climbs_the_tiers_once_per_step():
@@ -146,8 +147,8 @@ def test_forward_never_writes(training):
     memory.update(*axis(0))
     before = state(memory)
     u, delta = torch.randn(2, 3, DIM), 5 * torch.randn(2, 3, DIM, requires_grad=True)
-    memory(u, delta, None, trace=True)[0].sum().backward()
-    memory(u, delta * math.inf, None)
+    join_once(memory, u, delta, None, trace=True)[0].sum().backward()
+    join_once(memory, u, delta * math.inf, None)
     assert same(before, state(memory))
 
 
@@ -155,14 +156,14 @@ def test_proposals_are_the_strongest_tokens_in_training_only_and_of_fixed_size()
     memory = make(top=3)
     u, delta = torch.ones(2, 4, DIM), torch.zeros(2, 4, DIM)
     delta[0, 1, 5], delta[1, 2, 6] = -30.0, 20.0
-    seen = memory(u, delta)[2]
+    seen = join_once(memory, u, delta)[2]
     assert seen["spike_directions"].shape == (3, DIM)
     assert torch.equal(seen["spike_directions"][:2], torch.stack((-torch.eye(DIM)[5], torch.eye(DIM)[6])))
     assert (seen["spike_strengths"] > 0).tolist() == [True, True, False]
-    few = memory(u[:1, :1], delta[:1, 1:2])[2]
+    few = join_once(memory, u[:1, :1], delta[:1, 1:2])[2]
     assert few["spike_strengths"].shape == (3,)
     assert (few["spike_strengths"] > 0).tolist() == [True, False, False]
-    assert memory.eval()(u, delta)[2] is None
+    assert join_once(memory.eval(), u, delta)[2] is None
 
 
 def test_a_memory_does_not_keep_itself_alive():
@@ -170,7 +171,7 @@ def test_a_memory_does_not_keep_itself_alive():
     memory.update(*axis(0))
     u, delta = torch.ones(1, 1, DIM), 0.3 * DIM**0.5 * torch.eye(DIM)[0].view(1, 1, -1)
     assert memory.sketch.danger(delta).item() == 1.0
-    assert memory(u, delta)[2]["spike_strengths"].sum() == 0
+    assert join_once(memory, u, delta)[2]["spike_strengths"].sum() == 0
 
 
 def test_the_order_and_the_split_of_a_batch_change_no_memory():
@@ -179,7 +180,7 @@ def test_the_order_and_the_split_of_a_batch_change_no_memory():
 
     def after(batches):
         memory = make()
-        seen = [memory(u[rows], delta[rows])[2] for rows in batches]
+        seen = [join_once(memory, u[rows], delta[rows])[2] for rows in batches]
         memory.update(*(torch.cat([s[f"spike_{key}"] for s in seen]) for key in ("directions", "strengths")))
         return state(memory)
 
@@ -197,7 +198,7 @@ def test_nonfinite_and_empty_candidates_are_dropped():
     sketch.update(directions, strengths)
     assert sketch.strengths.sum() == 0
     u, delta = torch.ones(1, 3, DIM), torch.full((1, 3, DIM), math.inf)
-    assert make()(u, delta)[2]["spike_strengths"].sum() == 0
+    assert join_once(make(), u, delta)[2]["spike_strengths"].sum() == 0
 
 
 def test_save_and_load_restore_the_memory_exactly(tmp_path):

@@ -5,6 +5,7 @@ import torch
 
 from aptlab.nn.smooth import PostNorm
 from aptlab.testing import SmoothContract, make_random_tokens, make_tiny_decoder
+from aptlab.testing.smooth import join_once
 from tests.reference.norm import rms_norm
 
 
@@ -17,7 +18,7 @@ def test_it_adds_the_normalised_branch():
     layer = PostNorm(6, layer=0, site="ffn", eps=1e-3).double()
     torch.nn.init.uniform_(layer.norm.weight, 0.5, 1.5)
     u, delta = torch.randn(2, 3, 6).double(), 5 * torch.randn(2, 3, 6).double()
-    out, carry, seen = layer(u, delta, None, trace=True)
+    out, carry, seen = join_once(layer, u, delta, None, trace=True)
     weight = layer.norm.weight.tolist()
     wanted = u.numpy() + np.stack([[rms_norm(row, weight, 1e-3) for row in rows] for rows in delta.numpy()])
     assert np.abs(out.detach().numpy() - wanted).max() < 1e-12
@@ -28,7 +29,7 @@ def test_it_adds_the_normalised_branch():
 def test_a_branch_of_any_size_adds_the_same():
     layer = PostNorm(16, layer=0, site="attention")
     u, delta = torch.randn(2, 3, 16), torch.randn(2, 3, 16)
-    small, large = layer(u, delta)[0] - u, layer(u, 1000 * delta)[0] - u
+    small, large = join_once(layer, u, delta)[0] - u, join_once(layer, u, 1000 * delta)[0] - u
     assert (small - large).abs().max().item() < 1e-4
 
 

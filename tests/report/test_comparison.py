@@ -38,7 +38,7 @@ def test_runs_that_differ_in_seed_and_folder_only_are_one_group():
 def test_only_columns_that_differ_are_shown():
     family("standard", [1.5])
     family("yarn", [1.5])
-    make_run(RUNS, "z", lr=3e-3, choices={"rope": "yarn", "logger": "none"})
+    make_run(RUNS, "z", lr=3e-3, choices={"rope": "yarn", "logger": "wandb"})
     found = compared()
     labels = [group.labels for group in found.groups]
     assert {"rope": "standard", "optim.lr": "0.001"} in labels

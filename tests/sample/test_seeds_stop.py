@@ -73,7 +73,7 @@ def test_without_stop_strings_everything_passes_at_once():
 
 
 def test_rules_and_stop_strings_load_no_torch():
-    code = "import sys, aptlab.sample as s; s.Rules(); s.StopText(); assert 'torch' not in sys.modules"
+    code = "import sys, aptlab.sample as s; s.SamplingRules(); s.StopText(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aptlab.commands.printing import format_columns
 from aptlab.config import check, compose
 from aptlab.config.search_path import read_option_index
-from aptlab.train.plan import check_training
+from aptlab.training.plan import check_training
 
 
 def run(args: list[str]) -> int:

@@ -75,7 +75,7 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
         "config.json": json.dumps(described.config, indent=2) + "\n",
         "generation_config.json": json.dumps(generation, indent=2) + "\n",
         "README.md": card,
-        **build_tokenizer_files(loaded.tokenizer, longest=described.config["max_position_embeddings"]),
+        **build_tokenizer_files(loaded.meta["tokenizer"], longest=described.config["max_position_embeddings"]),
     }
 
     def fill(folder: Path) -> None:
@@ -94,9 +94,7 @@ def filter_public_overrides(overrides: list[str]) -> list[str]:
 
 
 def read_eos(loaded: LoadedModel) -> int:
-    from aptlab.data.tokenizers import restore_tokenizer
-
-    return restore_tokenizer(loaded.tokenizer).eos
+    return loaded.tokenizer.eos
 
 
 def read_run_result(path: Path) -> dict[str, Any] | None:

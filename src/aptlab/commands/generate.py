@@ -2,26 +2,140 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from aptlab.commands.generate_request import read_generate_request
+from aptlab.config import Config, build, check, compose
+from aptlab.errors import ConfigError
+from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from aptlab.runs.atomic import write_text
+from aptlab.sample import GeneratedText, SamplingRules, generate_texts
+from aptlab.sample.prompts import read_prompt_file
+
+RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """A checked request: the root keys of conf/generate.yaml, which says what each means, and the configuration."""
+
+    config: Config
+    ckpt: str
+    prompt: str | None
+    prompts_file: str | None
+    max_new_tokens: PositiveInt
+    temperature: NonNegative
+    top_k: NonNegativeInt
+    top_p: Fraction
+    min_p: Fraction
+    repetition_penalty: Positive
+    crossing: Literal["admit", "reprefill", "rerotate", "error"]
+    seed: NonNegativeInt
+    samples: PositiveInt
+    stop: list[str]
+    batch: PositiveInt
+    out: str | None
+    stream: bool
+
+    @property
+    def rules(self) -> SamplingRules:
+        """How each next token is chosen."""
+        return SamplingRules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingRules)})
 
 
 def run(args: list[str]) -> int:
     """Exit code 0; 130 when interrupted, after the text so far. A reader that closes the pipe ends it quietly."""
     request = read_generate_request(args)
-    from aptlab.commands.generate_session import generate_texts
-
+    prompts = read_prompts(request)
     try:
-        interrupted = generate_texts(request)
+        texts = write_texts(request, prompts)
         sys.stdout.flush()
     except BrokenPipeError:
-        close_stdout()
+        # The interpreter's last flush goes nowhere, so that it does not complain about the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return 130 if interrupted else 0
+    if request.out is not None:
+        lines = (json.dumps(dataclasses.asdict(text), ensure_ascii=False) + "\n" for text in texts)
+        write_text(Path(request.out).expanduser(), "".join(lines))
+    return 130 if any(text.reason == "interrupted" for text in texts) else 0
 
 
-def close_stdout() -> None:
-    """Let the interpreter's last flush go nowhere, so that it does not complain about the closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def read_generate_request(args: list[str]) -> GenerateRequest:
+    """The request of a command line; ConfigError lists every problem."""
+    pairs = [arg.partition("=") for arg in args]
+    raw = {key: None if value == "null" else value for key, sign, value in pairs if sign and key in RAW}
+    config = compose("generate", [arg for arg in args if "=" not in arg or arg.partition("=")[0] not in RAW])
+    check(config)
+    values = {**config.resolved(), **raw}
+    if values["prompt"] is not None and values["prompts_file"]:
+        raise ConfigError("prompt and prompts_file are both given; keep one of them")
+    stop = [item.replace("\\n", "\n").replace("\\t", "\t") for item in values["stop"]]
+    if "" in stop:
+        raise ConfigError("stop: an empty string would end every text at once; leave it out")
+    names = [field.name for field in dataclasses.fields(GenerateRequest) if field.name != "config"]
+    given = {name: values[name] for name in names}
+    given |= {"stop": stop, "out": values["out"] or None, "prompts_file": values["prompts_file"] or None}
+    return GenerateRequest(config=config, **given)
+
+
+def read_prompts(request: GenerateRequest) -> tuple[str, ...]:
+    """The prompts of a request, out of its file or from stdin; DataError for a file that holds none."""
+    if request.prompts_file is not None:
+        return read_prompt_file(Path(request.prompts_file).expanduser())
+    if request.prompt == "-":
+        return (sys.stdin.read().removesuffix("\n"),)
+    return (request.prompt or "",)
+
+
+def write_texts(request: GenerateRequest, prompts: tuple[str, ...]) -> list[GeneratedText]:
+    """Print every text, the only one as it comes, and the status to stderr."""
+    from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint
+
+    cfg = request.config.cfg
+    device = build(cfg.device).torch_device
+    model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
+    if warning := find_length_warning(model, prompts, request.max_new_tokens):
+        print_status(f"warning: {warning}")
+    jobs = [(prompt, request.seed + sample) for prompt in prompts for sample in range(request.samples)]
+    echo, texts, begun = request.stream and len(jobs) == 1, [], time.perf_counter()
+    if echo:
+        print(prompts[0], end="", flush=True)
+    for text in generate_texts(
+        model.net,
+        model.tokenizer,
+        [prompt for prompt, _ in jobs],
+        rules=request.rules,
+        max_new_tokens=request.max_new_tokens,
+        seeds=[seed for _, seed in jobs],
+        stop=request.stop,
+        batch=request.batch,
+        on_text=(lambda _, piece: print(piece, end="", flush=True)) if echo else None,
+    ):
+        texts.append(text)
+        if len(jobs) > 1:
+            print(dim_line(f"[seed {text.seed}]", sys.stdout), f"{text}\n", sep="\n", flush=True)
+        else:
+            print("" if echo else text, flush=True)
+    print_status(format_summary(request, texts, time.perf_counter() - begun))
+    return texts
+
+
+def format_summary(request: GenerateRequest, texts: list[GeneratedText], seconds: float) -> str:
+    count = sum(len(text.tokens) for text in texts)
+    seeds = f"{request.seed}" + (f" to {request.seed + request.samples - 1}" if request.samples > 1 else "")
+    end = ", interrupted" if any(text.reason == "interrupted" for text in texts) else ""
+    return f"{count} tokens, {count / max(seconds, 1e-9):,.0f} tokens/s, seed {seeds}{end}"
+
+
+def print_status(line: str) -> None:
+    print(dim_line(line, sys.stderr), file=sys.stderr, flush=True)
+
+
+def dim_line(line: str, stream: Any) -> str:
+    return f"\x1b[2m{line}\x1b[0m" if stream.isatty() else line

@@ -115,10 +115,10 @@ def derive_rope_overrides(rope: Rope) -> list[str]:
 
 def derive_layer_overrides(source: HFModel) -> list[str]:
     """The options of attention, feed-forward and residual."""
-    reach = source.attention.reach
-    lines = ["attention=full" if reach is None else "attention=sliding"]
-    if reach is not None:
-        lines += [f"attention.reach.{key}={format_literal(value)}" for key, value in vars(reach).items()]
+    window = source.attention.window
+    lines = ["attention=full" if window is None else "attention=sliding"]
+    if window is not None:
+        lines += [f"attention.window.{key}={format_literal(value)}" for key, value in vars(window).items()]
     lines += derive_ffn_overrides(source)
     if source.family.sandwich:
         return [*lines, "smooth=post_norm", f"smooth.eps={format_literal(source.eps)}"]

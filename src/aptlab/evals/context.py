@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ import torch
 
 from aptlab.checkpoint import read_manifest
 from aptlab.config import Config, build, redact_overrides, redact_value
-from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import resolve_precision
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder
@@ -36,12 +36,21 @@ class CheckpointEval:
     folder: Path
 
 
-def open_checkpoint_eval(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> CheckpointEval:
-    """Open what a request names; raises AptlabError before anything is measured."""
+def open_checkpoint_eval(
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
+) -> CheckpointEval:
+    """Open what a request names; raises AptlabError before anything is measured.
+
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
+    """
     cfg = config.cfg
-    device = build(cfg.device).torch_device
-    precision = resolve_precision(cfg.precision, device)
-    loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
+    precision = resolve_precision(cfg.precision, device.partition(":")[0])
+    if loaded is None:
+        loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    elif precision == "bf16-true":
+        # A module converts itself in place, and a model in memory is its owner's.
+        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
@@ -86,7 +95,7 @@ def make_checkpoint_context(
     }
     return EvalContext(
         net=net.to(torch.bfloat16) if precision == "bf16-true" else net,
-        tokenizer=restore_tokenizer(loaded.tokenizer),
+        tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
         trained_context=trained,
@@ -122,7 +131,8 @@ def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> De
     """
     if rope is None:
         return loaded.net
-    net = build({**loaded.config["model"], "vocab": loaded.net.vocab, "rope": rope})
+    model = loaded.config["model"]
+    net = build({**model, "vocab": loaded.net.vocab, "positions": {**model["positions"], "rope": rope}})
     own = net.state_dict()
     trained = loaded.net.state_dict()
     kept = {
@@ -140,7 +150,7 @@ def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
 
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
     """The data module, of the checkpoint or of the request, with the checkpoint's tokenizer."""
-    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=restore_tokenizer(loaded.tokenizer))
+    return build({**(node or loaded.config["data"]), "tokenizer": None}, tokenizer=loaded.tokenizer)
 
 
 def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *, own_text: bool) -> list[str]:

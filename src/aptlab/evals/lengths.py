@@ -69,7 +69,7 @@ class LengthLoss(Eval):
             context=context.trained_context,
             multiples=self.multiples,
             tokens=self.tokens,
-            longest=context.net.longest,
+            longest=context.net.max_positions,
         )
 
 

@@ -23,10 +23,10 @@ def choose_lengths(lengths: Sequence[int] | None, multiples: Sequence[int], trai
 
 def check_longest(lengths: Sequence[int], net: Decoder, trained_context: int) -> None:
     """ConfigError for a length that the model has no positions for; `lengths` rise."""
-    if lengths[-1] > net.longest:
+    if lengths[-1] > net.max_positions:
         raise ConfigError(
-            f"eval.lengths: {lengths[-1]:,} tokens are more than the {net.longest:,} positions that the model "
-            f"has; ask for at most these, as in eval.lengths=[{min(trained_context, net.longest)}]"
+            f"eval.lengths: {lengths[-1]:,} tokens are more than the {net.max_positions:,} positions that the model "
+            f"has; ask for at most these, as in eval.lengths=[{min(trained_context, net.max_positions)}]"
         )
 
 

@@ -11,19 +11,23 @@ from aptlab.config import Config
 from aptlab.evals.base import Eval, EvalContext, Measurement
 from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval, replace_network_rope
 from aptlab.evals.report import print_tables, write_measurement
+from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
 
 __all__ = ["evaluate_checkpoint", "make_data", "measure_eval", "replace_network_rope"]
 
 
-def evaluate_checkpoint(config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Path:
+def evaluate_checkpoint(
+    config: Config, fill: Callable[[Mapping[str, Any]], dict[str, Any]], loaded: LoadedModel | None = None
+) -> Path:
     """Measure what a checked request asks for; returns the folder with eval.json.
 
     config  the request as composed
     fill    gives its plain values, from the configuration that the checkpoint holds
+    loaded  a model in memory, which is measured in place of its file
     """
     with RunLog.start(None):
-        opened = open_checkpoint_eval(config, fill)
+        opened = open_checkpoint_eval(config, fill, loaded)
         measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
     return opened.folder
 

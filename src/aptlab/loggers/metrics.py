@@ -7,13 +7,15 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aptlab.errors import AptlabError
+from aptlab.loggers.base import RunLogger
 from aptlab.runs.atomic import write_text
 from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
 
@@ -22,7 +24,7 @@ log = logging.getLogger("aptlab.loggers")
 FLUSH_SECONDS = 1.0
 
 
-class CSVMetrics(Logger):
+class CSVMetrics(RunLogger):
     """One row per step, one column per quantity; what is logged at the same step joins its row.
 
     Rows reach the file at most a second late. A new quantity rewrites the file with a longer header
@@ -62,10 +64,6 @@ class CSVMetrics(Logger):
     def log_dir(self) -> str:
         """The run folder."""
         return str(self._folder)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -128,6 +126,11 @@ class CSVMetrics(Logger):
                 os.fsync(self._file.fileno())
             except OSError as error:
                 self._warn("sync", f"cannot sync {self._path}: {error.strerror}")
+
+    @rank_zero_only
+    def close(self, exit_code: int = 0) -> None:
+        """Write and sync, whatever the exit code."""
+        self.finalize("closed")
 
     def _open(self) -> None:
         """Open the file, repair it if needed, and continue its last row."""
@@ -200,8 +203,8 @@ class CSVMetrics(Logger):
     def _cell(self, name: str, value: Any) -> str:
         """A number as text that reads back to the same number; empty (with one warning) if it is none."""
         try:
-            number = value.item() if hasattr(value, "item") else value
-            return str(int(number)) if isinstance(number, bool | int) else repr(float(number))
+            number = value.item() if isinstance(value, torch.Tensor) else value
+            return str(int(number)) if isinstance(number, Integral) else repr(float(number))
         except (TypeError, ValueError, RuntimeError):
             self._warn(f"cell {name}", f"{name} is no single number ({type(value).__name__}); not logged")
             return ""

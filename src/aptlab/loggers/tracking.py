@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Positive, validate_limits
+from aptlab.redact import redact_text, redact_value
 from aptlab.runs import ranks
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
+    from aptlab.loggers.base import RunLogger
 
 MODES = ("none", "auto", "online", "offline")
 
@@ -56,7 +57,7 @@ class Tracking:
         resume_id: str | None = None,
         config: Mapping[str, Any] | None = None,
         name: str | None = None,
-    ) -> list[Logger]:
+    ) -> list[RunLogger]:
         """The loggers of one run, metrics.csv first; on ranks other than zero that is the only one.
 
         `resume_id` is the W&B id of the run that is continued, from its checkpoint; `config` is logged
@@ -64,10 +65,29 @@ class Tracking:
         """
         from aptlab.loggers.metrics import CSVMetrics
 
-        loggers: list[Logger] = [CSVMetrics(folder)]
+        loggers: list[RunLogger] = [CSVMetrics(folder)]
         if self.mode != "none" and ranks.get_process_rank() == 0:
             from aptlab.loggers.wandb_run import WandbRun
 
-            run = WandbRun.start(self, Path(folder), resume_id=resume_id, config=config, name=name)
+            run = WandbRun.start(
+                Path(folder),
+                self._describe(name or Path(folder).name, config),
+                mode=self.mode,
+                base_url=self.base_url,
+                timeout=self.timeout,
+                stats=self.stats,
+                resume_id=resume_id,
+            )
             loggers += [run] if run is not None else []
         return loggers
+
+    def _describe(self, name: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The arguments of `wandb.init` that name and describe the run, redacted."""
+        return {
+            "project": self.project or os.environ.get("WANDB_PROJECT") or "aptlab",
+            "entity": self.entity or os.environ.get("WANDB_ENTITY"),
+            "group": self.group or os.environ.get("WANDB_RUN_GROUP"),
+            "tags": list(self.tags) or None,
+            "name": redact_text(name),
+            "config": redact_value(dict(config or {})),
+        }

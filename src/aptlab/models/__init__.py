@@ -1,5 +1,6 @@
 """Whole models, and the ways to load, convert and edit them."""
 
-from aptlab.models.decoder import Decoder, Output
+from aptlab.models.decoder import Decoder
+from aptlab.models.output import Hidden, Output
 
-__all__ = ["Decoder", "Output"]
+__all__ = ["Decoder", "Hidden", "Output"]

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from aptlab.models.decoder import Decoder
-from aptlab.nn.window import mean_visible_keys
 
 
 @dataclass(frozen=True)
@@ -28,22 +27,19 @@ class ModelCost:
 
 
 def estimate_cost(net: Decoder, context: int) -> ModelCost:
-    """2 FLOPs per matrix weight, and what each layer's attention says it takes (`mixing`).
+    """2 FLOPs per matrix weight, and what each layer says it takes beside them (`count_flops`).
 
     Kaplan et al. 2020 (arXiv:2001.08361, table 1), with pairs counted that a layer sees: softmax attention takes
     4 · D · heads per seen key, (context + 1) / 2 of them in a causal layer without window or blocks; linear attention
-    takes a number that does not grow with the context. An attention of another package without `mixing` counts as
-    causal softmax. A bias that multiplies matrices says so by `mixing` too (CoPE). Left out, as there: norms,
+    takes a number that does not grow with the context. Matrices that a token does not pass (experts that are not
+    chosen) are taken off (`skip_flops`). A bias that multiplies matrices is counted (CoPE). Left out, as there: norms,
     rotation, softmax, and what a bias adds.
     """
     parameters = sum(weight.numel() for weight in net.parameters())
     matmul = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Linear))
-    heads, _, head_dim = net.shape.head_sizes()
-    attention = 0.0
-    for block in net.blocks:
-        mixing = getattr(block.attention, "mixing", None)
-        attention += mixing(context) if mixing else 4 * heads * head_dim * mean_visible_keys(context)
-    forward = 2 * matmul + round(attention)
+    layers = [layer for block in net.each_block() for _, layer in block.layers()]
+    beside = sum(layer.count_flops(context) - layer.skip_flops() for layer in layers)
+    forward = 2 * matmul + round(beside)
     return ModelCost(parameters=parameters, matmul=matmul, forward=forward, training=3 * forward)
 
 
@@ -52,17 +48,17 @@ def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:
 
     The embedding, what knows positions, the parts of all blocks together, norm, head, and anything else.
     """
-    rows: dict[str, list[Any]] = {"embedding": [net.embed], "positions": [net.places]}
+    rows: dict[str, list[Any]] = {"embedding": [net.embed], "positions": [net.embed_positions]}
     rows |= {"rope": [net.rotaries], "bias": [net.biases]}
     for block in net.blocks:
         for name, module in block.named_children():
             rows.setdefault(f"{net.shape.depth} x {name}", []).append(module)
     rows |= {"norm": [net.norm], "head (tied)" if net.tied else "head": [net.head], "other": [net]}
-    told: set[int] = set()
+    counted: set[int] = set()
     counts = []
     for name, modules in rows.items():
         weights = [weight for module in modules if module is not None for weight in module.parameters()]
-        mine = {id(weight): weight.numel() for weight in weights if id(weight) not in told}
-        told |= mine.keys()
+        mine = {id(weight): weight.numel() for weight in weights if id(weight) not in counted}
+        counted |= mine.keys()
         counts.append((name, sum(mine.values())))
     return [(name, size) for name, size in counts if size or name.startswith("head")]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from aptlab.errors import AptlabError
+from aptlab.models.output import Hidden, Output
 from aptlab.nn.attention.cache import KVCache
 from aptlab.nn.block import Block
-from aptlab.nn.context import ForwardContext
-from aptlab.nn.positions.absolute import LearnedPositions, NoEmbed
+from aptlab.nn.context import ForwardContext, KeySource
+from aptlab.nn.init import reset_tree
+from aptlab.nn.positions import LayerPositions, Positions
+from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.positions.bias import NoBias
-from aptlab.nn.positions.layer import LayerPositions, Positions
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary import LONGEST, build_rotary
 from aptlab.nn.shape import Shape
@@ -23,18 +25,15 @@ from aptlab.nn.shape import Shape
 INIT_STD = 0.02
 
 
-class Output(NamedTuple):
-    """Logits [B, T, V], and statistics per smoothing site ("3/ffn") where they were asked for."""
-
-    logits: Tensor
-    traces: dict[str, dict[str, Tensor]]
-
-
 class Decoder(nn.Module):
-    """Embedding, pre-norm blocks, norm, head (Touvron et al. 2023, arXiv:2302.13971).
+    """Embedding, blocks, norm, head (Touvron et al. 2023, arXiv:2302.13971).
 
-    Weights start as N(0, 0.02); matrices that write to the stream are divided by sqrt(2 · depth) (GPT-2).
-    `tied` shares the embedding with the head. Components are factories, called here once per place.
+    block      factory block(shape, layer=, positions=), as `aptlab.nn.block.Block`
+    positions  how tokens are placed: rope, bias on scores, addition to the embedding
+    norm       factory norm(dim) of the last norm
+    tied       share the embedding with the head
+
+    Components draw their own weights, the rest starts as N(0, 0.02) (GPT-2).
     """
 
     def __init__(
@@ -42,117 +41,138 @@ class Decoder(nn.Module):
         shape: Shape,
         *,
         vocab: int,
-        rope: Rope,
-        attention: Callable[..., nn.Module],
-        ffn: Callable[..., nn.Module],
+        block: Callable[..., Block],
         norm: Callable[..., nn.Module],
-        smooth: Callable[..., nn.Module],
+        positions: Positions | None = None,
         tied: bool = True,
-        beside: Positions | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.vocab, self.tied = shape, vocab, tied
-        beside = beside or Positions()
+        positions = positions or Positions()
         self.rotaries, self.biases = nn.ModuleList(), nn.ModuleList()
         self.embed = nn.Embedding(vocab, shape.dim)
-        added = NoEmbed(shape.dim) if beside.embed is None else beside.embed(dim=shape.dim)
-        self.places = None if isinstance(added, NoEmbed) else added
+        added: AddedPositions = NoEmbed(shape.dim) if positions.embed is None else positions.embed(dim=shape.dim)
+        self.embed_positions = added if added.adds else None
         last = norm(shape.dim)
-        places = self._places(rope, beside.bias, last)
-        self.blocks = nn.ModuleList(
-            Block(shape, layer=layer, place=place, attention=attention, ffn=ffn, norm=norm, smooth=smooth)
-            for layer, place in enumerate(places)
-        )
+        all_positions = self._layer_positions(positions.rope, positions.bias, last)
+        self.blocks = nn.ModuleList(block(shape, layer=layer, positions=one) for layer, one in enumerate(all_positions))
         self.norm = last
         self.head = nn.Linear(shape.dim, vocab, bias=False)
         self.reset_parameters()
 
-    def _places(self, rope: Rope, bias: Callable[..., nn.Module] | None, norm: nn.Module) -> list[LayerPositions]:
+    def _layer_positions(
+        self, rope: Rope, bias: Callable[..., nn.Module] | None, norm: nn.Module
+    ) -> list[LayerPositions]:
         """What each layer does with positions; layers with equal rules share one module."""
         self.rope = rope
         heads, kv_heads, head_dim = self.shape.head_sizes()
-        placed = [rope.at(layer) for layer in range(self.shape.depth)]
-        rules = {one.rule: one.rule for one in placed if one.rule is not None}
+        layers = [rope.for_layer(layer) for layer in range(self.shape.depth)]
+        rules = dict.fromkeys(one.rule for one in layers if one.rule is not None)
         modules = {rule: build_rotary(rule, head_dim=head_dim, heads=heads, kv_heads=kv_heads) for rule in rules}
         self.rotaries = nn.ModuleList(modules.values())
         if bias is not None:
             self.biases = build_biases(bias, self.shape)
         return [
-            LayerPositions(
+            dataclasses.replace(
+                one,
                 rotary=None if one.rule is None else modules[one.rule],
                 scores=self.biases[layer % len(self.biases)] if len(self.biases) else None,
-                chunk=one.chunk,
-                growth=one.growth,
-                norm_after=one.norm_after,
                 norm_eps=float(getattr(norm, "eps", LayerPositions.norm_eps)),
             )
-            for layer, one in enumerate(placed)
+            for layer, one in enumerate(layers)
         ]
 
     def swap_rope(self, rope: Rope) -> None:
-        """Turn by another rule from now on; weights stay as they are."""
+        """Rotate by another rule from now on; weights stay as they are."""
         device = self.embed.weight.device
-        for block, place in zip(self.blocks, self._places(rope, None, self.norm), strict=True):
-            block.attention.place = place  # type: ignore[union-attr]
+        for block, positions in zip(self.each_block(), self._layer_positions(rope, None, self.norm), strict=True):
+            block.bind_positions(positions)
         self.rotaries.to(device)
 
     def reset_parameters(self) -> None:
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                writes = name.endswith(("attention.out", "ffn.down"))
-                nn.init.normal_(module.weight, std=INIT_STD / math.sqrt(2 * self.shape.depth) if writes else INIT_STD)
-                if isinstance(module, nn.Linear) and module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if self.tied:
-            self.head.weight = self.embed.weight
+        """Draw the start of training anew."""
+        reset_tree(self, INIT_STD, self.shape.depth)
+        self._tie()
 
-    def forward(
+    def each_block(self) -> list[Block]:
+        """The blocks, in order."""
+        return cast("list[Block]", list(self.blocks))
+
+    def forward(self, tokens: Tensor | None = None, *, embeds: Tensor | None = None, **given: Any) -> Output:
+        """Logits of every token's successor; the arguments are those of `hidden`."""
+        states = self.hidden(tokens, embeds=embeds, **given)
+        return Output(self.head(states.hidden), *states)
+
+    def hidden(
         self,
-        tokens_BT: Tensor,
+        tokens: Tensor | None = None,
         *,
+        embeds: Tensor | None = None,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         lengths: Tensor | None = None,
         cache: KVCache | None = None,
+        source: KeySource | None = None,
         trace: bool = False,
-    ) -> Output:
-        """Logits of every token's successor.
+    ) -> Hidden:
+        """States that the head reads: `net.head(net.hidden(tokens).hidden)` are the logits.
 
+        tokens     int64 [B, T], or
+        embeds     [B, T, C], in place of the rows of the embedding (pictures, sounds, soft prompts)
         positions  int64 [B, T], or [B, T, N] for a rule of N streams; None = counted from the cache's length
         segments   int64 [B, T]; a token sees earlier tokens of its own segment; 0 = padding
         lengths    int64 [B, T]: tokens that the sequence of each token has in the end, for rules that choose by it;
                    None = as the cache says, or up to the last position of the segment
         cache      keys and values of earlier tokens, extended in place
+        source     states that cross attention takes its keys from
+        trace      ask the sites for statistics
         """
-        tokens = tokens_BT.shape[1]
+        x = self.embed_tokens(tokens, embeds)
         if positions is None:
-            self._check_length(tokens + (cache.length if cache is not None else 0))
+            self._check_length(x.shape[1] + (cache.length if cache is not None else 0))
         else:
             check_positions(positions)
-        step = ForwardContext(
-            tokens, positions=positions, segments=segments, lengths=lengths, cache=cache, device=tokens_BT.device
+        context = ForwardContext(
+            x.shape[1],
+            positions=positions,
+            segments=segments,
+            lengths=lengths,
+            cache=cache,
+            source=source,
+            tracing=trace,
+            device=x.device,
         )
-        x, carries, traces = self._embedded(tokens_BT, step), (None, None), {}
+        context.prepare(self.rotaries)
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(context.positions_BT).to(x.dtype)
+        carries: dict[str, Any] = {}
         for block in self.blocks:
-            x, carries, seen = block(x, carries, step, trace=trace)
-            traces |= _named(block.layer, seen)  # type: ignore[arg-type]
-        if cache is not None:
-            cache.advance(tokens)
-        return Output(self.head(self.norm(x)), traces)
+            x, carries = block(x, context, carries)
+        context.finish()
+        return Hidden(self.norm(x), dict(context.aux), dict(context.traces))
 
-    def _embedded(self, tokens_BT: Tensor, step: ForwardContext) -> Tensor:
-        x = self.embed(tokens_BT)
-        return x if self.places is None else x + self.places(step.places).to(x.dtype)
+    def embed_tokens(self, tokens: Tensor | None, embeds: Tensor | None) -> Tensor:
+        """Rows of the embedding, or what is given in their place, [B, T, C]."""
+        if (tokens is None) == (embeds is None):
+            raise AptlabError("give either tokens or embeds; to mix them, look up net.embed and join the parts first")
+        if embeds is None:
+            return self.embed(tokens)
+        if embeds.ndim != 3 or embeds.shape[-1] != self.shape.dim:
+            raise AptlabError(f"embeds have sizes {list(embeds.shape)}, and the model takes [B, T, {self.shape.dim}]")
+        return embeds
+
+    def _tie(self) -> None:
+        if self.tied:
+            self.head.weight = self.embed.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
         """Keep the head tied: torch copies a shared weight twice on the way from or to the meta device."""
         super()._apply(fn, recurse)
-        if self.tied:
-            self.head.weight = self.embed.weight
+        self._tie()
         return self
 
     def new_cache(self, batch: int, length: int, *, lengths: Tensor | None = None) -> KVCache:
-        """An empty cache that fits this model's layers, device and dtype (that of autocast, where it is on).
+        """An empty cache that fits this model's sites, device and dtype (that of autocast, where it is on).
 
         `lengths` [B] says how many tokens each row will have in the end, None = `length`.
         """
@@ -160,7 +180,7 @@ class Decoder(nn.Module):
         kind = weight.device.type
         _, kv_heads, head_dim = self.shape.head_sizes()
         return KVCache.empty(
-            reach=[block.attention.reach for block in self.blocks],  # type: ignore[union-attr]
+            max_keys={site: mixer.max_keys for block in self.each_block() for site, mixer in block.mixers()},
             batch=batch,
             kv_heads=kv_heads,
             head_dim=head_dim,
@@ -171,9 +191,9 @@ class Decoder(nn.Module):
         )
 
     @property
-    def longest(self) -> int:
+    def max_positions(self) -> int:
         """Positions that the model has."""
-        return self.places.length if isinstance(self.places, LearnedPositions) else LONGEST
+        return LONGEST if self.embed_positions is None else min(LONGEST, self.embed_positions.max_positions)
 
     def _check_length(self, tokens: int) -> None:
         if tokens > LONGEST:
@@ -202,8 +222,3 @@ def check_positions(positions: Tensor) -> None:
             )
     elif positions.device.type == "cuda":
         torch._assert_async(((positions >= 0) & (positions < LONGEST)).all())
-
-
-def _named(layer: int, traces: tuple[Any, Any]) -> dict[str, dict[str, Tensor]]:
-    sites = zip(("attention", "ffn"), traces, strict=True)
-    return {f"{layer}/{site}": trace for site, trace in sites if trace is not None}

@@ -73,7 +73,7 @@ def convert_layout(weights: Mapping[str, Tensor], shape: Shape, rope: Rope, *, t
     heads, kv_heads, head_dim = shape.head_sizes()
     out = dict(weights)
     for layer in range(shape.depth):
-        rule = rope.at(layer).rule
+        rule = rope.for_layer(layer).rule
         if rule is None or rule.layout == target:
             continue
         order = compute_layout_order(

@@ -14,7 +14,7 @@ from aptlab.models.decoder import Decoder
 from aptlab.nn.positions.absolute import LearnedPositions
 from aptlab.nn.positions.rope import Rope
 
-ADDED = "places."  # where a decoder's state dict keeps what embed= learned
+ADDED = "embed_positions."  # where a decoder's state dict keeps what embed= learned
 FOLDED = ("embed.weight", "head.weight")
 
 
@@ -32,32 +32,32 @@ def convert_to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = No
             layer reads least, and nothing where all P[n] are the same; the loss after it is not always the smaller one.
     length  positions 0 .. length - 1 are averaged: those that were trained. None = all rows of a learned table
     """
-    places = net.places
-    if places is None:
+    added = net.embed_positions
+    if added is None:
         raise ConfigError("the model has embed=none: there is nothing to convert; `rope=…` alone changes its rotation")
-    mean_C = compute_position_mean(places, length) if fold else None
+    mean_C = compute_position_mean(added, length) if fold else None
     out = copy.deepcopy(net)
-    out.places = None
+    out.embed_positions = None
     out.swap_rope(rule)
     out.load_state_dict(strip_positions(net.state_dict(), mean_C, tied=net.tied), strict=False)
     return out
 
 
 @torch.no_grad()
-def compute_position_mean(places: nn.Module, length: PositiveInt | None = None) -> Tensor:
+def compute_position_mean(embed: nn.Module, length: PositiveInt | None = None) -> Tensor:
     """What `embed` adds on average at positions 0 .. length - 1, float32 [C]."""
-    rows = places.length if isinstance(places, LearnedPositions) else None
+    rows = embed.length if isinstance(embed, LearnedPositions) else None
     if length is None and rows is None:
         raise ConfigError(
-            f"{type(places).__name__} has no length of its own; say over how many positions to average: the context "
+            f"{type(embed).__name__} has no length of its own; say over how many positions to average: the context "
             "that the model was trained with, or do not fold"
         )
     count = min(n for n in (length, rows) if n is not None)
-    device = next((x.device for x in (*places.parameters(), *places.buffers())), torch.device("cpu"))
+    device = next((x.device for x in (*embed.parameters(), *embed.buffers())), torch.device("cpu"))
     total = torch.zeros((), device=device)
     for begin in range(0, count, 4096):
         positions_1T = torch.arange(begin, min(begin + 4096, count), device=device).unsqueeze(0)
-        total = total + places(positions_1T)[0].double().sum(0)
+        total = total + embed(positions_1T)[0].double().sum(0)
     return (total / count).float()
 
 

@@ -1,25 +1,52 @@
-"""What one forward pass knows about its tokens; every layer reads it.
+"""What one forward pass knows about its tokens, and the slots in which layers say more than their output.
 
-Legend: B batch, T new tokens, S all tokens with the cached ones, N streams of positions.
+Legend: B batch, T new tokens, S all tokens with the cached ones, N streams of positions, C dim.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from aptlab.nn.attention.cache import KVCache
+from aptlab.errors import AptlabError
 from aptlab.nn.positions.rotary import Angles
+
+if TYPE_CHECKING:  # the package of layers imports this module
+    from aptlab.nn.attention.cache import KVCache
+
+
+class KeySource(NamedTuple):
+    """States that cross attention takes its keys from, as the output of an encoder.
+
+    states    [B, S, C]
+    segments  int64 [B, S], 0 = padding; a query sees keys of its own segment; None = all of the row's
+    """
+
+    states: Tensor
+    segments: Tensor | None = None
 
 
 class ForwardContext:
-    """Positions, segments and cache of a forward pass; angles and masks are made once and shared by layers.
+    """Positions, segments and cache of a forward pass, and the slots of its layers.
 
     positions  int64 [B or 1, T] or [B or 1, T, N]; None = counted on from the cache
-    segments   int64 [B, T]; a token sees earlier tokens of its own segment; 0 = padding; None = one segment
+    segments   int64 [B, T]; a token sees tokens of its own segment; 0 = padding; None = one segment
     lengths    int64 [B, T], tokens of the sequence that each belongs to; None = from the cache or the positions
+    causal     whether a token sees earlier tokens only; without, all of its segment (not with a cache)
+    source     where cross attention takes its keys from
+    tracing    whether layers are asked for statistics
+
+    Slots belong to the site that runs ("3/ffn"), are set and never added to, and so stay right where activation
+    checkpointing runs a block twice:
+
+    aux     loss terms, by "3/ffn/balance"                  trace   statistics, by "3/ffn"
+    carry   what the same site of the block before handed on; `set_carry` hands it to the next block's
+    state   what the site kept at the end of the earlier tokens; `set_state` replaces it for the later ones
+
+    Angles and masks are made once and shared by layers. What is shared holds no gradient, or is made before the first
+    block (`prepare`): a block that is recomputed must save the same tensors as the first time.
     """
 
     def __init__(
@@ -30,23 +57,73 @@ class ForwardContext:
         segments: Tensor | None = None,
         lengths: Tensor | None = None,
         cache: KVCache | None = None,
+        causal: bool = True,
+        source: KeySource | None = None,
+        tracing: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.tokens, self.cache = tokens, cache
+        if cache is not None and not causal:
+            raise AptlabError("a cache holds earlier tokens, and this pass is not causal; read the whole text at once")
+        self.tokens, self.cache, self.causal, self.source, self.tracing = tokens, cache, causal, source, tracing
         self.past = cache.length if cache is not None else 0
         self.counted = positions is None
         if positions is None:
             positions = torch.arange(self.past, self.past + tokens, device=device).unsqueeze(0)
         self.positions = positions
-        self.places = positions if positions.ndim == 2 else positions[..., 0]  # what order, chunks and biases go by
+        self.positions_BT = positions if positions.ndim == 2 else positions[..., 0]  # order, chunks and biases go by it
         if cache is not None:
-            cache.mark(segments, None if self.counted else self.places, tokens)
+            cache.mark(segments, None if self.counted else self.positions_BT, tokens)
             if segments is None and cache.padded:
                 segments = cache.segments_BS[:, self.past : self.past + tokens]
         self.segments = segments
+        self.site = ""
+        self.carry: Any = None
+        self.next_carry: Any = None
+        self.aux: dict[str, Tensor] = {}
+        self.traces: dict[str, dict[str, Tensor]] = {}
+        self.states: dict[str, Any] = {}
         self._lengths = lengths
         self._angles: dict[int, Angles] = {}
         self._masks: dict[Any, Tensor | None] = {}
+
+    # Slots
+
+    def enter_site(self, site: str, carry: Any = None) -> None:
+        """Begin a site: slots are its own from here; `carry` is what the block before handed on."""
+        self.site, self.carry, self.next_carry = site, carry, None
+
+    def set_carry(self, value: Any) -> None:
+        """Hand something to the same site of the next block; the last value counts."""
+        self.next_carry = value
+
+    def set_aux(self, name: str, loss: Tensor) -> None:
+        """A scalar loss term of this site; the objective weighs terms by their name."""
+        self.aux[f"{self.site}/{name}"] = loss
+
+    def set_trace(self, values: dict[str, Tensor]) -> None:
+        """Statistics of this site, detached."""
+        self.traces[self.site] = values
+
+    @property
+    def state(self) -> Any:
+        """What this site kept at the end of the earlier tokens, None where they are the first."""
+        return None if self.cache is None else self.cache.states.get(self.site)
+
+    def set_state(self, value: Any) -> None:
+        """What this site keeps for later tokens; it counts from the next pass on."""
+        self.states[self.site] = value
+
+    def store_keys(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """The site's keys and values with those of earlier tokens that the new ones may see, [B, K, <= S, D]."""
+        return (k_BKTD, v_BKTD) if self.cache is None else self.cache.append(self.site, k_BKTD, v_BKTD)
+
+    def finish(self) -> None:
+        """Count the tokens as seen and keep the sites' states, after the last block."""
+        if self.cache is not None:
+            self.cache.states.update(self.states)
+            self.cache.advance(self.tokens)
+
+    # Positions
 
     @property
     def end(self) -> int:
@@ -55,19 +132,27 @@ class ForwardContext:
 
     @property
     def simple(self) -> bool:
-        """Whether tokens are counted from 0 and form one segment: then masks have a known shape."""
-        return self.segments is None and self.counted and not (self.cache is not None and self.cache.placed)
+        """Whether attention is causal over one segment counted from 0: then masks have a known shape."""
+        given = self.cache is not None and self.cache.has_positions
+        return self.causal and self.segments is None and self.counted and not given
 
     @property
     def keys(self) -> Tensor:
         """Positions of all keys, [B or 1, S]."""
-        return self.places if self.cache is None else self.cache.places_BS[:, : self.end]
+        return self.positions_BT if self.cache is None else self.cache.positions_BS[:, : self.end]
 
     @property
     def key_segments(self) -> Tensor | None:
+        """Segments of all keys, [B, S]."""
         if self.segments is None or self.cache is None:
             return self.segments
         return self.cache.segments_BS[:, : self.end]
+
+    def prepare(self, rotaries: Any) -> None:
+        """Make the angles that are learned before the first block, where no recomputation can miss them."""
+        for rotary in rotaries:
+            if any(True for _ in rotary.parameters()):
+                self.angles(rotary)
 
     def angles(self, rotary: Any) -> Angles:
         """The angles of the new tokens by one of the model's rotary modules."""
@@ -79,56 +164,59 @@ class ForwardContext:
     def lengths(self) -> Tensor:
         """Tokens of the sequence that each new token belongs to, [B or 1, T]."""
         if self._lengths is None:
+            counted = self.cache is None
             self._lengths = (
-                self._cached_lengths()
-                if self.cache is not None
-                else compute_segment_lengths(self.places, self.segments)
+                compute_segment_lengths(self.positions_BT, self.segments) if counted else self._cached_lengths()
             )
         return self._lengths
 
     def _cached_lengths(self) -> Tensor:
         assert self.cache is not None
         if self.cache.lengths_B is None:
-            return torch.full_like(self.places, self.cache.capacity)
+            return torch.full_like(self.positions_BT, self.cache.capacity)
         return self.cache.lengths_B.unsqueeze(1).expand(-1, self.tokens)
+
+    # Masks
 
     def mask(self, *, chunk: int | None = None, window: int | None = None, dense: bool = False) -> Tensor | None:
         """Which keys each query sees, bool [B or 1, 1, T, S].
 
-        None where plain causal attention over all keys says it, unless `dense` asks for the mask itself.
+        None where plain attention (causal or not) over all keys says it, unless `dense` asks for the mask itself.
         chunk   keys in the query's own block of this many positions
-        window  the query's own key and those up to window - 1 before it
+        window  the query's own key and those up to window - 1 before it (and after it where attention is not causal)
         """
         if window is not None and window >= self.end:
             window = None
         if chunk is not None and self.simple and chunk >= self.end:
             chunk = None
-        asked = (chunk, window, dense)
-        if asked not in self._masks:
+        form = (chunk, window, dense)
+        if form not in self._masks:
             plain = self.segments is None and chunk is None and window is None
             square = self.past == 0 or self.tokens == 1
-            self._masks[asked] = None if plain and square and not dense else self._mask(chunk, window)
-        return self._masks[asked]
+            self._masks[form] = None if plain and square and not dense else self._mask(chunk, window)
+        return self._masks[form]
 
     def _mask(self, chunk: int | None, window: int | None) -> Tensor:
-        device = self.places.device
+        device = self.positions_BT.device
         queries_T1 = torch.arange(self.past, self.end, device=device).unsqueeze(1)
         keys_S = torch.arange(self.end, device=device)
-        seen_BTS = (keys_S <= queries_T1).unsqueeze(0)
+        seen_TS = keys_S <= queries_T1 if self.causal else torch.ones_like(keys_S <= queries_T1)
         if window is not None:
-            seen_BTS = seen_BTS & (keys_S > queries_T1 - window)
+            near_TS = keys_S > queries_T1 - window
+            seen_TS = seen_TS & (near_TS if self.causal else near_TS & (keys_S < queries_T1 + window))
+        seen_BTS = seen_TS.unsqueeze(0)
         if chunk is not None:
-            seen_BTS = seen_BTS & (self.places.unsqueeze(2) // chunk == self.keys.unsqueeze(1) // chunk)
+            seen_BTS = seen_BTS & (self.positions_BT.unsqueeze(2) // chunk == self.keys.unsqueeze(1) // chunk)
         if self.segments is not None and self.key_segments is not None:
             seen_BTS = seen_BTS & (self.segments.unsqueeze(2) == self.key_segments.unsqueeze(1))
         return seen_BTS.unsqueeze(1)
 
 
-def compute_segment_lengths(places_BT: Tensor, segments_BT: Tensor | None) -> Tensor:
-    """Largest position + 1 of each token's own segment; segments are numbered from 0 to T."""
+def compute_segment_lengths(positions_BT: Tensor, segments_BT: Tensor | None) -> Tensor:
+    """Largest position + 1 of each token's own segment, int64 [B, T]; segments are numbered from 0 to T."""
     if segments_BT is None:
-        return (places_BT.amax(-1, keepdim=True) + 1).expand_as(places_BT)
-    places_BT = places_BT.expand_as(segments_BT)
-    largest = places_BT.new_zeros(places_BT.shape[0], places_BT.shape[1] + 1)
-    largest.scatter_reduce_(1, segments_BT, places_BT, "amax")
+        return (positions_BT.amax(-1, keepdim=True) + 1).expand_as(positions_BT)
+    positions_BT = positions_BT.expand_as(segments_BT)
+    largest = positions_BT.new_zeros(positions_BT.shape[0], positions_BT.shape[1] + 1)
+    largest.scatter_reduce_(1, segments_BT, positions_BT, "amax")
     return largest.gather(1, segments_BT) + 1

@@ -1,4 +1,4 @@
-"""Which layers see how far back. No torch."""
+"""Which layers see how many earlier tokens. No torch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from aptlab.limits import PositiveInt, validate_limits
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow:
-    """Every token sees itself and the `window` - 1 tokens before it (Beltagy et al. 2020, arXiv:2004.05150).
+    """Every token sees itself and the `size` - 1 tokens before it (Beltagy et al. 2020, arXiv:2004.05150).
 
     `full_every` n leaves every n-th layer unlimited: 2 as in gpt-oss, 6 as in Gemma 3; None limits all layers.
     """
 
-    window: PositiveInt = 1024
+    size: PositiveInt = 1024
     full_every: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         validate_limits(self)
         if self.full_every == 1:
-            raise ConfigError("attention.reach.full_every=1 limits no layer; use attention=full, or 2 and more")
+            raise ConfigError("attention.window.full_every=1 limits no layer; use attention=full, or 2 and more")
 
-    def at(self, layer: int) -> int | None:
+    def for_layer(self, layer: int) -> int | None:
         """The window of a layer, None where it sees everything."""
-        return None if self.full_every and (layer + 1) % self.full_every == 0 else self.window
+        return None if self.full_every and (layer + 1) % self.full_every == 0 else self.size
 
 
 def mean_visible_keys(tokens: int, *, window: int | None = None, chunk: int | None = None) -> float:

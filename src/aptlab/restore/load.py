@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from aptlab.errors import CheckpointError
+from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
+from aptlab.errors import CheckpointError, ConfigError
+from aptlab.sample import GeneratedText, SamplingOptions, generate_texts, make_sampling_rules
 
 if TYPE_CHECKING:
     import torch
 
     from aptlab.models import Decoder
+
+log = logging.getLogger("aptlab")
 
 PREFIX = "net."  # LanguageTask keeps the network under this name
 
@@ -20,20 +27,77 @@ PREFIX = "net."  # LanguageTask keeps the network under this name
 class LoadedModel:
     """A network with its weights, and how it came to be.
 
-    net        in eval mode, on the device asked for
-    config     the resolved configuration of the run, a plain dict
-    tokenizer  {"kind": "bytes"} or {"kind": "json", "json": text}
-    step       optimizer steps taken
-    path       the checkpoint's file
-    meta       the whole "aptlab" entry of the checkpoint
+    net     in eval mode, on the device asked for; a `torch.nn.Module`
+    config  the resolved configuration of the run, a plain dict
+    step    optimizer steps taken
+    path    the checkpoint's file
+    meta    the whole "aptlab" entry of the checkpoint
     """
 
     net: Decoder
     config: dict[str, Any]
-    tokenizer: dict[str, Any]
     step: int
     path: Path
     meta: dict[str, Any]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back, as in training. CheckpointError for one that this version does not know."""
+        return restore_tokenizer(self.meta["tokenizer"])
+
+    @property
+    def context(self) -> int:
+        """Tokens that the network was trained at."""
+        return int(self.config["context"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights are."""
+        return next(self.net.parameters()).device
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] = "",
+        *,
+        max_new_tokens: int = 200,
+        seed: int = 0,
+        samples: int = 1,
+        stop: Sequence[str] = (),
+        batch: int = 16,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[GeneratedText]:
+        """Continue one prompt or several: `samples` texts of each, in order; see `aptlab.generate`."""
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch", batch)):
+            if value < 1:
+                raise ConfigError(f"{name}={value} must be 1 or more")
+        if isinstance(stop, str) or "" in stop:
+            raise ConfigError(f"stop={stop!r}: give a list of strings, none of them empty, as in stop=['\\n\\n']")
+        if warning := find_length_warning(self, prompts, max_new_tokens):
+            log.warning(warning)
+        jobs = [(prompt, seed + sample) for prompt in prompts for sample in range(samples)]
+        texts = generate_texts(
+            self.net,
+            self.tokenizer,
+            [prompt for prompt, _ in jobs],
+            rules=make_sampling_rules(sampling),
+            max_new_tokens=max_new_tokens,
+            seeds=[number for _, number in jobs],
+            stop=stop,
+            batch=batch,
+        )
+        return list(texts)
+
+
+def find_length_warning(model: LoadedModel, prompts: Sequence[str], max_new_tokens: int) -> str | None:
+    """One line where a text may become longer than the network was trained at, which is allowed; else None."""
+    longest = max((len(model.tokenizer.encode(prompt)) or 1 for prompt in prompts), default=0)
+    if longest + max_new_tokens <= model.context:
+        return None
+    return (
+        f"{longest} prompt tokens + {max_new_tokens} new ones are more than the trained context={model.context}; "
+        "the text may fall apart beyond it"
+    )
 
 
 def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu") -> LoadedModel:
@@ -72,7 +136,6 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     return LoadedModel(
         net=net.to(device).eval(),
         config=meta["config"],
-        tokenizer=meta["tokenizer"],
         step=int(meta.get("step", 0)),
         path=path,
         meta=meta,

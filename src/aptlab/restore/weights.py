@@ -25,7 +25,7 @@ def adapt_weights(task: Task, saved: dict[str, Any]) -> dict[str, Tensor]:
     are no longer added to the embedding is folded into it (see `to_rope`).
     """
     state, own = saved["state_dict"], task.state_dict()
-    if isinstance(task, LanguageTask) and task.net.places is None and has_added_positions(saved):
+    if isinstance(task, LanguageTask) and task.net.embed_positions is None and has_added_positions(saved):
         state = fold_added_positions(state, saved, tied=task.net.tied)
         log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
     kept = {name: x for name, x in state.items() if not name.startswith(POSITIONS) or matches_shape(x, own.get(name))}
@@ -41,7 +41,7 @@ def has_added_positions(saved: dict[str, Any]) -> bool:
 def read_embed_config(saved: dict[str, Any]) -> dict[str, Any] | None:
     """The configuration of what the old model added to its token embedding."""
     model = (saved.get("aptlab") or {}).get("config", {}).get("model", {})
-    return (model.get("beside") or {}).get("embed")
+    return (model.get("positions") or {}).get("embed")
 
 
 def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tied: bool) -> dict[str, Tensor]:

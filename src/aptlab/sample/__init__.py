@@ -1,20 +1,32 @@
 """Text out of a decoder: which token comes next, and the loop around it.
 
-`rules`, `seeds` and `stop` import no torch; `loop` is loaded when one of its names is first asked for.
+Only `loop` imports torch; it is loaded when one of its names is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aptlab.sample.rules import SamplingRules
+from aptlab.sample.rules import SamplingOptions, SamplingRules, make_sampling_rules
 from aptlab.sample.seeds import draw_uniform
 from aptlab.sample.stop import StopText
+from aptlab.sample.texts import GeneratedText, generate_texts
 
 if TYPE_CHECKING:
     from aptlab.sample.loop import GeneratedRow, generate_rows, generate_tokens
 
-__all__ = ["GeneratedRow", "SamplingRules", "StopText", "draw_uniform", "generate_rows", "generate_tokens"]
+__all__ = [
+    "GeneratedRow",
+    "GeneratedText",
+    "SamplingOptions",
+    "SamplingRules",
+    "StopText",
+    "draw_uniform",
+    "generate_rows",
+    "generate_texts",
+    "generate_tokens",
+    "make_sampling_rules",
+]
 
 
 def __getattr__(name: str) -> Any:

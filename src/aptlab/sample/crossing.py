@@ -57,13 +57,13 @@ class RowLengths:
 
     def _turn(self, cache: KVCache, before: Tensor) -> None:
         """Turn every cached key by the difference between its new angle and its old one."""
-        blocks: Any = self.net.blocks
-        for block, layer in zip(blocks, cache.layers, strict=True):
-            rotary = block.attention.place.rotary
+        mixers = [pair for block in self.net.each_block() for pair in block.mixers()]
+        for site, mixer in mixers:
+            rotary = mixer.layer_positions.rotary
             if rotary is None or not rotary.adaptive:
                 continue
-            keys = layer.held()
-            places = cache.places_BS[:, cache.length - keys.shape[2] : cache.length]
+            keys = cache.layers[site].stored_keys()
+            places = cache.positions_BS[:, cache.length - keys.shape[2] : cache.length]
             old = rotary.angles(places, before.unsqueeze(1).expand_as(places))
             new = rotary.angles(places, self.told_B.unsqueeze(1).expand_as(places))
             keys.copy_(rotary.rotate(keys, subtract_angles(old, new)))

@@ -201,8 +201,8 @@ def check_prompts(prompts: Sequence[Sequence[int]], net: Decoder, max_new_tokens
                 f"prompt {number} holds token {wrong[0]} and the model knows 0 to {net.vocab - 1}; "
                 "encode it with the tokenizer of the model"
             )
-        if len(prompt) + max_new_tokens > net.longest:
+        if len(prompt) + max_new_tokens > net.max_positions:
             raise AptlabError(
                 f"prompt {number} has {len(prompt)} tokens, with max_new_tokens={max_new_tokens} more than the "
-                f"{net.longest} positions that the model has; shorten one of them"
+                f"{net.max_positions} positions that the model has; shorten one of them"
             )

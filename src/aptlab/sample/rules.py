@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
-from aptlab.errors import ConfigError
+from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, validate_limits
 
+TEMPERATURE = 0.8  # of a text that a person reads, as in conf/generate.yaml
 CROSSINGS = ("admit", "reprefill", "rerotate", "error")
 
 
@@ -41,3 +43,25 @@ class SamplingRules:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `SamplingRules` as keywords of a function, so that editors and type checkers know them."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    crossing: Literal["admit", "reprefill", "rerotate", "error"]
+
+
+def make_sampling_rules(options: SamplingOptions) -> SamplingRules:
+    """The rules of keywords, with temperature 0.8 where none is given. ConfigError for one that does not exist."""
+    known = [field.name for field in dataclasses.fields(SamplingRules)]
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"{name}={options[name]!r}: there is no such sampling option{suggest_option(name, known)}"
+            )
+    return SamplingRules(**{"temperature": TEMPERATURE, **options})

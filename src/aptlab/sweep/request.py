@@ -54,7 +54,7 @@ def plan_sweep(args: Sequence[str], *, compose: Compose | None = None) -> SweepR
 
 def compose_train(overrides: list[str]) -> Any:
     """The checked configuration of one job, exactly as `aptlab train` will see it; no torch."""
-    from aptlab.train.plan import plan_training
+    from aptlab.training.plan import plan_training
 
     return plan_training(overrides).config
 

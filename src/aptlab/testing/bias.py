@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aptlab.nn.positions.layer import Positions
 from aptlab.nn.positions.rope import NoRope
 from aptlab.testing.contract import Contract, assert_close, assert_equal
 from aptlab.testing.tiny import decode_in_chunks, make_random_tokens, make_tiny_decoder
@@ -146,7 +145,7 @@ class BiasContract(Contract):
             assert_close(got, wanted, "packed == separate", atol=2e-5)
 
     def _net(self) -> Any:
-        return make_tiny_decoder(rope=NoRope(), beside=Positions(bias=self.factory))
+        return make_tiny_decoder(rope=NoRope(), bias=self.factory)
 
 
 class BiasCase:

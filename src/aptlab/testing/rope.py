@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import Heads
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.layer import LayerPositions
@@ -138,7 +139,8 @@ def make_vectors(tokens: int, head_dim: int, seed: int = 0) -> Tensor:
 def make_layer_positions(rule: Rope, head_dim: int) -> list[LayerPositions]:
     """What the rule makes of the first layers of a model with two key heads."""
     shape = Shape(dim=8, depth=4, heads=4, kv_heads=2, head_dim=head_dim, hidden=8)
-    return [block.attention.place for block in make_tiny_decoder(rope=rule, shape=shape).blocks]  # type: ignore[union-attr]
+    net = make_tiny_decoder(rope=rule, shape=shape)
+    return [mixer.layer_positions for block in net.each_block() for _, mixer in block.mixers()]
 
 
 def measure_shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> float:
@@ -152,19 +154,20 @@ def measure_shift_change(rule: Rope, head_dim: int, *, tokens: int = 24) -> floa
         make_vectors(heads * tokens, head_dim, seed).view(1, heads, tokens, head_dim)
         for seed, heads in enumerate((4, 2, 2))
     )
-    places = torch.arange(tokens).unsqueeze(0)
+    positions = torch.arange(tokens).unsqueeze(0)
     if rule.streams > 1:
-        places = torch.stack([places // 5 + places % (3 + stream) for stream in range(rule.streams)], dim=-1)
+        positions = torch.stack([positions // 5 + positions % (3 + stream) for stream in range(rule.streams)], dim=-1)
 
     def out(layer: FullAttention, shift: Tensor, length: int) -> Tensor:
         lengths = torch.full((1, tokens), length)
-        step = ForwardContext(tokens, positions=places + shift, lengths=lengths)
-        turned = layer._turn(torch.cat((q, k), dim=1), step)
-        return compute_attention(Heads(*turned, v), step, layer._look())
+        context = ForwardContext(tokens, positions=positions + shift, lengths=lengths)
+        rotated = rotate_queries_keys(layer, torch.cat((q, k), dim=1), context)
+        return compute_attention(Heads(*rotated, v), context, layer.attention_spec())
 
     change = 0.0
-    for place in make_layer_positions(rule, head_dim):
-        layer = FullAttention(shape, layer=0, place=place).eval()
+    for layer_positions in make_layer_positions(rule, head_dim):
+        layer = FullAttention(shape, layer=0).eval()
+        layer.bind_positions(layer_positions)
         for length in (tokens, 10_000_000):
             still = out(
                 layer, torch.zeros(rule.streams, dtype=torch.long) if rule.streams > 1 else torch.tensor(0), length

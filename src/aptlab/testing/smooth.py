@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from aptlab.nn.context import ForwardContext
 from aptlab.nn.smooth import Plain
 from aptlab.testing.contract import Contract, assert_close, assert_equal
 from aptlab.testing.tiny import decode_in_chunks, make_random_tokens, make_tiny_decoder
@@ -70,8 +71,8 @@ class SmoothContract(Contract):
             layer = self.factory(DIM, layer=0, site="ffn").train(training)
             before = copy.deepcopy(dict(layer.named_buffers()))
             u, delta = make_seeded_steps(2, 5)
-            first, _, _ = layer(u, delta, None, trace=True)
-            second, _, _ = layer(u, delta, None, trace=False)
+            first, _, _ = join_once(layer, u, delta, trace=True)
+            second, _, _ = join_once(layer, u, delta)
             assert_equal(second, first, f"the same input twice (training={training}, with and without trace)")
             for name, value in layer.named_buffers():
                 assert_equal(value, before[name], f"buffer {name} after forward (training={training})")
@@ -101,7 +102,7 @@ class SmoothContract(Contract):
         u, delta = make_seeded_steps(2, 5)
         torch._dynamo.reset()
         compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-        assert_close(compiled(u, delta, None)[0], layer(u, delta, None)[0], "compiled == eager", atol=1e-6)
+        assert_close(join_once(compiled, u, delta)[0], join_once(layer, u, delta)[0], "compiled == eager", atol=1e-6)
 
 
 def make_seeded_steps(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
@@ -116,5 +117,15 @@ def chain_sites(factory: Callable[..., nn.Module], u: Tensor, delta: Tensor, dep
     carry = None
     for layer in range(depth):
         site = factory(u.shape[-1], layer=layer, site="attention").eval()
-        u, carry, _ = site(u, delta.roll(layer, dims=-1), carry)
+        u, carry, _ = join_once(site, u, delta.roll(layer, dims=-1), carry)
     return u
+
+
+def join_once(
+    smooth: Callable[..., Tensor], u: Tensor, delta: Tensor, carry: Any = None, *, trace: bool = False
+) -> tuple[Tensor, Any, dict[str, Tensor] | None]:
+    """The stream after one join, what it hands on, and its statistics."""
+    context = ForwardContext(u.shape[1], tracing=trace)
+    context.enter_site("0/attention", carry)
+    out = smooth(u, delta, context)
+    return out, context.next_carry, context.traces.get("0/attention")

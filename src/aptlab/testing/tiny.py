@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aptlab.models import Decoder
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.block import Block, Factory, Site
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
+from aptlab.nn.positions import Positions
 from aptlab.nn.positions.rope import Rope, Standard
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
@@ -21,25 +23,40 @@ VOCAB = 61
 SHAPE = Shape(dim=32, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=48)
 
 
-def make_tiny_decoder(
+def make_decoder(
+    shape: Shape,
     *,
-    rope: Rope | None = None,
-    smooth: Callable[..., nn.Module] = Plain,
-    shape: Shape = SHAPE,
     vocab: int = VOCAB,
-    seed: int = 0,
-    gain: float = 8.0,
-    **parts: Any,
+    tied: bool = True,
+    rope: Rope | None = None,
+    bias: Factory | None = None,
+    embed: Factory | None = None,
+    norm: Factory = RMSNorm,
+    **sites: Factory,
 ) -> Decoder:
-    """A decoder with seeded weights, in eval mode; `parts` are further arguments of `Decoder`.
+    """A decoder from its parts as classes or partials; `sites` are attention, ffn and smooth."""
+    layers = {"attention": sites.pop("attention", FullAttention), "ffn": sites.pop("ffn", SwiGLU)}
+    smooth = sites.pop("smooth", Plain)
+    placed = {name: Site(layer=layer, norm=norm, smooth=smooth) for name, layer in (layers | sites).items()}
+    return Decoder(
+        shape,
+        vocab=vocab,
+        block=partial(Block, sites=placed),
+        norm=norm,
+        positions=Positions(rope=rope or Standard(), bias=bias, embed=embed),
+        tied=tied,
+    )
+
+
+def make_tiny_decoder(*, shape: Shape = SHAPE, seed: int = 0, gain: float = 8.0, **parts: Any) -> Decoder:
+    """A decoder with seeded weights, in eval mode; `parts` are further arguments of `make_decoder`.
 
     Matrices are `gain` times as large as at the start of training, so that attention is not uniform and a wrong
     position shows in the logits.
     """
-    defaults = {"attention": FullAttention, "ffn": SwiGLU, "norm": partial(RMSNorm, eps=1e-5)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Decoder(shape, vocab=vocab, rope=rope or Standard(), smooth=smooth, **(defaults | parts))
+        net = make_decoder(shape, **parts)
         with torch.no_grad():
             for name, weight in net.named_parameters():
                 if weight.ndim > 1:

@@ -73,7 +73,7 @@ def built(source):
             qk_norm=parts.qk_norm,
             qk_norm_eps=source.eps,
             bias=parts.bias,
-            reach=parts.reach,
+            window=parts.window,
             sinks=parts.sinks,
         ),
     )

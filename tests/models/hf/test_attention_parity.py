@@ -9,16 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from aptlab.models.decoder import Decoder
 from aptlab.models.hf import read_attention
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.context import ForwardContext
-from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.rope import Growth, YaRN
 from aptlab.nn.shape import Shape
-from aptlab.nn.smooth import Plain
 from aptlab.nn.window import SlidingWindow
+from aptlab.testing.tiny import make_decoder
 from tests.models.hf.making import transformers
 
 SHAPE = Shape(dim=32, depth=4, heads=4, kv_heads=2, head_dim=16, hidden=8)
@@ -29,10 +27,10 @@ T = 40
 def ours(parts):
     """Our attention layers by what a config says."""
 
-    options = {name: getattr(parts, name) for name in ("bias", "qk_norm", "reach", "sinks")}
+    options = {name: getattr(parts, name) for name in ("bias", "qk_norm", "window", "sinks")}
     attention = partial(FullAttention, **options)
     norm = partial(RMSNorm, eps=parts.eps)
-    return Decoder(SHAPE, vocab=5, rope=parts.rope, attention=attention, ffn=SwiGLU, norm=norm, smooth=Plain).eval()
+    return make_decoder(SHAPE, vocab=5, rope=parts.rope, attention=attention, norm=norm).eval()
 
 
 def copied(mine, theirs):
@@ -73,7 +71,7 @@ def gpt_oss():
 def test_the_gpt_oss_config_maps_to_our_parts(gpt_oss):
     parts = read_attention(gpt_oss.config.to_dict())
     assert parts.rope == YaRN(base=150.0, factor=4.0, original_len=16, truncate=False)
-    assert parts.reach == SlidingWindow(window=6, full_every=2)
+    assert parts.window == SlidingWindow(size=6, full_every=2)
     assert (parts.sinks, parts.bias, parts.qk_norm) == (True, True, False)
 
 
@@ -83,7 +81,7 @@ def test_the_gpt_oss_config_of_the_first_release_maps_too():
     given |= {"rope_scaling": rope | {"original_max_position_embeddings": 4096}, "sliding_window": 128}
     parts = read_attention(given)
     assert parts.rope == YaRN(base=150_000.0, factor=32.0, original_len=4096, truncate=False)
-    assert parts.reach == SlidingWindow(window=128, full_every=2)
+    assert parts.window == SlidingWindow(size=128, full_every=2)
     assert parts.notes == ()
 
 

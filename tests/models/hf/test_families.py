@@ -31,12 +31,12 @@ def attention(**options):
 GEMMA = {
     "smooth": PostNorm,
     "ffn": partial(GeGLU, approximate="tanh"),
-    "attention": attention(qk_norm=True, reach=SlidingWindow(window=5, full_every=3)),
+    "attention": attention(qk_norm=True, window=SlidingWindow(size=5, full_every=3)),
     "rope": PerLayer(rules=(LOCAL, LOCAL, FAR)),
 }
 GPT_OSS = {
     "tied": False,
-    "attention": attention(bias=True, sinks=True, reach=SlidingWindow(window=5, full_every=2)),
+    "attention": attention(bias=True, sinks=True, window=SlidingWindow(size=5, full_every=2)),
     "ffn": partial(ClampedSwiGLU, limit=0.5),  # small enough to be reached
     "rope": YaRN(base=100.0, factor=4.0, original_len=CONTEXT, truncate=False),
 }
@@ -46,20 +46,20 @@ MODELS = {
     "llama untied, biased": ("LlamaForCausalLM", {"tied": False, "attention": attention(bias=True)}),
     "llama gelu": ("LlamaForCausalLM", {"ffn": GeGLU}),
     "llama gelu tanh, biased": ("LlamaForCausalLM", {"ffn": partial(GeGLU, approximate="tanh", bias=True)}),
-    "mistral": ("MistralForCausalLM", {"attention": attention(reach=SlidingWindow(window=5))}),
+    "mistral": ("MistralForCausalLM", {"attention": attention(window=SlidingWindow(size=5))}),
     "qwen2": ("Qwen2ForCausalLM", {"attention": attention(bias="qkv")}),
     "qwen2 sliding": (
         "Qwen2ForCausalLM",
-        {"attention": attention(bias="qkv", reach=SlidingWindow(window=5, full_every=2))},
+        {"attention": attention(bias="qkv", window=SlidingWindow(size=5, full_every=2))},
     ),
     "qwen3": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True, bias=True)}),
-    "qwen3 sliding": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True, reach=SlidingWindow(window=5))}),
+    "qwen3 sliding": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True, window=SlidingWindow(size=5))}),
     "qwen3 longrope": ("Qwen3ForCausalLM", {"attention": attention(qk_norm=True), "rope": LONGROPE}),
     "smollm3": ("SmolLM3ForCausalLM", {"rope": IRope(interval=2, chunk=None, growth=None, qk_norm=False, inner=LOCAL)}),
     "smollm3 sliding": (
         "SmolLM3ForCausalLM",
         {
-            "attention": attention(bias=True, reach=SlidingWindow(window=5, full_every=2)),
+            "attention": attention(bias=True, window=SlidingWindow(size=5, full_every=2)),
             "ffn": partial(SwiGLU, bias=True),
         },
     ),
@@ -68,12 +68,12 @@ MODELS = {
     "phi3": ("Phi3ForCausalLM", {"rope": LONGROPE, "tied": False, "shape": WIDE}),
     "phi3 sliding": (
         "Phi3ForCausalLM",
-        {"rope": LONGROPE, "attention": attention(reach=SlidingWindow(window=5)), "shape": WIDE},
+        {"rope": LONGROPE, "attention": attention(window=SlidingWindow(size=5)), "shape": WIDE},
     ),
     "longrope, narrow": ("LlamaForCausalLM", {"rope": LONGROPE}),
     "longrope, narrow, sliding": (
         "MistralForCausalLM",
-        {"rope": LONGROPE, "attention": attention(reach=SlidingWindow(window=5))},
+        {"rope": LONGROPE, "attention": attention(window=SlidingWindow(size=5))},
     ),
     "phi3 partial": ("Phi3ForCausalLM", {"rope": Partial(fraction=0.5, base=100.0)}),
     "phi3 partial, longrope": (
@@ -101,7 +101,7 @@ MODELS = {
         "Gemma3ForCausalLM",
         GEMMA
         | {"shape": SIX, "rope": PerLayer(rules=(*[LOCAL] * 5, FAR))}
-        | {"attention": attention(qk_norm=True, reach=SlidingWindow(window=5, full_every=6))},
+        | {"attention": attention(qk_norm=True, window=SlidingWindow(size=5, full_every=6))},
     ),
     "gpt-oss": ("GptOssForCausalLM", GPT_OSS),
     "gpt-oss plain rope, no window, no attention bias": (
@@ -124,7 +124,7 @@ def test_transformers_computes_the_same_logits_and_the_weights_come_back(name, t
     source = assert_there_and_back(net, tmp_path / "hf")
     assert source.family.architecture == architecture
     assert source.rope == net.rope
-    assert source.attention.reach == getattr(parts.get("attention"), "keywords", {}).get("reach")
+    assert source.attention.window == getattr(parts.get("attention"), "keywords", {}).get("window")
     assert (source.vocab, source.tied, source.eos, source.shape) == (61, net.tied, 60, net.shape)
     assert source.context == CONTEXT
 

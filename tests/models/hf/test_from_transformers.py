@@ -156,7 +156,7 @@ def test_gemma_becomes_a_schedule_of_two_bases_and_a_window(tmp_path):
     source = read_folder(tmp_path)
     assert isinstance(source.rope, PerLayer)
     assert [type(rule).__name__ for rule in source.rope.rules] == ["Standard", "Linear"]
-    assert source.attention.reach == SlidingWindow(window=5, full_every=2)
+    assert source.attention.window == SlidingWindow(size=5, full_every=2)
     assert source.scalar == 10
     net = built(source)
     assert torch.equal(net.embed.weight, model.model.embed_tokens.weight * 8)

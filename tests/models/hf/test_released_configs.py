@@ -166,32 +166,32 @@ SCOUT = {
 }
 RELEASED = {
     "llama 3.1 8b": (LLAMA_31, "llama.LlamaRotaryEmbedding", None),
-    "mistral 7b 0.1": (MISTRAL, "mistral.MistralRotaryEmbedding", SlidingWindow(window=4096)),
+    "mistral 7b 0.1": (MISTRAL, "mistral.MistralRotaryEmbedding", SlidingWindow(size=4096)),
     "mistral 7b 0.3": (MISTRAL | {"sliding_window": None}, "mistral.MistralRotaryEmbedding", None),
     "qwen 2.5 7b, yarn": (QWEN_25, "qwen2.Qwen2RotaryEmbedding", None),
     "qwen 3 8b": (QWEN_3, "qwen3.Qwen3RotaryEmbedding", None),
-    "phi-3 mini 128k": (PHI_3, "phi3.Phi3RotaryEmbedding", SlidingWindow(window=262144)),
-    "gemma 3 1b": (GEMMA_3_1B, "gemma3.Gemma3RotaryEmbedding", SlidingWindow(window=512, full_every=6)),
-    "gemma 3 27b": (GEMMA_3_27B, "gemma3.Gemma3RotaryEmbedding", SlidingWindow(window=1024, full_every=6)),
+    "phi-3 mini 128k": (PHI_3, "phi3.Phi3RotaryEmbedding", SlidingWindow(size=262144)),
+    "gemma 3 1b": (GEMMA_3_1B, "gemma3.Gemma3RotaryEmbedding", SlidingWindow(size=512, full_every=6)),
+    "gemma 3 27b": (GEMMA_3_27B, "gemma3.Gemma3RotaryEmbedding", SlidingWindow(size=1024, full_every=6)),
     "smollm3 3b": (SMOLLM_3, "smollm3.SmolLM3RotaryEmbedding", None),
-    "gpt-oss 20b": (GPT_OSS, "gpt_oss.GptOssRotaryEmbedding", SlidingWindow(window=128, full_every=2)),
+    "gpt-oss 20b": (GPT_OSS, "gpt_oss.GptOssRotaryEmbedding", SlidingWindow(size=128, full_every=2)),
     "llama 4 scout": (SCOUT, "llama4.Llama4TextRotaryEmbedding", None),
 }
 
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_frequencies_reach_and_temperature_are_those_of_transformers(name):
-    given, target, reach = RELEASED[name]
+    given, target, window = RELEASED[name]
     config = transformers().AutoConfig.for_model(**given)
     module, _, kind = target.partition(".")
     rotary = getattr(getattr(transformers().models, module), f"modeling_{module}").__dict__[kind](config)
     parts = read_attention(given)
-    assert parts.reach == reach
+    assert parts.window == window
     head_dim = given.get("head_dim") or given["hidden_size"] // given["num_attention_heads"]
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * given["num_hidden_layers"]
     turns = getattr(config, "no_rope_layers", None) or [1] * len(kinds)
     for layer, (layer_type, turning) in enumerate(zip(kinds, turns, strict=True)):
-        rule = parts.rope.at(layer).rule
+        rule = parts.rope.for_layer(layer).rule
         assert (rule is not None) == bool(turning)
         if rule is None:
             continue
@@ -200,8 +200,8 @@ def test_frequencies_reach_and_temperature_are_those_of_transformers(name):
         got = torch.tensor(rule.regimes(head_dim)[0], dtype=torch.float64)
         assert ((got - wanted).abs() / wanted).max() <= 1e-6
         assert rule.temperature == pytest.approx(getattr(rotary, f"{prefix}attention_scaling") ** 2, rel=1e-9)
-        if parts.reach is not None and layer_type != "chunked_attention":
-            assert (parts.reach.at(layer) is None) == (
+        if parts.window is not None and layer_type != "chunked_attention":
+            assert (parts.window.for_layer(layer) is None) == (
                 layer_type == "full_attention" and module not in ("mistral", "phi3")
             )
 
@@ -221,6 +221,6 @@ def test_the_long_frequencies_of_phi_3_are_those_of_transformers():
 def test_scout_is_irope_and_needs_no_warning():
     parts = read_attention(SCOUT)
     assert (parts.rope.interval, parts.rope.chunk, parts.rope.qk_norm) == (4, 8192, True)
-    assert [parts.rope.at(layer).chunk for layer in range(4)] == [8192, 8192, 8192, None]
-    assert parts.rope.at(3).growth.floor == 8192
+    assert [parts.rope.for_layer(layer).chunk for layer in range(4)] == [8192, 8192, 8192, None]
+    assert parts.rope.for_layer(3).growth.floor == 8192
     assert read_attention(LLAMA_31).notes == parts.notes == ()

@@ -251,6 +251,6 @@ def test_the_norm_after_rotation_takes_the_eps_of_the_norms():
 
     net = make_tiny_decoder(rope=IRope(interval=2), norm=partial(RMSNorm, eps=0.01))
     assert describe_decoder(net, context=CONTEXT).config["use_qk_norm"] is True
-    assert net.blocks[0].attention.place.norm_eps == 0.01
+    assert net.blocks[0].attention.layer_positions.norm_eps == 0.01
     net.swap_rope(IRope(inner=Standard(base=100.0), interval=2))
-    assert net.blocks[0].attention.place.norm_eps == 0.01
+    assert net.blocks[0].attention.layer_positions.norm_eps == 0.01

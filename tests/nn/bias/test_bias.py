@@ -9,7 +9,6 @@ import torch
 from aptlab.errors import ConfigError
 from aptlab.nn.positions.bias import ALiBi, CoPE, Kerple, LearnedBias, NoBias, T5Bias
 from aptlab.nn.positions.bias.alibi import compute_alibi_slopes
-from aptlab.nn.positions.layer import Positions
 from aptlab.nn.positions.rope import NoRope, Standard
 from aptlab.testing import make_random_tokens, make_tiny_decoder
 from tests.reference import bias as reference
@@ -150,7 +149,7 @@ def test_kerple_gradient_is_that_of_differences(kernel):
 @pytest.mark.parametrize("rope", [NoRope(), Standard()], ids=repr)
 def test_a_bias_changes_the_model_beside_any_rotation(factory, rope):
     tokens = make_random_tokens(1, 10)
-    plain, biased = make_tiny_decoder(rope=rope), make_tiny_decoder(rope=rope, beside=Positions(bias=factory))
+    plain, biased = make_tiny_decoder(rope=rope), make_tiny_decoder(rope=rope, bias=factory)
     biased.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
         assert (plain(tokens).logits - biased(tokens).logits).abs().max() > 1e-4
@@ -158,7 +157,7 @@ def test_a_bias_changes_the_model_beside_any_rotation(factory, rope):
 
 def test_layers_share_a_module_where_it_says_so():
     for factory, count in ((ALiBi, 1), (T5Bias, 1), (Kerple, 1), (LearnedBias, 3), (CoPE, 3), (NoBias, 0)):
-        assert len(make_tiny_decoder(beside=Positions(bias=factory)).biases) == count
+        assert len(make_tiny_decoder(bias=factory).biases) == count
 
 
 def test_nothing_is_zero_everywhere():

@@ -100,13 +100,13 @@ def test_every_option_is_here():
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_turns_the_layers_that_it_says(name):
     rule = globals()[f"Test_{name}"].rule
-    turning = [rule.at(layer).rule is not None for layer in range(8)]
+    turning = [rule.for_layer(layer).rule is not None for layer in range(8)]
     assert turning == ([True, True, True, False] * 2 if name == "irope" else [True] * 8)
 
 
 def test_no_rule_leaves_all_layers_alone():
     node = compose("train", ["rope=none", "size=debug"]).resolved()["rope"]
-    assert {build(node).at(layer).rule for layer in range(8)} == {None}
+    assert {build(node).for_layer(layer).rule for layer in range(8)} == {None}
 
 
 def test_options_are_named_once():

@@ -10,7 +10,7 @@ from aptlab.nn.positions.rope import (
     IRope,
     IRopeLayers,
     IRopePhase,
-    LayerRope,
+    LayerPositions,
     Llama3,
     NoRope,
     PerLayer,
@@ -23,7 +23,7 @@ from tests.reference import rope_seeds as seeds
 @pytest.mark.parametrize(("layers", "interval"), [(48, 4), (8, 2), (6, 3), (5, 1)])
 def test_irope_turns_the_layers_that_llama_4_turns(layers, interval):
     rule = IRope(interval=interval)
-    turning = [rule.at(layer).rule is not None for layer in range(layers)]
+    turning = [rule.for_layer(layer).rule is not None for layer in range(layers)]
     assert turning == seeds.llama4_layers(layers, interval)
     if (layers, interval) == (48, 4):
         assert turning.count(False) == 12  # Scout
@@ -31,8 +31,12 @@ def test_irope_turns_the_layers_that_llama_4_turns(layers, interval):
 
 def test_irope_is_llama_4s_as_it_stands():
     rule = IRope()
-    assert rule.at(0) == LayerRope(rule=Standard(base=500_000.0, layout="interleaved"), chunk=8192, norm_after=True)
-    assert rule.at(3) == LayerRope(rule=None, chunk=None, growth=Growth(floor=8192, scale=0.1), norm_after=False)
+    assert rule.for_layer(0) == LayerPositions(
+        rule=Standard(base=500_000.0, layout="interleaved"), chunk=8192, norm_after=True
+    )
+    assert rule.for_layer(3) == LayerPositions(
+        rule=None, chunk=None, growth=Growth(floor=8192, scale=0.1), norm_after=False
+    )
     assert rule.inv_freq(128) == Standard(base=500_000.0).inv_freq(128)
 
 
@@ -40,14 +44,14 @@ def test_irope_composes_with_frequency_scaling():
     """Scout: llama3 scaling inside the schedule; Maverick has no norm after the turn."""
     inner = Llama3(factor=16.0, low=1.0, high=1.0, layout="interleaved")
     rule = IRope(inner=inner, qk_norm=False)
-    assert rule.at(1) == LayerRope(rule=inner, chunk=8192)
+    assert rule.for_layer(1) == LayerPositions(rule=inner, chunk=8192)
     assert rule.inv_freq(128) == inner.inv_freq(128)
 
 
 def test_irope_keeps_what_its_inner_rule_does_in_each_layer():
     inner = PerLayer(rules=(Standard(base=100.0), Standard(base=200.0)))
     rule = IRope(inner=inner)
-    assert [place.rule and place.rule.base for place in map(rule.at, range(4))] == [100.0, 200.0, 100.0, None]
+    assert [place.rule and place.rule.base for place in map(rule.for_layer, range(4))] == [100.0, 200.0, 100.0, None]
 
 
 @pytest.mark.parametrize(
@@ -71,19 +75,19 @@ def test_a_schedule_is_relative_if_all_of_it_is(rule, relative):
 def test_per_layer_cycles_through_its_rules():
     local, everywhere = Standard(base=10_000.0), Standard(base=1_000_000.0)
     rule = PerLayer(rules=(*[local] * 5, everywhere))
-    assert [rule.at(layer).rule for layer in range(12)] == [*[local] * 5, everywhere] * 2
+    assert [rule.for_layer(layer).rule for layer in range(12)] == [*[local] * 5, everywhere] * 2
     assert rule.inv_freq(64) == local.inv_freq(64)
 
 
 def test_per_layer_limits_layers_to_blocks():
     rule = PerLayer(rules=[Standard(), NoRope()], chunks=[128, None])
-    assert [rule.at(layer) for layer in range(3)] == [
-        LayerRope(rule=Standard(), chunk=128),
-        LayerRope(),
-        LayerRope(rule=Standard(), chunk=128),
+    assert [rule.for_layer(layer) for layer in range(3)] == [
+        LayerPositions(rule=Standard(), chunk=128),
+        LayerPositions(),
+        LayerPositions(rule=Standard(), chunk=128),
     ]
     assert hash(rule) == hash(PerLayer(rules=(Standard(), NoRope()), chunks=(128, None)))
-    assert PerLayer(rules=(IRope(chunk=64),)).at(0).chunk == 64  # a rule's own block stays where nothing is said
+    assert PerLayer(rules=(IRope(chunk=64),)).for_layer(0).chunk == 64  # a rule's own block stays where nothing is said
 
 
 def test_per_layer_takes_the_first_rule_that_turns():
@@ -93,7 +97,7 @@ def test_per_layer_takes_the_first_rule_that_turns():
 
 def test_irope_layers_has_a_base_per_layer():
     rule = IRopeLayers(layout="interleaved")
-    assert [rule.at(layer).rule for layer in range(6)] == [
+    assert [rule.for_layer(layer).rule for layer in range(6)] == [
         Standard(base=seeds.BASES[layer % 4], layout="interleaved") for layer in range(6)
     ]
 
@@ -130,4 +134,4 @@ def test_the_command_line_changes_schedules():
     assert built("rope=irope", "rope.growth.floor=64").growth == Growth(floor=64)
     scout = ["rope.inner._target_=aptlab.nn.positions.rope.Llama3", "+rope.inner.factor=16", "+rope.inner.high=1"]
     assert built("rope=irope", *scout).inner == Llama3(factor=16, high=1, layout="interleaved")
-    assert built("rope=per_layer", "rope.chunks=[64,null]").at(0).chunk == 64
+    assert built("rope=per_layer", "rope.chunks=[64,null]").for_layer(0).chunk == 64

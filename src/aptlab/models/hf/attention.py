@@ -1,4 +1,4 @@
-"""What a config.json says about attention: rotation, reach, biases, norms, layer by layer."""
+"""What a config.json says about attention: rotation, windows, biases, norms, layer by layer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AttentionOptions:
     bias: bool | str
     qk_norm: bool
     eps: float
-    reach: SlidingWindow | None
+    window: SlidingWindow | None
     sinks: bool
     notes: tuple[str, ...] = ()
 
@@ -51,7 +51,7 @@ def read_attention(config: Config) -> AttentionOptions:
         bias="qkv" if family is QWEN2 else True in family.biases and bool(config.get("attention_bias", False)),
         qk_norm=family.qk_norm,
         eps=float(config["rms_norm_eps"]),
-        reach=infer_sliding_window(layers, config.get("sliding_window")),
+        window=infer_sliding_window(layers, config.get("sliding_window")),
         sinks=family.expert,
         notes=tuple(notes),
     )
@@ -89,20 +89,20 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
 
 
 def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWindow | None:
-    """The reach that gives each layer its window; ConfigError for a pattern that `attention.reach` cannot say."""
+    """The setting that gives each layer its window; ConfigError for a pattern that `attention.window` cannot say."""
     limited = [kind == SLIDING for kind in layers]
     if not any(limited):
         return None
     if not window:
         raise ConfigError(f"sliding_window={window} in config.json with sliding layers; repair the file")
     if all(limited):
-        return SlidingWindow(window=int(window))
+        return SlidingWindow(size=int(window))
     for every in range(2, len(limited) + 1):
         if all(one == bool((layer + 1) % every) for layer, one in enumerate(limited)):
-            return SlidingWindow(window=int(window), full_every=every)
+            return SlidingWindow(size=int(window), full_every=every)
     raise ConfigError(
         f"sliding-window layers {[layer for layer, one in enumerate(limited) if one]} of {len(layers)} cannot be "
-        "imported: aptlab's attention.reach limits all layers, or all but every n-th; choose another model"
+        "imported: aptlab's attention.window limits all layers, or all but every n-th; choose another model"
     )
 
 
@@ -151,10 +151,10 @@ def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
         notes += describe_factor_mismatch(one, config)
     if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
         return rules[layers[0]], notes
-    reach = infer_sliding_window(layers, config.get("sliding_window"))
-    assert reach is not None
-    assert reach.full_every is not None
-    return PerLayer(rules=(*(rules[SLIDING],) * (reach.full_every - 1), rules[FULL])), notes
+    window = infer_sliding_window(layers, config.get("sliding_window"))
+    assert window is not None
+    assert window.full_every is not None
+    return PerLayer(rules=(*(rules[SLIDING],) * (window.full_every - 1), rules[FULL])), notes
 
 
 def _blocks(config: Config, layers: list[str], rule: Rope, turns: list[bool]) -> IRope:

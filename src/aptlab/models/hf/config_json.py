@@ -148,7 +148,7 @@ def _rope_by_kind(net: Decoder, found: Traits) -> Rotation:
         if len(rules) > 1:
             raise ConfigError(
                 f"rope={type(net.rope).__name__} cannot be exported to format=hf: the Gemma 3 layout has one rule for "
-                "sliding layers and one for full layers; let rope.rules change where attention.reach does"
+                "sliding layers and one for full layers; let rope.rules change where attention.window does"
             )
         rule = rules.pop() if rules else found.rules[0]
         assert rule is not None

@@ -172,7 +172,7 @@ def _act(config: Mapping[str, Any]) -> str:
 
 def _context(rope: Rope, depth: int, longest: int) -> int:
     """Tokens before stretching, by the rule that stretches most."""
-    lengths = [getattr(rope.at(layer).rule, "original_len", longest) for layer in range(depth)]
+    lengths = [getattr(rope.for_layer(layer).rule, "original_len", longest) for layer in range(depth)]
     return min(lengths)
 
 

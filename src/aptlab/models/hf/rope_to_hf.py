@@ -76,7 +76,7 @@ def _relative_to_text(rule: Rope, head_dim: int) -> None:
         )
     elif len(rule.regimes(head_dim)) > 1 and not isinstance(rule, SearchedRotation):
         problem, way_out = "goes by the position of a token, which no layout does", "rope=irope_pairs can be exported"
-    elif rule.layer.endswith("MixedRotary"):
+    elif rule.rotary_class.endswith("MixedRotary"):
         problem = "learns frequencies for two streams"
     if problem:
         raise ConfigError(f"{name} cannot be exported to format=hf: it {problem}; {way_out}")

@@ -142,7 +142,7 @@ def _nearest(found: Traits) -> tuple[Family, str]:
     if found.bias == "qkv":
         return families.QWEN2, "with attention.bias=qkv"
     if found.scheduled or (windows and (not all(found.windows) or found.bias or found.ffn_bias)):
-        return families.SMOLLM3, "in which layers differ in rotation or reach"
+        return families.SMOLLM3, "in which layers differ in rotation or window"
     if found.switching and found.square and not found.bias and not found.ffn_bias:
         return families.PHI3, "with short and long frequencies"
     return (families.MISTRAL, "with one window for all layers") if windows else (families.LLAMA, "of plain decoders")
@@ -168,7 +168,7 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
         ),
         (found.ffn_bias and not family.ffn_bias, "ffn.bias=true", "ffn.bias=false"),
         (bool(windows) and family.windows == "none", "attention=sliding", "attention=full"),
-        (mixed and family.windows == "all", "attention.reach.full_every", "attention.reach.full_every=null"),
+        (mixed and family.windows == "all", "attention.window.full_every", "attention.window.full_every=null"),
         (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that turns all"),
         (found.partial and not family.partial, "rope=partial", "rope=standard or rope=proportional"),
         (
@@ -183,8 +183,8 @@ def _beside(net: Decoder) -> None:
     """Raises ConfigError for positions that are added."""
     if len(net.biases):
         raise ConfigError(explain_refusal("bias", net.biases[0], "bias=none"))
-    if net.places is not None:
-        raise ConfigError(explain_refusal("embed", net.places, "embed=none"))
+    if net.embed_positions is not None:
+        raise ConfigError(explain_refusal("embed", net.embed_positions, "embed=none"))
 
 
 def _plain_block(block: nn.Module) -> None:
@@ -210,7 +210,7 @@ def explain_refusal(group: str, part: object, way_out: str) -> str:
 
 
 def _layer(net: Decoder, index: int) -> LayerTraits:
-    placed = net.rope.at(index)
+    placed = net.rope.for_layer(index)
     window: Any = net.blocks[index].attention.window  # type: ignore[union-attr]
     return LayerTraits(placed.rule, placed.chunk, placed.growth, placed.norm_after, window)
 

@@ -85,7 +85,7 @@ def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str
 
 def _laid_out(weights: dict[str, Tensor], source: HFModel) -> dict[str, Tensor]:
     """Weights in the layout of the source's rule, out of the layout of its family."""
-    rules = (source.rope.at(layer).rule for layer in range(source.shape.depth))
+    rules = (source.rope.for_layer(layer).rule for layer in range(source.shape.depth))
     wanted = next((rule.layout for rule in rules if rule is not None), source.family.layout)
     if wanted == source.family.layout:
         return weights

@@ -1,7 +1,8 @@
 """Layers that mix tokens, and what they share: kernels, masks, windows, caches."""
 
+from aptlab.nn.attention.base import Attention, HeadAttention
 from aptlab.nn.attention.full import FullAttention
 from aptlab.nn.attention.linear import LinearAttention
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 
-__all__ = ["AttentionSpec", "FullAttention", "Heads", "LinearAttention"]
+__all__ = ["Attention", "AttentionSpec", "FullAttention", "HeadAttention", "Heads", "LinearAttention"]

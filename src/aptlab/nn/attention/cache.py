@@ -5,7 +5,7 @@ Legend: B batch, K key/value heads, S cached tokens, T new tokens, D head dim, N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,29 +29,29 @@ class FullLayerCache:
         self.length = end
         return self.keys_BKSD[:, :, :end], self.values_BKSD[:, :, :end]
 
-    def held(self) -> Tensor:
+    def stored_keys(self) -> Tensor:
         """The keys that are kept, as a view that may be written to."""
         return self.keys_BKSD[:, :, : self.length]
 
 
 class RollingLayerCache:
-    """A layer's last keys and values, where it sees `reach` tokens at most, itself included.
+    """A layer's last keys and values, where a token sees `max_keys` at most, its own included.
 
-    There is room for twice the reach, so that moving the kept ones to the front is rare.
+    There is room for twice as many, so that moving the kept ones to the front is rare.
     """
 
-    def __init__(self, keys_BKSD: Tensor, values_BKSD: Tensor, reach: int) -> None:
-        self.keys_BKSD, self.values_BKSD, self.reach = keys_BKSD, values_BKSD, reach
+    def __init__(self, keys_BKSD: Tensor, values_BKSD: Tensor, max_keys: int) -> None:
+        self.keys_BKSD, self.values_BKSD, self.max_keys = keys_BKSD, values_BKSD, max_keys
         self.length = 0
 
     def append(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values; returns those that the new tokens may see, at most [B, K, reach - 1 + T, D]."""
-        tokens, kept = k_BKTD.shape[2], min(self.length, self.reach - 1)
+        """Store new keys and values; returns those that the new tokens may see, at most [B, K, max_keys - 1 + T, D]."""
+        tokens, kept = k_BKTD.shape[2], min(self.length, self.max_keys - 1)
         if self.length + tokens > self.keys_BKSD.shape[2]:
             old = [x[:, :, self.length - kept : self.length].clone() for x in (self.keys_BKSD, self.values_BKSD)]
             if kept + tokens > self.keys_BKSD.shape[2]:
                 k, v = torch.cat((old[0], k_BKTD), 2), torch.cat((old[1], v_BKTD), 2)
-                self.length = min(self.reach - 1, kept + tokens)
+                self.length = min(self.max_keys - 1, kept + tokens)
                 self.keys_BKSD[:, :, : self.length] = k[:, :, k.shape[2] - self.length :]
                 self.values_BKSD[:, :, : self.length] = v[:, :, v.shape[2] - self.length :]
                 return k, v
@@ -63,38 +63,44 @@ class RollingLayerCache:
         begin, self.length = self.length - kept, end
         return self.keys_BKSD[:, :, begin:end], self.values_BKSD[:, :, begin:end]
 
-    def held(self) -> Tensor:
+    def stored_keys(self) -> Tensor:
         """The keys that are kept, as a view that may be written to."""
         return self.keys_BKSD[:, :, : self.length]
 
 
 class KVCache:
-    """Preallocated keys and values of every layer, and of every cached token its segment and position.
+    """Preallocated keys and values of every site that mixes tokens, and each cached token's segment and position.
 
     A token's segment is 0 where the token is padding; a query sees keys of its own segment only.
 
+    layers   by site ("3/attention")
     lengths  int64 [B]: tokens that each row will have in the end. Rules that choose by length choose by this,
              when the sequence begins; None = the capacity
-    states   what layers without keys keep, by layer
+    states   what sites keep beside keys and values, by site
     """
 
     def __init__(
-        self, layers: Sequence[FullLayerCache | RollingLayerCache], *, batch: int, capacity: int, lengths: Tensor | None
+        self,
+        layers: Mapping[str, FullLayerCache | RollingLayerCache],
+        *,
+        batch: int,
+        capacity: int,
+        lengths: Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        device = layers[0].keys_BKSD.device
-        self.layers, self.capacity, self.lengths_B = list(layers), capacity, lengths
+        self.layers, self.capacity, self.lengths_B = dict(layers), capacity, lengths
         self.segments_BS = torch.zeros(batch, capacity, dtype=torch.long, device=device)
-        self.places_BS = torch.zeros(batch, capacity, dtype=torch.long, device=device)
-        self.states: dict[int, Any] = {}
+        self.positions_BS = torch.zeros(batch, capacity, dtype=torch.long, device=device)
+        self.states: dict[str, Any] = {}
         self.length = 0
         self.padded = False  # whether any segments were given: only then is a mask needed
-        self.placed = False  # whether any positions were given
+        self.has_positions = False  # whether any positions were given
 
     @classmethod
     def empty(
         cls,
         *,
-        reach: Sequence[int | None],
+        max_keys: Mapping[str, int | None],
         batch: int,
         kv_heads: int,
         head_dim: int,
@@ -103,23 +109,22 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> KVCache:
-        """Room for `length` tokens; `reach` says how many each layer sees, None = all.
+        """Room for `length` tokens; `max_keys` says by site how many a token sees, None = all.
 
-        Layers that see all take 2 · batch · kv_heads · length · head_dim numbers, others twice their reach at most.
+        Sites that see all take 2 · batch · kv_heads · length · head_dim numbers, others 2 · max_keys tokens at most.
         """
-        layers: list[FullLayerCache | RollingLayerCache] = []
-        for one in reach:
-            rolls = one is not None and 2 * one < length
-            size = (batch, kv_heads, 2 * one if one is not None and rolls else length, head_dim)
+        layers: dict[str, FullLayerCache | RollingLayerCache] = {}
+        for site, limit in max_keys.items():
+            room = length if limit is None else min(length, 2 * limit)
+            size = (batch, kv_heads, room, head_dim)
             keys, values = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
-            layers.append(
-                RollingLayerCache(keys, values, one) if one is not None and rolls else FullLayerCache(keys, values)
-            )
-        return cls(layers, batch=batch, capacity=length, lengths=lengths)
+            rolls = limit is not None and room < length
+            layers[site] = RollingLayerCache(keys, values, limit or 0) if rolls else FullLayerCache(keys, values)
+        return cls(layers, batch=batch, capacity=length, lengths=lengths, device=device)
 
     def bytes(self) -> int:
         """Memory of keys and values."""
-        return sum(2 * layer.keys_BKSD.nbytes for layer in self.layers)
+        return sum(2 * layer.keys_BKSD.nbytes for layer in self.layers.values())
 
     def reserve(self, tokens: int) -> slice:
         """The rows that the next `tokens` tokens take; an error when they do not fit."""
@@ -129,19 +134,19 @@ class KVCache:
             )
         return slice(self.length, self.length + tokens)
 
-    def append(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values; returns those that its new tokens may see, [B, K, <= S + T, D]."""
+    def append(self, site: str, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Store a site's new keys and values; returns those that its new tokens may see, [B, K, <= S + T, D]."""
         self.reserve(k_BKTD.shape[2])
-        return self.layers[layer].append(k_BKTD, v_BKTD)
+        return self.layers[site].append(k_BKTD, v_BKTD)
 
-    def mark(self, segments_BT: Tensor | None, places_BT: Tensor | None, tokens: int) -> None:
+    def mark(self, segments_BT: Tensor | None, positions_BT: Tensor | None, tokens: int) -> None:
         """Store the new tokens' segments (1 where none are given) and positions (counted where none are given)."""
         rows = self.reserve(tokens)
         self.padded |= segments_BT is not None
-        self.placed |= places_BT is not None
+        self.has_positions |= positions_BT is not None
         self.segments_BS[:, rows] = 1 if segments_BT is None else segments_BT
-        counted = torch.arange(rows.start, rows.stop, device=self.places_BS.device)
-        self.places_BS[:, rows] = counted if places_BT is None else places_BT
+        counted = torch.arange(rows.start, rows.stop, device=self.positions_BS.device)
+        self.positions_BS[:, rows] = counted if positions_BT is None else positions_BT
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` as seen, after every layer has stored them."""
@@ -149,7 +154,7 @@ class KVCache:
 
     def clear(self) -> None:
         """Forget everything, to read the sequence again."""
-        self.length, self.padded, self.placed = 0, False, False
+        self.length, self.padded, self.has_positions = 0, False, False
         self.states.clear()
-        for layer in self.layers:
+        for layer in self.layers.values():
             layer.length = 0

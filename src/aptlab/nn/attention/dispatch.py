@@ -1,4 +1,4 @@
-"""softmax(q·k) v in the cheapest way that a layer's reach allows.
+"""softmax(q·k) v in the cheapest way that the keys seen by a layer allow.
 
 Legend: B batch, H query heads, K key/value heads, T new tokens, S keys, D head dim, W block, N blocks.
 Blocks of a chunked or sliding layer are folded into the batch, so that cost grows with T and not with T².
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
+from aptlab.errors import AptlabError
 from aptlab.nn.attention.flex import attend_flex, attend_split_keys, can_use_flex, needs_split_keys
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
@@ -23,82 +24,82 @@ from aptlab.ops.rotary import join_pairs
 BLOCK = 1024  # queries that share the centre of a decay
 
 
-def compute_attention(heads: Heads, step: ForwardContext, look: AttentionSpec) -> Tensor:
+def compute_attention(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> Tensor:
     """Attention of the new tokens, [B, H, T, D]."""
-    if look.plain and step.simple:
-        if step.tokens == 1:
-            seen = slice_visible_keys(heads, step, look)
-            return attend_split_keys(seen, look) if needs_split_keys(seen) else attend_single_query(seen, look)
-        if can_fold(step, look.chunk) and step.past % (look.chunk or 1) == 0:
-            return attend_in_chunks(heads, step, look)
-        if can_fold(step, look.window) and step.past == 0:
-            return attend_in_windows(heads, look)
-        if look.chunk is None and look.window is None and step.past and heads.q.is_cuda:
-            return attend_sdpa(heads, look, causal_lower_right(step.tokens, step.end))
-    if can_use_flex(heads, step, look):
-        return attend_flex(heads, step, look)
-    mask = step.mask(chunk=look.chunk, window=look.window, dense=not look.plain)
+    if spec.plain and context.simple:
+        if context.tokens == 1:
+            seen = slice_visible_keys(heads, context, spec)
+            return attend_split_keys(seen, spec) if needs_split_keys(seen) else attend_single_query(seen, spec)
+        if can_fold(context, spec.chunk) and context.past % (spec.chunk or 1) == 0:
+            return attend_in_chunks(heads, context, spec)
+        if can_fold(context, spec.window) and context.past == 0:
+            return attend_in_windows(heads, spec)
+        if spec.chunk is None and spec.window is None and context.past and heads.q.is_cuda:
+            return attend_sdpa(heads, spec, causal_lower_right(context.tokens, context.end))
+    if can_use_flex(heads, context, spec):
+        return attend_flex(heads, context, spec)
+    mask = context.mask(chunk=spec.chunk, window=spec.window, dense=not spec.plain)
     mask = mask if mask is None else mask[..., -heads.k.shape[2] :]
-    if look.decay is not None:
+    if spec.decay is not None:
         assert mask is not None
-        return attend_with_decay(heads, step, look, mask)
-    return attend_sdpa(heads, look, add_score_bias(heads, step, look, mask), causal=mask is None)
+        return attend_with_decay(heads, context, spec, mask)
+    return attend_sdpa(heads, spec, add_score_bias(heads, context, spec, mask), causal=mask is None and context.causal)
 
 
-def can_fold(step: ForwardContext, size: int | None) -> bool:
-    return size is not None and size < step.tokens
+def can_fold(context: ForwardContext, size: int | None) -> bool:
+    return size is not None and size < context.tokens
 
 
-def attend_sdpa(heads: Heads, look: AttentionSpec, mask: Any = None, *, causal: bool = False) -> Tensor:
+def attend_sdpa(heads: Heads, spec: AttentionSpec, mask: Any = None, *, causal: bool = False) -> Tensor:
     """PyTorch's kernels; without a mask every query sees every key, or those before it if `causal`."""
-    if look.sinks is not None:
-        heads, mask = append_sinks(heads, mask, look.sinks)
+    if spec.sinks is not None:
+        heads, mask = append_sinks(heads, mask, spec.sinks)
     return F.scaled_dot_product_attention(
         *heads,
         attn_mask=mask,
-        dropout_p=look.dropout,
+        dropout_p=spec.dropout,
         is_causal=causal and heads.q.shape[2] > 1,
-        scale=look.scale,
+        scale=spec.scale,
         enable_gqa=heads.q.shape[1] != heads.k.shape[1],
     )
 
 
-def attend_single_query(heads: Heads, look: AttentionSpec) -> Tensor:
+def attend_single_query(heads: Heads, spec: AttentionSpec) -> Tensor:
     """Attention of single queries, not by cuDNN: it builds a plan of some 40 ms for every new number of keys."""
     if not heads.q.is_cuda:
-        return attend_sdpa(heads, look)
+        return attend_sdpa(heads, spec)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-        return attend_sdpa(heads, look)
+        return attend_sdpa(heads, spec)
 
 
-def slice_visible_keys(heads: Heads, step: ForwardContext, look: AttentionSpec) -> Heads:
+def slice_visible_keys(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> Heads:
     """The keys that a single new token sees."""
     seen = heads.k.shape[2]
-    if look.chunk is not None:
-        seen = min(seen, step.past % look.chunk + 1)
-    if look.window is not None:
-        seen = min(seen, look.window)
+    if spec.chunk is not None:
+        seen = min(seen, context.past % spec.chunk + 1)
+    if spec.window is not None:
+        seen = min(seen, spec.window)
     return Heads(heads.q, heads.k[:, :, -seen:], heads.v[:, :, -seen:])
 
 
-def attend_in_chunks(heads: Heads, step: ForwardContext, look: AttentionSpec) -> Tensor:
+def attend_in_chunks(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> Tensor:
     """Causal attention inside blocks; the new tokens begin at the edge of one."""
-    size, tokens = look.chunk or 1, step.tokens
+    size, tokens = spec.chunk or 1, context.tokens
     new = (heads.q, heads.k[:, :, -tokens:], heads.v[:, :, -tokens:])
     whole = tokens - tokens % size
     parts = [
         unfold_blocks(
-            attend_sdpa(Heads(*(fold_blocks(x[:, :, :whole], size) for x in new)), look, causal=True), heads.q.shape[0]
+            attend_sdpa(Heads(*(fold_blocks(x[:, :, :whole], size) for x in new)), spec, causal=True), heads.q.shape[0]
         )
     ]
     if whole < tokens:
-        parts.append(attend_sdpa(Heads(*(x[:, :, whole:] for x in new)), look, causal=True))
+        parts.append(attend_sdpa(Heads(*(x[:, :, whole:] for x in new)), spec, causal=True))
     return torch.cat(parts, dim=2)
 
 
-def attend_in_windows(heads: Heads, look: AttentionSpec) -> Tensor:
+def attend_in_windows(heads: Heads, spec: AttentionSpec) -> Tensor:
     """Blocks of W queries, each with the keys of its own and the block before it."""
-    size, tokens = look.window or 1, heads.q.shape[2]
+    size, tokens = spec.window or 1, heads.q.shape[2]
     pad = -tokens % size
     q = fold_blocks(F.pad(heads.q, (0, 0, 0, pad)), size)
     k, v = (fold_block_pairs(F.pad(x, (0, 0, size, pad)), size) for x in (heads.k, heads.v))
@@ -107,7 +108,7 @@ def attend_in_windows(heads: Heads, look: AttentionSpec) -> Tensor:
     first = near_WS & (key >= size)  # the first block has only padding before it
     blocks = q.shape[0] // heads.q.shape[0]
     mask = torch.stack([first, *[near_WS] * (blocks - 1)]).repeat(heads.q.shape[0], 1, 1).unsqueeze(1)
-    return unfold_blocks(attend_sdpa(Heads(q, k, v), look, mask), heads.q.shape[0])[:, :, :tokens]
+    return unfold_blocks(attend_sdpa(Heads(q, k, v), spec, mask), heads.q.shape[0])[:, :, :tokens]
 
 
 def fold_blocks(x_BHTD: Tensor, size: int) -> Tensor:
@@ -125,15 +126,15 @@ def unfold_blocks(x: Tensor, batch: int) -> Tensor:
     return x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
 
 
-def add_score_bias(heads: Heads, step: ForwardContext, look: AttentionSpec, mask: Tensor | None) -> Tensor | None:
+def add_score_bias(heads: Heads, context: ForwardContext, spec: AttentionSpec, mask: Tensor | None) -> Tensor | None:
     """The mask with the scores' bias in it, where there is one."""
-    if look.scores is None or mask is None:
+    if spec.scores is None or mask is None:
         return mask
-    if look.scores.contextual:
+    if spec.scores.contextual:
         k = heads.k.repeat_interleave(heads.q.shape[1] // heads.k.shape[1], dim=1)
-        bias = look.scores(heads.q, k, mask)
+        bias = spec.scores(heads.q, k, mask)
     else:
-        bias = look.scores(step.places, step.keys[:, -heads.k.shape[2] :])
+        bias = spec.scores(context.positions_BT, context.keys[:, -heads.k.shape[2] :])
     return bias.masked_fill(~mask, -torch.inf).to(heads.q.dtype)
 
 
@@ -148,20 +149,25 @@ def append_sinks(heads: Heads, mask: Tensor | None, sinks_H: Tensor) -> tuple[He
     return Heads(heads.q, F.pad(heads.k, (0, 0, 0, 1)), F.pad(heads.v, (0, 0, 0, 1))), mask
 
 
-def attend_with_decay(heads: Heads, step: ForwardContext, look: AttentionSpec, mask: Tensor) -> Tensor:
+def attend_with_decay(heads: Heads, context: ForwardContext, spec: AttentionSpec, mask: Tensor) -> Tensor:
     """Logits times decay^distance, per pair (xPos, Sun et al. 2022, arXiv:2212.10554).
 
     Queries are scaled up and keys down around the last position of each block of queries: no factor overflows at
     any length, and keys that are too far underflow to zero. Published code centres on the whole sequence and
     overflows beyond 72,000 tokens.
     """
-    assert look.decay is not None
-    rates, layout = look.decay
+    assert spec.decay is not None
+    if not context.causal:
+        raise AptlabError(
+            "a rope that decays with distance looks at earlier tokens only, and this pass is not "
+            "causal; use another rope"
+        )
+    rates, layout = spec.decay
     log_P = torch.tensor([math.log(rate) for rate in rates], dtype=torch.float32, device=heads.q.device)
-    queries, keys = select_distance_positions(step, heads.k.shape[2])
-    block = BLOCK if step.counted or step.segments is not None else 1  # given positions may lie anywhere
+    queries, keys = select_distance_positions(context, heads.k.shape[2])
+    block = BLOCK if context.counted or context.segments is not None else 1  # given positions may lie anywhere
     parts = []
-    for begin in range(0, step.tokens, block):
+    for begin in range(0, context.tokens, block):
         rows = slice(begin, begin + block)
         centre = queries[:, rows].amax(-1, keepdim=True)
         up = scale_pairs(heads.q[:, :, rows], queries[:, rows] - centre, log_P, layout)
@@ -169,8 +175,8 @@ def attend_with_decay(heads: Heads, step: ForwardContext, look: AttentionSpec, m
         parts.append(
             attend_sdpa(
                 Heads(up, down, heads.v),
-                look,
-                add_score_bias(slice_query_rows(heads, rows), step, look, mask[:, :, rows]),
+                spec,
+                add_score_bias(slice_query_rows(heads, rows), context, spec, mask[:, :, rows]),
             )
         )
     return torch.cat(parts, dim=2)
@@ -180,12 +186,12 @@ def slice_query_rows(heads: Heads, rows: slice) -> Heads:
     return Heads(heads.q[:, :, rows], heads.k, heads.v)
 
 
-def select_distance_positions(step: ForwardContext, keys: int) -> tuple[Tensor, Tensor]:
+def select_distance_positions(context: ForwardContext, keys: int) -> tuple[Tensor, Tensor]:
     """Places of queries and keys by which distances count: positions, or the order where documents restart them."""
-    if step.segments is None:
-        return step.places, step.keys[:, -keys:]
-    order = torch.arange(step.end, device=step.places.device).unsqueeze(0)
-    return order[:, step.past :], order[:, -keys:]
+    if context.segments is None:
+        return context.positions_BT, context.keys[:, -keys:]
+    order = torch.arange(context.end, device=context.positions_BT.device).unsqueeze(0)
+    return order[:, context.past :], order[:, -keys:]
 
 
 def scale_pairs(x: Tensor, exponents_BT: Tensor, log_P: Tensor, layout: str) -> Tensor:

@@ -32,13 +32,13 @@ def needs_split_keys(heads: Heads) -> bool:
     return heads.q.is_cuda and heads.k.shape[2] >= FAR
 
 
-def attend_split_keys(heads: Heads, look: AttentionSpec) -> Tensor:
+def attend_split_keys(heads: Heads, spec: AttentionSpec) -> Tensor:
     """Attention of single queries to all keys, the keys split into parts that run side by side (Flash-Decoding).
 
     PyTorch's fused kernel alone gives each head to one multiprocessor: 146 ms a token at ten million keys on an H200.
     """
     each = zip(*(x.split(1) for x in heads), strict=True)
-    rows = [attend_row_in_parts(q, k, v, look.scale) for q, k, v in each]
+    rows = [attend_row_in_parts(q, k, v, spec.scale) for q, k, v in each]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
@@ -65,32 +65,32 @@ def attend_with_logsumexp(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tupl
     return out, sums
 
 
-def can_use_flex(heads: Heads, step: ForwardContext, look: AttentionSpec) -> bool:
+def can_use_flex(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> bool:
     """Whether this pass can go through FlexAttention: many tokens on CUDA, a bias of positions, and nothing else."""
-    if look.scores is None or look.scores.contextual or look.decay is not None or look.sinks is not None:
+    if spec.scores is None or spec.scores.contextual or spec.decay is not None or spec.sinks is not None:
         return False
-    return heads.q.is_cuda and step.tokens >= LEAST and not look.dropout
+    return heads.q.is_cuda and context.causal and context.tokens >= LEAST and not spec.dropout
 
 
-def attend_flex(heads: Heads, step: ForwardContext, look: AttentionSpec) -> Tensor:
+def attend_flex(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> Tensor:
     """softmax(scale · q·k + bias) v over the keys that a query sees; the same numbers as with the dense bias."""
     keys = heads.k.shape[2]
     out = compile_flex_attention()(
         *heads,
-        score_mod=look.scores.score_mod(step.places, step.keys[:, -keys:]),
-        block_mask=build_block_mask(step, keys, look.chunk, look.window),
-        scale=look.scale,
+        score_mod=spec.scores.score_mod(context.positions_BT, context.keys[:, -keys:]),
+        block_mask=build_block_mask(context, keys, spec.chunk, spec.window),
+        scale=spec.scale,
         enable_gqa=heads.q.shape[1] != heads.k.shape[1],
     )
     assert isinstance(out, Tensor)
     return out
 
 
-def build_block_mask(step: ForwardContext, keys: int, chunk: int | None, window: int | None) -> BlockMask:
-    """Which blocks of keys each block of queries sees; the mask of `Step.mask`, never made whole."""
-    first, past = step.end - keys, step.past
-    places, key_places = step.places, step.keys
-    segments, key_segments = step.segments, step.key_segments
+def build_block_mask(context: ForwardContext, keys: int, chunk: int | None, window: int | None) -> BlockMask:
+    """Which blocks of keys each block of queries sees; the mask of `ForwardContext.mask`, never made whole."""
+    first, past = context.end - keys, context.past
+    positions, key_positions = context.positions_BT, context.keys
+    segments, key_segments = context.segments, context.key_segments
 
     def row(x: Tensor, b: Tensor, index: Tensor) -> Tensor:
         return x[0][index] if x.shape[0] == 1 else x[b, index]
@@ -101,10 +101,10 @@ def build_block_mask(step: ForwardContext, keys: int, chunk: int | None, window:
         if window is not None:
             seen = seen & (key > query - window)
         if chunk is not None:
-            seen = seen & (row(places, b, q_idx) // chunk == row(key_places, b, key) // chunk)
+            seen = seen & (row(positions, b, q_idx) // chunk == row(key_positions, b, key) // chunk)
         if segments is not None and key_segments is not None:
             seen = seen & (row(segments, b, q_idx) == row(key_segments, b, key))
         return seen
 
-    rows = None if segments is None and chunk is None else (places if segments is None else segments).shape[0]
-    return create_block_mask(sees, rows, None, step.tokens, keys, device=str(places.device))
+    rows = None if segments is None and chunk is None else (positions if segments is None else segments).shape[0]
+    return create_block_mask(sees, rows, None, context.tokens, keys, device=str(positions.device))

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from aptlab.errors import AptlabError, ConfigError, suggest_option
 from aptlab.limits import Positive, PositiveInt
-from aptlab.nn.attention.full import compute_query_growth
+from aptlab.nn.attention.base import HeadAttention
+from aptlab.nn.attention.rotation import compute_query_growth
 from aptlab.nn.context import ForwardContext
-from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.positions.rotary import Angles
 from aptlab.nn.shape import Shape
@@ -33,7 +33,7 @@ class LinearAttentionState(NamedTuple):
     document: Tensor
 
 
-class LinearAttention(nn.Module):
+class LinearAttention(HeadAttention):
     """Weights are products of positive features, phi(x) = elu(x) + 1 (Katharopoulos et al. 2020, arXiv:2006.16236).
 
     R_m turns pair i by m · theta_i; sums run over the earlier tokens n <= m of the same document.
@@ -55,33 +55,31 @@ class LinearAttention(nn.Module):
     lie side by side; padding between them is passed over.
     """
 
-    reach = 0  # no keys are kept
-
     def __init__(
         self,
         shape: Shape,
         *,
         layer: int,
-        place: LayerPositions,
         form: Literal["numerator", "one_plus_cos"] = "numerator",
         chunk: PositiveInt = 128,
         qk_norm: bool = False,
         bias: bool = False,
         qk_norm_eps: Positive = 1e-5,
     ) -> None:
-        super().__init__()
         if form not in FORMS:
             raise ConfigError(f"attention.form={form!r}{suggest_option(form, FORMS)}")
-        self.layer, self.place, self.form, self.chunk = layer, place, form, chunk
-        self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
-        self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bias)
-        self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=bias)
-        self.qk_norm = qk_norm
-        self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
-        check_layer_positions(place, self.head_dim)
+        super().__init__(shape, layer=layer, qkv_bias=bias, out_bias=bias, qk_norm=qk_norm, qk_norm_eps=qk_norm_eps)
+        self.form, self.chunk = form, chunk
 
-    def mixing(self, tokens: int) -> float:
+    @property
+    def max_keys(self) -> int:
+        return 0
+
+    def bind_positions(self, positions: LayerPositions) -> None:
+        check_layer_positions(positions, self.head_dim)
+        super().bind_positions(positions)
+
+    def count_flops(self, tokens: int) -> float:
         """FLOPs per token beside the matrices, of a text of `tokens`: keys of the own chunk, and the running sum.
 
         Per query head and form of features 2 (F + D) for a key and 2 F D for reading the sum; 2 F D per key head for
@@ -94,39 +92,32 @@ class LinearAttention(nn.Module):
             for features, values in sums
         )
 
-    def forward(self, x_BTC: Tensor, step: ForwardContext) -> Tensor:
-        check_layer_positions(self.place, self.head_dim)
-        heads = self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+    def forward(self, x_BTC: Tensor, context: ForwardContext) -> Tensor:
+        if not context.causal:
+            raise AptlabError(
+                "attention=linear reads from left to right, and this pass is not causal; use attention=full"
+            )
+        heads = self.split_heads(x_BTC)
         with torch.autocast(x_BTC.device.type, enabled=False):
             q, k, v = upcast_to_float32(heads).split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-            phi = torch.cat((apply_feature_map(self._scaled(q, step)), apply_feature_map(self.k_norm(k))), dim=1)
-            out_BHTD = self._mix(phi, v, step).to(heads.dtype)
-        return self.out(out_BHTD.transpose(1, 2).flatten(2))
+            q, k = apply_feature_map(self._scaled(q, context)), apply_feature_map(self.k_norm(k))
+            out_BHTD = self._mix(torch.cat((q, k), dim=1), v, context).to(heads.dtype)
+        return self.merge_heads(out_BHTD)
 
-    def _scaled(self, q: Tensor, step: ForwardContext) -> Tensor:
+    def _scaled(self, q: Tensor, context: ForwardContext) -> Tensor:
         """Queries times everything that would multiply their logits."""
-        q, rotary, growth = self.q_norm(q), self.place.rotary, self.place.growth
+        q, rotary, growth = self.q_norm(q), self.layer_positions.rotary, self.layer_positions.growth
         if rotary is not None:
-            scale = step.angles(rotary).scale
+            scale = context.angles(rotary).scale
             q = q * rotary.temperature * (1.0 if scale is None else scale)
-        return q if growth is None else q * compute_query_growth(step.places, growth.floor, growth.scale)
+        return q if growth is None else q * compute_query_growth(context.positions_BT, growth)
 
-    def _mix(self, phi: Tensor, v: Tensor, step: ForwardContext) -> Tensor:
+    def _mix(self, phi: Tensor, v: Tensor, context: ForwardContext) -> Tensor:
         """The weighted mean of values, [B, H, T, D]; phi holds queries and keys, [B, H + K, T, D]."""
-        rotary, cache = self.place.rotary, step.cache
-        turned = phi
-        if rotary is not None:
-            angles = step.angles(rotary)
-            turned = (
-                rotary.rotate(phi, angles)
-                if self.form == "numerator"
-                else build_cosine_features(phi, angles, rotary.rule.layout)
-            )
-        ones = torch.ones_like(v[..., :1])
-        pairs = [(turned, v), (phi, ones)] if self.form == "numerator" else [(turned, torch.cat((v, ones), -1))]
-        state: LinearAttentionState | None = None if cache is None else cache.states.get(self.layer)
+        pairs = self._feature_pairs(phi, v, context)
+        state: LinearAttentionState | None = context.state
         known = None if state is None else state.document
-        documents = SegmentDocuments.of(step, len(v), chunk=self.place.chunk, before_B=known)
+        documents = SegmentDocuments.of(context, len(v), chunk=self.layer_positions.chunk, before_B=known)
         outs, sums = [], []
         for i, (features, values) in enumerate(pairs):
             q, k = features.split([self.heads, self.kv_heads], dim=1)
@@ -136,10 +127,21 @@ class LinearAttention(nn.Module):
             )
             outs.append(out.flatten(1, 2))
             sums.append(end)
-        if cache is not None:
-            cache.states[self.layer] = LinearAttentionState(tuple(sums), documents.last)
+        context.set_state(LinearAttentionState(tuple(sums), documents.last))
         above, below = outs if len(outs) == 2 else outs[0].split([self.head_dim, 1], dim=-1)
         return above / torch.where(below > 0, below, 1.0)  # 0 where padding sees nothing
+
+    def _feature_pairs(self, phi: Tensor, v: Tensor, context: ForwardContext) -> list[tuple[Tensor, Tensor]]:
+        """Features and what they sum: values and ones apart (numerator), or side by side."""
+        rotary, rotated = self.layer_positions.rotary, phi
+        if rotary is not None:
+            angles = context.angles(rotary)
+            by_cosines = self.form == "one_plus_cos"
+            rotated = (
+                build_cosine_features(phi, angles, rotary.rule.layout) if by_cosines else rotary.rotate(phi, angles)
+            )
+        ones = torch.ones_like(v[..., :1])
+        return [(rotated, v), (phi, ones)] if self.form == "numerator" else [(rotated, torch.cat((v, ones), -1))]
 
     def extra_repr(self) -> str:
         return f"layer={self.layer}, form={self.form}, chunk={self.chunk}"
@@ -159,14 +161,14 @@ class SegmentDocuments(NamedTuple):
 
     @classmethod
     def of(
-        cls, step: ForwardContext, batch: int, *, chunk: int | None = None, before_B: Tensor | None = None
+        cls, context: ForwardContext, batch: int, *, chunk: int | None = None, before_B: Tensor | None = None
     ) -> SegmentDocuments:
-        """The documents of a step's tokens; `chunk` cuts by position, `before` names the one whose state is kept."""
-        if step.segments is None and chunk is None:
-            return cls(None, None, torch.ones(batch, dtype=torch.long, device=step.places.device))
-        names_BT = torch.ones_like(step.places) if step.segments is None else step.segments
+        """The documents of a pass's tokens; `chunk` cuts by position, `before` names the one whose state is kept."""
+        if context.segments is None and chunk is None:
+            return cls(None, None, torch.ones(batch, dtype=torch.long, device=context.positions_BT.device))
+        names_BT = torch.ones_like(context.positions_BT) if context.segments is None else context.segments
         if chunk is not None:
-            names_BT = torch.where(names_BT == 0, 0, names_BT * MANY + step.places // chunk)
+            names_BT = torch.where(names_BT == 0, 0, names_BT * MANY + context.positions_BT // chunk)
         names_BT = names_BT.expand(batch, -1)
         before_B = torch.zeros_like(names_BT[:, 0]) if before_B is None else before_B
         real_BT = names_BT != 0
@@ -290,14 +292,14 @@ def upcast_to_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def check_layer_positions(place: LayerPositions, head_dim: int) -> None:
+def check_layer_positions(positions: LayerPositions, head_dim: int) -> None:
     """ConfigError for what has no meaning without a matrix of logits."""
-    rotary = place.rotary
-    if place.scores is not None:
+    rotary = positions.rotary
+    if positions.scores is not None:
         raise ConfigError("attention=linear has no scores to add a bias to; use bias=none, or attention=full")
-    if place.norm_after:
+    if positions.norm_after:
         raise ConfigError(
-            "attention=linear turns features, not queries and keys, so they cannot be normalised after it; "
+            "attention=linear rotates features, not queries and keys, so they cannot be normalised after it; "
             "use a rope without that norm, attention.qk_norm=true (before), or attention=full"
         )
     if rotary is None:

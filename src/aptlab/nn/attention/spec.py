@@ -1,4 +1,4 @@
-"""What an attention layer works on, and how it looks.
+"""Queries, keys and values of all heads, and how their attention is computed.
 
 Legend: B batch, H query heads, K key/value heads, T new tokens, S keys, D head dim.
 """
@@ -19,8 +19,10 @@ class Heads(NamedTuple):
 
 
 class AttentionSpec(NamedTuple):
-    """How a layer looks: factor on the logits, reach, dropout, and what is added to the logits.
+    """Form of one layer's attention: factor on the logits, which keys are seen, dropout, what is added to the logits.
 
+    chunk   keys of the query's own block of this many positions alone
+    window  the query's own key and those up to window - 1 before it alone
     decay   per pair the factor per token of distance, and the layout of pairs; None = none
     scores  module of `aptlab.nn.positions.bias`
     sinks   [H] logits of a key without a value, one per head (Xiao et al. 2023, arXiv:2309.17453; as in gpt-oss)

@@ -6,6 +6,7 @@ A module here is built as `factory(dim=C)` and called with integer positions [B 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -14,16 +15,39 @@ from torch import Tensor, nn
 
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.limits import Positive, PositiveInt
+from aptlab.nn.init import OwnsInit, reset_tree
 
 STEP = 256
 LEVELS = 3
 LONGEST = STEP**LEVELS  # positions that the tables cover: 16.7 million
 
 
-class NoEmbed(nn.Module):
+class AddedPositions(OwnsInit, nn.Module, abc.ABC):
+    """What is added to the token embedding, by position; built as factory(dim=C).
+
+    relative       whether nothing is said of where in the text a token stands
+    adds           False where nothing is added, and the model leaves it out
+    max_positions  positions that it has
+    """
+
+    relative: ClassVar[bool] = False
+    adds: ClassVar[bool] = True
+    max_positions: int = LONGEST
+
+    @abc.abstractmethod
+    def forward(self, positions_BT: Tensor) -> Tensor | None:
+        """What is added at integer positions [B or 1, T], [B or 1, T, C]; None = nothing."""
+
+    def reset_parameters(self, std: float, depth: int) -> None:
+        """Tables start as N(0, std)."""
+        reset_tree(self, std, depth)
+
+
+class NoEmbed(AddedPositions):
     """Nothing is added to the token embedding."""
 
     relative: ClassVar[bool] = True
+    adds: ClassVar[bool] = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -33,17 +57,16 @@ class NoEmbed(nn.Module):
         del positions_BT
 
 
-class LearnedPositions(nn.Module):
+class LearnedPositions(AddedPositions):
     """Row `position` of a learned table [length, C] (Gehring et al. 2017, arXiv:1705.03122; as in GPT-2).
 
     A position beyond the table is an error; nothing is learned about it. Starts as N(0, 0.02).
     """
 
-    relative: ClassVar[bool] = False
-
     def __init__(self, dim: int, *, length: PositiveInt) -> None:
         super().__init__()
         self.dim, self.length = dim, length
+        self.max_positions = length
         self.embed = nn.Embedding(length, dim)
         nn.init.normal_(self.embed.weight, std=0.02)
 
@@ -61,7 +84,7 @@ class LearnedPositions(nn.Module):
         return f"length={self.length}, dim={self.dim}"
 
 
-class SinusoidalPositions(nn.Module):
+class SinusoidalPositions(AddedPositions):
     """Sines and cosines of fixed wavelengths (Vaswani et al. 2017, arXiv:1706.03762, section 3.5).
 
         PE(n, 2i) = scale · sin(n · base^(-2i/C))      PE(n, 2i + 1) = scale · cos(n · base^(-2i/C))
@@ -74,7 +97,6 @@ class SinusoidalPositions(nn.Module):
     (a whole table of ten million positions would take 40 GB at C = 1024). Returns float32.
     """
 
-    relative: ClassVar[bool] = False
     cos: Tensor
     sin: Tensor
 

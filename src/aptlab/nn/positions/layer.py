@@ -1,43 +1,46 @@
-"""How a layer knows positions. The model makes one `Place` per layer; layers share the modules in it."""
+"""How one layer knows positions. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-from aptlab.nn.positions.rope import Growth
+from aptlab.limits import NonNegative, PositiveInt, validate_limits
 
 
-class Positions:
-    """Positions beside rotation: `bias` is added to the scores, `embed` to the token embedding.
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Queries times 1 + scale · ln(1 + floor((position + 1) / floor)): attention stays sharp far out (Llama 4).
 
-    Both are factories, called by the model: bias(heads=, head_dim=, layer=), embed(dim=). None = nothing is added.
+    Meta's released model.py applies it at inference to layers without rotation; below `floor` it is 1.
     """
 
-    def __init__(self, *, bias: Callable[..., nn.Module] | None = None, embed: Callable[..., nn.Module] | None = None):
-        self.bias, self.embed = bias, embed
+    floor: PositiveInt = 8192
+    scale: NonNegative = 0.1
+
+    def __post_init__(self) -> None:
+        validate_limits(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPositions:
-    """What one attention layer does with positions.
+    """What positions do in one layer. A rule says the first four (`Rope.for_layer`), the model adds its modules.
 
-    rotary      module that turns queries and keys, as `aptlab.nn.positions.rotary.RotaryEmbedding`
-    scores      module whose output is added to the logits, as `aptlab.nn.positions.bias.ALiBi`
-    chunk       attention stays inside blocks of this many positions
+    rule        how queries and keys rotate, an `aptlab.nn.positions.rope.Rope`; None = they do not
+    chunk       attention stays inside blocks of this many positions; None = it sees everything before
     growth      queries grow with their position
-    norm_after  queries and keys get a root mean square of 1 after they were turned
+    norm_after  queries and keys get a root mean square of 1 after they were rotated, without weights
     norm_eps    of that norm; the model gives that of its own norms, as Llama 4 does
+    rotary      module that rotates by `rule`, as `aptlab.nn.positions.rotary.RotaryEmbedding`
+    scores      module whose output is added to the logits, as `aptlab.nn.positions.bias.ALiBi`
 
     Neither module belongs to the layer: the model holds them, once.
     """
 
-    rotary: Any = None
-    scores: Any = None
+    rule: Any = None
     chunk: int | None = None
     growth: Growth | None = None
     norm_after: bool = False
     norm_eps: float = 1e-6
+    rotary: Any = None
+    scores: Any = None

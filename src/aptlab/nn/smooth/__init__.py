@@ -1,9 +1,10 @@
 """How a branch joins the residual stream: plainly, normalised, or shrunk where its step is large or turns sharply.
 
-Every layer here is called `smooth(u, delta, carry, trace=...)` and returns the new stream, what the same site
-of the next block gets as `carry`, and statistics (None where nobody asked).
+Every layer here is called `smooth(u, delta, context)` and returns the new stream; what the same site of the next block
+gets (`carry`) and statistics go through the context.
 """
 
+from aptlab.nn.smooth.base import Smooth
 from aptlab.nn.smooth.carry import Carry, Trace
 from aptlab.nn.smooth.left_spin import LeftSpin
 from aptlab.nn.smooth.memory import MemorySmooth
@@ -22,6 +23,7 @@ __all__ = [
     "Plain",
     "PostNorm",
     "SketchRule",
+    "Smooth",
     "SpikeSketch",
     "SpinRule",
     "Strength",

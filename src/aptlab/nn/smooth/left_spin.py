@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from aptlab.limits import Fraction, NonNegative
-from aptlab.nn.smooth.carry import Carry, JoinResult, Trace, build_trace
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.smooth.carry import Carry, JoinResult, build_trace
 from aptlab.nn.smooth.measure import TINY, compute_rms, measure_direction_change, upcast_to_float32
 from aptlab.nn.smooth.rule import Gate, SpinRule, Strength
 
 
-class LeftSpin(nn.Module):
+class LeftSpin(Smooth):
     """u' = u + g·delta, with a gate g in [0, 1] per token that falls as the step grows or turns.
 
         d   = rms(delta) / (rms(u) + reference/1000)          rms(x) = sqrt(mean(x²) + 1e-12)
@@ -25,7 +27,7 @@ class LeftSpin(nn.Module):
 
     phi' is the angle of the same token at the same site of the previous block. The first block has no history:
     a = 0 and phi' = its own angle. So phi(0) = 0, small steps pass whole, and one step moves the stream by at most
-    `rule.reach()` times its size (1.51 with the defaults; 1.43 for very large steps). alpha = 0 is `Plain`.
+    `rule.step_bound()` times its size (1.51 with the defaults; 1.43 for very large steps). alpha = 0 is `Plain`.
 
     Differs from the published left-spin (see `LeftSpinSeed`): rms per token, the angle of nothing is zero, history
     runs over depth and not over calls (nothing is kept between calls; evaluation, recomputation and every rank see
@@ -53,11 +55,12 @@ class LeftSpin(nn.Module):
         self.dim, self.layer, self.site = dim, layer, site
         self.rule = SpinRule(alpha=alpha, tau=tau, beta=beta, strength=strength or Strength(), gate=gate or Gate())
 
-    def forward(
-        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
-    ) -> tuple[Tensor, Carry | None, Trace | None]:
-        joined = self.join(u_BTC, delta_BTC, carry)
-        return joined.u, joined.carry, build_trace(joined) if trace else None
+    def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        joined = self.join(u_BTC, delta_BTC, context.carry)
+        context.set_carry(joined.carry)
+        if context.tracing:
+            context.set_trace(build_trace(joined))
+        return joined.u
 
     def join(self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None, lift_BT1: Tensor | None = None) -> JoinResult:
         """One join with its measurements; `lift` [B, T, 1] is added to the strength (the size, for softclip)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from aptlab.limits import Fraction, NonNegative
-from aptlab.nn.smooth.carry import Carry, Trace, build_trace
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.smooth.carry import Trace, build_trace
 from aptlab.nn.smooth.left_spin import LeftSpin
 from aptlab.nn.smooth.rule import Gate, SketchRule, Strength
 from aptlab.nn.smooth.sketch import SpikeSketch
@@ -13,7 +15,7 @@ from aptlab.nn.smooth.sketch import SpikeSketch
 LIFT = 0.5
 
 
-class MemorySmooth(nn.Module):
+class MemorySmooth(Smooth):
     """LeftSpin whose strength rises near remembered spikes: s <- s + 0.5·danger(delta), danger in [0, 1].
 
         danger(delta) = max_j s_j · relu(cos(delta, n_j) - 0.7) / 0.3 · 2^(-age_j / H_j)
@@ -54,15 +56,17 @@ class MemorySmooth(nn.Module):
         self.spin = LeftSpin(dim, layer=layer, site=site, alpha=alpha, tau=tau, beta=beta, strength=strength, gate=gate)
         self.sketch = SpikeSketch(dim, sketch or SketchRule())
 
-    def forward(
-        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
-    ) -> tuple[Tensor, Carry | None, Trace | None]:
+    def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         danger = self.sketch.danger(delta_BTC)
-        joined = self.spin.join(u_BTC, delta_BTC, carry, LIFT * danger)
-        seen: Trace = build_trace(joined, danger) if trace else {}
+        joined = self.spin.join(u_BTC, delta_BTC, context.carry, LIFT * danger)
+        context.set_carry(joined.carry)
+        statistics: Trace = build_trace(joined, danger) if context.tracing else {}
         if self.training:
-            seen["spike_directions"], seen["spike_strengths"] = self.sketch.propose(delta_BTC, joined.strength)
-        return joined.u, joined.carry, seen or None
+            directions_kC, strengths_k = self.sketch.propose(delta_BTC, joined.strength)
+            statistics |= {"spike_directions": directions_kC, "spike_strengths": strengths_k}
+        if statistics:
+            context.set_trace(statistics)
+        return joined.u
 
     def update(self, directions_kC: Tensor, strengths_k: Tensor) -> None:
         """Age the memory by one optimizer step and remember the strongest of these spikes; see `SpikeSketch.update`."""

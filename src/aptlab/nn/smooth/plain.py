@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from aptlab.nn.smooth.carry import Carry, Trace
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.smooth.base import Smooth
 
 
-class Plain(nn.Module):
+class Plain(Smooth):
     """u' = u + delta (He et al. 2016, arXiv:1512.03385, eq. 1). Asked for a trace it gives peak = max |u'|."""
 
     def __init__(self, dim: int, *, layer: int, site: str) -> None:
         super().__init__()
         self.dim, self.layer, self.site = dim, layer, site
 
-    def forward(
-        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
-    ) -> tuple[Tensor, Carry | None, Trace | None]:
-        del carry
+    def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         out_BTC = (u_BTC + delta_BTC).to(u_BTC.dtype)
-        seen: Trace | None = {"peak": out_BTC.detach().abs().amax().float()} if trace else None
-        return out_BTC, None, seen
+        if context.tracing:
+            context.set_trace({"peak": out_BTC.detach().abs().amax().float()})
+        return out_BTC

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from aptlab.limits import Positive
+from aptlab.nn.context import ForwardContext
 from aptlab.nn.norm import RMSNorm
-from aptlab.nn.smooth.carry import Carry, Trace
+from aptlab.nn.smooth.base import Smooth
 
 
-class PostNorm(nn.Module):
+class PostNorm(Smooth):
     """u' = u + delta / rms(delta) · weight: every branch adds a step of learned size (Gemma 2, arXiv:2408.00118).
 
     With the block's own pre-norm this is the "sandwich" of Ding et al. 2021 (CogView, arXiv:2105.13290, section 2.4),
@@ -21,10 +22,8 @@ class PostNorm(nn.Module):
         self.dim, self.layer, self.site = dim, layer, site
         self.norm = RMSNorm(dim, eps=eps)
 
-    def forward(
-        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
-    ) -> tuple[Tensor, Carry | None, Trace | None]:
-        del carry
+    def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         out_BTC = (u_BTC + self.norm(delta_BTC)).to(u_BTC.dtype)
-        seen: Trace | None = {"peak": out_BTC.detach().abs().amax().float()} if trace else None
-        return out_BTC, None, seen
+        if context.tracing:
+            context.set_trace({"peak": out_BTC.detach().abs().amax().float()})
+        return out_BTC

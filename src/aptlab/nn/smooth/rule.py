@@ -113,8 +113,8 @@ class SpinRule:
         phi = self.angle(self.strength.w1 * d) * (self.beta if self.deep else 1.0)
         return d / math.hypot(1.0, phi) if self.gate.kind == "normalized" else d * math.cos(min(phi, math.pi / 2))
 
-    def reach(self) -> float:
-        """sup over d of `passed(d)`: ||u' - u|| <= reach·||u|| (up to the guards of d); inf where there is none.
+    def step_bound(self) -> float:
+        """sup over d of `passed(d)`: ||u' - u|| <= step_bound·||u|| (up to the guards of d); inf where there is none.
 
         As d grows, g·d of the normalised gate rises to a peak and falls to 1/(alpha·beta·w1): it is not monotone.
         """

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from aptlab.limits import Fraction, NonNegative
-from aptlab.nn.smooth.carry import Carry, JoinResult, Trace, build_trace
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.smooth.carry import Carry, JoinResult, build_trace
 from aptlab.nn.smooth.measure import upcast_to_float32
 
 EPSILON = 1e-8
 W1, W2 = 1.0, 0.5
 
 
-class LeftSpinSeed(nn.Module):
+class LeftSpinSeed(Smooth):
     """u' = u + g·delta with the published gate, for comparison with `LeftSpin`.
 
         d   = |delta| / (1e-8 + |u|)      a = |delta - step| / (1e-8 + |delta| + |step|)      |x| = Euclidean norm
@@ -44,9 +46,8 @@ class LeftSpinSeed(nn.Module):
         self.dim, self.layer, self.site = dim, layer, site
         self.alpha, self.tau, self.beta = alpha, tau, beta
 
-    def forward(
-        self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None = None, *, trace: bool = False
-    ) -> tuple[Tensor, Carry | None, Trace | None]:
+    def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        carry: Carry | None = context.carry
         u, delta = upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC)
         s = self._strength(u.detach(), delta.detach(), carry)
         phi = self.alpha * F.softplus(s - self.tau)
@@ -55,7 +56,10 @@ class LeftSpinSeed(nn.Module):
         g = (1 + phi.square()).rsqrt()
         step = g * delta
         joined = JoinResult((u + step).to(u_BTC.dtype), None, s, phi, g, s.isfinite())
-        return joined.u, Carry(step.detach().to(delta_BTC.dtype), phi), build_trace(joined) if trace else None
+        context.set_carry(Carry(step.detach().to(delta_BTC.dtype), phi))
+        if context.tracing:
+            context.set_trace(build_trace(joined))
+        return joined.u
 
     def _strength(self, u: Tensor, delta: Tensor, carry: Carry | None) -> Tensor:
         size = _norm(delta)

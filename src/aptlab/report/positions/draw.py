@@ -1,70 +1,69 @@
-"""Measure, draw, write and print what a plot request asks for."""
+"""Measure, draw and write the analyses of a few rules."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
-from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.positions.rope import list_rope_warnings
-from aptlab.report.positions import ANALYSES, AnalysisSettings, split_rotary_parts
+from aptlab.errors import AptlabError
+from aptlab.nn.positions.rope import Rope, list_rope_warnings
+from aptlab.report.positions import ANALYSES, AnalysisSettings, RotaryPart, split_rotary_parts
 from aptlab.report.positions.facts import format_facts, summarize_rules
 from aptlab.report.positions.lines import format_curves_csv, join_names
-from aptlab.report.positions.request import PlotRequest
 from aptlab.runs.atomic import write_text
 
 
-def plot_analyses(request: PlotRequest) -> list[Path]:
-    """Write one PNG and its CSV files per analysis into the folder; print the facts. Returns the paths."""
-    setting = AnalysisSettings(
-        length=request.length,
-        original=request.original,
-        head_dim=request.head_dim,
-        heads=request.heads,
-        bases=request.bases,
-        seed=request.seed,
-    )
-    rules = [
-        (rule, split_rotary_parts(name, rule, setting, number=number))
-        for number, (name, rule) in enumerate(request.rules)
-    ]
-    print(format_facts(summarize_rules(rules, setting), setting), flush=True)
-    for name, rule in request.rules:
-        for notice in list_rope_warnings(rule, head_dim=setting.head_dim, length=setting.length):
-            print(f"warning: {notice}" + (f" [{name}]" if " " in name else ""))
-    for note in request.notes:
-        print(f"note: {note}")
-    folder = _folder(request.out)
-    parts = [turning for _, found in rules for turning in found]
-    names = join_names((name for name, _ in request.rules), most=6)
-    written: list[Path] = []
-    for name in request.what:
-        try:
-            found = _analyse(name, parts, setting, names=names, folder=folder)
-        except ConfigError as error:
-            if request.chosen:
-                raise
-            print(f"left out: {error}")
-            continue
-        written += found
-        print(f"written {' '.join(map(str, found))}", flush=True)
-    return written
+@dataclass(frozen=True)
+class RuleAnalyses:
+    """Position rules with their names, ready to be measured; all methods raise ConfigError for one that turns no pair.
+
+    rules     (name, rule) of every curve
+    settings  the lengths, sizes and bases that all analyses share
+    """
+
+    rules: Sequence[tuple[str, Rope]]
+    settings: AnalysisSettings
+
+    @cached_property
+    def parts(self) -> list[tuple[Rope, tuple[RotaryPart, ...]]]:
+        """Every rule with its parts: one per different layer, head and section."""
+        return [
+            (rule, split_rotary_parts(name, rule, self.settings, number=number))
+            for number, (name, rule) in enumerate(self.rules)
+        ]
+
+    def format_facts(self) -> str:
+        """The table of what one should know of each rule at a glance."""
+        return format_facts(summarize_rules(self.parts, self.settings), self.settings)
+
+    def list_warnings(self) -> list[str]:
+        """What the rules themselves warn of at these lengths; with the curve's name where it is not the option's."""
+        settings = self.settings
+        return [
+            f"{notice} [{name}]" if " " in name else notice
+            for name, rule in self.rules
+            for notice in list_rope_warnings(rule, head_dim=settings.head_dim, length=settings.length)
+        ]
+
+    def draw(self, analysis: str, folder: Path) -> list[Path]:
+        """Write one PNG and the CSV files of its numbers; ConfigError for a rule that the analysis cannot measure."""
+        module = ANALYSES[analysis]
+        parts = [part for _, found in self.parts for part in found]
+        tables = module.compute_tables(parts, self.settings)
+        title = module.TITLE.format(join_names((name for name, _ in self.rules), most=6))
+        written = [module.draw_figure(tables, parts, self.settings, title=title, path=folder / f"{analysis}.png")]
+        for table, lines in tables.items():
+            path = folder / (f"{analysis}_{table}.csv" if table else f"{analysis}.csv")
+            write_text(path, format_curves_csv(lines))
+            written.append(path)
+        return written
 
 
-def _analyse(name: str, parts: list, setting: AnalysisSettings, *, names: str, folder: Path) -> list[Path]:
-    analysis = ANALYSES[name]
-    tables = analysis.compute_tables(parts, setting)
-    title = analysis.TITLE.format(names)
-    written = [analysis.draw_figure(tables, parts, setting, title=title, path=folder / f"{name}.png")]
-    for table, lines in tables.items():
-        path = folder / (f"{name}_{table}.csv" if table else f"{name}.csv")
-        write_text(path, format_curves_csv(lines))
-        written.append(path)
-    return written
-
-
-def _folder(out: str | None) -> Path:
-    """The folder to write into, made where it is missing."""
+def make_plot_folder(out: str | None) -> Path:
+    """The folder to write into, made where it is missing; outputs/plot/<time> for None."""
     folder = Path(out).expanduser() if out else Path("outputs") / "plot" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

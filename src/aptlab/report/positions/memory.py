@@ -60,7 +60,7 @@ def count_table_bytes(parts: Sequence[RotaryPart]) -> int:
 
 
 def _of_layer(rule: Rope, head_dim: int) -> int:
-    if rule.layer != STORED:
+    if rule.rotary_class != STORED:
         return 0
     return sum(4 * STEP * len(frequencies) * FLOAT for frequencies in rule.regimes(head_dim))
 

@@ -139,7 +139,7 @@ class RotaryPart:
 
 def split_rotary_parts(name: str, rule: Rope, setting: AnalysisSettings, number: int = 0) -> tuple[RotaryPart, ...]:
     """All parts of a rule: one per different layer, head and section. Raises ConfigError for a rule that turns none."""
-    rules = list(dict.fromkeys(rule.at(layer).rule for layer in range(LAYERS)))
+    rules = list(dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS)))
     turning = [one for one in rules if one is not None]
     if not turning:
         raise ConfigError(
@@ -147,7 +147,7 @@ def split_rotary_parts(name: str, rule: Rope, setting: AnalysisSettings, number:
         )
     found = []
     for layer_rule in turning:
-        first = next(layer for layer in range(LAYERS) if rule.at(layer).rule == layer_rule)
+        first = next(layer for layer in range(LAYERS) if rule.for_layer(layer).rule == layer_rule)
         layer = f"layer {first}" if len(turning) > 1 else ""
         for regime, head in _heads(layer_rule, setting):
             for pairs, section in _sections(layer_rule, setting.head_dim):

@@ -1,4 +1,4 @@
-"""Position methods that add to the attention scores instead of turning queries and keys.
+"""Position methods that add to the attention scores instead of rotating queries and keys.
 
 A module here is built as `factory(heads=, head_dim=, layer=)` and says of itself:
 
@@ -8,9 +8,9 @@ A module here is built as `factory(heads=, head_dim=, layer=)` and says of itsel
 """
 
 from aptlab.nn.positions.bias.alibi import ALiBi
-from aptlab.nn.positions.bias.base import Formula, NoBias, ScoreBias
+from aptlab.nn.positions.bias.base import Formula, NoBias, PositionBias, ScoreBias
 from aptlab.nn.positions.bias.cope import CoPE
 from aptlab.nn.positions.bias.kerple import Kerple
 from aptlab.nn.positions.bias.table import LearnedBias, T5Bias
 
-__all__ = ["ALiBi", "CoPE", "Formula", "Kerple", "LearnedBias", "NoBias", "ScoreBias", "T5Bias"]
+__all__ = ["ALiBi", "CoPE", "Formula", "Kerple", "LearnedBias", "NoBias", "PositionBias", "ScoreBias", "T5Bias"]

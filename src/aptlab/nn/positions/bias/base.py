@@ -9,19 +9,39 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from aptlab.nn.init import OwnsInit, reset_tree
+
 Formula = Callable[[Tensor, Tensor], Tensor]
 
 
-class ScoreBias(nn.Module, abc.ABC):
-    """Adds f(head, m - n) to the logit of a query at position m and a key at position n.
+class PositionBias(OwnsInit, nn.Module, abc.ABC):
+    """A module whose output is added to the attention scores; built as factory(heads=, head_dim=, layer=).
 
-    A subclass gives f once, as `formula`: the dense bias and the `score_mod` of FlexAttention both come from it. The
-    distance of a key after its query counts as 0; masks hide it. Everything is float32 (float64 in a float64 module).
+    relative    what it adds depends on distances alone
+    shared      one module serves all layers
+    contextual  it reads queries and keys, not positions
     """
 
     relative: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     contextual: ClassVar[bool] = False
+
+    def count_flops(self, keys: float) -> float:
+        """FLOPs per token of products, for `keys` seen keys; additions are not counted."""
+        del keys
+        return 0.0
+
+    def reset_parameters(self, std: float, depth: int) -> None:
+        """Tables start as N(0, std)."""
+        reset_tree(self, std, depth)
+
+
+class ScoreBias(PositionBias, abc.ABC):
+    """Adds f(head, m - n) to the logit of a query at position m and a key at position n.
+
+    A subclass gives f once, as `formula`: the dense bias and the `score_mod` of FlexAttention both come from it. The
+    distance of a key after its query counts as 0; masks hide it. Everything is float32 (float64 in a float64 module).
+    """
 
     def __init__(self, *, heads: int) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
 """Position rules: one frozen dataclass each, without torch."""
 
+from aptlab.nn.positions.layer import Growth, LayerPositions
 from aptlab.nn.positions.rope.base import (
     Frequencies,
-    Growth,
-    LayerRope,
     Rope,
     Rotation,
     blend_frequencies,
@@ -45,7 +44,7 @@ __all__ = [
     "IRopePhase",
     "Kron2D",
     "Kron3D",
-    "LayerRope",
+    "LayerPositions",
     "Learnable",
     "Linear",
     "LinearHarmonic",

@@ -17,39 +17,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from aptlab.errors import ConfigError
-from aptlab.limits import NonNegative, Positive, PositiveInt, validate_limits
+from aptlab.limits import Positive, validate_limits
+from aptlab.nn.positions.layer import LayerPositions
 
 Frequencies = tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Growth:
-    """Queries times 1 + scale · ln(1 + floor((position + 1) / floor)): attention stays sharp far out (Llama 4).
-
-    Meta's released model.py applies it at inference to layers without rotation; below `floor` it is 1.
-    """
-
-    floor: PositiveInt = 8192
-    scale: NonNegative = 0.1
-
-    def __post_init__(self) -> None:
-        validate_limits(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerRope:
-    """What positions do in one layer.
-
-    rule        how queries and keys turn; None = they do not
-    chunk       attention stays inside blocks of this many positions; None = it reaches everything before
-    growth      queries grow with their position
-    norm_after  queries and keys get a root mean square of 1 after they were turned, without weights
-    """
-
-    rule: Rope | None = None
-    chunk: int | None = None
-    growth: Growth | None = None
-    norm_after: bool = False
 
 
 class Rope(abc.ABC):
@@ -57,7 +28,7 @@ class Rope(abc.ABC):
 
     relative: ClassVar[bool] = True
     streams: ClassVar[int] = 1  # numbers that make a position: 1 text, 2 (height, width), 3 (time, height, width)
-    layer: ClassVar[str] = "aptlab.nn.positions.rotary:RotaryEmbedding"  # the module that turns by this rule
+    rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:RotaryEmbedding"  # the module that turns by this rule
     layout: str = "half"
     temperature_on: str = "logits"
 
@@ -112,10 +83,10 @@ class Rope(abc.ABC):
         del head_dim
         return None
 
-    def at(self, layer: int) -> LayerRope:
+    def for_layer(self, layer: int) -> LayerPositions:
         """What positions do in one layer."""
         del layer
-        return LayerRope(rule=self)
+        return LayerPositions(rule=self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aptlab.limits import PositiveInt
-from aptlab.nn.positions.rope.base import Frequencies, Growth, LayerRope, Rope
+from aptlab.nn.positions.layer import Growth, LayerPositions
+from aptlab.nn.positions.rope.base import Frequencies, Rope
 from aptlab.nn.positions.rope.standard import Standard
 
 
@@ -40,7 +41,7 @@ class IRope(Rope):
     def inv_freq(self, head_dim: int) -> Frequencies:
         return self.inner.inv_freq(head_dim)
 
-    def at(self, layer: int) -> LayerRope:
+    def for_layer(self, layer: int) -> LayerPositions:
         if (layer + 1) % self.interval == 0:
-            return LayerRope(growth=self.growth)
-        return LayerRope(rule=self.inner.at(layer).rule, chunk=self.chunk, norm_after=self.qk_norm)
+            return LayerPositions(growth=self.growth)
+        return LayerPositions(rule=self.inner.for_layer(layer).rule, chunk=self.chunk, norm_after=self.qk_norm)

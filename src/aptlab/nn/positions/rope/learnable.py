@@ -17,7 +17,7 @@ class Learnable(Rotation):
     frozen  keep a at zero
     """
 
-    layer: ClassVar[str] = "aptlab.nn.positions.rotary:LearnedRotary"
+    rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:LearnedRotary"
     pace: Positive = 0.1
     frozen: bool = False
 

@@ -220,7 +220,7 @@ class Kron3D(Rotation3D):
 class Mixed2D(Rotation2D):
     """h · a + w · b with learned a and b per pair and key head (RoPE-Mixed, Heo et al. 2024, arXiv:2403.13298)."""
 
-    layer: ClassVar[str] = "aptlab.nn.positions.rotary:MixedRotary"
+    rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:MixedRotary"
     frozen: bool = False
 
     def inv_freq(self, head_dim: int) -> Frequencies:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from aptlab.nn.positions.rope.base import Frequencies, LayerRope, Rope
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope.base import Frequencies, Rope
 from aptlab.nn.positions.rope.longrope import SearchedRotation
 from aptlab.nn.positions.rope.ntk import Dynamic
 from aptlab.nn.positions.rope.scaled import CLOSE, ScaledRotation
@@ -38,13 +39,13 @@ def list_rope_warnings(rule: Rope, *, head_dim: int, length: int) -> list[str]:
         name = get_option_name(rule)
         way = WAYS.get(name, "rope=standard is relative")
         found.append(f"rope={name}: logits depend on absolute positions, not on distances alone; {way}")
-    for place in dict.fromkeys(rule.at(layer) for layer in range(LAYERS)):
+    for place in dict.fromkeys(rule.for_layer(layer) for layer in range(LAYERS)):
         if place.rule is not None:
             found += _of_layer(place.rule, head_dim=head_dim, length=length, reach=_reach(place, length))
     return list(dict.fromkeys(found))
 
 
-def _reach(place: LayerRope, length: int) -> int:
+def _reach(place: LayerPositions, length: int) -> int:
     """The largest distance that a layer sees."""
     return length if place.chunk is None else min(place.chunk, length)
 

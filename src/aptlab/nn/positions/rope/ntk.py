@@ -61,7 +61,7 @@ class Dynamic(ScaledRotation):
     transformers changes the base under cached keys.
     """
 
-    layer: ClassVar[str] = "aptlab.nn.positions.rotary:DynamicRotary"
+    rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:DynamicRotary"
     law: Literal["hf", "paper"] = "hf"
 
     def __post_init__(self) -> None:

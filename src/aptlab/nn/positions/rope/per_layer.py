@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
-from aptlab.nn.positions.rope.base import Frequencies, LayerRope, Rope
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope.base import Frequencies, Rope
 from aptlab.nn.positions.rope.standard import Standard
 
 
@@ -49,11 +50,11 @@ class PerLayer(Rope):
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Those of the first layer that turns."""
-        turning = next((one for one in map(self.at, range(len(self.rules))) if one.rule is not None), None)
+        turning = next((one for one in map(self.for_layer, range(len(self.rules))) if one.rule is not None), None)
         if turning is None or turning.rule is None:
             raise ConfigError("rope.rules turn no layer; use rope=none")
         return turning.rule.inv_freq(head_dim)
 
-    def at(self, layer: int) -> LayerRope:
-        place = self.rules[layer % len(self.rules)].at(layer)
+    def for_layer(self, layer: int) -> LayerPositions:
+        place = self.rules[layer % len(self.rules)].for_layer(layer)
         return place if self.chunks is None else dataclasses.replace(place, chunk=self.chunks[layer % len(self.rules)])

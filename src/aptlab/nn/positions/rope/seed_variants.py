@@ -7,14 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from aptlab.errors import ConfigError
 from aptlab.limits import Positive
-from aptlab.nn.positions.rope.base import (
-    Frequencies,
-    LayerRope,
-    Rope,
-    Rotation,
-    check_choice,
-    compute_standard_frequencies,
-)
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope.base import Frequencies, Rope, Rotation, check_choice, compute_standard_frequencies
 from aptlab.nn.positions.rope.standard import Standard
 
 BASES = (10_000.0, 20_000.0, 30_000.0, 40_000.0)
@@ -113,5 +107,5 @@ class IRopeHeads(FourBaseRope):
 class IRopeLayers(FourBaseRope):
     """Base number l % 4 of the seeds' four for layer l, with logits that depend on distance alone."""
 
-    def at(self, layer: int) -> LayerRope:
-        return LayerRope(rule=Standard(base=self.bases[layer % len(self.bases)], layout=self.layout))
+    def for_layer(self, layer: int) -> LayerPositions:
+        return LayerPositions(rule=Standard(base=self.bases[layer % len(self.bases)], layout=self.layout))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, Positive
-from aptlab.nn.positions.rope.base import Frequencies, LayerRope, Rope, Rotation, compute_standard_frequencies
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.positions.rope.base import Frequencies, Rope, Rotation, compute_standard_frequencies
 from aptlab.nn.positions.rope.scaled import ScaledRotation
 
 
@@ -18,9 +19,9 @@ class NoRope(Rope):
     def inv_freq(self, head_dim: int) -> Frequencies:
         raise ConfigError("rope=none has no frequencies; choose a rope option such as rope=standard")
 
-    def at(self, layer: int) -> LayerRope:
+    def for_layer(self, layer: int) -> LayerPositions:
         del layer
-        return LayerRope()
+        return LayerPositions()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,12 +39,12 @@ def split_streams(rule: Rope, positions: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def scale_angles(rule: Rope, angles: Angles, places_BT: Tensor, regime_BT: Tensor | None) -> Angles:
+def scale_angles(rule: Rope, angles: Angles, positions_BT: Tensor, regime_BT: Tensor | None) -> Angles:
     """Apply what the rule multiplies cosines, sines and queries by."""
     cos, sin, scale = angles
     rates = rule.amplitude(2 * cos.shape[-1])
     if rates is not None:
-        shrink = torch.exp(-places_BT.unsqueeze(-1) * torch.tensor(rates, device=cos.device)).unsqueeze(1)
+        shrink = torch.exp(-positions_BT.unsqueeze(-1) * torch.tensor(rates, device=cos.device)).unsqueeze(1)
         cos, sin = cos * shrink, sin * shrink
     temperatures = rule.temperatures()
     if rule.temperature_on == "cos_sin":

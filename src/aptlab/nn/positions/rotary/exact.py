@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary.angles import Angles, scale_angles, split_streams
+from aptlab.nn.positions.rotary.base import Rotary
 from aptlab.nn.positions.rotary.tables import spread_heads
-from aptlab.ops.rotary import rotate_pairs
 
 
-class DynamicRotary(nn.Module):
+class DynamicRotary(Rotary):
     """Frequencies by the length of a token's own sequence (dynamic NTK); nothing is stored.
 
     The length is known when the sequence begins, with what is still to be generated, so a cached key never has
@@ -37,24 +37,20 @@ class DynamicRotary(nn.Module):
 
     def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:
         """See `RotaryEmbedding.angles`."""
-        (places_BT,) = split_streams(self.rule, positions)
+        (positions_BT,) = split_streams(self.rule, positions)
         if lengths_BT is None:
-            lengths_BT = (places_BT.amax(-1, keepdim=True) + 1).expand_as(places_BT)
+            lengths_BT = (positions_BT.amax(-1, keepdim=True) + 1).expand_as(positions_BT)
         bases_BT = self.rule.bases(lengths_BT.double(), self.head_dim)  # type: ignore[attr-defined]
-        exponents_P = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=places_BT.device) / self.head_dim
+        exponents_P = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=positions_BT.device) / self.head_dim
         theta_BTP = bases_BT.unsqueeze(-1) ** -exponents_P
-        angle_BTP = (places_BT.unsqueeze(-1) * theta_BTP).unsqueeze(1)
-        return scale_angles(self.rule, Angles(angle_BTP.cos().float(), angle_BTP.sin().float()), places_BT, None)
-
-    def rotate(self, x_BHTD: Tensor, angles: Angles) -> Tensor:
-        """Rotate in float32 and round once to the input's dtype."""
-        return rotate_pairs(x_BHTD, angles.cos, angles.sin, layout=self.rule.layout)
+        angle_BTP = (positions_BT.unsqueeze(-1) * theta_BTP).unsqueeze(1)
+        return scale_angles(self.rule, Angles(angle_BTP.cos().float(), angle_BTP.sin().float()), positions_BT, None)
 
     def extra_repr(self) -> str:
         return f"{self.rule}, head_dim={self.head_dim}"
 
 
-class LearnedRotaryBase(nn.Module):
+class LearnedRotaryBase(Rotary):
     """What learned rotations share: one float32 parameter that follows the device and never the dtype."""
 
     weight: nn.Parameter
@@ -70,10 +66,6 @@ class LearnedRotaryBase(nn.Module):
         device = fn(torch.empty(0, device=self.weight.device)).device
         super()._apply(lambda tensor: tensor.to(device), recurse)
         return self
-
-    def rotate(self, x_BHTD: Tensor, angles: Angles) -> Tensor:
-        """Rotate in float32 and round once to the input's dtype; gradients reach the frequencies."""
-        return rotate_pairs(x_BHTD, angles.cos, angles.sin, layout=self.rule.layout)
 
 
 class LearnedRotary(LearnedRotaryBase):
@@ -91,11 +83,11 @@ class LearnedRotary(LearnedRotaryBase):
     def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:
         """See `RotaryEmbedding.angles`."""
         del lengths_BT
-        (places_BT,) = split_streams(self.rule, positions)
-        theta_P = torch.tensor(self.theta, dtype=torch.float64, device=places_BT.device)
+        (positions_BT,) = split_streams(self.rule, positions)
+        theta_P = torch.tensor(self.theta, dtype=torch.float64, device=positions_BT.device)
         theta_P = theta_P * torch.exp(self.rule.pace * self.weight.double())  # type: ignore[attr-defined]
-        angle_BTP = (places_BT.unsqueeze(-1) * theta_P).unsqueeze(1)
-        return scale_angles(self.rule, Angles(angle_BTP.cos().float(), angle_BTP.sin().float()), places_BT, None)
+        angle_BTP = (positions_BT.unsqueeze(-1) * theta_P).unsqueeze(1)
+        return scale_angles(self.rule, Angles(angle_BTP.cos().float(), angle_BTP.sin().float()), positions_BT, None)
 
 
 class MixedRotary(LearnedRotaryBase):
@@ -117,6 +109,6 @@ class MixedRotary(LearnedRotaryBase):
         del lengths_BT
         streams = split_streams(self.rule, positions)
         weights = self.weight.double()[:, self.of_head]
-        angle = sum(place[:, None, :, None] * weight[:, None] for place, weight in zip(streams, weights, strict=True))
+        angle = sum(stream[:, None, :, None] * weight[:, None] for stream, weight in zip(streams, weights, strict=True))
         assert isinstance(angle, Tensor)
         return scale_angles(self.rule, Angles(angle.cos().float(), angle.sin().float()), streams[0], None)

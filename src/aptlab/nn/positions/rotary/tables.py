@@ -13,18 +13,19 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary.angles import Angles, scale_angles, split_streams
-from aptlab.ops.rotary import rotate_pairs
+from aptlab.nn.positions.rotary.base import Rotary
+from aptlab.ops.rotary_heads import HeadNorm, RotationArgs
 
 STEP = 4096
 LONGEST = STEP * STEP  # positions the two tables cover: 16.7 million
 
 
-class RotaryEmbedding(nn.Module):
-    """Turns pair i of a head by position · theta_i, in the rule's layout of pairs.
+class RotaryEmbedding(Rotary):
+    """Rotates pair i of a head by position · theta_i, in the rule's layout of pairs.
 
     Half-split pairs (i, i + P) are those of Llama checkpoints; Su et al. 2021 (arXiv:2104.09864, eq. 34) pair
     neighbours (2i, 2i + 1): the same rotation after a permutation of the projection's rows.
@@ -48,7 +49,7 @@ class RotaryEmbedding(nn.Module):
         self.theta = self._theta()  # no buffer: a device may have no float64
 
     @property
-    def simple(self) -> bool:
+    def simple(self) -> bool:  # type: ignore[override]
         """Whether every head of every token turns by one set of frequencies, as the fused kernel does it."""
         alone = self.regimes == 1 and self.of_head is None and self.combine is None and self.rule.streams == 1
         return alone and self.rule.amplitude(self.head_dim) is None
@@ -64,7 +65,7 @@ class RotaryEmbedding(nn.Module):
         return math.sqrt(self.rule.temperature) if self.rule.temperature_on == "cos_sin" else 1.0
 
     @property
-    def temperature(self) -> float:
+    def temperature(self) -> float:  # type: ignore[override]
         """Factor on the logits that is the same for all tokens; what differs is in `Angles.scale`."""
         values = set(self.rule.temperatures())
         return values.pop() if self.rule.temperature_on == "logits" and len(values) == 1 else 1.0
@@ -98,7 +99,9 @@ class RotaryEmbedding(nn.Module):
         """
         streams = split_streams(self.rule, positions)
         if self.of_head is not None:
-            parts = [self._turn(streams, torch.full_like(streams[0], regime)) for regime in range(self.regimes)]
+            parts = [
+                self._combine_streams(streams, torch.full_like(streams[0], regime)) for regime in range(self.regimes)
+            ]
             cos, sin = (torch.stack([part[i] for part in parts], dim=1)[:, self.of_head] for i in range(2))
             return scale_angles(self.rule, Angles(cos, sin), streams[0], None)
         regime_BT = None
@@ -106,35 +109,35 @@ class RotaryEmbedding(nn.Module):
             if lengths_BT is None:
                 lengths_BT = (streams[0].amax(-1, keepdim=True) + 1).expand_as(streams[0])
             regime_BT = self.rule.regime(streams[0], lengths_BT)
-        cos_BTP, sin_BTP = self._turn(streams, regime_BT)
+        cos_BTP, sin_BTP = self._combine_streams(streams, regime_BT)
         return scale_angles(self.rule, Angles(cos_BTP.unsqueeze(1), sin_BTP.unsqueeze(1)), streams[0], regime_BT)
 
-    def _turn(self, streams: tuple[Tensor, ...], regime_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _combine_streams(self, streams: tuple[Tensor, ...], regime_BT: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, T, P] of one stream, or of sums of several."""
         if self.combine is None:
             return self._look_up(streams[0], regime_BT)
         cos_parts, sin_parts = [], []
         for coefficients, pairs in self.combine.groups:
-            place_BT = sum(c * stream for c, stream in zip(coefficients, streams, strict=True) if c)
-            assert isinstance(place_BT, Tensor)
-            cos, sin = self._look_up(place_BT.abs(), regime_BT, pairs)
+            position_BT = sum(c * stream for c, stream in zip(coefficients, streams, strict=True) if c)
+            assert isinstance(position_BT, Tensor)
+            cos, sin = self._look_up(position_BT.abs(), regime_BT, pairs)
             cos_parts.append(cos)
-            sin_parts.append(sin * place_BT.sign().unsqueeze(-1))
+            sin_parts.append(sin * position_BT.sign().unsqueeze(-1))
         return torch.cat(cos_parts, -1)[..., self.combine.order], torch.cat(sin_parts, -1)[..., self.combine.order]
 
     def _look_up(
-        self, place_BT: Tensor, regime_BT: Tensor | None, pairs: list[int] | None = None
+        self, position_BT: Tensor, regime_BT: Tensor | None, pairs: list[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        hi, lo = place_BT.div(STEP, rounding_mode="floor"), place_BT % STEP
+        hi, lo = position_BT.div(STEP, rounding_mode="floor"), position_BT % STEP
         if regime_BT is not None:
             hi, lo = hi + regime_BT * STEP, lo + regime_BT * STEP
         hi_cos, hi_sin, lo_cos, lo_sin = self.tables if pairs is None else self.tables[:, :, pairs]
         hi_cos, hi_sin, lo_cos, lo_sin = hi_cos[hi], hi_sin[hi], lo_cos[lo], lo_sin[lo]
         return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
 
-    def rotate(self, x_BHTD: Tensor, angles: Angles) -> Tensor:
-        """Rotate in float32 and round once to the input's dtype."""
-        return rotate_pairs(x_BHTD, angles.cos, angles.sin, layout=self.rule.layout)
+    def kernel_args(self, positions_BT: Tensor, queries: int, norm: HeadNorm | None) -> RotationArgs:
+        layout, factor = self.rule.layout, self.factor
+        return RotationArgs(positions_BT, self.tables, queries, layout, norm, factor, theta=self.theta)
 
     def extra_repr(self) -> str:
         return f"{self.rule}, head_dim={self.head_dim}"
@@ -159,8 +162,8 @@ class PairGroups:
     def __init__(self, coefficients: tuple[tuple[int, ...], ...]) -> None:
         distinct = list(dict.fromkeys(coefficients))
         self.groups = [(one, [i for i, own in enumerate(coefficients) if own == one]) for one in distinct]
-        placed = [pair for _, pairs in self.groups for pair in pairs]
-        self.order = [placed.index(pair) for pair in range(len(coefficients))]
+        grouped = [pair for _, pairs in self.groups for pair in pairs]
+        self.order = [grouped.index(pair) for pair in range(len(coefficients))]
 
 
 def group_pairs(coefficients: tuple[tuple[int, ...], ...] | None) -> PairGroups | None:

@@ -1,0 +1,76 @@
+"""What a layer that mixes tokens owes, and the projections that most of them share.
+
+Legend: B batch, H query heads, K key/value heads, T tokens, D head dim, C dim.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+from aptlab.limits import Positive
+from aptlab.nn.layer import Layer
+from aptlab.nn.norm import RMSNorm
+from aptlab.nn.positions.layer import LayerPositions
+from aptlab.nn.shape import Shape
+
+
+class Attention(Layer, abc.ABC):
+    """A layer that mixes tokens. It knows positions by `layer_positions`, which the model binds after building it.
+
+    It owes `forward`, `max_keys` (which sizes its part of the cache) and `count_flops`. What it keeps of earlier tokens
+    beside keys and values goes through `context.state` and `context.set_state`.
+    """
+
+    layer_positions: LayerPositions = LayerPositions()
+
+    @property
+    @abc.abstractmethod
+    def max_keys(self) -> int | None:
+        """Keys that a token sees at most, itself included; None = all earlier ones, 0 = no keys are kept."""
+
+    @abc.abstractmethod
+    def count_flops(self, tokens: int) -> float:
+        """FLOPs per token of scores and of the sum of values, in a text of `tokens`; masked pairs take none."""
+
+    def bind_positions(self, positions: LayerPositions) -> None:
+        """Know positions in this way; ConfigError for what the layer cannot do."""
+        self.layer_positions = positions
+
+
+class HeadAttention(Attention, abc.ABC):
+    """Attention over heads: queries, keys and values are one matrix, heads may share keys (arXiv:2305.13245).
+
+    `qk_norm` normalises queries and keys per head before anything else (Dehghani et al. 2023, arXiv:2302.05442).
+    """
+
+    def __init__(
+        self, shape: Shape, *, layer: int, qkv_bias: bool, out_bias: bool, qk_norm: bool, qk_norm_eps: Positive
+    ) -> None:
+        super().__init__()
+        self.layer, self.qk_norm = layer, qk_norm
+        self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
+        self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=qkv_bias)
+        self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=out_bias)
+        self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
+
+    def output_matrices(self) -> tuple[nn.Linear, ...]:
+        return (self.out,)
+
+    def split_heads(self, x_BTC: Tensor) -> Tensor:
+        """Queries, keys and values of all heads, [B, H + 2K, T, D]."""
+        return self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def merge_heads(self, out_BHTD: Tensor) -> Tensor:
+        """What the heads write to the stream, [B, T, C]."""
+        return self.out(out_BHTD.transpose(1, 2).flatten(2))
+
+    def normalize_qk(self, qk_BNTD: Tensor) -> Tensor:
+        """Heads over their root mean square times a weight, where `qk_norm` is on; N = H + K."""
+        if not self.qk_norm:
+            return qk_BNTD
+        q, k = qk_BNTD.split([self.heads, self.kv_heads], dim=1)
+        return torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)

@@ -1,0 +1,37 @@
+"""Prompts out of a file. No torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from aptlab.errors import DataError
+
+
+def read_prompt_file(path: Path) -> tuple[str, ...]:
+    """Prompts of a .jsonl (field `prompt`) or of any other text file (one per line); blank lines do not count.
+
+    Raises DataError naming the file, and the line that is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise DataError(f"prompts_file={path} cannot be read: {reason}; give a .txt or .jsonl file") from error
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise DataError(f"prompts_file={path} holds no prompt; write one per line")
+    if path.suffix != ".jsonl":
+        return tuple(line for _, line in numbered)
+    return tuple(parse_prompt_line(line, f"{path}:{number}") for number, line in numbered)
+
+
+def parse_prompt_line(line: str, where: str) -> str:
+    """The field `prompt` of one JSON object; `where` is named in errors."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise DataError(f'{where} has no text under "prompt"; write {{"prompt": "…"}}')
+    return row["prompt"]

@@ -1,0 +1,160 @@
+"""From a plan to a run: device, data, task and every check of them, then folder files, loggers, callbacks, trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+from aptlab.callbacks import RunAware, RunContext
+from aptlab.checkpoint import AtomicIO, load_checkpoint
+from aptlab.config import Config, build, redact_overrides, redact_value
+from aptlab.data.tokenizers import restore_tokenizer
+from aptlab.device import Device, resolve_precision
+from aptlab.errors import ConfigError
+from aptlab.loggers import RunLogger
+from aptlab.models.hf import build_tokenizer_files
+from aptlab.restore.weights import adapt_weights, load_weights
+from aptlab.runs import RunFolder
+from aptlab.tasks import Task
+from aptlab.training.evaluate import build_evals, check_evals
+from aptlab.training.plan import TrainPlan
+from aptlab.training.protocols import TokenizedData, require_run_data
+from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ran
+from aptlab.training.trainer_keys import resolve_trainer_lengths
+
+log = logging.getLogger("aptlab")
+
+
+def assemble_parts(plan: TrainPlan) -> TrainParts:
+    """Device, data and task, and every check that needs them. Raises ConfigError, DataError and CheckpointError."""
+    config = plan.config
+    torch.manual_seed(config.cfg.seed)
+    device: Device = build(config.cfg.device)
+    trainer_args = device.trainer_args()
+    trainer_args["precision"] = resolve_precision(config.cfg.precision, trainer_args["accelerator"])
+    saved = load_checkpoint(plan.ckpt) if plan.ckpt else None
+    data = require_run_data(build(config.cfg.data, **reuse_tokenizer(config, saved)))
+    data.prepare_data()
+    config = fill_vocabulary(config, data)
+    ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
+    batches = data.batches_per_epoch(ranks)
+    trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
+    data.val_dataloader()
+    torch.manual_seed(config.cfg.seed)
+    task: Task = build(config.cfg.task)
+    for line in task.list_warnings(config.cfg.context):
+        log.warning(line)
+    task.bind_data(data)
+    resume = fill_task(task, data, plan, saved) if saved is not None else None
+    parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, build_evals(config), resume)
+    check_evals(parts)
+    return parts
+
+
+def fill_task(task: Task, data: Any, plan: TrainPlan, saved: dict[str, Any]) -> ResumePoint | None:
+    """Put a checkpoint's weights into the task; where its run goes on, also check the data and say from where."""
+    assert plan.ckpt is not None
+    load_weights(task, saved["state_dict"] if plan.resume else adapt_weights(task, saved), plan.ckpt)
+    if not plan.resume:
+        return None
+    entry = saved["aptlab"]
+    data.check_state(entry)
+    return ResumePoint(plan.ckpt, entry["step"], entry.get("wandb_id"))
+
+
+def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
+    """Loggers, callbacks and trainer of a run, and the files that open its folder."""
+    config, data = parts.config, parts.data
+    if parts.resume:
+        folder.reopen()
+    loggers = make_loggers(config, folder, parts.resume)
+    trainer = build(config.cfg.trainer)(
+        **parts.trainer_args,
+        logger=loggers,
+        callbacks=make_callbacks(parts, folder, loggers),
+        plugins=[AtomicIO()],
+        default_root_dir=str(folder),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+    )
+    folder.write_start(
+        config={**config.resolved(), "ran": describe_ran(trainer)},
+        overrides=config.overrides,
+        choices=config.choices,
+        seed=config.cfg.seed,
+    )
+    if isinstance(data, TokenizedData):
+        files = build_tokenizer_files(data.tokenizer.state(), longest=0)
+        folder.write_text("tokenizer.json", files["tokenizer.json"])
+    return TrainRun(config, parts.config_hash, folder, data, parts.task, trainer, parts.device, parts.evals, loggers)
+
+
+def reuse_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, Any]:
+    """The tokenizer of the checkpoint, where the configuration asks for the same kind.
+
+    One trained anew on other text would give other numbers to the words that the weights know.
+    """
+    meta = (saved or {}).get("aptlab", {})
+    if not meta.get("tokenizer") or meta["config"].get("tokenizer") != config.resolved()["tokenizer"]:
+        return {}
+    return {"tokenizer": restore_tokenizer(meta["tokenizer"])}
+
+
+def fill_vocabulary(config: Config, data: object) -> Config:
+    """The configuration with `vocab` filled in: what the tokenizer has, or more where the user pads it.
+
+    Data without tokens leaves it as it is.
+    """
+    if not isinstance(data, TokenizedData):
+        return config
+    have, padded = data.vocab_size, config.cfg.vocab
+    if padded is not None and padded < have:
+        raise ConfigError(f"vocab={padded} is smaller than the tokenizer's {have}; use vocab=null or at least {have}")
+    cfg = config.cfg.copy()
+    cfg.vocab = padded or have
+    return dataclasses.replace(config, cfg=cfg)
+
+
+def make_loggers(config: Config, folder: RunFolder, resume: ResumePoint | None) -> list[RunLogger]:
+    """The loggers of the run; metrics.csv of a resumed one is cut at the step it goes on from."""
+    loggers = build(config.cfg.logger).make(
+        folder, resume_id=resume.wandb_id if resume else None, config=config.resolved(), name=folder.name
+    )
+    if resume and folder.writer:
+        for logger in loggers:
+            logger.resume(resume.step)
+    return loggers
+
+
+def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger]) -> list[Callback]:
+    """The configured callbacks, in their order, with the run attached to those that need it."""
+    config, data = parts.config, parts.data
+    tokenizer = data.tokenizer.state() if isinstance(data, TokenizedData) else None
+
+    def describe() -> dict[str, Any]:
+        ids = [logger.run_id for logger in loggers if logger.run_id is not None]
+        return {
+            "config": redact_value(config.resolved()),
+            "overrides": redact_overrides(config.overrides),
+            "choices": config.choices,
+            "config_hash": parts.config_hash,
+            "vocab": config.cfg.vocab,
+            "tokenizer": tokenizer,
+            "fingerprint": parts.data.fingerprint,
+            "run_dir": str(folder),
+            "wandb_id": ids[0] if ids else None,
+        }
+
+    run = RunContext(folder=Path(folder), describe=describe, data=data, config_hash=parts.config_hash)
+    callbacks = [build(node) for node in config.cfg.callbacks.values() if node is not None]
+    for callback in callbacks:
+        if isinstance(callback, RunAware):
+            callback.attach(run)
+    return callbacks

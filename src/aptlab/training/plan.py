@@ -1,0 +1,219 @@
+"""What a `train` request means: a new run, the rest of an old one, or a new run from old weights. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aptlab.config import Config, check, compose, redact_value
+from aptlab.errors import CheckpointError, ConfigError, suggest_option
+from aptlab.redact import HIDDEN
+from aptlab.restore.rope import find_inherited_values
+from aptlab.training.trainer_keys import find_trainer_problems
+
+log = logging.getLogger("aptlab")
+
+# Keys whose change leaves the meaning of a checkpoint's state alone.
+FREE = (
+    *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile", "validate", "evals"),
+    *("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.val_check_interval"),
+    *("trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
+    *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
+)
+# Keys whose change makes another model out of the same weights.
+MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "model", "context", "vocab")
+LOADS = ("auto", "resume", "weights")
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A checked request.
+
+    config   the composed configuration
+    ckpt     the checkpoint to start from, or None
+    resume   whether to continue its run (True) or to start a new one from its weights (False)
+    notes    lines to show before training: what differs from the checkpoint
+    """
+
+    config: Config
+    ckpt: Path | None = None
+    resume: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def plan_training(args: list[str]) -> TrainPlan:
+    """Compose and check; with `ckpt=`, compose the checkpoint's own overrides first and the new ones after them."""
+    ckpt = os.environ.get("APTLAB_CKPT") or read_root_value(args, "ckpt")
+    load = read_root_value(args, "load") or "auto"
+    if load not in LOADS:
+        raise ConfigError(f"load={load}: no such way to load{suggest_option(load, LOADS)}")
+    if ckpt is None:
+        config = compose("train", args)
+        check_training(config)
+        if load != "auto":
+            raise ConfigError(f"load={load} needs a checkpoint; add ckpt=last or ckpt=<path>")
+        return TrainPlan(config)
+    return plan_from_checkpoint(ckpt, load, args)
+
+
+def check_training(config: Config) -> None:
+    """The check of any configuration, and what a training run demands of `trainer.` and `validate`."""
+    check(config, more=find_trainer_problems(config.cfg))
+
+
+def read_root_value(args: list[str], key: str) -> str | None:
+    """The last value that the command line gives to a root key; null counts as none."""
+    values = [arg.partition("=")[2] for arg in args if arg.startswith(f"{key}=")]
+    return None if not values or values[-1] in ("", "null") else values[-1].strip("'\"")
+
+
+def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
+    from aptlab.checkpoint import find_checkpoint, read_manifest
+
+    outputs = Path(read_root_value(args, "paths.root") or "outputs") / (read_root_value(args, "job") or "train")
+    path = find_checkpoint(
+        outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
+    )
+    manifest = read_manifest(path)
+    new = [arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")]
+    stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
+    hidden = [arg for arg in stored if HIDDEN in arg]
+    stored = [arg for arg in stored if arg not in hidden]
+    config = compose("train", [*stored, *new])
+    carried = inherit_trained_values(config, manifest.config, [*stored, *new])
+    stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
+    config = compose("train", [*stored, *new]) if carried else config
+    check_training(config)
+    changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
+    resume = decide_resume(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
+    if not resume:
+        fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
+        config = config if fresh == stored else compose("train", [*fresh, *new])
+    elif read_root_value(new, "run_dir") is None and path.parent.name == "checkpoints":
+        config = set_run_dir(config, path.parent.parent)
+    lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
+    kept = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
+    return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *kept, *lost))
+
+
+def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> dict[str, Any]:
+    """What the rule has from the old weights, by key, where nobody gave it: their context, base, layout, part.
+
+    `${context}` in the option means the context of this run, which an extension makes longer.
+    """
+    rope, trained = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
+    keys = {arg.lstrip("+~").partition("=")[0] for arg in given}
+    taken = find_inherited_values(rope, trained, keys)
+    length = trained.get("original_len") or (old or {}).get("context")
+    unknown = "original_len" not in rope or length is None or rope["original_len"] == length
+    return taken if unknown or "rope.original_len" in keys else {**taken, "rope.original_len": length}
+
+
+def set_run_dir(config: Config, folder: Path) -> Config:
+    """The configuration with `run_dir`, among the overrides too."""
+    cfg = config.cfg.copy()
+    cfg.run_dir = str(folder)
+    overrides = [arg for arg in config.overrides if arg.partition("=")[0] != "run_dir"]
+    return dataclasses.replace(config, cfg=cfg, overrides=[*overrides, f"run_dir={quote_override(str(folder))}"])
+
+
+def filter_stored_overrides(stored: list[str], new: list[str], choices: Mapping[str, Any]) -> list[str]:
+    """The stored overrides that the new ones do not replace.
+
+    A new option of a group replaces the values set inside the old one: `rope=standard` drops `rope.factor=8`.
+    """
+    chosen = dict(arg.lstrip("+").split("=", 1) for arg in new if "=" in arg)
+    replaced = [key for key, value in chosen.items() if key in choices and choices[key] != value]
+    gone = ("ckpt", "load", *(f"{group}." for group in replaced))
+    kept = [arg for arg in stored if arg not in new]
+    return [
+        arg for arg in kept if not any(matches_key_pattern(arg.lstrip("+~").partition("=")[0], key) for key in gone)
+    ]
+
+
+def matches_key_pattern(key: str, pattern: str) -> bool:
+    return key.startswith(pattern) if pattern.endswith(".") else key == pattern
+
+
+def quote_override(text: str) -> str:
+    """The text as a quoted value of an override."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists count as values."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flatten_config(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Every leaf that differs, as (old, new). Copies made by slots (task.net…, model.shape…) are left out.
+
+    `vocab` counts only where both say a number: null means what the tokenizer has, which is filled in later.
+    """
+    before, after = (
+        flatten_config({k: v for k, v in tree.items() if k not in ("task", "model")}) for tree in (old, new)
+    )
+    for key in ("tied", "_target_"):
+        before[f"model.{key}"] = (old.get("model") or {}).get(key)
+        after[f"model.{key}"] = (new.get("model") or {}).get(key)
+    copies = ["data.tokenizer", "data.context"]
+    if None in (before.get("vocab"), after.get("vocab")):
+        copies.append("vocab")
+    keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]
+    found = {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+    seeds = [key for key in ("data.seed", "callbacks.seed.seed") if key in found and found[key] == found.get("seed")]
+    return {key: pair for key, pair in found.items() if key not in seeds}
+
+
+def has_key_prefix(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def decide_resume(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained: bool = True) -> bool:
+    """Whether to resume. `auto` resumes unless the model is another one; other changes need a word from the user.
+
+    A checkpoint that no training wrote (an imported one) holds weights alone.
+    """
+    model = sorted(key for key in changed if has_key_prefix(key, MODEL))
+    other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and not has_key_prefix(key, FREE))
+    if not trained and load == "resume":
+        raise CheckpointError("load=resume: this checkpoint holds weights alone; use load=weights")
+    if load == "weights" or not trained:
+        return False
+    if load == "resume":
+        if model:
+            raise CheckpointError(
+                f"load=resume cannot change the model ({format_changes(model, changed)}); use load=weights for a new "
+                "run from these weights"
+            )
+        return True
+    if model:
+        return False
+    if other:
+        raise CheckpointError(
+            f"the checkpoint was trained with other settings: {format_changes(other, changed)}; say load=resume to "
+            "keep all state and go on with the new settings, or load=weights for a new run from these weights"
+        )
+    return True
+
+
+def format_changes(keys: list[str], changed: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key} {changed[key][0]} -> {changed[key][1]}" for key in keys)
+
+
+def describe_changes(path: Path, changed: Mapping[str, tuple[Any, Any]], resume: bool) -> tuple[str, ...]:
+    lines = [f"{'continuing from' if resume else 'new run from the weights of'} {path}"]
+    shown = sorted(key for key in changed if not has_key_prefix(key, ("job", "run_dir", "ckpt", "load", "paths")))
+    lines += [f"  {key}: {changed[key][0]} -> {changed[key][1]}" for key in shown]
+    return tuple(lines)
