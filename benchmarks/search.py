@@ -35,7 +35,6 @@ from aptlab.nn.positions.rope import NTK, Linear, LongRoPE, LongRoPE2, Standard,
 from aptlab.nn.shape import Shape
 from aptlab.search.engine import SearchStart, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache
-from aptlab.search.evolution import Evolution
 from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import make_needle_sample, make_samples
 from aptlab.search.objectives import NeedleObjective
@@ -47,6 +46,7 @@ from aptlab.search.seeds import (
     compute_published_factors,
     list_critical_pairs,
 )
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import STRATEGIES
 from aptlab.testing.tiny import make_decoder
 from common import RESULTS, machine, versions
@@ -150,8 +150,8 @@ def searched(make: Make, starts: list[SearchStart], strategy: str, seed: int, it
         evaluate([])
         begun = time.perf_counter()
         book = EvaluationCache(evaluate, target=make.target, samples=SAMPLES)
-        evolution = Evolution(iterations=iterations)
-        found = search_factors(starts, evolution=evolution, strategy=STRATEGIES[strategy](), book=book, seed=seed)
+        settings = SearchSettings(iterations=iterations)
+        found = search_factors(starts, settings=settings, strategy=STRATEGIES[strategy](), book=book, seed=seed)
         return found, time.perf_counter() - begun
 
 

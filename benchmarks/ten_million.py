@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from aptlab.config import build, compose
+import aptlab
 from aptlab.models.cost import estimate_cost
 from common import table, write
 
@@ -42,11 +42,8 @@ def main() -> None:
     device = torch.device(args.device)
     overrides = ["rope=irope", f"rope.chunk={args.chunk}", "vocab=257", "attention=full"]
     sizes = {"dim": 256, "depth": args.depth, "heads": 2, "kv_heads": 1, "head_dim": 128, "hidden": 1024}
-    config = compose("train", [*overrides, *(f"size.{key}={value}" for key, value in sizes.items())])
-    torch.manual_seed(0)
-    net = (
-        build(config.resolved()["model"]).to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
-    )
+    net = aptlab.build(overrides, [f"size.{key}={value}" for key, value in sizes.items()])
+    net = net.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
     rows = []
     for length in args.lengths:
         rows.append(measure(net, length, args))

@@ -20,24 +20,13 @@ ROWS = (
     "restore report",
     "evals",
     "training sweep search",
-    "api",
     "commands",
+    "api",
     "cli __main__ testing",
 )
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row.split()} | {"config": 0, "": 0}
-ABOVE_CONFIG = (
-    "config",
-    "restore",
-    "report",
-    "evals",
-    "training",
-    "sweep",
-    "search",
-    "api",
-    "commands",
-    "cli",
-    "testing",
-)
+ABOVE_CONFIG = {"config", "restore", "report", "evals", "training", "sweep", "search", "commands", "api"}
+ABOVE_CONFIG |= {"cli", "testing"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

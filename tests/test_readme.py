@@ -12,15 +12,16 @@ import pytest
 from aptlab.cli import main
 from aptlab.cli.table import COMMANDS
 from aptlab.commands.plot import read_plot_request as read_plot
+from aptlab.commands.sweep import read_sweep_request
 from aptlab.config import check, compose
 from aptlab.config.search_path import find_conf_dir
 from aptlab.errors import ConfigError
-from aptlab.sweep.request import plan_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "long-context.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README + GUIDE, re.MULTILINE | re.DOTALL)
+FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README + GUIDE, re.MULTILINE | re.DOTALL)
+BLOCKS = [body for language, body in FENCES if not language]
 MADE = ("my_yarn", "longrope_1024")  # options that commands before make
 NOT_IN_TABLE = {"task", "callbacks", "paths", "sweep", "launcher", "recipe"}
 
@@ -58,7 +59,7 @@ def test_a_command_line_is_accepted(line, capsys):
     _, name, *args = shlex.split(line)
     assert name in COMMANDS
     if "-m" in args:
-        assert plan_sweep(args).work is not None
+        assert read_sweep_request(args).plan is not None
     elif name == "check" and any(arg.endswith("=-1") for arg in args):
         assert main([name, *args]) == 2
         assert "-1" in capsys.readouterr().err

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aptlab.commands.train import run
+import aptlab
 from aptlab.config import check, compose
-from tests.commands.small_run import newest, texts
+from tests.commands.small_run import texts
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -54,7 +54,6 @@ def test_it_trains_two_steps(path):
     else:
         small += ["data=text", f"data.files={texts()}"]
     small += ["tokenizer.vocab=300"] if "bpe" in path.stem else []
-    assert run([f"recipe={path.stem}", *small]) == 0
-    made = newest()
+    made = aptlab.train(f"recipe={path.stem}", small)
     assert made.result.steps == 2
     assert (made.choices["recipe"], made.choices["size"]) == (path.stem, "debug")

@@ -28,16 +28,16 @@ from typing import Any
 
 import torch
 
+import aptlab
 from aptlab.models import Decoder
 from aptlab.nn.positions.rope import Rope, Standard
-from aptlab.restore.load import load_network
 from aptlab.search.engine import SearchResult, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob, Values
 from aptlab.search.meter import CandidateScorer
 from aptlab.search.needles import count_needle_tokens
 from aptlab.search.objectives import get_objective
+from aptlab.search.prepare import collect_samples
 from aptlab.search.problem import SearchProblem
-from aptlab.search.runner import collect_samples
 from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import get_strategy
 
@@ -116,7 +116,7 @@ class Study:
         self.where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         self.bases: Bases = {}
         for folder in asked.bases:
-            loaded = load_network(folder, device=self.device)
+            loaded = aptlab.load(folder, device=self.device)
             seed, rule = int(loaded.config["seed"]), type(loaded.net.rope)
             known = {method.trained for method in METHODS.values()}
             if rule not in known:
@@ -234,7 +234,7 @@ class Study:
             book = EvaluationCache(evaluate, target=problem.target, samples=settings.samples)
             result: SearchResult = search_factors(
                 problem.starts(settings.step),
-                evolution=settings.evolution(),
+                settings=settings,
                 strategy=strategy,
                 book=book,
                 seed=seed,

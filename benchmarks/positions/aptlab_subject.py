@@ -22,8 +22,6 @@ from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
 from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.attention.dispatch import compute_attention
-from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.absolute import LearnedPositions
@@ -177,7 +175,6 @@ def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -
         rotary = layer.layer_positions.rotary
         q, k = rotary.rotate(qk, step.angles(rotary)).split([heads, kv_heads], dim=1)
         return q[0].double() @ spread(k[0], heads).double().mT / math.sqrt(head_dim)
-    q, k = rotate_queries_keys(layer, qk, step)
     rows: list[Tensor] = []
 
     def kept(heads_: Heads, look: AttentionSpec, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
@@ -187,8 +184,14 @@ def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -
         rows.append(product + added)
         return torch.zeros_like(heads_.q)
 
-    with mock.patch("aptlab.nn.attention.dispatch.attend_sdpa", kept):
-        compute_attention(Heads(q, k, k), step, layer.attention_spec())
+    # The layer's own forward, with queries and keys (as values too) in place of what it would project.
+    qkv_BTD = torch.cat((qk, qk[:, heads:]), dim=1).transpose(1, 2).flatten(2)
+    with (
+        mock.patch("aptlab.nn.attention.dispatch.attend_sdpa", kept),
+        mock.patch.object(layer, "qkv", torch.nn.Identity()),
+        mock.patch.object(layer, "out", torch.nn.Identity()),
+    ):
+        layer(qkv_BTD, step)
     return torch.cat(rows, dim=2)[0]
 
 

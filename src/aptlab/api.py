@@ -1,4 +1,4 @@
-"""The public API: the five functions of `import aptlab`. The commands call them, or what they call.
+"""The public API: the five functions of `import aptlab`. The commands call what they call.
 
 Overrides are those of the command line, one string each: `"rope=yarn"` chooses an option, `"rope.factor=8"` sets a
 value. `aptlab ls`, `aptlab show rope=yarn` and `aptlab train --help` say what there is. Importing the functions loads
@@ -122,7 +122,7 @@ def evaluate(
 
     Args:
         model: `last`, `best`, a run folder or a .ckpt file; or a loaded model, which is measured as it is in memory,
-            on the device where it is (eval.json names the file it was loaded from).
+            on the device where it is (eval.json names the file it was loaded from, and says "in memory").
         eval: an option of the group: lengths, sliding, passkey, needle, ruler, harness (`aptlab ls eval`).
         *overrides: of `aptlab eval`, as in "rope=yarn", "rope.factor=8", "device=cpu".
         out: folder for the results, and to go on in where an evaluation of a checkpoint was broken off;
@@ -140,7 +140,7 @@ def evaluate(
         result = aptlab.evaluate("last", "sliding", "rope=yarn", "rope.factor=4", stride=16, tokens=512)
         print(result.values["lengths"][0]["ppl"])
     """
-    from aptlab.evals.request import read_eval_request
+    from aptlab.commands.eval import read_eval_request
 
     loaded = model if isinstance(model, LoadedModel) else None
     args = [f"eval={eval}", *flatten_overrides(overrides)]
@@ -178,18 +178,9 @@ def train(*overrides: str | Iterable[str]) -> Run:
         run = aptlab.train("size=debug", "trainer=debug", "device=cpu", "logger=csv")
         print(run.path, run.result.metrics["val/loss"])
     """
-    from aptlab.device.threads import limit_idle_spin
-    from aptlab.runs import Run
-    from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
-    from aptlab.training.plan import plan_training
+    from aptlab.training.inside import train_inside_process
 
-    plan = plan_training(flatten_overrides(overrides))
-    with preserve_environment():
-        limit_idle_spin()  # before torch is loaded, which reads it once
-        from aptlab.training.run import run_training
-
-        with preserve_signals(), preserve_logging():
-            return Run.read(run_training(plan))
+    return train_inside_process(flatten_overrides(overrides))
 
 
 def build(*overrides: str | Iterable[str], node: str = "model") -> Any:

@@ -21,6 +21,7 @@ import aptlab
 from aptlab.cli import main
 from aptlab.config import compose
 from aptlab.errors import AptlabError, CheckpointError, ConfigError
+from aptlab.evals.context import make_eval_folder
 from aptlab.nn.positions.rope import YaRN
 from tests.commands.small_run import words
 from tests.commands.trained import CONTEXT, make_run, write_texts
@@ -150,10 +151,23 @@ def test_a_model_in_memory_is_measured_as_it_is_and_left_so(ckpt, model):
     with torch.no_grad():
         model.net.embed.weight.zero_()
     before = {name: value.clone() for name, value in model.net.state_dict().items()}
-    row, _ = aptlab.evaluate(model, "lengths", "precision=bf16-true", out="c", **SMALL).values["lengths"]
+    result = aptlab.evaluate(model, "lengths", "precision=bf16-true", out="c", **SMALL)
+    assert result.values["weights"] == "in memory"
+    row, _ = result.values["lengths"]
     assert row["loss"] == pytest.approx(math.log(model.net.vocab), abs=1e-2)  # no embedding, no knowledge
     after = model.net.state_dict()
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())
+
+
+def test_evaluations_within_a_second_have_a_folder_each(ckpt, model):
+    before = aptlab.evaluate(model, "sliding", tokens=64, stride=8, lengths=[CONTEXT])
+    with torch.no_grad():
+        model.net.embed.weight.zero_()
+    after = aptlab.evaluate(model, "sliding", tokens=64, stride=8, lengths=[CONTEXT])
+    assert after.values["lengths"][0]["loss"] == pytest.approx(math.log(model.net.vocab), abs=1e-4)
+    assert before.values["lengths"][0]["loss"] != after.values["lengths"][0]["loss"]
+    folders = {make_eval_folder(None, ckpt) for _ in range(5)}
+    assert len(folders) == 5
 
 
 def test_what_evaluate_cannot_do_is_told_with_the_way_out(ckpt, model):

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers.logger import Logger
 from tests.helpers import FewRows, Rows, task, trainer
 
 from aptlab.callbacks.monitor import Monitor
-from aptlab.callbacks.progress import TrainProgress, format_duration
+from aptlab.callbacks.progress import TrainProgress
 from aptlab.objectives import compute_token_nll
 
 
@@ -84,8 +84,3 @@ def test_plain_lines_say_step_loss_speed_and_eta(capsys):
     steps = [line for line in lines if re.fullmatch(r"step \d/6  loss [\d.]+.*  [\d,]+ tok/s  ETA \d+:\d\d", line)]
     assert [line.split()[1] for line in steps] == ["2/6", "4/6", "6/6"]
     assert sum("validation: loss" in line and "bits per byte" in line for line in lines) == 2
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (63, "1:03"), (3700, "1:01:40"), (-5, "0:00")])
-def test_clock(seconds, text):
-    assert format_duration(seconds) == text

@@ -120,10 +120,10 @@ def test_an_interrupt_exits_130(monkeypatch):
 
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_a_sweep_gets_the_other_arguments(flag, monkeypatch):
-    import aptlab.sweep
+    import aptlab.commands.sweep
 
     seen = []
-    monkeypatch.setattr(aptlab.sweep, "run", lambda args: seen.append(args), raising=False)
+    monkeypatch.setattr(aptlab.commands.sweep, "run", lambda args: seen.append(args), raising=False)
     assert main(["train", "rope=yarn,ntk", flag, "seed=1"]) == 0
     assert seen == [["rope=yarn,ntk", "seed=1"]]
 

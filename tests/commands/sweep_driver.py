@@ -5,8 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from aptlab.cli import _tell
+from aptlab.commands.sweep import run
 from aptlab.errors import AptlabError
-from aptlab.sweep import run
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 
@@ -18,7 +18,7 @@ def unchecked(overrides: list[str]) -> SimpleNamespace:
 
 
 def sweep(*args: str) -> int:
-    return run(list(args), command=FAKE, compose=unchecked)
+    return run(list(args), command=FAKE, compose_job=unchecked)
 
 
 if __name__ == "__main__":

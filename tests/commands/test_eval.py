@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from aptlab.commands import eval as command
+from aptlab.commands.eval import read_eval_request
 from aptlab.errors import AptlabError
 from aptlab.evals import evaluate_windows
-from aptlab.evals.request import read_eval_request
-from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.evals.runner import evaluate_checkpoint, make_data
 from aptlab.nn.positions.rope import YaRN
 from aptlab.restore.load import load_network
+from aptlab.restore.other_rule import replace_network_rope
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 
@@ -105,6 +108,19 @@ def test_bf16_true_computes_in_bfloat16(run):
     assert rounded["precision"] == "bf16-true"
     assert rounded["lengths"][0]["loss"] != exact["lengths"][0]["loss"]
     assert rounded["lengths"][0]["loss"] == pytest.approx(exact["lengths"][0]["loss"], rel=0.02)
+
+
+def test_a_model_in_memory_is_measured_as_it_is_and_stays_its_owners(ckpt, tmp_path):
+    loaded = load_network(ckpt)
+    with torch.no_grad():
+        for weight in loaded.net.parameters():
+            weight.zero_()
+    out = tmp_path / "out"
+    request = read_eval_request([f"ckpt={ckpt}", "tokens=512", "precision=bf16-true", "multiples=[1]", f"out={out}"])
+    assert evaluate_checkpoint(request.config, request.filled, loaded) == out
+    found = json.loads((out / "eval.json").read_text())
+    assert found["lengths"][0]["loss"] == pytest.approx(math.log(loaded.net.vocab), rel=1e-2)  # every token alike
+    assert {weight.dtype for weight in loaded.net.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

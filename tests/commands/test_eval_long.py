@@ -15,10 +15,11 @@ from aptlab.commands.eval import read_eval_request
 from aptlab.config import build
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
-from aptlab.evals.runner import make_data, replace_network_rope
+from aptlab.evals.runner import make_data
 from aptlab.evals.scoring import retrieval
 from aptlab.evals.scoring.retrieval import compute_wilson_interval
 from aptlab.restore.load import load_network
+from aptlab.restore.other_rule import replace_network_rope
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 RESULTS = {"eval.json", "samples.csv", "grid.csv", "heatmap.png", "journal.jsonl", ".lock"}
@@ -128,6 +129,25 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
     monkeypatch.setattr(retrieval, "answer_samples", broken)  # nothing is left to answer
     assert run(*args)["lengths"] == resumed["lengths"]
     assert len(journal.read_bytes().splitlines()) == asked == 9
+
+
+def test_a_journal_of_an_older_version_goes_on(run, tmp_path, monkeypatch):
+    """Earlier versions named the same classes by other modules, and one of them by another name."""
+    args = ("eval=passkey", *SMALL, "eval.depths=[0.5]")
+    whole = run(*args)
+    journal = tmp_path / "out" / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    request = json.loads(first)["request"]
+    request["eval"]["_target_"] = "aptlab.evals.rules.Passkey"
+    request["rope"]["_target_"] = "aptlab.nn.rope.Standard"
+    journal.write_text(json.dumps({"request": request}) + "\n" + "".join(rest))
+
+    def unused(*_, **__):
+        raise AssertionError("everything was answered before")
+
+    monkeypatch.setattr(retrieval, "answer_samples", unused)
+    assert run(*args)["grid"] == whole["grid"]
+    assert journal.read_text().splitlines()[1:] == [line.rstrip("\n") for line in rest]
 
 
 @pytest.mark.parametrize(

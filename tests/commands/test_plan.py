@@ -243,6 +243,8 @@ def test_changes_are_leaves_and_leave_copies_out():
     old, new = (compose("train", args).resolved() for args in (["seed=1"], ["seed=2", "rope.base=5"]))
     assert compare_configs(old, new) == {"seed": (1, 2), "rope.base": (10000.0, 5)}
     assert compare_configs(old, {**old, "vocab": 300}) == {}
+    smooth = compare_configs(old, compose("train", ["seed=1", "smooth=post_norm", "attention.qk_norm=true"]).resolved())
+    assert {key.partition(".")[0] for key in smooth} == {"smooth", "attention"}
     assert compare_configs({**old, "vocab": 257}, {**old, "vocab": 300}) == {"vocab": (257, 300)}
     assert flatten_config({"a": {"b": [1], "c": {}}, "d": None}) == {"a.b": [1], "d": None}
 
@@ -267,7 +269,7 @@ def test_an_extension_has_the_base_and_layout_of_the_old_weights():
     checkpoint("size=debug", "context=64", "rope=standard", "rope.base=500", "rope.layout=interleaved")
     made = plan_training(["ckpt=last", "rope=yarn", "rope.factor=8"])
     assert (made.config.cfg.rope.base, made.config.cfg.rope.layout) == (500.0, "interleaved")
-    assert made.config.cfg.model.rope.base == 500.0
+    assert made.config.cfg.model.positions.rope.base == 500.0
     assert "  rope.layout: interleaved, as the weights have it" in made.notes
     assert not any("rope.base" in line and "->" in line for line in made.notes)
     assert {"++rope.base=500", "++rope.layout=interleaved"} <= set(made.config.overrides)
@@ -292,4 +294,4 @@ def test_an_extension_counts_from_the_context_of_the_old_weights(base, new, orig
     made = plan_training(["ckpt=last", *new])
     assert not made.resume
     assert made.config.cfg.rope.original_len == original
-    assert made.config.cfg.model.rope.original_len == original
+    assert made.config.cfg.model.positions.rope.original_len == original

@@ -124,7 +124,7 @@ def test_an_analysis_that_was_not_asked_for_may_be_left_out_and_says_so(tmp_path
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["plot", f"out={tmp_path}/file", *SMALL]) == 2
-    assert f"out={tmp_path}/file: File exists; choose another folder" in capsys.readouterr().err
+    assert f"cannot make the folder {tmp_path}/file: File exists; choose another with out=…" in capsys.readouterr().err
 
 
 def test_no_torch_is_loaded_but_for_precision(tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from aptlab.commands.sweep import run
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.runs.atomic import read_yaml
-from aptlab.sweep import run
 from tests.commands.sweep_driver import FAKE, sweep
 
 HOME = Path("outputs/train/sweeps")

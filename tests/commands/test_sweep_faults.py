@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are s
 def start(*args: str, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(DRIVER), *args],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -128,6 +129,17 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(capsys):
     journal = Path("outputs/train/sweeps/x/journal.jsonl")
     journal.write_text(journal.read_text()[:-30])
     assert sweep("seed=0,1", "sweep.name=x") == 0
+    assert attempts() == {"000-seed=0": 1, "001-seed=1": 1}
+
+
+def test_a_line_that_an_older_version_wrote_behind_a_torn_one_is_told_and_left_out(caplog):
+    sweep("seed=0,1", "sweep.name=x")
+    journal = Path("outputs/train/sweeps/x/journal.jsonl")
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    journal.write_text(first[:-30] + "".join(rest))
+    with caplog.at_level(logging.WARNING, "aptlab"):
+        assert sweep("seed=0,1", "sweep.name=x") == 0
+    assert "journal.jsonl, line 1 is damaged and left out" in caplog.text
     assert attempts() == {"000-seed=0": 1, "001-seed=1": 1}
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from aptlab.commands.sweep import run
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.sweep import OptunaSearch, run
+from aptlab.sweep import OptunaSearch
 from tests.commands.sweep_driver import FAKE, sweep
 from tests.commands.test_sweep_faults import attempts, start, started, wait_for
 

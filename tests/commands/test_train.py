@@ -23,6 +23,7 @@ from aptlab.training.plan import flatten_config
 from tests.commands.small_run import newest, texts, train, words
 
 FILES = {"config.yaml", "overrides.yaml", "choices.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
+SITES = ("attention", "ffn")
 FILES |= {"figure.png", "evals", "tokenizer.json", "checkpoints"}
 
 
@@ -95,10 +96,11 @@ def test_two_words_change_two_parts():
     plain, changed = (yaml.safe_load((train(*parts).path / "config.yaml").read_text()) for parts in both)
     before, after = flatten_config(plain), flatten_config(changed)
     different = {key for key in {**before, **after} if before.get(key) != after.get(key)}
-    places = ("rope", "smooth", "model.rope", "model.smooth", "task.net.rope", "task.net.smooth")
+    sites = [f"{root}sites.{site}.smooth" for root in ("block.", "model.block.", "task.net.block.") for site in SITES]
+    places = ("rope", "smooth", "model.positions.rope", "task.net.positions.rope", *sites)
     assert different
     assert {key for key in different if not key.startswith(tuple(f"{place}." for place in places))} == set()
-    assert {key.split(".")[0] for key in different} == {"rope", "smooth", "model", "task"}
+    assert {key.split(".")[0] for key in different} == {"rope", "smooth", "block", "model", "task"}
 
 
 def test_the_same_words_give_the_same_numbers():

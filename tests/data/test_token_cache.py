@@ -205,7 +205,7 @@ def test_two_processes_that_build_at_once_make_one_cache(tmp_path, root):
 def test_rivals_without_a_lock_still_make_one_valid_cache(tmp_path, root, monkeypatch):
     files, built = corpus(tmp_path / "texts"), tmp_path / "built"
     built.mkdir()
-    monkeypatch.setattr(cache, "_locked", lambda path: contextlib.nullcontext(False))
+    monkeypatch.setattr(cache, "wait_for_lock", lambda path: contextlib.nullcontext(False))
     both = [start(files, root, 0.02, built) for _ in range(3)]
     for process in both:
         process.join()

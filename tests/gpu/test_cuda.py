@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.helpers import SHAPE, VOCAB, Rows, decoder, task, trainer
 
+import aptlab
 from aptlab.device import Auto, Cuda, resolve_precision
 from aptlab.nn.positions.rope import YaRN
 from aptlab.ops.rotary import rotate_pairs, rotate_pairs_reference
@@ -107,21 +108,10 @@ def test_eight_bit_adam_trains_on_the_device():
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_the_command_trains_evaluates_and_reports_on_the_device(tmp_path: Path):
-    from aptlab.commands.train import run
-
+def test_a_run_trains_evaluates_and_reports_on_the_device(tmp_path: Path):
     folder = tmp_path / "run"
-    run(
-        [
-            "size=debug",
-            "trainer=debug",
-            "context=64",
-            "device=cuda",
-            "logger=csv",
-            f"run_dir={folder}",
-            "smooth=memory",
-        ]
-    )
+    words = ["size=debug", "trainer=debug", "context=64", "device=cuda", "logger=csv", "smooth=memory"]
+    aptlab.train(words, f"run_dir={folder}")
     result = json.loads((folder / "result.json").read_text())
     assert result["steps"] == 10
     assert [row["multiple"] for row in result["lengths"]] == [1, 2, 4, 8]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.commands.trained import make_run, write_texts
 
-from aptlab.commands import search
+from aptlab.cli import main
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,7 @@ def test_two_workers_find_what_one_finds(tmp_path: Path):
     words = [f"ckpt={ckpt}", "rope=longrope2", "target=256", "device=cuda", *(f"search.{size}" for size in SIZES)]
     found, scores = [], []
     for workers in (1, 2):
-        assert search.run([*words, f"workers={workers}", f"out=by_{workers}", f"name=by_{workers}"]) == 0
+        assert main(["search", *words, f"workers={workers}", f"out=by_{workers}", f"name=by_{workers}"]) == 0
         result = json.loads(Path(f"by_{workers}", "search.json").read_text())
         found.append(result["found"]["factors"])
         scores.append(result["scores"])

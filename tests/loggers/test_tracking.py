@@ -1,6 +1,7 @@
 """Tracking never holds up, stops or betrays a run."""
 
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -95,7 +96,7 @@ def test_offline_run_keeps_its_id_and_holds_no_secret(tmp_path, monkeypatch, cap
         run.close()
     assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{identity}"))) == 2
     assert "W&B offline (as configured); to upload later: wandb sync " in caplog.text
-    wandb.teardown()  # as at the end of a program: W&B writes its file after `finish` has returned
+    wandb.teardown()  # or the file is not written yet (findings/wandb_file_after_finish.sh)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     stored = [path.read_bytes() for path in files if path.suffix == ".wandb"]
     assert [b"ordinary words and ***" in data for data in stored] == [True, True]
@@ -127,7 +128,7 @@ def test_a_silent_server_means_an_offline_run_within_ten_seconds(tmp_path, monke
     assert time.monotonic() - begun < 10
     assert isinstance(run, WandbRun)
     run.close()
-    assert "did not answer within 5 s); to upload later: wandb sync" in caplog.text
+    assert re.search(r"did not answer within [\d.]+ s\); to upload later: wandb sync", caplog.text)
 
 
 @pytest.mark.slow

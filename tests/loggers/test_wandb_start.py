@@ -181,3 +181,13 @@ def test_nothing_is_asked_at_a_terminal(tmp_path, monkeypatch, refusing_server, 
     shown = os.read(outside, 65536).decode()
     os.close(outside)
     assert shown == modes + "\r\n"
+
+
+def test_a_slow_service_shortens_the_question_to_the_server(monkeypatch):
+    """Of nine seconds three are left for an offline start, however long W&B took to come up."""
+    limits = []
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr("aptlab.loggers.wandb_start.find_connection_problem", lambda _, limit: limits.append(limit))
+    monkeypatch.setattr("aptlab.loggers.wandb_start.BUDGET", 4.0)
+    choose_wandb_plan("online", URL, 5.0)
+    assert 0.5 <= limits[0] < 1.0

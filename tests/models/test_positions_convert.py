@@ -32,7 +32,7 @@ def test_the_copy_has_the_same_weights_and_no_added_positions(embed):
     assert out.embed_positions is None
     assert out.rope == Standard()
     weights = out.state_dict()
-    assert set(weights) == {name for name in before if not name.startswith("places.")}
+    assert set(weights) == {name for name in before if not name.startswith("embed_positions.")}
     assert all(torch.equal(weight, before[name]) for name, weight in weights.items())
     assert all(torch.equal(weight, before[name]) for name, weight in net.state_dict().items())
     assert net.embed_positions is not None
@@ -83,7 +83,7 @@ def test_the_head_stays_tied_or_untied():
 
 
 def test_the_mean_is_that_of_the_trained_positions():
-    table = net_with(LEARNED).places
+    table = net_with(LEARNED).embed_positions
     assert torch.allclose(compute_position_mean(table), table.embed.weight.mean(0), atol=1e-7)
     assert torch.allclose(compute_position_mean(table, 10), table.embed.weight[:10].mean(0), atol=1e-7)
     waves = SinusoidalPositions(8)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from aptlab.errors import AptlabError
-from aptlab.report import compare_runs, draw_run_figure, format_length_table
+from aptlab.report.comparison import compare_runs
 from aptlab.report.curves import MOST, average_loss_curves, collect_length_points, draw_comparison, select_shown_groups
-from aptlab.report.figure import compute_loss_limits, extract_series, format_ppl, smooth_values
+from aptlab.report.figure import compute_loss_limits, draw_run_figure, extract_series, format_ppl, smooth_values
 from aptlab.report.style import get_indexed_style
-from aptlab.report.table import format_number, render_markdown_table, render_table
+from aptlab.report.table import format_columns, format_length_table, format_number, render_markdown_table, render_table
 from aptlab.runs import find_runs
 from tests.report.making import make_run
 
@@ -123,3 +123,9 @@ def test_numbers_and_cells():
     assert [format_ppl(x) for x in (4.321, 43.21, 4321.0)] == ["4.32", "43.2", "4,321"]
     assert render_markdown_table(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| :-- | --: |\n| x\\|y | 1 |\n"
     assert render_table(["a", "b"], [["xyz", "1"]], terminal=False) == "a    b\n---  -\nxyz  1"
+
+
+def test_plain_columns_leave_out_what_is_empty_and_put_the_third_in_brackets():
+    assert format_columns([]) == ""
+    assert format_columns([("a", "x y", ""), ("bcd", "z", "mine")], indent=" ") == " a    x y\n bcd  z  (mine)"
+    assert format_columns([("a", ""), ("b", "")]) == "a\nb"

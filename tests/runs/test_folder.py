@@ -289,3 +289,12 @@ def test_yaml_keeps_the_kind_of_every_value(tmp_path):
     (tmp_path / "x.yaml").write_text(format_yaml(values))
     assert read_yaml(tmp_path / "x.yaml") == values
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "x.yaml")) == values
+
+
+def test_a_folder_of_results_is_made_or_named_with_the_way_out(tmp_path):
+    assert folder_module.make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AptlabError, match=r"cannot make the folder .*file: File exists; choose another with out=…"):
+        folder_module.make_folder(tmp_path / "file")
+    with pytest.raises(AptlabError, match=r"cannot make the folder .*: Not a directory; take another name"):
+        folder_module.make_folder(tmp_path / "file" / "below", way_out="take another name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -108,3 +109,40 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
 def test_differences_name_added_and_removed_keys():
     assert list_differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 2, "d": [1]}}) == ["a: 1 -> null", "b.d: null -> [1]"]
     assert list_differences(REQUEST, REQUEST) == []
+
+
+def test_events_without_an_identity_are_records_alone(tmp_path):
+    journal = Journal(tmp_path / NAME)
+    assert not (tmp_path / NAME).exists()
+    journal.append({"event": "started"})
+    assert (tmp_path / NAME).read_text() == '{"event": "started"}\n'
+    assert Journal(tmp_path / NAME).records == [{"event": "started"}]
+
+
+def test_a_lenient_journal_leaves_damaged_lines_out_and_says_so(tmp_path, caplog):
+    (tmp_path / NAME).write_text('{"n": 1}\n{"n": {"n": 2}\n{"n": 3}\n{"n"')
+    with caplog.at_level(logging.WARNING, "aptlab"):
+        journal = Journal(tmp_path / NAME, lenient=True)
+    assert journal.records == [{"n": 1}, {"n": 3}]
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path / NAME}, line 2 is damaged and left out"]
+    journal.append({"n": 4})
+    assert (tmp_path / NAME).read_text().endswith('{"n": 3}\n{"n": 4}\n')
+
+
+def test_the_first_line_of_an_older_version_may_be_upgraded(tmp_path):
+    (tmp_path / NAME).write_text('{"format": 1, "seed": 0}\n{"n": 1}\n')
+    journal = Journal(tmp_path / NAME, {"format": 1, "seed": 0}, upgrade=lambda line: {"request": line})
+    assert journal.records == [{"n": 1}]
+    with pytest.raises(AptlabError, match=r"what differs:\n  seed: 0 -> 1\nrepeat that request to go on, or start"):
+        Journal(tmp_path / NAME, {"format": 1, "seed": 1}, upgrade=lambda line: {"request": line}, afresh="start anew")
+
+
+def test_a_journal_without_a_file_keeps_its_records_in_memory():
+    journal = Journal(None, REQUEST)
+    journal.append({"n": 1})
+    assert (journal.path, journal.records) == (None, [{"n": 1}])
+
+
+def test_numbers_come_back_exactly(tmp_path):
+    Journal(tmp_path / NAME, REQUEST).append({"n": [0.1 + 0.2, float("inf")]})
+    assert Journal(tmp_path / NAME, REQUEST).records == [{"n": [0.1 + 0.2, float("inf")]}]

@@ -8,8 +8,9 @@ import pytest
 from aptlab.errors import ConfigError
 from aptlab.search.engine import SearchStart, choose_start, search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
-from aptlab.search.evolution import Evolution, make_iteration_rng
+from aptlab.search.evolution import begin_population, breed_children, make_iteration_rng
 from aptlab.search.seeds import build_v2_seeds, build_v2_space
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import HalvingStrategy, PublishedStrategy, get_strategy, predict_on_line
 from tests.search.problem import GOAL, KNOWN, SAMPLES, SPACE, TARGET, Hidden, starts
 
@@ -19,8 +20,8 @@ def book(runner) -> EvaluationCache:
 
 
 def found(strategy, *, seed: int = 0, iterations: int = 40, runner=None):
-    evolution = Evolution(iterations=iterations)
-    return search_factors(starts(), evolution=evolution, strategy=strategy, book=book(runner or Hidden()), seed=seed)
+    settings = SearchSettings(iterations=iterations)
+    return search_factors(starts(), settings=settings, strategy=strategy, book=book(runner or Hidden()), seed=seed)
 
 
 def test_the_published_search_costs_what_the_paper_says():
@@ -144,8 +145,8 @@ def test_the_real_critical_pair_is_the_one_whose_seeds_score_best():
 
 def test_the_watcher_hears_of_every_iteration():
     heard = []
-    evolution = Evolution(population=8, parents=4, iterations=3)
-    search_factors(starts(), evolution=evolution, strategy=PublishedStrategy(), book=book(Hidden()), watch=heard.append)
+    settings = SearchSettings(population=8, parents=4, iterations=3)
+    search_factors(starts(), settings=settings, strategy=PublishedStrategy(), book=book(Hidden()), watch=heard.append)
     assert [state.iteration for state in heard] == [0, 1, 2, 3]
     scores = [state.best.score for state in heard]
     assert scores == sorted(scores, reverse=True)
@@ -153,9 +154,9 @@ def test_the_watcher_hears_of_every_iteration():
 
 def test_children_are_new_and_as_many_as_asked_for():
     rng = random.Random(0)
-    evolution = Evolution()
-    first = evolution.begin(SPACE, starts()[0].seeds, rng)
-    children = evolution.children(SPACE, first[:32], set(first), rng)
+    settings = SearchSettings()
+    first = begin_population(settings, SPACE, starts()[0].seeds, rng)
+    children = breed_children(settings, SPACE, first[:32], set(first), rng)
     assert len(first) == len(set(first)) == 64
     assert len(children) == len(set(children)) == 32
     assert not set(children) & set(first)
@@ -168,17 +169,17 @@ def test_random_numbers_do_not_depend_on_the_version_of_python():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"parents": 65}, r"search\.parents=65 is more than search\.population=64; published: 32 of 64"),
-        ({"mutations": 0, "crossovers": 0}, r"search\.mutations=0 with search\.crossovers=0 makes no new candidates"),
-        ({"population": 0}, r"Evolution\.population must be a finite number >= 1"),
-        ({"probability": 2.0}, r"Evolution\.probability must be in \[0, 1\]"),
+        ({"parents": 65}, r"^parents=65 is more than population=64; published: 32 of 64"),
+        ({"mutations": 0, "crossovers": 0}, r"^mutations=0 with crossovers=0 makes no new candidates"),
+        ({"population": 0}, r"SearchSettings\.population must be a finite number >= 1"),
+        ({"probability": 2.0}, r"SearchSettings\.probability must be in \[0, 1\]"),
     ],
 )
 def test_impossible_sizes_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
-        Evolution(**wrong)
+        SearchSettings(**wrong)
 
 
 def test_an_unknown_strategy_is_named():
-    with pytest.raises(ConfigError, match=r"search\.strategy=halvign: no such strategy; did you mean halving"):
+    with pytest.raises(ConfigError, match=r"^strategy=halvign: no such strategy; did you mean halving"):
         get_strategy("halvign")

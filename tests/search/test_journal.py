@@ -13,8 +13,8 @@ import pytest
 from aptlab.errors import AptlabError
 from aptlab.search.engine import search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
-from aptlab.search.evolution import Evolution
 from aptlab.search.journal import JournaledRunner, SearchJournal
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import STRATEGIES
 from tests.search.problem import SAMPLES, TARGET, Hidden, starts
 
@@ -41,8 +41,8 @@ class Slow(Hidden):
 def look(folder: Path, strategy: str, runner: Hidden):
     journal = SearchJournal(folder / "journal.jsonl", REQUEST)
     book = EvaluationCache(JournaledRunner(runner, journal), target=TARGET, samples=SAMPLES)
-    evolution = Evolution(population=16, parents=8, iterations=6, mutations=6, crossovers=6)
-    return search_factors(starts(), evolution=evolution, strategy=STRATEGIES[strategy](), book=book)
+    settings = SearchSettings(population=16, parents=8, iterations=6, mutations=6, crossovers=6)
+    return search_factors(starts(), settings=settings, strategy=STRATEGIES[strategy](), book=book)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -105,7 +105,8 @@ def test_another_request_is_refused_by_what_differs(tmp_path):
     path = tmp_path / "journal.jsonl"
     SearchJournal(path, REQUEST)
     message = (
-        r"holds another search:\n  search\.population: 16 -> 32\nrepeat its command to go on, or choose another out="
+        r"holds the results of another request; what differs:\n  search\.population: 16 -> 32\n"
+        r"repeat that request to go on, or choose another out=…"
     )
     with pytest.raises(AptlabError, match=message):
         SearchJournal(path, {**REQUEST, "search": {"population": 32, "seed": 0}})
@@ -115,7 +116,7 @@ def test_a_damaged_line_is_named(tmp_path):
     path = tmp_path / "journal.jsonl"
     SearchJournal(path, REQUEST)
     path.write_text(path.read_text() + "{]\n")
-    with pytest.raises(AptlabError, match=r"journal\.jsonl, line 2 is damaged; move the file away to start anew"):
+    with pytest.raises(AptlabError, match=r"journal\.jsonl, line 2 is damaged; delete the file, or choose anoth"):
         SearchJournal(path, REQUEST)
 
 
@@ -123,6 +124,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AptlabError, match=r"cannot (write|read) .*journal\.jsonl"):
         SearchJournal(tmp_path / "file" / "journal.jsonl", REQUEST)
+
+
+def test_a_journal_of_an_older_version_goes_on(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    record = {"factors": JOB.factors, "length": JOB.length, "samples": JOB.samples, "values": [1.0, 2.0]}
+    baseline = {"baseline": "yarn", "losses": [[3.0, 4.0]]}
+    path.write_text("".join(json.dumps(line) + "\n" for line in ({"format": 1, **REQUEST}, record, baseline)))
+    journal = SearchJournal(path, REQUEST)
+    assert journal.get(JOB) == (1.0, 2.0)
+    assert journal.baselines == {"yarn": [(3.0, 4.0)]}
 
 
 def test_finished_jobs_are_told_with_their_tokens(tmp_path):

@@ -112,7 +112,7 @@ def test_a_sample_without_plain_text_has_no_loss_of_text():
 
 
 def test_an_unknown_objective_is_named():
-    with pytest.raises(ConfigError, match=r"search\.objective=needle: no such objective; did you mean needle_ppl"):
+    with pytest.raises(ConfigError, match=r"^objective=needle: no such objective; did you mean needle_ppl"):
         get_objective("needle")
 
 

@@ -11,8 +11,8 @@ import pytest
 from aptlab.errors import AptlabError
 from aptlab.search.engine import search_factors
 from aptlab.search.evaluation_cache import EvaluationCache, SearchJob
-from aptlab.search.evolution import Evolution
 from aptlab.search.pool import ProcessPool, SerialRunner
+from aptlab.search.settings import SearchSettings
 from aptlab.search.strategies import HalvingStrategy
 from tests.search.problem import SAMPLES, TARGET, Hidden, starts
 
@@ -65,8 +65,8 @@ def test_every_job_is_measured_once_and_told_by_its_number():
 def test_a_search_finds_the_same_with_one_process_and_with_three():
     def found(runner):
         book = EvaluationCache(evaluate(runner), target=TARGET, samples=SAMPLES)
-        evolution = Evolution(population=12, parents=6, iterations=3, mutations=4, crossovers=4)
-        return search_factors(starts(), evolution=evolution, strategy=HalvingStrategy(), book=book)
+        settings = SearchSettings(population=12, parents=6, iterations=3, mutations=4, crossovers=4)
+        return search_factors(starts(), settings=settings, strategy=HalvingStrategy(), book=book)
 
     with ProcessPool(Work(), 3) as pool:
         assert found(pool) == found(SerialRunner(Work().measure))
@@ -102,9 +102,9 @@ def test_workers_end_when_the_search_is_stopped():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_workers_end_when_their_parent_is_killed():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import time; "
-    code += "from tests.search.test_pool import Pool, Work\n"
+    code += "from aptlab.search.pool import ProcessPool; from tests.search.test_pool import Work\n"
     code += "if __name__ == '__main__':\n"
-    code += "    pool = Pool(Work(), 2); print(*[p.pid for p, _ in pool.members], flush=True); time.sleep(60)"
+    code += "    pool = ProcessPool(Work(), 2); print(*[p.pid for p, _ in pool.members], flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pids = parent.stdout.readline().split()

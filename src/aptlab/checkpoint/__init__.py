@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aptlab.checkpoint.find import find_checkpoint, remove_partial_saves
+from aptlab.checkpoint.find import find_checkpoint, find_run_folder, remove_partial_saves
 from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, is_valid, read_manifest
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ __all__ = [
     "Manifest",
     "find_checkpoint",
     "find_checkpoint_problem",
+    "find_run_folder",
     "is_valid",
     "load_checkpoint",
     "read_manifest",

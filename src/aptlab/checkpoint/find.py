@@ -51,6 +51,12 @@ def find_checkpoint(where: str | Path, which: str = "last", *, strict: bool = Fa
     raise CheckpointError(f"no valid checkpoint in {place}{seen}; name another folder, or train from the start")
 
 
+def find_run_folder(checkpoint: str | Path) -> Path:
+    """The run folder that a checkpoint lies in, else the checkpoint's own folder."""
+    folder = Path(checkpoint).parent
+    return folder.parent if folder.name == FOLDER else folder
+
+
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """Checkpoint files of a folder that bear our names, oldest step first, whether valid or not."""
     try:

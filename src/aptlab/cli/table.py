@@ -15,7 +15,7 @@ class Command:
     config: bool = False
 
 
-SWEEP = "aptlab.sweep:run"
+SWEEP = "aptlab.commands.sweep:run"
 
 _ALL = (
     Command("train", "aptlab.commands.train:run", "train a model and measure it; -m sweeps over key=a,b", config=True),

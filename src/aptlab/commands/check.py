@@ -6,9 +6,9 @@ aptlab check eval ckpt=last                checks another command's configuratio
 
 from __future__ import annotations
 
-from aptlab.commands.printing import format_columns
 from aptlab.config import check, compose
 from aptlab.config.search_path import read_option_index
+from aptlab.report.table import format_columns
 from aptlab.training.plan import check_training
 
 

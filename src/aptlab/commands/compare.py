@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from aptlab.errors import AptlabError, ConfigError, suggest_option
+from aptlab.errors import ConfigError, suggest_option
 
 OPTIONS = ("metric", "by", "baseline", "out")
 
@@ -27,9 +27,11 @@ class CompareRequest:
 def run(args: list[str]) -> int:
     """Print the table and write table.csv, table.md, table.txt and figure.png; no torch is imported."""
     request = parse_compare_request(args)
-    out = request.out or _out(request.folders)
-    for line in report_comparison(request, out):
-        print(line)
+    from aptlab.report.write import report_comparison
+
+    out = request.out or _choose_folder(request.folders)
+    lines = report_comparison(request.folders, out, metric=request.metric, by=request.by, baseline=request.baseline)
+    print("\n".join(lines))
     return 0
 
 
@@ -52,27 +54,8 @@ def parse_compare_request(args: Sequence[str]) -> CompareRequest:
     return CompareRequest(tuple(folders), by=by, **{key: value for key, value in options.items() if value})
 
 
-def report_comparison(request: CompareRequest, out: str | Path) -> list[str]:
-    """Compare, write the files, and return the lines to print. Raises AptlabError if no run is finished."""
-    from aptlab.report.comparison import compare_runs
-    from aptlab.report.write import format_comparison, write_comparison
-    from aptlab.runs import find_runs
-
-    runs = find_runs(request.folders)
-    unfinished = [run for run in runs if not run.finished]
-    lines = []
-    if unfinished:
-        names = ", ".join(run.name for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
-        lines.append(f"left out, not finished: {len(unfinished)} of {len(runs)} ({names})")
-    try:
-        comparison = compare_runs(runs, metric=request.metric, by=request.by, baseline=request.baseline)
-    except AptlabError as error:
-        raise AptlabError("\n".join([str(error), *lines])) from None
-    write_comparison(comparison, out)
-    return [format_comparison(comparison), *lines, f"written {out}: table.csv table.md table.txt figure.png"]
-
-
-def _out(folders: Sequence[str]) -> Path:
+def _choose_folder(folders: Sequence[str]) -> Path:
+    """The folder that holds the runs if it is one, else a new one."""
     if len(folders) == 1 and Path(folders[0]).is_dir() and not (Path(folders[0]) / "result.json").exists():
         return Path(folders[0])
     return Path("outputs") / "compare" / f"{datetime.now():%Y-%m-%d-%H%M%S}"

@@ -33,19 +33,15 @@ def run(args: list[str]) -> int:
             raise ConfigError(
                 f"{key}={wanted[key]}: export cannot write that{suggest_option(str(wanted[key]), options)}"
             )
+    from aptlab.checkpoint import find_run_folder
     from aptlab.restore.load import load_network, locate_checkpoint
 
     path = locate_checkpoint(wanted["ckpt"])
-    out = Path(wanted["out"] or locate_run_folder(path) / "hf").expanduser()
+    out = Path(wanted["out"] or find_run_folder(path) / "hf").expanduser()
     check_output_free(out, force=wanted["force"], files=MODEL_FILES)
     for line in export_network(load_network(path), out, dtype=wanted["dtype"], force=wanted["force"]):
         print(line)
     return 0
-
-
-def locate_run_folder(path: Path) -> Path:
-    """The run folder that a checkpoint lies in, else its own folder."""
-    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float32", force: bool = False) -> list[str]:
@@ -99,9 +95,10 @@ def read_eos(loaded: LoadedModel) -> int:
 
 def read_run_result(path: Path) -> dict[str, Any] | None:
     """result.json of the run that wrote the checkpoint, or None where there is none."""
+    from aptlab.checkpoint import find_run_folder
     from aptlab.runs import Result
 
-    folder = locate_run_folder(path)
+    folder = find_run_folder(path)
     return Result.read(folder).plain() if (folder / "result.json").is_file() else None
 
 

@@ -6,9 +6,9 @@ aptlab ls rope     the options of rope, what each is, and where it comes from if
 
 from __future__ import annotations
 
-from aptlab.commands.printing import format_columns
 from aptlab.config.search_path import SHIPPED, Option, read_option_index
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.report.table import format_columns
 
 
 def run(args: list[str]) -> int:

@@ -5,12 +5,12 @@ aptlab show rope=yarn
 
 from __future__ import annotations
 
-from aptlab.commands.printing import format_columns
 from aptlab.config.files import read_config_file
 from aptlab.config.search_path import SHIPPED, read_option_index
 from aptlab.config.static.signatures import Parameter, Signature, read_signature
 from aptlab.errors import ConfigError
 from aptlab.limits import LIMITS
+from aptlab.report.table import format_columns
 
 
 def run(args: list[str]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aptlab.api import train
+from aptlab.training.inside import train_inside_process
 
 
 def run(args: list[str]) -> int:
     """Check the whole request first; nothing is written and torch is not imported until it holds. Returns 0."""
-    train(args)
+    train_inside_process(args)
     return 0

@@ -31,7 +31,7 @@ def build(node: Any, **kwargs: Any) -> Any:
         except ImportError as error:
             raise ConfigError(f"{where or 'node'}: _target_ {inner['_target_']} cannot be imported: {error}") from error
     try:
-        # As a partial first: Hydra would turn dataclass arguments into configs.
+        # As a partial first: dataclass arguments stay objects (findings/hydra_instantiate_dataclass.sh).
         partial = instantiate({**plain, "_partial_": True}, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error

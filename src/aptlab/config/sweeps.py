@@ -100,7 +100,7 @@ def _read(overrides: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _simple(text: str) -> str:
-    """`key=choice(a,b)` as `key=a,b`: inside choice() Hydra's parser forgets quotes and takes no null."""
+    """`key=choice(a,b)` as `key=a,b`, which keeps quotes and takes null (findings/hydra_choice_quotes.sh)."""
     key, sign, value = text.partition("=")
     value = value.strip()
     plain = value.startswith("choice(") and value.endswith(")") and "list=" not in value

@@ -7,7 +7,6 @@ checks it.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,16 +119,13 @@ class EvalFolder:
 
     @contextmanager
     def open_journal(self, identity: Mapping[str, Any]) -> Iterator[Journal]:
-        """The journal of the folder under its lock; an interrupt says how to go on."""
+        """The journal of the folder, under its lock; AptlabError while another process is in it."""
         if self.path is None:
             yield Journal(None, identity)
             return
         lock = FolderLock.take(self.path)
         try:
             yield Journal(self.path / NAME, strip_modules(identity), upgrade=upgrade_first_line)
-        except KeyboardInterrupt:
-            print(f"\nto go on, give the same command with out={self.path}", file=sys.stderr)
-            raise
         finally:
             lock.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,15 +14,17 @@ from typing import Any
 
 import torch
 
-from aptlab.checkpoint import read_manifest
+from aptlab.checkpoint import find_run_folder, read_manifest
 from aptlab.config import Config, build, redact_overrides, redact_value
 from aptlab.device import resolve_precision
-from aptlab.errors import AptlabError, ConfigError
+from aptlab.errors import ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder
 from aptlab.models import Decoder
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
+from aptlab.restore.other_rule import replace_network_rope
+from aptlab.runs.folder import make_folder
 
-ROTARY = "rotaries."  # where the decoder keeps the modules of its position rules
+IN_MEMORY = "in memory"  # weights that no file vouches for
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,19 @@ def open_checkpoint_eval(
     cfg = config.cfg
     device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
     precision = resolve_precision(cfg.precision, device.partition(":")[0])
-    if loaded is None:
-        loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
-    elif precision == "bf16-true":
-        # A module converts itself in place, and a model in memory is its owner's.
-        loaded = dataclasses.replace(loaded, net=copy.deepcopy(loaded.net))
+    in_memory = loaded is not None
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
     context = make_checkpoint_context(
-        loaded, rope=values.get("rope"), data=values.get("data"), device=device, precision=precision, folder=folder
+        loaded,
+        rope=values.get("rope"),
+        data=values.get("data"),
+        device=device,
+        precision=precision,
+        folder=folder,
+        in_memory=in_memory,
     )
     return CheckpointEval(config, values, evaluation, loaded, context, folder)
 
@@ -79,22 +85,27 @@ def make_checkpoint_context(
     device: str = "cpu",
     precision: str = "32-true",
     folder: Path | None = None,
+    in_memory: bool = False,
 ) -> EvalContext:
     """What an eval of a loaded checkpoint is given.
 
-    rope    config node of another position rule; None: that of the checkpoint
-    data    config node of another data module; None: that of the checkpoint
-    folder  where results and journal go; None: nowhere
+    rope       config node of another position rule; None: that of the checkpoint
+    data       config node of another data module; None: that of the checkpoint
+    folder     where results and journal go; None: nowhere
+    in_memory  the weights may be other ones than the file's: no later evaluation of the file goes on with them
     """
     net = replace_network_rope(loaded, rope)
+    if precision == "bf16-true":
+        # A module converts itself in place, and a model in memory is its owner's.
+        net = (copy.deepcopy(net) if in_memory else net).to(torch.bfloat16)
     trained = int(loaded.config["context"])
     identity = {
-        "weights": read_manifest(loaded.path).sha256,
+        "weights": IN_MEMORY if in_memory else read_manifest(loaded.path).sha256,
         "step": loaded.step,
         "rope": redact_value(rope or loaded.config.get("rope")),
     }
     return EvalContext(
-        net=net.to(torch.bfloat16) if precision == "bf16-true" else net,
+        net=net,
         tokenizer=loaded.tokenizer,
         device=device,
         precision=precision,
@@ -113,6 +124,7 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
     return {
         "checkpoint": str(loaded.path),
+        **({"weights": IN_MEMORY} if context.folder.identity["weights"] == IN_MEMORY else {}),
         "step": loaded.step,
         "context": context.trained_context,
         "overrides": redact_overrides(opened.config.overrides),
@@ -122,30 +134,6 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
         "precision": context.precision,
         "device": context.device,
     }
-
-
-def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> Decoder:
-    """The network as trained, or the same weights under another position rule.
-
-    Rotary tables are no weights; what a rule has learned itself stays with that rule, and another one begins anew.
-    """
-    if rope is None:
-        return loaded.net
-    model = loaded.config["model"]
-    net = build({**model, "vocab": loaded.net.vocab, "positions": {**model["positions"], "rope": rope}})
-    own = net.state_dict()
-    trained = loaded.net.state_dict()
-    kept = {
-        name: value
-        for name, value in trained.items()
-        if not name.startswith(ROTARY) or has_same_shape(value, own.get(name))
-    }
-    net.load_state_dict({**{name: value for name, value in own.items() if name.startswith(ROTARY)}, **kept})
-    return net.eval()
-
-
-def has_same_shape(value: torch.Tensor, place: torch.Tensor | None) -> bool:
-    return place is not None and place.shape == value.shape
 
 
 def make_data(loaded: LoadedModel, node: dict[str, Any] | None) -> Any:
@@ -180,17 +168,11 @@ def format_rule_name(net: Decoder) -> str:
     return f"rope {type(net.rope).__name__}"
 
 
-def make_eval_folder(out: str | None, ckpt: Path) -> Path:
-    """`out`, or evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
+def make_eval_folder(out: str | Path | None, ckpt: Path) -> Path:
+    """`out`, or a new evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
     if out is not None:
-        folder = Path(out).expanduser()
-    else:
-        run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-        folder = run / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AptlabError(
-            f"cannot make the folder {folder}: {error.strerror or error}; choose another with out=…"
-        ) from error
-    return folder
+        return make_folder(out)
+    now = find_run_folder(ckpt) / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    # A loop in Python evaluates several times a second, and one must not go on with the journal of the one before.
+    names = (now if number == 1 else now.with_name(f"{now.name}-{number}") for number in itertools.count(1))
+    return make_folder(next(path for path in names if not path.exists()))

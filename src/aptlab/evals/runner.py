@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from aptlab.config import Config
 from aptlab.evals.base import Eval, EvalContext, Measurement
-from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval, replace_network_rope
+from aptlab.evals.context import describe_checkpoint, make_data, open_checkpoint_eval
 from aptlab.evals.report import print_tables, write_measurement
 from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
+from aptlab.runs.journal import NAME
 
-__all__ = ["evaluate_checkpoint", "make_data", "measure_eval", "replace_network_rope"]
+__all__ = ["evaluate_checkpoint", "make_data", "measure_eval"]
 
 
 def evaluate_checkpoint(
@@ -24,11 +26,16 @@ def evaluate_checkpoint(
 
     config  the request as composed
     fill    gives its plain values, from the configuration that the checkpoint holds
-    loaded  a model in memory, which is measured in place of its file
+    loaded  a model in memory: it is measured where it is and as it is, whatever its file says by now
     """
     with RunLog.start(None):
         opened = open_checkpoint_eval(config, fill, loaded)
-        measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        try:
+            measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
+        except KeyboardInterrupt:
+            if loaded is None and (opened.folder / NAME).exists():  # weights in memory may be gone by then
+                print(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
+            raise
     return opened.folder
 
 

@@ -155,8 +155,7 @@ class WandbRun(RunLogger):
 def _choose_plan(mode: str, base_url: str | None, timeout: float) -> WandbPlan:
     """The plan of `choose_wandb_plan`, whatever W&B raises."""
     try:
-        limit = min(timeout, wandb_start.BUDGET - wandb_start.OFFLINE_SECONDS)
-        return wandb_start.choose_wandb_plan(mode, base_url, limit)
+        return wandb_start.choose_wandb_plan(mode, base_url, timeout)
     except Exception as error:
         return WandbPlan("none", summarize_error(error), failed=True)
 

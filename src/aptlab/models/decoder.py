@@ -166,7 +166,7 @@ class Decoder(nn.Module):
             self.head.weight = self.embed.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
-        """Keep the head tied: torch copies a shared weight twice on the way from or to the meta device."""
+        """Keep the head tied on the way from or to the meta device (findings/torch_shared_weight_meta.sh)."""
         super()._apply(fn, recurse)
         self._tie()
         return self

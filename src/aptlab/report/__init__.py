@@ -1,7 +1,7 @@
-"""Tables, statistics and figures from the numbers of finished runs. No torch."""
+"""Tables, statistics and figures from the numbers of finished runs. No torch.
 
-from aptlab.report.comparison import Comparison, compare_runs
-from aptlab.report.figure import draw_run_figure
-from aptlab.report.table import format_length_table
-
-__all__ = ["Comparison", "compare_runs", "draw_run_figure", "format_length_table"]
+table       text for people and pipes            statistics  intervals over seeds
+groups      runs that differ in their seed       comparison  groups beside each other, with a verdict
+figure      one run                              curves      a comparison        heatmap  retrieval by depth
+write       the files of a comparison            style       what all figures share
+"""

@@ -1,10 +1,11 @@
-"""Tables as text: aligned columns for files and pipes, coloured ones for a terminal."""
+"""All tables as text: aligned columns for files and pipes, coloured ones for a terminal, Markdown for a page."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def format_length_table(lengths: Sequence[Mapping[str, Any]], context: int, *, t
 def format_number(value: float | None, digits: int = 4) -> str:
     """A number for a table; `-` if it is not known, `inf` or `nan` if it is not finite.
 
-    >>> [number(x, 2) for x in (None, 1.234, 123456.0, float("nan"))]
+    >>> [format_number(x, 2) for x in (None, 1.234, 123456.0, float("nan"))]
     ['-', '1.23', '123,456', 'nan']
     """
     if value is None:
@@ -71,6 +72,27 @@ def render_table(
     lines.append(_line(head, widths, left))
     lines.append("  ".join("-" * width for width in widths))
     lines += [_line(row, widths, left) for row in rows]
+    return "\n".join(lines)
+
+
+def format_columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
+    """Two plain columns without a head, as in help; a third cell follows in brackets.
+
+    On a terminal the second column is wrapped to its width; columns that are empty in all rows are left out.
+    """
+    if not rows:
+        return ""
+    used = [index for index in range(len(rows[0])) if any(row[index] for row in rows)] or [0]
+    cells = [[row[index] for index in used] for row in rows]
+    first = max(len(row[0]) for row in cells)
+    room = shutil.get_terminal_size().columns - first - 2 - len(indent) if sys.stdout.isatty() else 10_000
+    lines = []
+    for row in cells:
+        text = textwrap.wrap(row[1], max(room, 30)) if len(row) > 1 else []
+        block = [f"{indent}{row[0]:<{first}}  {text[0] if text else ''}"]
+        block += [f"{indent}{'':<{first}}  {line}" for line in text[1:]]
+        block[-1] += f"  ({row[2]})" if len(row) > 2 and row[2] else ""
+        lines += [line.rstrip() for line in block]
     return "\n".join(lines)
 
 

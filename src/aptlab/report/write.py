@@ -9,11 +9,39 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aptlab.report.comparison import Comparison
+from aptlab.errors import AptlabError
+from aptlab.report.comparison import Comparison, compare_runs
 from aptlab.report.curves import draw_comparison
 from aptlab.report.statistics import ConfidenceInterval
 from aptlab.report.table import format_number, render_markdown_table, render_table
+from aptlab.runs import find_runs
 from aptlab.runs.atomic import write_text
+
+
+def report_comparison(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    metric: str = "val/loss",
+    by: Sequence[str] = (),
+    baseline: str | None = None,
+) -> list[str]:
+    """Compare the runs in these folders, write the files into `out`, and return the lines to print.
+
+    Raises AptlabError if no run is finished; it names those that are not.
+    """
+    runs = find_runs(folders)
+    unfinished = [run for run in runs if not run.finished]
+    lines = []
+    if unfinished:
+        names = ", ".join(run.name for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
+        lines.append(f"left out, not finished: {len(unfinished)} of {len(runs)} ({names})")
+    try:
+        comparison = compare_runs(runs, metric=metric, by=by, baseline=baseline)
+    except AptlabError as error:
+        raise AptlabError("\n".join([str(error), *lines])) from None
+    write_comparison(comparison, out)
+    return [format_comparison(comparison), *lines, f"written {out}: table.csv table.md table.txt figure.png"]
 
 
 def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -> str:

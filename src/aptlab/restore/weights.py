@@ -11,6 +11,7 @@ from torch import Tensor
 from aptlab.config import build
 from aptlab.errors import CheckpointError
 from aptlab.models.positions_convert import ADDED, compute_position_mean, strip_positions
+from aptlab.restore.load import keep_fitting_weights
 from aptlab.tasks import LanguageTask, Task
 
 log = logging.getLogger("aptlab")
@@ -28,20 +29,18 @@ def adapt_weights(task: Task, saved: dict[str, Any]) -> dict[str, Tensor]:
     if isinstance(task, LanguageTask) and task.net.embed_positions is None and has_added_positions(saved):
         state = fold_added_positions(state, saved, tied=task.net.tied)
         log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
-    kept = {name: x for name, x in state.items() if not name.startswith(POSITIONS) or matches_shape(x, own.get(name))}
-    fresh = {name: x for name, x in own.items() if name.startswith(POSITIONS) and name not in kept}
-    return fresh | kept
+    return keep_fitting_weights(state, own, POSITIONS)
 
 
 def has_added_positions(saved: dict[str, Any]) -> bool:
+    """Whether the old model added positions to its token embedding."""
     target = str((read_embed_config(saved) or {}).get("_target_", ""))
     return bool(target) and not target.endswith("NoEmbed")
 
 
 def read_embed_config(saved: dict[str, Any]) -> dict[str, Any] | None:
     """The configuration of what the old model added to its token embedding."""
-    model = (saved.get("aptlab") or {}).get("config", {}).get("model", {})
-    return (model.get("positions") or {}).get("embed")
+    return (saved.get("aptlab") or {}).get("config", {}).get("embed")
 
 
 def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tied: bool) -> dict[str, Tensor]:
@@ -55,10 +54,6 @@ def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tie
     rest = {name: x for name, x in state.items() if not name.startswith(NET)}
     mean_C = compute_position_mean(places, int(config["context"]))
     return rest | {f"{NET}{name}": x for name, x in strip_positions(weights, mean_C, tied=tied).items()}
-
-
-def matches_shape(value: Tensor, place: Tensor | None) -> bool:
-    return place is not None and place.shape == value.shape
 
 
 def load_weights(task: Task, state: dict[str, Any], path: Path) -> None:

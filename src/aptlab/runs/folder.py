@@ -130,6 +130,19 @@ class RunFolder:
             (self.path / "result.json").unlink(missing_ok=True)
 
 
+def make_folder(path: str | Path, *, way_out: str = "choose another with out=…") -> Path:
+    """A folder for results, made with its parents where it is missing; returns its path.
+
+    Raises AptlabError that names the folder and the reason and ends with `way_out`.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AptlabError(f"cannot make the folder {folder}: {error.strerror or error}; {way_out}") from error
+    return folder
+
+
 def _chosen(root: Path, job: str, run_dir: str | Path | None, writer: bool) -> Path:
     """The folder to use, made already if its name has to be new."""
     if run_dir is not None:

@@ -6,8 +6,6 @@ import sys
 import time
 from typing import Any
 
-REFRESH = 0.2  # seconds between two updates of a bar
-
 
 def format_duration(seconds: float) -> str:
     """A time for people, in minutes and seconds.
@@ -23,20 +21,30 @@ def format_duration(seconds: float) -> str:
 class ProgressBar:
     """Progress of counted things: `step 40/100  loss 3.210  ETA 1:03`.
 
-    what   the word in front of the count
-    total  how many things there are; it may be set later
-    done   how many an earlier process has finished
-    lines  at most so many plain lines where there is no terminal; None: one for every thing
-    pause  seconds without a plain line, so that a short computation prints none
+    what     the word in front of the count
+    total    how many things there are; it may be set later
+    done     how many an earlier process has finished
+    lines    about so many plain lines where there is no terminal; None: one for every thing
+    pause    seconds without a plain line, so that a short computation prints none
+    refresh  seconds between two updates of a bar
 
     Use it in a `with`, or call `start` and `stop`. Nothing is shown before `start`.
     """
 
     def __init__(
-        self, what: str, *, total: int | None, done: int = 0, lines: int | None = 10, pause: float = 0.0
+        self,
+        what: str,
+        *,
+        total: int | None,
+        done: int = 0,
+        lines: int | None = 10,
+        pause: float = 0.0,
+        refresh: float = 0.2,
     ) -> None:
-        self.what, self.total, self.done, self.lines, self.pause = what, total, done, lines, pause
-        self._first = self._printed = done
+        self.what, self.total, self.done = what, total, done
+        self.lines, self.pause, self.interval = lines, pause, refresh
+        self._first = done
+        self._printed = done if lines is not None else done - 1  # with a line for every thing, number 0 has one too
         self._begun = self._shown = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -73,14 +81,18 @@ class ProgressBar:
     def update(self, done: int, note: str = "") -> None:
         """Set the number of finished things; `note` stands behind it."""
         self.done = done
-        now = time.monotonic()
         if self._bar is not None:
-            if now - self._shown > REFRESH or done == self.total:
-                self._shown = now
-                self._bar.update(self._task, completed=done, total=self.total, text=self._describe(now, note))
-        elif self._is_due(now):
+            self.refresh(note)
+        elif self._is_due(now := time.monotonic()):
             self._shown, self._printed = now, done
             print(f"{self.what} {self._describe(now, note)}", flush=True)
+
+    def refresh(self, note: str) -> None:
+        """Another note on the bar; no plain line where there is none."""
+        now = time.monotonic()
+        if self._bar is not None and (now - self._shown > self.interval or self.done == self.total):
+            self._shown = now
+            self._bar.update(self._task, completed=self.done, total=self.total, text=self._describe(now, note))
 
     def print_line(self, line: str) -> None:
         """Print a whole line, above the bar where there is one."""

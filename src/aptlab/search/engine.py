@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aptlab.search.evaluation_cache import CurvePoint, EvaluationCache
-from aptlab.search.evolution import Evolution, make_iteration_rng
+from aptlab.search.evolution import begin_population, make_iteration_rng
+from aptlab.search.settings import SearchSettings
 from aptlab.search.space import Factors, Genome, SearchSpace
 from aptlab.search.strategies import Strategy
 
@@ -52,7 +53,7 @@ Watch = Callable[[SearchState], None]
 def search_factors(
     starts: Sequence[SearchStart],
     *,
-    evolution: Evolution,
+    settings: SearchSettings,
     strategy: Strategy,
     book: EvaluationCache,
     seed: int = 0,
@@ -66,21 +67,21 @@ def search_factors(
     """
     start = choose_start(starts, strategy, book)
     space, rng = start.space, make_iteration_rng(seed, 0)
-    named = {space.factors(genome): genome for genome in evolution.begin(space, start.seeds, rng)}
+    named = {space.factors(genome): genome for genome in begin_population(settings, space, start.seeds, rng)}
     strategy.measure(book, list(named))
     iteration = 0
-    notify_watch(watch, iteration, evolution, book, space)
-    while iteration < evolution.iterations:
+    notify_watch(watch, iteration, settings, book, space)
+    while iteration < settings.iterations:
         iteration += 1
         estimates = strategy.estimates(book, list(named))
         known = dict(zip(named.values(), estimates, strict=True))
-        children = strategy.children(evolution, space, book, known, make_iteration_rng(seed, iteration))
+        children = strategy.children(settings, space, book, known, make_iteration_rng(seed, iteration))
         if not children:
             break
         earlier = list(named)
         named |= {space.factors(genome): genome for genome in children}
         strategy.measure(book, [space.factors(genome) for genome in children], earlier)
-        notify_watch(watch, iteration, evolution, book, space)
+        notify_watch(watch, iteration, settings, book, space)
     score, factors = next(pair for pair in book.complete() if pair[1] in named)
     return SearchResult(
         factors=factors,
@@ -104,7 +105,8 @@ def choose_start(starts: Sequence[SearchStart], strategy: Strategy, book: Evalua
 
 
 def notify_watch(
-    watch: Watch | None, iteration: int, evolution: Evolution, book: EvaluationCache, space: SearchSpace
+    watch: Watch | None, iteration: int, settings: SearchSettings, book: EvaluationCache, space: SearchSpace
 ) -> None:
+    """Tell how far the search is."""
     if watch is not None and book.best is not None:
-        watch(SearchState(iteration, evolution.iterations, book.tokens, book.best, space.first))
+        watch(SearchState(iteration, settings.iterations, book.tokens, book.best, space.first))

@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
-from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, NonNegativeInt, PositiveInt, validate_limits
+from aptlab.search.settings import SearchSettings
 from aptlab.search.space import Genome, SearchSpace
 
 TRIES = 50
@@ -18,73 +17,78 @@ def make_iteration_rng(seed: int, iteration: int) -> random.Random:
     return random.Random(f"aptlab search {seed} {iteration}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evolution:
-    """Published sizes: 64 candidates at first, then 40 times 16 mutations and 16 crossovers of the best 32."""
+def begin_population(
+    settings: SearchSettings, space: SearchSpace, seeds: Sequence[Genome], rng: random.Random
+) -> list[Genome]:
+    """The first candidates: the seeds, then mutations of them."""
+    found = dict.fromkeys(seeds)
+    for _ in range(TRIES * settings.population):
+        if len(found) >= settings.population:
+            break
+        found.setdefault(space.mutate(rng.choice(seeds), rng, settings.probability))
+    return list(found)[: max(settings.population, len(seeds))]
 
-    population: PositiveInt = 64
-    iterations: NonNegativeInt = 40
-    mutations: NonNegativeInt = 16
-    crossovers: NonNegativeInt = 16
-    parents: PositiveInt = 32
-    probability: Fraction = 0.3
 
-    def __post_init__(self) -> None:
-        validate_limits(self)
-        if self.iterations and not self.mutations + self.crossovers:
-            raise ConfigError("search.mutations=0 with search.crossovers=0 makes no new candidates; published: 16, 16")
-        if self.parents > self.population:
-            raise ConfigError(
-                f"search.parents={self.parents} is more than search.population={self.population}; published: 32 of 64"
-            )
+def breed_children(
+    settings: SearchSettings,
+    space: SearchSpace,
+    parents: Sequence[Genome],
+    known: Container[Genome],
+    rng: random.Random,
+) -> list[Genome]:
+    """Mutations, then crossovers, none of which is in `known`; a crossover that finds nothing new mutates."""
+    breeder = Breeder(space, parents, rng, settings.probability)
+    sources = [(breeder.mutate, settings.mutations), (breeder.cross, settings.crossovers)]
+    return collect_new_genomes(sources, breeder.mutate, known)
 
-    def begin(self, space: SearchSpace, seeds: Sequence[Genome], rng: random.Random) -> list[Genome]:
-        """The first candidates: the seeds, then mutations of them."""
-        found = dict.fromkeys(seeds)
-        for _ in range(TRIES * self.population):
-            if len(found) >= self.population:
-                break
-            found.setdefault(space.mutate(rng.choice(seeds), rng, self.probability))
-        return list(found)[: max(self.population, len(seeds))]
 
-    def children(
-        self, space: SearchSpace, parents: Sequence[Genome], known: Container[Genome], rng: random.Random
-    ) -> list[Genome]:
-        """Mutations, then crossovers, none of which is in `known`; a crossover that finds nothing new mutates."""
+def breed_steps(
+    settings: SearchSettings,
+    space: SearchSpace,
+    parents: Sequence[Genome],
+    known: Container[Genome],
+    rng: random.Random,
+) -> list[Genome]:
+    """As many children, of which half go on along the line from a worse to a better parent; ours.
 
-        def mutation() -> Genome:
-            return space.mutate(rng.choice(parents), rng, self.probability)
+    `parents` come best first.
+    """
+    breeder = Breeder(space, parents, rng, settings.probability)
+    count = settings.mutations + settings.crossovers
+    quarter = count // 4
+    sources = [(breeder.mutate, quarter), (breeder.cross, quarter), (breeder.step, count - 2 * quarter)]
+    return collect_new_genomes(sources, breeder.mutate, known)
 
-        def crossover() -> Genome:
-            return space.cross(rng.choice(parents), rng.choice(parents), rng, self.probability)
 
-        return collect_new_genomes([(mutation, self.mutations), (crossover, self.crossovers)], mutation, known)
+@dataclass(frozen=True)
+class Breeder:
+    """The ways to a new genome out of some parents, each with the random numbers of `rng`."""
 
-    def steps(
-        self, space: SearchSpace, parents: Sequence[Genome], known: Container[Genome], rng: random.Random
-    ) -> list[Genome]:
-        """As many children, of which half go on along the line from a worse to a better parent; ours.
+    space: SearchSpace
+    parents: Sequence[Genome]
+    rng: random.Random
+    probability: float
 
-        `parents` come best first. A step is p + u (a - b) with a better than b and u in [0, 1], as in differential
-        evolution (Storn and Price 1997), moved to the nearest legal genome.
+    def mutate(self) -> Genome:
+        """A parent with some factors changed."""
+        return self.space.mutate(self.rng.choice(self.parents), self.rng, self.probability)
+
+    def cross(self) -> Genome:
+        """A mixture of two parents."""
+        first, second = self.rng.choice(self.parents), self.rng.choice(self.parents)
+        return self.space.cross(first, second, self.rng, self.probability)
+
+    def step(self) -> Genome:
+        """p + u (a - b) with a better than b and u in [0, 1], moved to the nearest legal genome.
+
+        As in differential evolution (Storn and Price 1997). The parents come best first.
         """
-
-        def mutation() -> Genome:
-            return space.mutate(rng.choice(parents), rng, self.probability)
-
-        def crossover() -> Genome:
-            return space.cross(rng.choice(parents), rng.choice(parents), rng, self.probability)
-
-        def step() -> Genome:
-            good, bad = sorted(rng.choices(range(len(parents)), k=2))
-            start = parents[min(rng.choices(range(len(parents)), k=2))]
-            u = rng.random()
-            moved = (p + u * (a - b) for p, a, b in zip(start, parents[good], parents[bad]))
-            return space.repaired([round(k) for k in moved])
-
-        quarter = (self.mutations + self.crossovers) // 4
-        rest = self.mutations + self.crossovers - 2 * quarter
-        return collect_new_genomes([(mutation, quarter), (crossover, quarter), (step, rest)], mutation, known)
+        rng, parents = self.rng, self.parents
+        good, bad = sorted(rng.choices(range(len(parents)), k=2))
+        start = parents[min(rng.choices(range(len(parents)), k=2))]
+        u = rng.random()
+        moved = (p + u * (a - b) for p, a, b in zip(start, parents[good], parents[bad]))
+        return self.space.repaired([round(k) for k in moved])
 
 
 def collect_new_genomes(

@@ -71,5 +71,5 @@ OBJECTIVES: dict[str, Callable[[], SearchObjective]] = {
 def get_objective(name: str) -> SearchObjective:
     """The objective of this name; ConfigError names the others."""
     if name not in OBJECTIVES:
-        raise ConfigError(f"search.objective={name}: no such objective{suggest_option(name, OBJECTIVES)}")
+        raise ConfigError(f"objective={name}: no such objective{suggest_option(name, OBJECTIVES)}")
     return OBJECTIVES[name]()

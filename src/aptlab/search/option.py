@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.config.search_path import LOCAL, read_option_index
-from aptlab.errors import AptlabError, ConfigError
+from aptlab.errors import ConfigError
 from aptlab.runs.atomic import format_yaml, write_text
+from aptlab.runs.folder import make_folder
 
 MADE = "made by aptlab search in "
+
+
+def make_option_path(name: str) -> Path:
+    """Where the option of this name is written: ./conf, which aptlab looks into by itself."""
+    return Path("conf") / "rope" / f"{name}.yaml"
 
 
 def check_option_free(path: Path, folder: Path) -> None:
@@ -27,10 +33,7 @@ def write_option(path: Path, rule: Any, *, target: str, about: str, folder: Path
     """Write the rule as `_target_` and its values, with where it comes from."""
     fields = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
     text = format_yaml({"_target_": target, **{name: convert_tuples(value) for name, value in fields.items()}})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AptlabError(f"cannot make {path.parent}: {error.strerror or error}") from error
+    make_folder(path.parent, way_out="run aptlab where ./conf can be made")
     write_text(path, f"# {about}\n# {MADE}{folder}\n{text}")
 
 

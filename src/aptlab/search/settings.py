@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegativeInt, Positive, PositiveInt, validate_limits
-from aptlab.search.evolution import Evolution
-from aptlab.search.objectives import get_objective
-from aptlab.search.strategies import get_strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +35,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         validate_limits(self)
-        if self.objective is not None:
-            get_objective(self.objective)
-        get_strategy(self.strategy)
-        self.evolution()
-
-    def evolution(self) -> Evolution:
-        """The part that makes candidates."""
-        return Evolution(
-            population=self.population,
-            iterations=self.iterations,
-            mutations=self.mutations,
-            crossovers=self.crossovers,
-            parents=self.parents,
-            probability=self.probability,
-        )
+        if self.iterations and not self.mutations + self.crossovers:
+            raise ConfigError("mutations=0 with crossovers=0 makes no new candidates; published: 16, 16")
+        if self.parents > self.population:
+            raise ConfigError(f"parents={self.parents} is more than population={self.population}; published: 32 of 64")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Fraction, PositiveInt, validate_limits
 from aptlab.search.evaluation_cache import EvaluationCache
-from aptlab.search.evolution import Evolution
+from aptlab.search.evolution import breed_children, breed_steps
+from aptlab.search.settings import SearchSettings
 from aptlab.search.space import Factors, Genome, SearchSpace
 from aptlab.search.surrogate import select_promising
 
@@ -30,7 +31,7 @@ class Strategy(abc.ABC):
 
     def children(
         self,
-        evolution: Evolution,
+        settings: SearchSettings,
         space: SearchSpace,
         book: EvaluationCache,
         known: Mapping[Genome, float],
@@ -38,7 +39,7 @@ class Strategy(abc.ABC):
     ) -> list[Genome]:
         """The candidates of the next iteration; `known` are the estimates of all candidates so far."""
         del book
-        return evolution.children(space, rank_genomes(known)[: evolution.parents], known, rng)
+        return breed_children(settings, space, rank_genomes(known)[: settings.parents], known, rng)
 
     def fitted(self, target: int, least: int) -> Strategy:
         """The strategy for samples of `target` tokens that need `least` to make sense."""
@@ -107,20 +108,23 @@ class HalvingStrategy(Strategy):
 
     def children(
         self,
-        evolution: Evolution,
+        settings: SearchSettings,
         space: SearchSpace,
         book: EvaluationCache,
         known: Mapping[Genome, float],
         rng: random.Random,
     ) -> list[Genome]:
         """See Strategy."""
-        sizes = {name: getattr(evolution, name) * self.proposals for name in ("mutations", "crossovers")}
-        parents = rank_genomes(known)[: evolution.parents]
-        proposed = dataclasses.replace(evolution, **sizes).steps(space, parents, known, rng)
+        more = dataclasses.replace(
+            settings,
+            mutations=settings.mutations * self.proposals,
+            crossovers=settings.crossovers * self.proposals,
+        )
+        proposed = breed_steps(more, space, rank_genomes(known)[: settings.parents], known, rng)
         named = {space.factors(genome): genome for genome in proposed}
         read = len(self.telling(book))
         each = read + (book.samples - read) / self.keep
-        count = int(self.share * (evolution.mutations + evolution.crossovers) * book.samples / each)
+        count = int(self.share * (settings.mutations + settings.crossovers) * book.samples / each)
         seen = [space.factors(genome) for genome in known]
         chosen = select_promising(list(named), max(count, 1), seen, list(known.values()))
         return [named[factors] for factors in chosen]
@@ -218,5 +222,5 @@ STRATEGIES: dict[str, type[Strategy]] = {"published": PublishedStrategy, "halvin
 def get_strategy(name: str) -> Strategy:
     """The strategy of this name; ConfigError names the others."""
     if name not in STRATEGIES:
-        raise ConfigError(f"search.strategy={name}: no such strategy{suggest_option(name, STRATEGIES)}")
+        raise ConfigError(f"strategy={name}: no such strategy{suggest_option(name, STRATEGIES)}")
     return STRATEGIES[name]()

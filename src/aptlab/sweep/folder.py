@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from aptlab.errors import AptlabError
 from aptlab.redact import redact_overrides
 from aptlab.runs import FolderLock, Result
 from aptlab.runs.atomic import read_yaml, write_yaml
+from aptlab.runs.folder import make_folder
+from aptlab.runs.journal import NAME, Journal
 from aptlab.sweep.job import SweepJob
 
 
@@ -25,6 +25,7 @@ class SweepFolder:
         self.path = path
         self.known: list[dict[str, Any]] = []
         self._lock: FolderLock | None = None
+        self._journal: Journal | None = None
 
     @classmethod
     def open(cls, root: Path, name: str, *, kind: str = "grid", fresh: bool = False) -> SweepFolder:
@@ -33,12 +34,7 @@ class SweepFolder:
         Raises AptlabError if another sweep works there, or it cannot be made or read.
         """
         folder = cls((_next if fresh else _latest)(root, name).absolute())
-        try:
-            (folder.path / "jobs").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AptlabError(
-                f"cannot make {folder.path}: {error.strerror}; choose another paths.root or sweep.name"
-            ) from error
+        make_folder(folder.path / "jobs", way_out="choose another paths.root or sweep.name")
         try:
             folder._lock = FolderLock.take(folder.path)
         except AptlabError as error:
@@ -70,15 +66,10 @@ class SweepFolder:
         """Everything that the job printed, over all attempts."""
         return self.run_dir(job) / "console.txt"
 
-    def number(self, jobs: Sequence[SweepJob]) -> list[SweepJob]:
-        """The jobs with the numbers that they have in this folder; new ones come after those that are there."""
-        numbers = {record["key"]: record["index"] for record in self.known}
-        free = max(numbers.values(), default=-1) + 1
-        for job in jobs:
-            if job.key not in numbers:
-                numbers[job.key] = free
-                free += 1
-        return [replace(job, index=numbers[job.key]) for job in jobs]
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Job key -> number of the jobs that have been in this folder."""
+        return {record["key"]: record["index"] for record in self.known}
 
     def write(self, jobs: Sequence[SweepJob], **about: Any) -> None:
         """Write sweep.yaml: `about`, then every job, old and new; secrets in overrides are hidden."""
@@ -98,35 +89,23 @@ class SweepFolder:
         write_yaml(self.path / "sweep.yaml", {"name": self.path.name, **about, "jobs": self.known})
 
     def journal(self, event: str, job: SweepJob | None = None, **facts: Any) -> None:
-        """Append one line to journal.jsonl, on disk before this returns."""
+        """Append one event to journal.jsonl, on disk before this returns."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         if job is not None:
             record |= {"job": job.index, "folder": self.run_dir(job).name}
-        path = self.path / "journal.jsonl"
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({**record, **facts}, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise AptlabError(
-                f"cannot write {path}: {error.strerror}; free some space and repeat the command"
-            ) from error
+        self._events().append({**record, **facts})
 
     def last_events(self) -> dict[int, str]:
-        """The last event of every job in the journal; a line cut off by a crash is ignored."""
-        events: dict[int, str] = {}
-        try:
-            lines = (self.path / "journal.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return events
-        for line in lines:
-            try:
-                record = json.loads(line)
-                events[int(record["job"])] = str(record["event"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        return events
+        """The last event of every job in the journal; damaged lines are left out with a warning."""
+        records = self._events().records
+        return {record["job"]: record["event"] for record in records if "job" in record and "event" in record}
+
+    def _events(self) -> Journal:
+        """The journal, opened when it is first needed: a folder that is only read gets none."""
+        if self._journal is None:
+            # An older version wrote behind a torn line, and one line less is no reason to repeat a sweep.
+            self._journal = Journal(self.path / NAME, afresh="use another sweep.name", lenient=True)
+        return self._journal
 
     def result(self, job: SweepJob) -> Result | None:
         """The job's result, or None if it is not finished or its result.json is damaged.

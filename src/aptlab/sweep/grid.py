@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from aptlab.errors import ConfigError
+from aptlab.config.sweeps import expand_grid
 from aptlab.runs import Result
-from aptlab.sweep.job import JobCommand, SweepJob, make_safe_name, make_sweep_name
-
-if TYPE_CHECKING:
-    from aptlab.sweep.request import Compose
-    from aptlab.sweep.runner import SweepRun
+from aptlab.sweep.check_jobs import check_jobs
+from aptlab.sweep.job import SweepJob, make_sweep_name
+from aptlab.sweep.plan import ComposeJob, SweepPlan, SweepRule, SweepState, check_sweep_name
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(SweepRule):
     """A sweep over a list of jobs that is known from the start.
 
     `name` null names the folder after the jobs, so that the same command continues; `fresh` starts another folder;
@@ -30,46 +29,43 @@ class Grid:
     def __post_init__(self) -> None:
         check_sweep_name(self.name)
 
-    def plan(self, overrides: Sequence[str], compose: Compose) -> GridWork:
-        """All jobs, checked; ConfigError with every problem of every job."""
-        from aptlab.config.sweeps import expand_grid
-        from aptlab.sweep.request import check_jobs
-
+    def make_plan(self, overrides: Sequence[str], compose: ComposeJob) -> GridPlan:
+        """See SweepRule."""
         jobs, first = check_jobs(expand_grid(overrides), compose)
-        return GridWork(self.name or make_sweep_name(job.key for job in jobs), first, tuple(jobs))
+        return GridPlan(self, self.name or make_sweep_name(job.key for job in jobs), first, jobs)
 
 
-@dataclass(frozen=True)
-class GridWork:
-    """A checked grid: its name, the configuration of its first job, and all jobs."""
+class GridPlan(SweepPlan):
+    """The jobs of a grid, in order. It learns nothing from a result."""
 
-    name: str
-    config: Any
-    jobs: tuple[SweepJob, ...]
     kind = "grid"
     metric = "val/loss"
 
-    def open(self, session: SweepRun) -> None:
-        """Number the jobs and find out which of them are left."""
-        session.take(session.folder.number(self.jobs))
-        session.total = len(session.jobs)
+    def __init__(self, rule: Grid, name: str, config: Any, jobs: Sequence[SweepJob]) -> None:
+        self.name, self.config, self._jobs = name, config, tuple(jobs)
+        self.fresh, self.retry_failed = rule.fresh, rule.retry_failed
 
-    def tasks(self, session: SweepRun) -> Iterator[JobCommand]:
-        """The jobs that are left, in order, until the sweep is interrupted."""
-        for job in session.todo:
-            if session.interrupted:
-                return
-            yield session.task(job)
+    def open_jobs(self, folder: Path, numbers: Mapping[str, int]) -> list[SweepJob]:
+        """All jobs with the numbers that they have in this folder; new ones come after those that are there."""
+        used = dict(numbers)
+        free = max(used.values(), default=-1) + 1
+        for job in self._jobs:
+            if job.key not in used:
+                used[job.key] = free
+                free += 1
+        return [replace(job, index=used[job.key]) for job in self._jobs]
 
-    def told(self, session: SweepRun, job: SweepJob, result: Result | None) -> None:
-        """A grid learns nothing from a result."""
+    def count_jobs(self, state: SweepState) -> int:
+        """See SweepPlan."""
+        return len(state.jobs)
 
-    def closing(self, session: SweepRun) -> list[str]:
-        """Lines to print after the table: none."""
+    def next_jobs(self, state: SweepState) -> Iterator[SweepJob]:
+        """The jobs that are left, in order."""
+        yield from state.pending
+
+    def record_result(self, job: SweepJob, result: Result | None) -> None:
+        """See SweepPlan."""
+
+    def describe_best(self) -> list[str]:
+        """None: the table has a verdict of its own."""
         return []
-
-
-def check_sweep_name(name: str | None) -> None:
-    """Raises ConfigError if a sweep's name cannot be the name of a folder."""
-    if name is not None and make_safe_name(name) != name:
-        raise ConfigError(f"sweep.name={name}: must be the name of one folder, for example {make_safe_name(name)}")

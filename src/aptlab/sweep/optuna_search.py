@@ -1,29 +1,34 @@
-"""A search with Optuna: what is searched, by which rule. The loop is in `trials`."""
+"""A search with Optuna: which options it takes, and the ask and tell loop over its study."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from aptlab.errors import ConfigError, suggest_option
+from aptlab.config.sweeps import read_sweep_axes
+from aptlab.errors import AptlabError, ConfigError, suggest_option
 from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
-from aptlab.sweep.grid import check_sweep_name
-from aptlab.sweep.job import make_sweep_name
-
-if TYPE_CHECKING:
-    from aptlab.config.sweeps import ChoiceAxis, IntervalAxis
-    from aptlab.sweep.request import Compose
-    from aptlab.sweep.trials import OptunaWork
+from aptlab.redact import redact_overrides
+from aptlab.report.comparison import find_metric
+from aptlab.runs import Result
+from aptlab.sweep.check_jobs import check_jobs
+from aptlab.sweep.job import SweepJob, hash_experiment, make_sweep_name
+from aptlab.sweep.plan import ComposeJob, SweepPlan, SweepRule, SweepState, check_sweep_name
+from aptlab.sweep.study import Axis, list_axis_ends, make_distribution, open_study
 
 DIRECTIONS = ("minimize", "maximize")
 SAMPLERS = ("tpe", "random")
 METRICS = ("val/loss", "val/ppl", "val/bpb", "train/loss", "tokens/s", "ppl@1x", "ppl@2x", "ppl@4x", "ppl@8x")
+UNFINISHED = ("RUNNING", "WAITING")  # Optuna's states of a trial whose end nobody recorded
 
 
 @dataclass(frozen=True)
-class OptunaSearch:
+class OptunaSearch(SweepRule):
     """A sweep that chooses its jobs: up to `trials` finished ones, the best by `metric`.
 
     `sampler` is tpe (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization") or random, seeded by
@@ -50,12 +55,8 @@ class OptunaSearch:
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("sweep=optuna needs optuna; pip install 'aptlab[search]'")
 
-    def plan(self, overrides: Sequence[str], compose: Compose) -> OptunaWork:
+    def make_plan(self, overrides: Sequence[str], compose: ComposeJob) -> OptunaPlan:
         """Check every choice and both ends of every interval, one at a time; ConfigError with every problem."""
-        from aptlab.config.sweeps import read_sweep_axes
-        from aptlab.sweep.request import check_jobs
-        from aptlab.sweep.trials import OptunaWork
-
         fixed, space = read_sweep_axes(overrides)
         if not space:
             raise ConfigError("sweep=optuna has nothing to search; add for example 'optim.lr=interval(1e-4,1e-2)'")
@@ -64,10 +65,100 @@ class OptunaSearch:
         tried = [(*base[:i], value, *base[i + 1 :]) for i, corner in enumerate(corners) for value in corner]
         jobs, first = check_jobs([[*fixed, *trial] for trial in dict.fromkeys(tried)], compose)
         extra = [*map(repr, space), self.metric, self.direction]
-        return OptunaWork(self, self.name or make_sweep_name((job.key for job in jobs), extra), first, fixed, space)
+        name = self.name or make_sweep_name((job.key for job in jobs), extra)
+        return OptunaPlan(self, name, first, fixed=fixed, space=space)
 
 
-def list_axis_ends(axis: ChoiceAxis | IntervalAxis) -> list[str]:
-    """The values of an axis that are checked before a search begins: all choices, both ends of an interval."""
-    values = getattr(axis, "values", None)
-    return list(values) if values else [repr(axis.low), repr(axis.high)]  # type: ignore[union-attr]
+class OptunaPlan(SweepPlan):
+    """A checked search and, once opened, its study. A trial's number is its job's number."""
+
+    kind = "optuna"
+
+    def __init__(
+        self, rule: OptunaSearch, name: str, config: Any, *, fixed: Sequence[str], space: Sequence[Axis]
+    ) -> None:
+        self.name, self.config, self.metric = name, config, rule.metric
+        self.fresh, self.retry_failed = rule.fresh, rule.retry_failed
+        self._rule, self._fixed, self._space = rule, list(fixed), list(space)
+        self._study: Any = None
+        self._unfinished: set[int] = set()
+        self._failed_before = 0
+
+    def open_jobs(self, folder: Path, numbers: Mapping[str, int]) -> list[SweepJob]:
+        """The trials of the study that are complete, or were running when an earlier parent died."""
+        rule = self._rule
+        self._study = open_study(
+            folder / "study.db",
+            name=self.name,
+            direction=rule.direction,
+            sampler=rule.sampler,
+            seed=rule.seed,
+            about={"space": [repr(axis) for axis in self._space], "metric": rule.metric},
+        )
+        trials = self._study.get_trials(deepcopy=False)
+        unfinished = [trial for trial in trials if trial.state.name in UNFINISHED]
+        complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+        self._unfinished = {trial.number for trial in unfinished}
+        self._failed_before = len(trials) - len(complete) - len(unfinished)
+        return [self._make_job(trial) for trial in sorted(complete + unfinished, key=lambda trial: trial.number)]
+
+    def count_jobs(self, state: SweepState) -> int:
+        """As many as were asked for, or as there are already."""
+        return max(self._rule.trials, self._count_done(state))
+
+    def next_jobs(self, state: SweepState) -> Iterator[SweepJob]:
+        """Trials that were cut off, then new ones, until as many have been tried as were asked for."""
+        budget = max(0, self._rule.trials - self._count_done(state))
+        left = [job for job in state.pending if job.index in self._unfinished][:budget]
+        yield from left
+        for _ in range(budget - len(left)):
+            yield self._make_job(self._study.ask({axis.key: make_distribution(axis) for axis in self._space}))
+
+    def record_result(self, job: SweepJob, result: Result | None) -> None:
+        """Tell the study, unless it knows; a number that is not finite is a failure too."""
+        if self._study.get_trials(deepcopy=False)[job.index].state.name not in UNFINISHED:
+            return
+        value = None if result is None else self._read_metric(result)
+        if value is None or not math.isfinite(value):
+            from optuna.trial import TrialState
+
+            self._study.tell(job.index, state=TrialState.FAIL)
+        else:
+            self._study.tell(job.index, value)
+
+    def describe_best(self) -> list[str]:
+        """The best trial and the command that repeats it."""
+        done = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+        if not done:
+            return []
+        best = self._study.best_trial
+        job = self._make_job(best)
+        return [
+            f"best     {self.metric} {best.value:.6g} in trial {best.number} of {len(done)}: {job.name}",
+            f"repeat   aptlab train {shlex.join(redact_overrides(job.overrides))}",
+        ]
+
+    def _count_done(self, state: SweepState) -> int:
+        """Trials that are not tried again; asked before the first job is run, so `failed` is of earlier invocations."""
+        lost = 0 if self.retry_failed else self._failed_before + len(state.failed)
+        return len(state.results) + lost
+
+    def _read_metric(self, result: Result) -> float | None:
+        try:
+            return find_metric(self.metric, [result]).get(result)
+        except AptlabError:  # a result without this number is a failed trial, not the end of the search
+            return None
+
+    def _make_job(self, trial: Any) -> SweepJob:
+        values = {axis.key: trial.params[axis.key] for axis in self._space}
+        overrides = (*self._fixed, *(f"{key}={_exact(value)}" for key, value in values.items()))
+        names = tuple(f"{key}={_short(value)}" for key, value in values.items())
+        return SweepJob(overrides, hash_experiment(overrides, f"trial {trial.number}"), names, trial.number)
+
+
+def _exact(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

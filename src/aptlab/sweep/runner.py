@@ -6,45 +6,59 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from aptlab.checkpoint import find_checkpoint
+from aptlab.config.sweeps import format_override
 from aptlab.errors import AptlabError
 from aptlab.report.table import format_number
-from aptlab.runs import Result
+from aptlab.report.write import report_comparison
+from aptlab.runs.progress import format_duration
 from aptlab.sweep.folder import SweepFolder, read_log_tail, starts_run
 from aptlab.sweep.interrupts import Interrupts
 from aptlab.sweep.job import JobCommand, JobEvent, SweepJob
-from aptlab.sweep.request import SweepRequest
+from aptlab.sweep.launchers import Launcher
+from aptlab.sweep.plan import SweepPlan, SweepState
 
 COMMAND = (sys.executable, "-m", "aptlab", "train")
 
 
-def run_sweep(request: SweepRequest, *, command: Sequence[str] | None = None) -> int:
-    """Run a checked sweep; returns its exit code."""
-    folder = SweepFolder.open(request.root, request.work.name, kind=request.work.kind, fresh=request.sweep.fresh)
+def run_sweep(
+    plan: SweepPlan, *, launcher: Launcher, root: Path, arguments: Sequence[str], command: Sequence[str] = COMMAND
+) -> int:
+    """Run a checked sweep in a folder below `root`; returns its exit code.
+
+    arguments  of the sweep's own command line, for the line that says how to continue; without secrets
+    command    what trains one job, before its overrides
+    """
+    folder = SweepFolder.open(root, plan.name, kind=plan.kind, fresh=plan.fresh)
     try:
         with Interrupts(folder.stop) as interrupts:
-            session = SweepRun(request, folder, interrupts, tuple(command or COMMAND))
-            session.run()
-            return session.finish()
+            run = SweepRunner(plan, launcher, folder, interrupts, arguments=arguments, command=command)
+            run.run_jobs()
+            return run.finish_sweep()
     finally:
         folder.close()
 
 
-class SweepRun:
-    """The jobs of one invocation and what became of them, by index."""
+class SweepRunner:
+    """Owns the folder, the journal and the state of one invocation; asks the plan for jobs and tells it their ends."""
 
     def __init__(
-        self, request: SweepRequest, folder: SweepFolder, interrupts: Interrupts, command: tuple[str, ...]
+        self,
+        plan: SweepPlan,
+        launcher: Launcher,
+        folder: SweepFolder,
+        interrupts: Interrupts,
+        *,
+        arguments: Sequence[str],
+        command: Sequence[str],
     ) -> None:
-        self.request, self.folder = request, folder
-        self._interrupts, self._command = interrupts, command
-        self.jobs: dict[int, SweepJob] = {}
-        self.todo: list[SweepJob] = []
-        self.results: dict[int, Result] = {}
-        self.failed: dict[int, str] = {}
+        self.plan, self.launcher, self.folder = plan, launcher, folder
+        self.state = SweepState()
         self.total = 0
+        self._interrupts, self._arguments, self._command = interrupts, tuple(arguments), tuple(command)
         self._seconds: list[float] = []
         self._begun = time.monotonic()
 
@@ -53,20 +67,50 @@ class SweepRun:
         """Whether the user wants the sweep to stop."""
         return self._interrupts.signal is not None
 
-    def take(self, jobs: Sequence[SweepJob]) -> None:
+    def run_jobs(self) -> None:
+        """Run all that is left."""
+        self._sort_jobs(self.plan.open_jobs(self.folder.path, self.folder.numbers))
+        self.total = self.plan.count_jobs(self.state)
+        before = f", {len(self.state.results)} finished before" if self.state.results else ""
+        print(f"sweep    {shorten_path(self.folder.path)}")
+        print(f"jobs     {self.total}{before}, {self.launcher.workers} at a time", flush=True)
+        self.launcher.run(self._make_commands(), self._on_event)
+
+    def finish_sweep(self) -> int:
+        """Table and figure of what is finished, then what is not; returns the exit code."""
+        results, failed = self.state.results, self.state.failed
+        if results:
+            self._report_table()
+        for line in self.plan.describe_best():
+            print(line)
+        for index in sorted(failed):
+            self._show_failure(self.state.jobs[index])
+        again = f"aptlab train -m {shlex.join(self._arguments)}"
+        if self.interrupted:
+            print(f"interrupted: {len(results)} of {self.total} jobs are finished; continue with: {again}")
+            return 128 + int(self._interrupts.signal or 0)
+        if failed:
+            print(f"{len(failed)} of {self.total} jobs failed; run them again with: {again}")
+            return 1
+        took = format_job_time(time.monotonic() - self._begun)
+        print(f"finished {len(results)} jobs in {took}: {shorten_path(self.folder.path)}")
+        return 0
+
+    def _sort_jobs(self, jobs: Sequence[SweepJob]) -> None:
         """Write numbered jobs down and sort them: finished before, failed before and left alone, to do."""
-        self.write(jobs)
-        last = self.folder.last_events()
+        self._write(jobs)
+        state, last = self.state, self.folder.last_events()
         self._end_orphans([job for job in jobs if last.get(job.index) == "started"])
         for job in jobs:
-            self.jobs[job.index] = job
+            state.jobs[job.index] = job
             result = self.folder.result(job)
             if result is not None:
-                self.results[job.index] = result
-            elif last.get(job.index) == "failed" and not self.request.sweep.retry_failed:
-                self.failed[job.index] = "failed before; sweep.retry_failed=true runs it again"
+                state.results[job.index] = result
+                self.plan.record_result(job, result)  # its parent may have died before it could
+            elif last.get(job.index) == "failed" and not self.plan.retry_failed:
+                state.failed[job.index] = "failed before; sweep.retry_failed=true runs it again"
             else:
-                self.todo.append(job)
+                state.pending.append(job)
 
     def _end_orphans(self, jobs: Sequence[SweepJob]) -> None:
         """Ask jobs that outlived an earlier, killed parent (as those of a cluster do) to save and end, and wait."""
@@ -75,25 +119,30 @@ class SweepRun:
             return
         print(f"waiting  for {len(busy)} job(s) of an earlier, killed sweep to save and end", flush=True)
         self.folder.stop.write_text(str(int(signal.SIGTERM)), encoding="ascii")
-        end = time.monotonic() + self.request.launcher.grace
+        end = time.monotonic() + self.launcher.grace
         while any(map(self.folder.busy, busy)) and time.monotonic() < end and not self.interrupted:
             time.sleep(0.2)
         if not self.interrupted:
             self.folder.stop.unlink(missing_ok=True)
 
-    def add(self, job: SweepJob) -> None:
-        """Write down a job that has just been thought of."""
-        self.jobs[job.index] = job
-        self.write([job])
-
-    def write(self, jobs: Sequence[SweepJob]) -> None:
+    def _write(self, jobs: Sequence[SweepJob]) -> None:
         """Bring sweep.yaml up to date."""
-        self.folder.write(jobs, kind=self.request.work.kind, command=list(self.request.command))
+        self.folder.write(jobs, kind=self.plan.kind, command=list(self._arguments))
 
-    def task(self, job: SweepJob) -> JobCommand:
+    def _make_commands(self) -> Iterator[JobCommand]:
+        """The commands of the plan's jobs, until there are no more or the sweep is interrupted."""
+        jobs = self.plan.next_jobs(self.state)
+        while not self.interrupted:
+            job = next(jobs, None)
+            if job is None:
+                return
+            if job.index not in self.state.jobs:  # it has just been thought of
+                self.state.jobs[job.index] = job
+                self._write([job])
+            yield self._make_command(job)
+
+    def _make_command(self, job: SweepJob) -> JobCommand:
         """The command for a job: the rest of it if it holds a checkpoint, else all of it."""
-        from aptlab.config.sweeps import format_override
-
         folder = self.folder.run_dir(job)
         resumed = has_checkpoint(folder)
         overrides = [o for o in job.overrides if not (resumed and starts_run(o))]
@@ -111,96 +160,70 @@ class SweepRun:
             env={"APTLAB_SWEEP": self.folder.path.name},
         )
 
-    def run(self) -> None:
-        """Run all that is left."""
-        self.request.work.open(self)
-        before = f", {len(self.results)} finished before" if self.results else ""
-        print(f"sweep    {shorten_path(self.folder.path)}")
-        print(f"jobs     {self.total}{before}, {self.request.launcher.workers} at a time", flush=True)
-        self.request.launcher.run(self.request.work.tasks(self), self.on_event)
-
-    def on_event(self, event: JobEvent) -> None:
+    def _on_event(self, event: JobEvent) -> None:
         """Note and print the start or the end of a job."""
-        job = self.jobs[event.task.index]
+        job = self.state.jobs[event.task.index]
         if event.kind == "started":
             resumed = any(word.startswith("ckpt=") for word in event.task.command)
             self.folder.journal("started", job, resumed=resumed)
             self._say(job, "resume" if resumed else "start")
-            return
+        else:
+            self._record_end(job, event)
+
+    def _record_end(self, job: SweepJob, event: JobEvent) -> None:
+        """State, journal, one line, and then the plan; an interrupted job stays open and is continued next time."""
         result = self.folder.result(job) if event.code == 0 else None
         facts = {"code": event.code, "seconds": round(event.seconds, 3)}
         if result is not None:
-            self.results[job.index] = result
+            self.state.results[job.index] = result
             self._seconds.append(event.seconds)
             self.folder.journal("finished", job, **facts)
             loss = f"val/loss {format_number(result.metrics.get('val/loss'))}"
-            self._say(job, "done", loss, format_job_time(event.seconds), self._eta())
+            self._say(job, "done", loss, format_job_time(event.seconds), self._estimate_rest())
         elif self.interrupted:
             self.folder.journal("interrupted", job, **facts)
             self._say(job, "stopped", format_job_time(event.seconds))
+            return
         else:
-            self.failed[job.index] = describe_exit_code(event.code)
+            self.state.failed[job.index] = describe_exit_code(event.code)
             self.folder.journal("failed", job, **facts)
             self._say(job, "FAILED", describe_exit_code(event.code), format_job_time(event.seconds))
-        self.request.work.told(self, job, result)
+        self.plan.record_result(job, result)
 
-    def finish(self) -> int:
-        """Table and figure of what is finished, then what is not; returns the exit code."""
-        if self.results:
-            self._table()
-        for line in self.request.work.closing(self):
-            print(line)
-        for index in sorted(self.failed):
-            self._show_failure(self.jobs[index])
-        again = f"aptlab train -m {shlex.join(self.request.command)}"
-        if self.interrupted:
-            print(f"interrupted: {len(self.results)} of {self.total} jobs are finished; continue with: {again}")
-            return 128 + int(self._interrupts.signal or 0)
-        if self.failed:
-            print(f"{len(self.failed)} of {self.total} jobs failed; run them again with: {again}")
-            return 1
-        print(
-            f"finished {len(self.results)} jobs in {format_job_time(time.monotonic() - self._begun)}: "
-            f"{shorten_path(self.folder.path)}"
-        )
-        return 0
-
-    def _table(self) -> None:
-        from aptlab.commands.compare import CompareRequest as Comparison
-        from aptlab.commands.compare import report_comparison
-
-        jobs = (str(self.folder.path / "jobs"),)
+    def _report_table(self) -> None:
+        """Table and figure of the finished jobs; where they cannot be made, the reason in one line."""
         try:
-            for line in report_comparison(Comparison(jobs, metric=self.request.work.metric), self.folder.path):
+            for line in report_comparison([self.folder.path / "jobs"], self.folder.path, metric=self.plan.metric):
                 print(line)
         except AptlabError as error:
             print(f"no table: {error}")
 
     def _show_failure(self, job: SweepJob) -> None:
+        """The reason and the last lines of the log."""
         log = self.folder.console(job)
-        print(f"failed   {job.name}: {self.failed[job.index]}")
+        print(f"failed   {job.name}: {self.state.failed[job.index]}")
         for line in read_log_tail(log):
             print(f"  | {line}")
         print(f"  log {shorten_path(log)}")
 
     def _say(self, job: SweepJob, what: str, *facts: str) -> None:
+        """One line about a job."""
         place = f"[{job.index + 1}/{max(self.total, job.index + 1)}]"
         print("  ".join([f"{place} {what:<7} {job.name}", *(fact for fact in facts if fact)]), flush=True)
 
-    def _eta(self) -> str:
-        left = self.total - len(self.results) - len(self.failed)
+    def _estimate_rest(self) -> str:
+        """How long the jobs that are left will take, as those did that finished here."""
+        left = self.total - len(self.state.results) - len(self.state.failed)
         if left <= 0:
             return ""
         mean = sum(self._seconds) / len(self._seconds)
-        return f"ETA {format_job_time(mean * left / min(self.request.launcher.workers, left))}"
+        return f"ETA {format_job_time(mean * left / min(self.launcher.workers, left))}"
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run folder holds a checkpoint that is whole."""
     if not any((folder / "checkpoints").glob("*.ckpt")):
         return False
-    from aptlab.checkpoint import find_checkpoint
-
     try:
         find_checkpoint(folder)
     except AptlabError:
@@ -221,14 +244,10 @@ def describe_exit_code(code: int | None) -> str:
 def format_job_time(seconds: float) -> str:
     """A time for people.
 
-    >>> [clock(s) for s in (3.21, 75, 3725)]
+    >>> [format_job_time(s) for s in (3.21, 75, 3725)]
     ['3.2 s', '1:15', '1:02:05']
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
 
 
 def shorten_path(path: Path) -> str:

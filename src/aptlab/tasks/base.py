@@ -104,7 +104,7 @@ class Task(LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the global norm, also for fused optimizers, which Lightning refuses to clip under bf16-mixed.
+        """Clip the global norm, also of fused optimizers (findings/lightning_bf16_clip_fused.sh).
 
         A callback may have measured `step_state.grad_norm` already; it is not computed twice.
         """

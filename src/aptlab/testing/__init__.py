@@ -16,6 +16,7 @@ A whole model, of this project or another, is measured behind an adapter, a `Sub
 
 from aptlab.testing.bias import BiasContract
 from aptlab.testing.contract import Contract
+from aptlab.testing.evals import EvalContract
 from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
@@ -25,6 +26,7 @@ __all__ = [
     "LAWS",
     "BiasContract",
     "Contract",
+    "EvalContract",
     "Law",
     "LawResult",
     "NotOffered",

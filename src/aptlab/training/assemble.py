@@ -18,6 +18,7 @@ from aptlab.device import Device, resolve_precision
 from aptlab.errors import ConfigError
 from aptlab.loggers import RunLogger
 from aptlab.models.hf import build_tokenizer_files
+from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder
 from aptlab.tasks import Task
@@ -37,7 +38,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     device: Device = build(config.cfg.device)
     trainer_args = device.trainer_args()
     trainer_args["precision"] = resolve_precision(config.cfg.precision, trainer_args["accelerator"])
-    saved = load_checkpoint(plan.ckpt) if plan.ckpt else None
+    saved = upgrade_checkpoint(load_checkpoint(plan.ckpt)) if plan.ckpt else None
     data = require_run_data(build(config.cfg.data, **reuse_tokenizer(config, saved)))
     data.prepare_data()
     config = fill_vocabulary(config, data)

@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from aptlab.callbacks.progress import find_monitor, format_duration
+from aptlab.callbacks.progress import find_monitor
 from aptlab.errors import EvalError
-from aptlab.report import draw_run_figure
+from aptlab.report.figure import draw_run_figure
 from aptlab.runs import Result, find_runs
+from aptlab.runs.progress import format_duration
 from aptlab.tasks.base import count_parameters
 from aptlab.training.evaluate import run_evals, write_title
 from aptlab.training.state import TrainRun, describe_ran

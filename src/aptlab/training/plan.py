@@ -14,6 +14,7 @@ from aptlab.config import Config, check, compose, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.restore.rope import find_inherited_values
+from aptlab.restore.upgrade import upgrade_manifest
 from aptlab.training.trainer_keys import find_trainer_problems
 
 log = logging.getLogger("aptlab")
@@ -26,7 +27,8 @@ FREE = (
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
 )
 # Keys whose change makes another model out of the same weights.
-MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "model", "context", "vocab")
+MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "block", "model", "context", "vocab")
+SITES = ("attention", "ffn", "norm", "smooth")  # groups that every site of a block takes a copy of
 LOADS = ("auto", "resume", "weights")
 
 
@@ -73,13 +75,13 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
-    from aptlab.checkpoint import find_checkpoint, read_manifest
+    from aptlab.checkpoint import find_checkpoint, find_run_folder, read_manifest
 
     outputs = Path(read_root_value(args, "paths.root") or "outputs") / (read_root_value(args, "job") or "train")
     path = find_checkpoint(
         outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
     )
-    manifest = read_manifest(path)
+    manifest = upgrade_manifest(read_manifest(path))
     new = [arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")]
     stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
     hidden = [arg for arg in stored if HIDDEN in arg]
@@ -94,8 +96,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
         config = config if fresh == stored else compose("train", [*fresh, *new])
-    elif read_root_value(new, "run_dir") is None and path.parent.name == "checkpoints":
-        config = set_run_dir(config, path.parent.parent)
+    elif read_root_value(new, "run_dir") is None and (folder := find_run_folder(path)) != path.parent:
+        config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     kept = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *kept, *lost))
@@ -172,8 +174,17 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
         copies.append("vocab")
     keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]
     found = {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-    seeds = [key for key in ("data.seed", "callbacks.seed.seed") if key in found and found[key] == found.get("seed")]
-    return {key: pair for key, pair in found.items() if key not in seeds}
+    return {key: pair for key, pair in found.items() if not is_slot_copy(key, found)}
+
+
+def is_slot_copy(key: str, changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Whether a changed leaf is another one seen through a slot, as `block.sites.ffn.smooth.tau` is `smooth.tau`."""
+    root, _, rest = key.partition(".")
+    name = rest.rpartition(".")[2]
+    if root in ("data", "callbacks", "evals"):
+        return name == "seed" and changed.get("seed") == changed[key]
+    others = [other for other in changed if other.partition(".")[0] in SITES and other.rpartition(".")[2] == name]
+    return root == "block" and any(changed[other] == changed[key] for other in others)
 
 
 def has_key_prefix(key: str, prefixes: Sequence[str]) -> bool:

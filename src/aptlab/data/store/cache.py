@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from aptlab.data.store.split import Split
 from aptlab.data.store.writer import SIDES, write_sides
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import DataError
+from aptlab.runs.lock import wait_for_lock
 
 VERSION = 1
 Progress = Callable[[str, int], None]
@@ -112,7 +113,7 @@ def open_or_build_store(
     with contextlib.suppress(FileNotFoundError, DataError):
         return open_store(folder, vocab_size=tokenizer.vocab_size)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / f".{folder.name}.lock") as alone:
+    with wait_for_lock(folder.parent / f".{folder.name}.lock") as alone:
         try:
             return open_store(folder, vocab_size=tokenizer.vocab_size)
         except FileNotFoundError:
@@ -199,23 +200,6 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
         folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold an advisory lock on `path`; yields False where the file system or the platform has none."""
-    try:
-        import fcntl
-    except ImportError:
-        yield False
-        return
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 def _unwritable(path: Path) -> str | None:

@@ -65,7 +65,7 @@ def attend_sdpa(heads: Heads, spec: AttentionSpec, mask: Any = None, *, causal: 
 
 
 def attend_single_query(heads: Heads, spec: AttentionSpec) -> Tensor:
-    """Attention of single queries, not by cuDNN: it builds a plan of some 40 ms for every new number of keys."""
+    """Attention of single queries, not by cuDNN, whose plans cost 48 ms each (findings/cudnn_plan_per_key_count.sh)."""
     if not heads.q.is_cuda:
         return attend_sdpa(heads, spec)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):

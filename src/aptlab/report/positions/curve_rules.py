@@ -121,5 +121,5 @@ def choose_target_length(*, original: int, length: int | None, head_dim: int, ru
 
 def list_scaled_rules(rule: Rope) -> list[ScaledRotation]:
     """Rules of all layers that stretch a trained context."""
-    layers = dict.fromkeys(rule.at(layer).rule for layer in range(LAYERS))
+    layers = dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS))
     return [one for one in layers if isinstance(one, ScaledRotation)]

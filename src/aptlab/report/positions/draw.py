@@ -8,12 +8,12 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from aptlab.errors import AptlabError
 from aptlab.nn.positions.rope import Rope, list_rope_warnings
 from aptlab.report.positions import ANALYSES, AnalysisSettings, RotaryPart, split_rotary_parts
 from aptlab.report.positions.facts import format_facts, summarize_rules
 from aptlab.report.positions.lines import format_curves_csv, join_names
 from aptlab.runs.atomic import write_text
+from aptlab.runs.folder import make_folder
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,4 @@ class RuleAnalyses:
 
 def make_plot_folder(out: str | None) -> Path:
     """The folder to write into, made where it is missing; outputs/plot/<time> for None."""
-    folder = Path(out).expanduser() if out else Path("outputs") / "plot" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AptlabError(f"out={folder}: {error.strerror or error}; choose another folder") from error
-    return folder
+    return make_folder(out or Path("outputs") / "plot" / f"{datetime.now():%Y-%m-%d-%H%M%S}")

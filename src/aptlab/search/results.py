@@ -1,0 +1,81 @@
+"""What a search leaves behind: the table, the option, search.json, and the command that uses the option."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from aptlab.config import redact_overrides
+from aptlab.objectives import compute_perplexity
+from aptlab.report.table import format_number, render_table
+from aptlab.runs.atomic import write_json
+from aptlab.search.baselines import Losses, average_losses, score_losses
+from aptlab.search.engine import SearchResult
+from aptlab.search.objectives import SearchObjective
+from aptlab.search.option import write_option
+from aptlab.search.prepare import PreparedSearch, strip_rule_factors
+from aptlab.search.progress import format_factors
+
+
+def describe_search(search: PreparedSearch) -> list[str]:
+    """Lines that say what will be searched, and whether it goes on from earlier measurements."""
+    problem, loaded, before = search.problem, search.loaded, len(search.output.journal.known)
+    lines = [
+        f"model    {loaded.path}, step {loaded.step:,}",
+        f"search   {problem.kind}, {problem.original_len:,} -> {problem.target:,} tokens ({problem.scale:g}x), "
+        f"{search.objective_name}, {search.settings.strategy}",
+        f"folder   {search.output.folder}",
+    ]
+    return lines + ([f"going on with {before:,} measurements that were made before"] if before else [])
+
+
+def write_search_results(
+    search: PreparedSearch,
+    found: SearchResult,
+    losses: Mapping[str, Losses],
+    objective: SearchObjective,
+    seconds: float,
+) -> list[str]:
+    """Write the option and search.json; returns the lines to print.
+
+    losses  of the rules without a search and of the one that was found, by name
+    """
+    problem, rule = search.problem, search.problem.found(found.factors, found.first)
+    scores = {name: score_losses(objective, pairs) for name, pairs in losses.items()}
+    about = (
+        f"{problem.kind} for {problem.target:,} tokens, searched: score {found.score:.4f}, YaRN {scores['yarn']:.4f}."
+    )
+    target = str(search.config.cfg.rope._target_)
+    write_option(search.output.option, rule, target=target, about=about, folder=search.output.folder)
+    write_json(
+        search.output.folder / "search.json",
+        {
+            "checkpoint": str(search.loaded.path),
+            "overrides": redact_overrides(search.config.overrides),
+            "rope": {"kind": problem.kind, **strip_rule_factors(rule)},
+            "target": problem.target,
+            "objective": search.objective_name,
+            "found": dataclasses.asdict(found),
+            "scores": scores,
+            "losses": losses,
+            "seconds": seconds,
+        },
+    )
+    return [
+        render_score_table(search, objective, losses),
+        f"factors  {format_factors(found.factors)} (searched from pair {found.first})",
+        f"cost     {found.tokens:,} tokens, {found.candidates:,} candidates, {found.iterations} iterations",
+        f"option   {search.output.option}\nresults  {search.output.folder / 'search.json'}",
+        f"use it   aptlab eval ckpt={search.loaded.path} rope={search.output.option.stem}",
+    ]
+
+
+def render_score_table(search: PreparedSearch, objective: SearchObjective, losses: Mapping[str, Losses]) -> str:
+    """One row per rule, the one that was found last and in bold."""
+    rows = []
+    for name, pairs in losses.items():
+        answer, text = (format_number(compute_perplexity(nats), 3) for nats in average_losses(pairs))
+        score = format_number(score_losses(objective, pairs), 4)
+        rows.append([name, score, answer if objective.needles else "-", text])
+    title = f"{search.problem.kind} at {search.problem.target:,} tokens ({objective.unit})"
+    return render_table(["rule", "score", "needle ppl", "text ppl"], rows, title=title, bold=[len(rows) - 1])

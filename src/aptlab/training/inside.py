@@ -1,0 +1,23 @@
+"""A whole training inside this process, which is left as it was. torch is loaded once the request holds."""
+
+from __future__ import annotations
+
+from aptlab.device.threads import limit_idle_spin
+from aptlab.runs import Run
+from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
+from aptlab.training.plan import plan_training
+
+
+def train_inside_process(overrides: list[str]) -> Run:
+    """Check, train, measure; returns the run, read back. Ranks other than zero may see it before it has a result.
+
+    Raises ConfigError with every problem of the request before anything is written.
+    """
+    plan = plan_training(overrides)
+    with preserve_environment():
+        limit_idle_spin()  # before torch is loaded, which reads it once
+        # Imported before the loggers are copied: Lightning sets up its own.
+        from aptlab.training.run import run_training
+
+        with preserve_signals(), preserve_logging():
+            return Run.read(run_training(plan))
