@@ -106,7 +106,7 @@ def aptlab(case: Case) -> float:
     from lightning.pytorch import Callback
 
     from aptlab.runs import RunFolder
-    from aptlab.training.assemble import assemble_parts, prepare_run
+    from aptlab.training.assemble import assemble_parts, open_run
     from aptlab.training.plan import TrainPlan
 
     class Clock(Callback):
@@ -120,11 +120,11 @@ def aptlab(case: Case) -> float:
                 case.sync()
                 self.seconds = time.perf_counter() - self.begun
 
-    case.config.cfg.trainer.val_check_interval = 10**6
+    case.config.cfg.validate.every = 10**6
+    case.config.cfg.evals = None
     case.config.cfg.callbacks.checkpoints = None
     with tempfile.TemporaryDirectory() as root, RunFolder.create(run_dir=Path(root) / "run") as folder:
-        plan = TrainPlan(case.config)
-        session = prepare_run(plan, assemble_parts(plan), folder)
+        session = open_run(assemble_parts(TrainPlan(case.config)), folder)
         clock = Clock()
         session.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         session.trainer.limit_val_batches = 0

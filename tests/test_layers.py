@@ -87,6 +87,14 @@ def test_a_circle_is_found_wherever_its_imports_stand(tmp_path):
     ]
 
 
+def test_tasks_and_callbacks_do_not_import_each_other():
+    """They speak through `objectives.StepState`, which a task owns and callbacks read and write."""
+    for own, other in (("tasks", "callbacks"), ("callbacks", "tasks")):
+        names = [name for path in sorted((PACKAGE / own).glob("*.py")) for name in imported(path)]
+        assert names, f"no imports found in {own}"
+        assert not [name for name in names if name.split(".")[:2] == ["aptlab", other]]
+
+
 def test_importing_the_package_imports_no_room():
     code = "import sys, aptlab; print(*[name for name in sys.modules if name.startswith(('aptlab.', 'torch'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from aptlab.config import Config, build, check, compose
 from aptlab.config.search_path import read_option_index
 from aptlab.device import Device
 from aptlab.errors import ConfigError
-from aptlab.tasks.language import compute_token_loss
+from aptlab.objectives import compute_token_nll
 
 GROUPS = {group: sorted(options) for group, options in read_option_index().groups.items() if group != "recipe"}
 SWEEP = ("sweep", "launcher")
@@ -25,6 +25,7 @@ NEEDS = {
     "source=hub": ["source.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
+    "callbacks=mixed": ["data=mixed", "data.mix.original_len=16"],
 }
 FACTORIES: dict[str, dict[str, Any]] = {
     "smooth": {"layer": 0, "site": "ffn"},
@@ -48,7 +49,7 @@ def test_an_option_composes_checks_and_builds(group, option):
     if group == "paths":
         assert node == {"root": "outputs"}
         return
-    if group == "callbacks":
+    if group in ("callbacks", "evals"):
         assert len([build(inner) for inner in node.values()]) == len(node)
         return
     if group in ("model", "task"):
@@ -89,7 +90,7 @@ def test_every_rule_trains_with_every_smoothing(rope, smooth):
     row = torch.randint(61, (4, 33))
     losses = []
     for _ in range(3):
-        loss = compute_token_loss(net(row[:, :-1]).logits, row[:, 1:])
+        loss = compute_token_nll(net(row[:, :-1]).logits, row[:, 1:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

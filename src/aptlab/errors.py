@@ -35,6 +35,12 @@ class TrainingError(AptlabError):
     exit_code = 1
 
 
+class EvalError(AptlabError):
+    """A trained run is saved, but something that it measures at its end could not be measured."""
+
+    exit_code = 1
+
+
 def suggest_option(word: str, options: Iterable[str]) -> str:
     """The tail of an error message: the nearest option, else the list of them.
 

@@ -43,7 +43,7 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path):
     for folder, words in ((base, []), (irope, as_irope), (third, ["rope=ntk"])):
         python(
             "-m", "aptlab", "train", "recipe=context_base", "size=debug", f"data.files={corpus}", f"run_dir={folder}",
-            "data.batch=4", "data.val_batches=1", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=csv",
+            "data.batch=4", "data.val_batches=1", "trainer.max_steps=2", "validate.every=2", "logger=csv",
             "device=cpu", *words,
         )  # fmt: skip
     small = [

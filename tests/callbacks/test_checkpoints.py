@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback
 from tests.helpers import FewRows, Rows, task, trainer
 
+from aptlab.callbacks import RunContext
 from aptlab.callbacks.checkpoints import Checkpoints, has_finite_weights
 from aptlab.checkpoint import AtomicIO, find_checkpoint, load_checkpoint, read_manifest
 from aptlab.checkpoint.find import list_checkpoints
@@ -31,7 +32,7 @@ class Metric(Callback):
 
 def fit(folder, *, ckpt=None, scores=(), extra=(), settings=None, **options):
     saver = Checkpoints(**options)
-    saver.attach(folder=folder, describe=lambda: {"overrides": ["a=1"]}, data=None, config_hash="")
+    saver.attach(RunContext(folder=folder, describe=lambda: {"overrides": ["a=1"]}))
     callbacks = [saver, *([Metric(scores)] if scores else []), *extra]
     defaults = {"enable_checkpointing": True, "plugins": [AtomicIO()], "default_root_dir": folder}
     run = trainer(**(defaults | {"callbacks": callbacks} | (settings or {})))
@@ -213,13 +214,13 @@ def test_limits(name, value):
 
 
 def test_without_a_folder_it_says_what_is_missing(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no folder; call attach\(folder=…\) before Trainer.fit"):
+    with pytest.raises(CheckpointError, match=r"no folder; call attach\(RunContext\(folder=…\)\) before Trainer.fit"):
         trainer(callbacks=[Checkpoints()], enable_checkpointing=True).fit(task(), Rows(), FewRows())
 
 
 def test_a_description_that_is_not_plain_is_named(tmp_path):
     saver = Checkpoints(every=1)
-    saver.attach(folder=tmp_path, describe=lambda: {"config": {"path": tmp_path}}, data=None, config_hash="")
+    saver.attach(RunContext(folder=tmp_path, describe=lambda: {"config": {"path": tmp_path}}))
     run = trainer(callbacks=[saver], enable_checkpointing=True, plugins=[AtomicIO()])
     with pytest.raises(CheckpointError, match="training ended, but no checkpoint"):
         run.fit(task(), Rows(), FewRows())

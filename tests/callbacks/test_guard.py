@@ -45,8 +45,8 @@ class States(Callback):
         for state in trainer.optimizers[0].state_dict()["state"].values():
             tensors += [value.clone() for value in state.values()]
         self.states.append(tensors)
-        self.skipped.append(bool(pl_module.skipped))
-        self.norms.append(float(pl_module.grad_norm))
+        self.skipped.append(bool(pl_module.step_state.skipped))
+        self.norms.append(float(pl_module.step_state.grad_norm))
 
 
 def fit(poison, guard=None, steps=6, **settings):
@@ -132,9 +132,9 @@ def test_the_norm_is_that_of_the_gradient_before_clipping():
     _, free, _ = fit(Poison(99), steps=1)
     assert states.norms[0] == free.norms[0]
     fresh = task()
-    from aptlab.tasks.language import compute_token_loss
+    from aptlab.objectives import compute_token_nll
 
-    compute_token_loss(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
+    compute_token_nll(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
     expected = torch.stack([weight.grad.norm() for weight in fresh.parameters()]).norm()
     assert states.norms[0] == pytest.approx(float(expected), rel=1e-5)
 
@@ -142,13 +142,13 @@ def test_the_norm_is_that_of_the_gradient_before_clipping():
 @pytest.mark.parametrize("clip", [0.5, 1e-3])
 def test_clipping_with_the_measured_norm_equals_torch(clip):
     _, states, _ = fit(Poison(99), gradient_clip_val=clip, steps=1)
-    from aptlab.tasks.language import compute_token_loss
+    from aptlab.objectives import compute_token_nll
 
     fresh = task()
     optimizer = fresh.optim.make(fresh.net)
     for group in optimizer.param_groups:
         group["lr"] *= fresh.schedule.factor(0, 1)
-    compute_token_loss(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
+    compute_token_nll(fresh(Rows().row(0)).logits, Rows().row(0)["targets"]).backward()
     torch.nn.utils.clip_grad_norm_(fresh.parameters(), clip)
     optimizer.step()
     assert equal(states.states[0][: len(list(fresh.parameters()))], [weight.detach() for weight in fresh.parameters()])

@@ -13,6 +13,7 @@ from aptlab.callbacks.mixed import MixedShares
 from aptlab.callbacks.monitor import Monitor
 from aptlab.data.rows.mixed import KINDS
 from aptlab.errors import ConfigError
+from aptlab.objectives import StepState
 from aptlab.testing import make_tiny_decoder
 
 
@@ -56,8 +57,8 @@ def batch(*kinds: int) -> dict[str, torch.Tensor]:
 def feed(callback: MixedShares, trainer: Any, *batches: dict[str, torch.Tensor], rows: list[Any] | None = None) -> None:
     for i, one in enumerate(batches):
         trainer.batches += 1
-        outputs = None if rows is None else {"rows": torch.tensor(rows[i], dtype=torch.float64)}
-        callback.on_train_batch_end(trainer, None, outputs, one, 0)  # type: ignore[arg-type]
+        state = StepState(rows=None if rows is None else torch.tensor(rows[i], dtype=torch.float64))
+        callback.on_train_batch_end(trainer, SimpleNamespace(step_state=state), None, one, 0)  # type: ignore[arg-type]
 
 
 def test_shares_of_tokens_and_rows_are_logged():
@@ -155,5 +156,5 @@ def test_it_listens_to_a_real_training(tmp_path):
     for line in lines.found.values():
         parts = [line.get(f"mixed/rows/{kind}", 0) * line.get(f"train/loss_{kind}", 0) for kind in KINDS]
         assert sum(parts) == pytest.approx(line["train/loss"], rel=1e-6)  # all rows have equally many targets
-    assert task.by_row is False
+    assert task.step_state.wants_rows is False
     assert data.state_dict()["micro_batches"] == 6

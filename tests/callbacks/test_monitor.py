@@ -11,7 +11,7 @@ from tests.helpers import FewRows, Rows, task, trainer
 
 from aptlab.callbacks.monitor import Monitor
 from aptlab.callbacks.progress import TrainProgress
-from aptlab.tasks.language import compute_token_loss
+from aptlab.objectives import compute_token_nll
 
 
 class Kept(Logger):
@@ -50,7 +50,7 @@ def test_the_logged_loss_is_the_mean_since_the_last_line():
     optimizer = fresh.optim.make(fresh.net)
     for number in range(2):
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 1e-2 * fresh.schedule.factor(number, 2)
-        loss = compute_token_loss(fresh(Rows().row(number)).logits, Rows().row(number)["targets"])
+        loss = compute_token_nll(fresh(Rows().row(number)).logits, Rows().row(number)["targets"])
         losses.append(loss.item())
         loss.backward()
         optimizer.step()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from aptlab.callbacks.smoothing import SmoothMemory
 from aptlab.errors import TrainingError
 from aptlab.nn.smooth import LeftSpin, MemorySmooth, Plain
+from aptlab.objectives import StepState
 
 DIM, ROWS, TOKENS = 8, 4, 3
 
@@ -37,14 +38,16 @@ class Task(LightningModule):
     def __init__(self, smooth, mute=False):
         super().__init__()
         torch.manual_seed(0)
-        self.net, self.tracing, self.skipped, self.mute = Net(smooth), False, False, mute
+        self.net, self.step_state, self.mute = Net(smooth), StepState(), mute
         self.asked: list[bool] = []
 
     def training_step(self, batch, batch_idx):
-        self.asked.append(self.tracing)
+        trace, _ = self.step_state.begin_batch()
+        self.asked.append(trace)
         rows = batch[self.global_rank :: self.trainer.world_size]
-        out, traces = self.net(rows, trace=self.tracing)
-        return {"loss": out.square().mean(), "traces": {} if self.mute else traces}
+        out, traces = self.net(rows, trace=trace)
+        self.step_state.traces = {} if self.mute else traces
+        return {"loss": out.square().mean()}
 
     def validation_step(self, batch, batch_idx):
         self.net(batch)
@@ -128,7 +131,7 @@ class SkipStep(Callback):
         self.step = step
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        pl_module.skipped = trainer.global_step == self.step
+        pl_module.step_state.skipped = trainer.global_step == self.step
 
 
 def test_a_skipped_step_teaches_and_ages_nothing():
@@ -163,7 +166,7 @@ def test_statistics_are_logged_every_few_steps_and_asked_for_only_then():
     names = {"strength", "angle", "gate", "danger", "peak", "nonfinite"}
     assert lines.lines[4].keys() == {f"smooth/{i}/ffn/{name}" for i in range(2) for name in names}
     assert 0 < lines.lines[4]["smooth/0/ffn/gate"] < 1
-    assert task.tracing is False
+    assert task.step_state.wants_traces is False
 
 
 def test_statistics_cover_all_micro_batches():
@@ -220,7 +223,8 @@ def test_the_spikes_of_other_ranks_reach_the_right_site():
     callback.on_train_start(trainer, task)
     traces = task.net(0 * next(iter(data())) + 1)[1]
     trainer.global_step = 1
-    callback.on_train_batch_end(trainer, task, {"traces": traces}, None, 0)
+    task.step_state.traces = traces
+    callback.on_train_batch_end(trainer, task, None, None, 0)
     for i, (axis, strength) in enumerate(((2, 7.0), (3, 8.0))):
         sketch = task.net.joins[i].sketch
         assert torch.equal(sketch.directions[0], torch.eye(DIM)[axis])

@@ -10,6 +10,7 @@ import pytest
 from lightning.pytorch import Callback
 from tests.helpers import FewRows, Rows, task, trainer
 
+from aptlab.callbacks import RunContext
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.callbacks.stop import SIGNALS, GracefulStop, Stopped
 from aptlab.checkpoint import AtomicIO, find_checkpoint, read_manifest
@@ -34,7 +35,7 @@ def fit(folder, *extra, saver=True, **settings):
     callbacks = list(extra)
     if saver:
         keeper = Checkpoints(every=100)
-        keeper.attach(folder=folder, describe=dict, data=None, config_hash="")
+        keeper.attach(RunContext(folder=folder))
         callbacks.append(keeper)
     callbacks.append(GracefulStop())
     run = trainer(callbacks=callbacks, enable_checkpointing=True, plugins=[AtomicIO()], **settings)
@@ -108,7 +109,7 @@ def test_lightning_s_own_notice_is_taken_over(tmp_path):
 
 def fit_early(folder, early):
     keeper = Checkpoints(every=100)
-    keeper.attach(folder=folder, describe=dict, data=None, config_hash="")
+    keeper.attach(RunContext(folder=folder))
     run = trainer(callbacks=[early, GracefulStop(), keeper], enable_checkpointing=True, plugins=[AtomicIO()])
     run.fit(task(), Rows(), FewRows())
 

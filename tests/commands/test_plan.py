@@ -244,6 +244,8 @@ def test_changes_are_leaves_and_leave_copies_out():
     old, new = (compose("train", args).resolved() for args in (["seed=1"], ["seed=2", "rope.base=5"]))
     assert compare_configs(old, new) == {"seed": (1, 2), "rope.base": (10000.0, 5)}
     assert compare_configs(old, {**old, "vocab": 300}) == {}
+    smooth = compare_configs(old, compose("train", ["seed=1", "smooth=post_norm", "attention.qk_norm=true"]).resolved())
+    assert {key.partition(".")[0] for key in smooth} == {"smooth", "attention"}
     assert compare_configs({**old, "vocab": 257}, {**old, "vocab": 300}) == {"vocab": (257, 300)}
     assert flatten_config({"a": {"b": [1], "c": {}}, "d": None}) == {"a.b": [1], "d": None}
 

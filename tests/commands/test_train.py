@@ -23,7 +23,8 @@ from aptlab.training.plan import flatten_config
 from tests.commands.small_run import newest, texts, train, words
 
 FILES = {"config.yaml", "overrides.yaml", "choices.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
-FILES |= {"figure.png", "sample.txt", "tokenizer.json", "checkpoints"}
+SITES = ("attention", "ffn")
+FILES |= {"figure.png", "evals", "tokenizer.json", "checkpoints"}
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -36,7 +37,7 @@ def folders() -> list[Path]:
 
 
 def test_a_run_leaves_every_file(capsys):
-    asked = ("trainer.max_steps=4", "trainer.val_check_interval=2", "callbacks.checkpoints.every=3")
+    asked = ("trainer.max_steps=4", "validate.every=2", "callbacks.checkpoints.every=3")
     made = train(*asked)
     folder, result = made.path, made.result
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == FILES
@@ -46,7 +47,15 @@ def test_a_run_leaves_every_file(capsys):
     assert (made.choices["size"], made.choices["source"]) == ("debug", "text")
     assert json.loads((folder / "environment.json").read_text())["seed"] == 0
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "sample.txt").read_text()
+    ends = {path.relative_to(folder).as_posix() for path in (folder / "evals").rglob("*") if path.is_file()}
+    at = "evals/step-00000004"
+    assert ends == {
+        f"{at}/lengths/eval.json",
+        f"{at}/lengths/figure.png",
+        f"{at}/sample/eval.json",
+        f"{at}/sample/sample.txt",
+    }
+    assert (folder / at / "sample/sample.txt").read_text().strip() in result.evals["sample"]["samples"][0]["text"]
     assert json.loads((folder / "tokenizer.json").read_text())["model"]["type"] == "BPE"
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == [f"step-0000000{step}.{kind}" for step in (3, 4) for kind in ("ckpt", "json")]
@@ -87,9 +96,8 @@ def test_two_words_change_two_parts():
     plain, changed = (yaml.safe_load((train(*parts).path / "config.yaml").read_text()) for parts in both)
     before, after = flatten_config(plain), flatten_config(changed)
     different = {key for key in {**before, **after} if before.get(key) != after.get(key)}
-    sites = [f"block.sites.{site}.smooth" for site in ("attention", "ffn")]
-    slots = ["positions.rope", *sites]
-    places = ("rope", "smooth", *sites, *(f"{model}.{slot}" for model in ("model", "task.net") for slot in slots))
+    sites = [f"{root}sites.{site}.smooth" for root in ("block.", "model.block.", "task.net.block.") for site in SITES]
+    places = ("rope", "smooth", "model.positions.rope", "task.net.positions.rope", *sites)
     assert different
     assert {key for key in different if not key.startswith(tuple(f"{place}." for place in places))} == set()
     assert {key.split(".")[0] for key in different} == {"rope", "smooth", "block", "model", "task"}
@@ -170,7 +178,7 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
         (["data.batch=4000"], "data.batch=4000 on 1 device needs 4000 rows, but an epoch has "),
         (["data.split.val_fraction=0.0001"], "data.split.val_fraction=0.0001 leaves the val side empty: "),
         (["vocab=100"], "vocab=100 is smaller than the tokenizer's 257; use vocab=null or at least 257"),
-        (["trainer.val_check_interval=0.5"], "trainer.val_check_interval=0.5 counts optimizer steps here"),
+        (["trainer.val_check_interval=0.5"], "trainer.val_check_interval: 0.5 and validate.every=100 are both given"),
         (["+trainer.max_epochs=1", "trainer.accumulate_grad_batches=9999"], "trainer.max_epochs=1 is not one step"),
         (["trainer.max_steps=-1"], "trainer.max_steps=-1: the schedule needs an end; set trainer.max_steps"),
         (["size.heads=3"], "size.dim=32 is not divisible by heads=3"),
@@ -257,7 +265,7 @@ def left_over(mark: str) -> list[str]:
 
 
 def test_the_final_weights_are_validated_when_the_last_interval_is_not_full():
-    rows = table(train("trainer.max_steps=5", "trainer.val_check_interval=2").path)
+    rows = table(train("trainer.max_steps=5", "validate.every=2").path)
     assert [row["step"] for row in rows if row["val/loss"]] == ["2", "4", "5"]
 
 

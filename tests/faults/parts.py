@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from aptlab import faults
+from aptlab.callbacks import RunContext
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.callbacks.guard import NonFiniteGuard
 from aptlab.callbacks.monitor import Monitor
@@ -71,7 +72,7 @@ class Run:
         )  # fmt: skip
         seen = Seen()
         saver = Checkpoints(**({"every": self.every} | self.checkpoints))
-        saver.attach(folder=self.folder, describe=lambda: {"run_dir": str(self.folder)}, data=data, config_hash="")
+        saver.attach(RunContext(folder=self.folder, describe=lambda: {"run_dir": str(self.folder)}))
         smoothing = [self._memory()] if self.smooth is MemorySmooth else []
         settings = {"accelerator": "cpu", "devices": 1, "gradient_clip_val": 1.0} | self.settings
         trainer = Trainer(

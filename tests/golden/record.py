@@ -62,10 +62,8 @@ def losses(overrides: list[str], folder: Path) -> list[float]:
     callbacks = [kept, *(build(nodes[name]) for name in ("monitor", "smooth_memory", "seed"))]
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = build(made.config.cfg.trainer)(
-        **parts.args,
-        **parts.lengths,
+        **parts.trainer_args,
         **quiet,
-        precision=parts.precision,
         callbacks=callbacks,
         default_root_dir=str(folder),
         enable_model_summary=False,

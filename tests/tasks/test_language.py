@@ -9,7 +9,7 @@ import torch
 from tests.helpers import VOCAB, FewRows, Given, Rows, task, trainer
 
 from aptlab.errors import ConfigError
-from aptlab.tasks.language import compute_token_loss, loss_to_perplexity
+from aptlab.objectives import compute_perplexity, compute_token_nll
 
 
 def test_the_loss_is_the_mean_over_targets_that_count():
@@ -22,8 +22,8 @@ def test_the_loss_is_the_mean_over_targets_that_count():
                 row = logits[b, t].tolist()
                 total += math.log(sum(map(math.exp, row))) - row[targets[b, t]]
                 count += 1
-    assert compute_token_loss(logits, targets).item() == pytest.approx(total / count, abs=1e-6)
-    assert compute_token_loss(logits, targets, reduction="sum").item() == pytest.approx(total, abs=1e-5)
+    assert compute_token_nll(logits, targets).item() == pytest.approx(total / count, abs=1e-6)
+    assert compute_token_nll(logits, targets, reduction="sum").item() == pytest.approx(total, abs=1e-5)
 
 
 def test_losses_by_row_are_sums_and_leave_loss_and_gradients_as_they_are():
@@ -31,20 +31,21 @@ def test_losses_by_row_are_sums_and_leave_loss_and_gradients_as_they_are():
     batch["targets"] = batch["targets"].clone()
     batch["targets"][1, 3:] = -100
     whole = module.training_step(batch, 0)
+    assert module.step_state.rows is None
     whole["loss"].backward()
     gradients = [weight.grad.clone() for weight in module.parameters()]
     module.zero_grad()
-    module.by_row = True
+    module.step_state.wants_rows = True
     out = module.training_step(batch, 0)
     out["loss"].backward()
-    assert "rows" not in whole
+    rows = module.step_state.rows
     assert out["loss"].item() == pytest.approx(whole["loss"].item(), rel=1e-6)
     assert all(torch.allclose(weight.grad, old, atol=1e-6) for weight, old in zip(module.parameters(), gradients))
     logits = module(batch).logits
-    wanted = [compute_token_loss(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
-    assert out["rows"][0].tolist() == pytest.approx(wanted, rel=1e-6)
-    assert out["rows"][1].tolist() == [16, 3, 16, 16]
-    assert not out["rows"].requires_grad
+    wanted = [compute_token_nll(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
+    assert rows[0].tolist() == pytest.approx(wanted, rel=1e-6)
+    assert rows[1].tolist() == [16, 3, 16, 16]
+    assert not rows.requires_grad
 
 
 def test_validation_weighs_tokens_and_not_batches():
@@ -57,7 +58,7 @@ def test_validation_weighs_tokens_and_not_batches():
     module.bytes_per_token = 2.0
     run.validate(module, Given(batches), verbose=False)
     with torch.no_grad():
-        sums = [compute_token_loss(module(b).logits, b["targets"], "sum").item() for b in batches]
+        sums = [compute_token_nll(module(b).logits, b["targets"], "sum").item() for b in batches]
     expected = sum(sums) / (4 * 16 + 4)
     assert run.callback_metrics["val/loss"].item() == pytest.approx(expected, rel=1e-6)
     assert run.callback_metrics["val/ppl"].item() == pytest.approx(math.exp(expected), rel=1e-5)
@@ -68,10 +69,10 @@ def test_an_untrained_model_is_about_as_good_as_guessing_and_training_improves_i
     module, run = task(), trainer(max_steps=30, val_check_interval=1000)
     row = Rows().row(0)
     with torch.no_grad():
-        before = compute_token_loss(module(row).logits, row["targets"]).item()
+        before = compute_token_nll(module(row).logits, row["targets"]).item()
     run.fit(module, Given([row] * 30))
     with torch.no_grad():
-        after = compute_token_loss(module(row).logits, row["targets"]).item()
+        after = compute_token_nll(module(row).logits, row["targets"]).item()
     assert before == pytest.approx(math.log(VOCAB), abs=0.15)
     assert after < before - 0.5
 
@@ -91,5 +92,5 @@ def test_a_run_without_a_number_of_steps_is_refused():
 
 
 def test_perplexity_does_not_overflow():
-    assert loss_to_perplexity(0.0) == 1.0
-    assert loss_to_perplexity(1e6) == math.inf
+    assert compute_perplexity(0.0) == 1.0
+    assert compute_perplexity(1e6) == math.inf

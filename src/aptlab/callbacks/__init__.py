@@ -1,1 +1,5 @@
 """Everything with a clock: numbers, progress, checkpoints, stopping, guarding."""
+
+from aptlab.callbacks.base import RunAware, RunContext
+
+__all__ = ["RunAware", "RunContext"]

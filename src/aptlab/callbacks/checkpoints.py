@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.callbacks import loops
+from aptlab.callbacks.base import RunAware, RunContext
+from aptlab.callbacks.lookup import get_datamodule
 from aptlab.checkpoint import is_valid, remove_partial_saves
 from aptlab.checkpoint.find import FOLDER, delete_checkpoint, list_checkpoints, rank_checkpoints
 from aptlab.checkpoint.manifest import format_checkpoint_name, parse_checkpoint_step
@@ -24,7 +26,7 @@ from aptlab.limits import NonNegativeInt, PositiveInt, find_limit
 log = logging.getLogger("aptlab")
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(RunAware, Checkpoint):
     """Save every `every` optimizer steps, after a validation that was the best so far, and at the end.
 
     A step is saved once, after its validation, at the beginning of the next one; never between micro-batches. Kept are
@@ -32,8 +34,7 @@ class Checkpoints(Checkpoint):
     such, is never best. A save that fails (disk full) is a warning, tried again after the next step of the interval,
     and an error at the end if the run then has no checkpoint at all; with `on_full=stop` it is an error at once.
 
-    The command calls `attach` with the run's folder and a function that describes the run; the description becomes the
-    "aptlab" entry of the file. Raises ConfigError and CheckpointError.
+    The description of the run becomes the "aptlab" entry of the file. Raises ConfigError and CheckpointError.
     """
 
     def __init__(
@@ -54,7 +55,6 @@ class Checkpoints(Checkpoint):
         self.folder: Path | None = None
         self.describe: Callable[[], dict[str, Any]] = dict
         self.last: Path | None = None  # newest file that this process saved or continued from
-        self._data: Any = None
         self._saved: tuple[int, bool] | None = None  # step, and whether its validation was done
         self._tried = -1
         self._foreign: set[Path] = set()  # files of another start or continuation, removed after the first save
@@ -65,16 +65,15 @@ class Checkpoints(Checkpoint):
         self._unfinished: int | None = None  # step whose validation did not end
         self._max_steps: int | None = None
 
-    def attach(self, *, folder: Path, describe: Callable[[], dict[str, Any]], data: Any, config_hash: str) -> None:
-        """Called by the command before training: where the run is, and what to write about it."""
-        self.folder, self.describe, self._data = Path(folder), describe, data
-        del config_hash
+    def attach(self, run: RunContext) -> None:
+        """Where the run is, and what to write about it."""
+        self.folder, self.describe = run.folder, run.describe
 
     @property
     def directory(self) -> Path:
         """Where the files are."""
         if self.folder is None:
-            raise CheckpointError("Checkpoints has no folder; call attach(folder=…) before Trainer.fit")
+            raise CheckpointError("Checkpoints has no folder; call attach(RunContext(folder=…)) before Trainer.fit")
         return self.folder / FOLDER
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -88,7 +87,7 @@ class Checkpoints(Checkpoint):
         metric = self._metric if self._validated == step else None
         facts = {"version": 1, "step": step, "metric": metric, "monitor": self.monitor, "mode": self.mode}
         checkpoint["aptlab"] = self.describe() | facts
-        data = checkpoint.get(type(trainer.datamodule).__qualname__)  # type: ignore[attr-defined]
+        data = checkpoint.get(type(get_datamodule(trainer)).__qualname__)
         if isinstance(data, dict) and "micro_batches" in data:
             data["micro_batches"] -= loops.count_partial_batches(trainer)
 

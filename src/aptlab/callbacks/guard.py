@@ -16,6 +16,7 @@ from aptlab.callbacks.monitor import log_numbers
 from aptlab.callbacks.progress import find_monitor
 from aptlab.errors import ConfigError, TrainingError
 from aptlab.limits import PositiveInt, find_limit
+from aptlab.objectives import get_step_state
 
 log = logging.getLogger("aptlab")
 
@@ -36,8 +37,8 @@ class NonFiniteGuard(Callback):
 
     The step counts (schedule, data and step number go on), `skipped_steps` is logged, and the log names the samples.
     `patience` skipped steps in a row raise TrainingError. All ranks skip together. The callback puts the global norm
-    of the gradients, before clipping, into `pl_module.grad_norm`, and whether the step is skipped into
-    `pl_module.skipped` (a bool, or a device tensor that becomes one when asked).
+    of the gradients, before clipping, into the task's `step_state.grad_norm`, and whether the step is skipped into
+    `step_state.skipped` (a bool, or a device tensor that becomes one when read).
 
     With a fused optimizer on CUDA no step waits for the device: the kernel itself skips by its `found_inf`, and the
     flags are read every `every` steps, so that `patience` may end a run up to `every` steps late. With a loss scaler
@@ -80,18 +81,19 @@ class NonFiniteGuard(Callback):
             flag = bad.float()
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
             bad = flag > 0
-        pl_module.grad_norm = norm  # type: ignore[assignment]
+        state = get_step_state(pl_module)
+        state.grad_norm = norm
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         window = PendingStep(trainer.global_step + 1, loss, self._ids, bad, counts=not scaled)
         self._waiting.append(window)
         if supports_found_inf(optimizer):
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-            pl_module.skipped = bad  # type: ignore[assignment]
+            state.skipped = bad
         else:
-            pl_module.skipped = bool(bad)  # type: ignore[assignment]
-            if pl_module.skipped:
+            state.skipped = bool(bad)
+            if state.skipped:
                 optimizer.zero_grad(set_to_none=True)
-            self._waiting[-1].bad = torch.tensor(pl_module.skipped)
+            self._waiting[-1].bad = torch.tensor(state.skipped)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

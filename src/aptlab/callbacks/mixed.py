@@ -16,6 +16,7 @@ from aptlab.data.rows.mixed import KINDS
 from aptlab.data.rows.regimes import count_regime_tokens
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
+from aptlab.objectives import get_step_state
 
 
 class MixedShares(Callback):
@@ -26,7 +27,9 @@ class MixedShares(Callback):
     in between, so that no step waits for a number. Raises ConfigError for batches that are not of data=mixed.
     """
 
-    def __init__(self, *, original_len: PositiveInt, every: PositiveInt = 10) -> None:
+    def __init__(self, *, original_len: PositiveInt | None, every: PositiveInt = 10) -> None:
+        if original_len is None:
+            raise ConfigError("original_len=null: give the tokens that the weights were trained with, as in 2048")
         self.original_len, self.every = original_len, every
         self._step = 0
         self._counts: Tensor | None = None  # int64: tokens of both regimes, then rows of each kind
@@ -34,10 +37,9 @@ class MixedShares(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
-        pl_module.by_row = True  # type: ignore[assignment]
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.by_row = False  # type: ignore[assignment]
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        get_step_state(pl_module).wants_rows = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,7 +48,7 @@ class MixedShares(Callback):
             raise ConfigError(
                 "the monitor of mixed rows has none to count; use data=mixed, or callbacks.<its name>=null"
             )
-        self.add(batch, (outputs or {}).get("rows"))
+        self.add(batch, get_step_state(pl_module).rows)
         step = trainer.global_step
         if step == self._step:
             return

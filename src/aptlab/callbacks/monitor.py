@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aptlab.callbacks.lookup import get_datamodule
 from aptlab.limits import PositiveInt
+from aptlab.objectives import get_step_state
 
 Numbers = dict[str, float]
 
@@ -21,15 +23,16 @@ def log_numbers(trainer: Trainer, numbers: Numbers, step: int) -> None:
 
 
 class Monitor(Callback):
-    """Log loss, learning rate, gradient norm, speed and position every `every` optimizer steps.
+    """Log loss, its parts, learning rate, gradient norm, speed and position every `every` optimizer steps.
 
-    The loss is the mean since the last line, kept on the device in between, so that no step waits for a number.
-    Time spent in validation does not count as training time, time spent in saving does.
+    The loss and its parts (train/aux/balance) are means since the last line, kept on the device in between, so that no
+    step waits for a number. Time spent in validation does not count as training time, time spent in saving does.
     """
 
     def __init__(self, *, every: PositiveInt = 10) -> None:
         self.every = every
-        self.tokens = 0  # of this rank's samples since the run began, for the speed over the whole run
+        self.tokens = 0  # units of this rank's batches since the run began, for the speed over the whole run
+        self.unit = "tokens"  # what the task counts
         self.seconds = 0.0
         self.latest: Numbers = {}
         self.validated: int | None = None  # step of the last validation
@@ -38,13 +41,14 @@ class Monitor(Callback):
 
     def _reset(self) -> None:
         self._loss: torch.Tensor | None = None
+        self._parts: dict[str, torch.Tensor] = {}  # sums of the objective's other parts, by name
         self._batches = 0
         self._tokens = 0
         self._elapsed = 0.0
         self._since: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+        self._step, self.unit = trainer.global_step, get_step_state(pl_module).unit
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._since is None:
@@ -55,8 +59,11 @@ class Monitor(Callback):
     ) -> None:
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning divides it for the backward pass
         self._loss = loss if self._loss is None else self._loss.to(loss.device) + loss
+        state = get_step_state(pl_module)
+        for name, part in state.parts.items():
+            self._parts[name] = part if name not in self._parts else self._parts[name].to(part.device) + part
         self._batches += 1
-        self._tokens += batch["tokens"].numel()
+        self._tokens += state.count
         step = trainer.global_step
         if step == self._step:
             return
@@ -65,7 +72,8 @@ class Monitor(Callback):
             self._log(trainer, pl_module, step)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        train_loss = float(self._loss) / self._batches  # type: ignore[arg-type]
+        assert self._loss is not None
+        train_loss, state = float(self._loss) / self._batches, get_step_state(pl_module)
         self._pause()
         self.tokens += self._tokens
         self.seconds += self._elapsed
@@ -73,11 +81,11 @@ class Monitor(Callback):
             "epoch": compute_epoch(trainer),
             "train/loss": train_loss,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "tokens_per_second": self._tokens * trainer.world_size / max(self._elapsed, 1e-9),
+            f"{self.unit}_per_second": self._tokens * trainer.world_size / max(self._elapsed, 1e-9),
         }
-        norm = getattr(pl_module, "grad_norm", None)
-        if norm is not None:
-            numbers["grad_norm"] = float(norm)
+        if state.grad_norm is not None:
+            numbers["grad_norm"] = float(state.grad_norm)
+        numbers |= {f"train/{name}": float(part) / self._batches for name, part in self._parts.items()}
         self.latest = self.latest | numbers
         log_numbers(trainer, numbers, step)
         self._reset()
@@ -110,6 +118,7 @@ class Monitor(Callback):
             "validated": self.validated,
             "line": {
                 "loss": None if self._loss is None else float(self._loss),
+                "parts": {name: float(part) for name, part in self._parts.items()},
                 "batches": self._batches,
                 "tokens": self._tokens,
                 "seconds": self._elapsed + running,
@@ -121,11 +130,19 @@ class Monitor(Callback):
         self.validated = state_dict["validated"]
         line = state_dict["line"]
         self._loss = None if line["loss"] is None else torch.tensor(line["loss"])
+        self._parts = {name: torch.tensor(part) for name, part in line.get("parts", {}).items()}
         self._batches, self._tokens, self._elapsed = line["batches"], line["tokens"], line["seconds"]
+
+
+@runtime_checkable
+class CountsEpochs(Protocol):
+    """A data module that knows how many passes over its rows some micro-batches are."""
+
+    def epoch_of(self, micro_batches: int) -> float: ...
 
 
 def compute_epoch(trainer: Trainer) -> float:
     """Passes over the training data so far, of a data module that can tell."""
-    tell = getattr(trainer.datamodule, "epoch_of", None)  # type: ignore[attr-defined]
+    data = get_datamodule(trainer)
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    return tell(progress.total.processed) if tell else 0.0
+    return data.epoch_of(progress.total.processed) if isinstance(data, CountsEpochs) else 0.0

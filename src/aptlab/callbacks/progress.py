@@ -6,9 +6,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.monitor import Monitor
 from aptlab.limits import Positive, PositiveInt
 from aptlab.runs.progress import ProgressBar
+
+SHORT = {"tokens": "tok"}
+VALIDATION = {"val/ppl": "perplexity {:.3f}", "val/bpb": "{:.4f} bits per byte"}  # what a language task logs too
 
 
 class TrainProgress(Callback):
@@ -30,16 +34,16 @@ class TrainProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._bar is not None:
-            self._bar.update(trainer.global_step, format_training_numbers(find_monitor(trainer).latest))
+            monitor = find_monitor(trainer)
+            self._bar.update(trainer.global_step, format_training_numbers(monitor.latest, monitor.unit))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         latest = find_monitor(trainer).latest
         if trainer.sanity_checking or self._bar is None or "val/loss" not in latest:
             return
-        self._bar.print_line(
-            f"step {trainer.global_step}  validation: loss {latest['val/loss']:.4f}  "
-            f"perplexity {latest['val/ppl']:.3f}  {latest['val/bpb']:.4f} bits per byte"
-        )
+        parts = [f"step {trainer.global_step}", f"validation: loss {latest['val/loss']:.4f}"]
+        parts += [form.format(latest[name]) for name, form in VALIDATION.items() if name in latest]
+        self._bar.print_line("  ".join(parts))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -52,13 +56,14 @@ class TrainProgress(Callback):
             self._bar.stop()
 
 
-def format_training_numbers(latest: dict[str, float]) -> str:
-    """Loss, validation loss and speed, as far as they were measured."""
-    forms = {"train/loss": "loss {:.3f}", "val/loss": "val {:.3f}", "tokens_per_second": "{:,.0f} tok/s"}
+def format_training_numbers(latest: dict[str, float], unit: str) -> str:
+    """Loss, validation loss and speed in the task's own unit, as far as they were measured."""
+    speed = f"{{:,.0f}} {SHORT.get(unit, unit)}/s"
+    forms = {"train/loss": "loss {:.3f}", "val/loss": "val {:.3f}", f"{unit}_per_second": speed}
     return "  ".join(form.format(latest[name]) for name, form in forms.items() if name in latest)
 
 
 def find_monitor(trainer: Trainer) -> Monitor:
     """The run's Monitor; one that has seen nothing when the config took it out."""
-    found = [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]  # type: ignore[attr-defined]
+    found = find_callbacks(trainer, Monitor)
     return found[0] if found else Monitor()

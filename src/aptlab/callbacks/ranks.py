@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from aptlab.callbacks.base import RunAware, RunContext
 from aptlab.errors import ConfigError
 
 
-class SameConfig(Callback):
+class SameConfig(RunAware, Callback):
     """Compare the hash of the configuration over all ranks before anything is set up; ConfigError on every rank.
 
     Ranks of one sweep job that compose the job anew can otherwise train with different values and no error.
@@ -21,10 +20,9 @@ class SameConfig(Callback):
     def __init__(self, config_hash: str = "") -> None:
         self.config_hash = config_hash
 
-    def attach(self, *, folder: Path, describe: Callable[[], dict[str, Any]], data: Any, config_hash: str) -> None:
-        """Called by the command: the hash of the configuration as composed."""
-        self.config_hash = config_hash
-        del folder, describe, data
+    def attach(self, run: RunContext) -> None:
+        """The hash of the configuration as composed."""
+        self.config_hash = run.config_hash
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.world_size == 1:

@@ -5,6 +5,7 @@ Legend: S sites, m candidates of a site (all micro-batches), W ranks, C dim.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from aptlab.callbacks.monitor import log_numbers
 from aptlab.errors import TrainingError
 from aptlab.limits import PositiveInt
 from aptlab.nn.smooth import LeftSpin, LeftSpinSeed, MemorySmooth, Trace
+from aptlab.objectives import get_step_state
 
 SPIKES = ("spike_directions", "spike_strengths")
 JOIN = {"peak": torch.amax, "nonfinite": torch.sum}
@@ -25,7 +27,7 @@ class SmoothMemory(Callback):
 
     After an optimizer step the candidates of all its micro-batches and ranks reach every site's `update`, so that
     the memories are equal on all ranks; they are in the state_dict, hence in checkpoints. A step that the guard skipped
-    (`skipped` of the task) teaches nothing and ages nothing. Evaluation never writes. With smooth=memory the candidates
+    (`step_state.skipped`) teaches nothing and ages nothing. Evaluation never writes. With smooth=memory the candidates
     are copied to the host, so every step waits for the device.
 
     Numbers are smooth/<layer>/<site>/<name>, of rank zero's batches: strength, angle, gate and danger are token means,
@@ -39,38 +41,37 @@ class SmoothMemory(Callback):
         self._memories: dict[str, MemorySmooth] = {}
         self._traced = False
         self._step = 0
-        self._pending: list[dict[str, Trace]] = []
+        self._pending: list[Mapping[str, Trace]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        modules = list(pl_module.net.modules())  # type: ignore[union-attr]
+        modules = list(pl_module.modules())
         self._memories = {f"{m.layer}/{m.site}": m for m in modules if isinstance(m, MemorySmooth)}
         self._traced = self.plain or any(isinstance(m, LeftSpin | LeftSpinSeed) for m in modules)
         self._step, self._pending = trainer.global_step, []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        pl_module.tracing = self._logs(trainer.global_step + 1)  # type: ignore[assignment]
+        if self._logs(trainer.global_step + 1):
+            get_step_state(pl_module).wants_traces = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not self._memories and not self._traced:
             return
-        self._pending.append((outputs or {}).get("traces") or {})
+        state = get_step_state(pl_module)
+        self._pending.append(state.traces)
         if trainer.global_step == self._step:
             return
         traces, self._pending, self._step = self._pending, [], trainer.global_step
-        if self._memories and not getattr(pl_module, "skipped", False):
+        if self._memories and not state.skipped:
             self._learn(trainer, traces)
         if self._logs(self._step):
             log_numbers(trainer, summarize_traces(traces), self._step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.tracing = False  # type: ignore[assignment]
-
     def _logs(self, step: int) -> bool:
         return self._traced and self.every is not None and step % self.every == 0
 
-    def _learn(self, trainer: Trainer, traces: list[dict[str, Trace]]) -> None:
+    def _learn(self, trainer: Trainer, traces: Sequence[Mapping[str, Trace]]) -> None:
         spikes_SmC = torch.stack([collect_spikes(site, traces) for site in self._memories])
         if trainer.world_size > 1:
             spikes_WSmC = trainer.strategy.all_gather(spikes_SmC)
@@ -79,18 +80,18 @@ class SmoothMemory(Callback):
             memory.update(spikes_mC[:, :-1], spikes_mC[:, -1])
 
 
-def collect_spikes(site: str, traces: list[dict[str, Trace]]) -> Tensor:
+def collect_spikes(site: str, traces: Sequence[Mapping[str, Trace]]) -> Tensor:
     """Spikes of one site from all micro-batches, [m, C + 1]: direction, then strength."""
     found = [trace[site] for trace in traces if SPIKES[0] in trace.get(site, {})]
     if len(found) != len(traces):
         raise TrainingError(
             f"smooth=memory: the step gave no spikes for site {site}, so its memory cannot learn; the task's "
-            "training_step must return {'loss': ..., 'traces': output.traces} of the net in training mode"
+            "training_step must set self.step_state.traces to output.traces of the net in training mode"
         )
     return torch.cat([torch.cat((t[SPIKES[0]], t[SPIKES[1]].unsqueeze(-1)), -1) for t in found]).float()
 
 
-def summarize_traces(traces: list[dict[str, Trace]]) -> dict[str, float]:
+def summarize_traces(traces: Sequence[Mapping[str, Trace]]) -> dict[str, float]:
     """smooth/<layer>/<site>/<name> over the micro-batches of a step; one copy from the device."""
     values: dict[str, list[Tensor]] = {}
     for trace in traces:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.callbacks.checkpoints import Checkpoints
+from aptlab.callbacks.lookup import find_callbacks
 from aptlab.errors import AptlabError
 from aptlab.faults import inject_fault
 
@@ -100,7 +101,7 @@ class GracefulStop(Checkpoint):
         if not number:
             return
         name, step = signal.Signals(number).name, trainer.global_step
-        savers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
+        savers = find_callbacks(trainer, Checkpoints)
         for saver in savers:
             saver.save(trainer)
         if not trainer.is_global_zero:

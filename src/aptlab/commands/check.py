@@ -9,6 +9,7 @@ from __future__ import annotations
 from aptlab.config import check, compose
 from aptlab.config.search_path import read_option_index
 from aptlab.report.table import format_columns
+from aptlab.training.plan import check_training
 
 
 def run(args: list[str]) -> int:
@@ -16,7 +17,7 @@ def run(args: list[str]) -> int:
     named = bool(args) and args[0] in read_option_index().primaries
     command, overrides = (args[0], args[1:]) if named else ("train", args)
     config = compose(command, overrides)
-    check(config)
+    (check_training if command == "train" else check)(config)
     print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
     rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
     print(format_columns(rows, indent="  "))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aptlab.config.bases import find_contract_problem, read_group_bases
@@ -18,14 +18,14 @@ from aptlab.config.trust import find_target_problem, list_trusted_prefixes, walk
 from aptlab.errors import AptlabError, ConfigError, suggest_option
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, more: Iterable[str] = ()) -> None:
     """Raise one ConfigError that lists all problems, one `key: problem` a line.
 
     Names and values are compared with signatures read from source. When these agree, rules (frozen
     dataclasses whose module loads no torch) are built, so that what they demand of several values at
-    once (heads that divide the width) is also known here.
+    once (heads that divide the width) is also known here. `more` are problems that the command itself has found.
     """
-    found = list(find_config_problems(config)) or list(_rule_problems(config))
+    found = [*find_config_problems(config), *more] or list(_rule_problems(config))
     if found:
         raise ConfigError("\n".join(["the config has problems:", *dict.fromkeys(found)]))
 

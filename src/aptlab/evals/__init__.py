@@ -1,8 +1,8 @@
 """Evals of a network: loss at lengths it was not trained for, what it finds in long texts, tasks of others.
 
-One file an eval (`lengths`, `sliding`, `passkey`, `needle`, `ruler`, `harness`): its options, its `measure`, its table
-and its figure. `scoring` computes the numbers and needs torch; everything else imports none at the top. The names
-below are loaded when one of them is first asked for.
+One file an eval (`lengths`, `sample`, `sliding`, `passkey`, `needle`, `ruler`, `harness`): its options, its
+`measure`, its table and its figure. `scoring` computes the numbers and needs torch; everything else imports none at
+the top. The names below are loaded when one of them is first asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aptlab.evals.passkey import PasskeyRetrieval
     from aptlab.evals.retrieval import RetrievalEval
     from aptlab.evals.ruler import Ruler
+    from aptlab.evals.sample import TextSample
     from aptlab.evals.scoring.harness import HarnessModel, run_harness
     from aptlab.evals.scoring.lengths import LengthResults, evaluate_lengths, evaluate_windows
     from aptlab.evals.scoring.retrieval import SampleOutcome, answer_samples
@@ -40,6 +41,7 @@ __all__ = [
     "Ruler",
     "SampleOutcome",
     "SlidingLoss",
+    "TextSample",
     "answer_samples",
     "evaluate_lengths",
     "evaluate_windows",
@@ -62,6 +64,7 @@ HOMES = {
     "Ruler": "aptlab.evals.ruler",
     "SampleOutcome": "aptlab.evals.scoring.retrieval",
     "SlidingLoss": "aptlab.evals.sliding",
+    "TextSample": "aptlab.evals.sample",
     "answer_samples": "aptlab.evals.scoring.retrieval",
     "evaluate_lengths": "aptlab.evals.scoring.lengths",
     "evaluate_windows": "aptlab.evals.scoring.lengths",

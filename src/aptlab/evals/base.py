@@ -138,6 +138,7 @@ class Eval(ABC):
     """
 
     name: ClassVar[str]  # a short word for titles, bars and folders
+    needs_tokens: ClassVar[bool] = True  # whether it measures language models alone: it needs a tokenizer
 
     @property
     def reads_data(self) -> bool:

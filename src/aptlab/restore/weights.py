@@ -12,21 +12,21 @@ from aptlab.config import build
 from aptlab.errors import CheckpointError
 from aptlab.models.positions_convert import ADDED, compute_position_mean, strip_positions
 from aptlab.restore.load import keep_fitting_weights
-from aptlab.tasks import LanguageTask
+from aptlab.tasks import LanguageTask, Task
 
 log = logging.getLogger("aptlab")
 NET = "net."
 POSITIONS = (f"{NET}rotaries.", f"{NET}biases.", f"{NET}{ADDED}")  # what position methods learn themselves
 
 
-def adapt_weights(task: LanguageTask, saved: dict[str, Any]) -> dict[str, Tensor]:
+def adapt_weights(task: Task, saved: dict[str, Any]) -> dict[str, Tensor]:
     """A checkpoint's weights for a model that may know positions in another way.
 
     What a position method has learned stays only with that method; another one begins anew. The mean of positions that
     are no longer added to the embedding is folded into it (see `to_rope`).
     """
     state, own = saved["state_dict"], task.state_dict()
-    if has_added_positions(saved) and task.net.embed_positions is None:
+    if isinstance(task, LanguageTask) and task.net.embed_positions is None and has_added_positions(saved):
         state = fold_added_positions(state, saved, tied=task.net.tied)
         log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
     return keep_fitting_weights(state, own, POSITIONS)
@@ -56,7 +56,7 @@ def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tie
     return rest | {f"{NET}{name}": x for name, x in strip_positions(weights, mean_C, tied=tied).items()}
 
 
-def load_weights(task: LanguageTask, state: dict[str, Any], path: Path) -> None:
+def load_weights(task: Task, state: dict[str, Any], path: Path) -> None:
     """Put the weights of a checkpoint into the task; CheckpointError names those that do not fit."""
     own = task.state_dict()
     wrong = [

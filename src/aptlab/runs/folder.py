@@ -22,7 +22,7 @@ class RunFolder:
     """Where one run keeps everything; all writes are atomic, redacted, and done by rank zero only.
 
     `config.yaml overrides.yaml choices.yaml environment.json log.txt metrics.csv result.json
-    figure.png sample.txt tokenizer.json checkpoints/ wandb/`; result.json comes last, so a folder
+    figure.png tokenizer.json checkpoints/ evals/ wandb/`; result.json comes when training is done, so a folder
     with one is a finished run.
     """
 
@@ -120,7 +120,7 @@ class RunFolder:
             write_json(self.path / "result.json", redact_value(plain))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run, such as sample.txt, as it is (not redacted)."""
+        """Write a text file of the run, such as tokenizer.json, as it is (not redacted)."""
         if self.writer:
             write_text(self.path / name, text)
 

@@ -17,7 +17,9 @@ class Result:
     """The numbers of one finished run. Losses in nats per token, bpb in bits per byte, time in seconds.
 
     `lengths` holds one entry per multiple of the training context:
-    `{"multiple", "length", "loss", "ppl", "bpb", "tokens"}`.
+    `{"multiple", "length", "loss", "ppl", "bpb", "tokens"}`; `evals` the rows of every other eval by its key, or
+    `{"error": message}`. `ran` says what really ran: devices, strategy, precision. `unit` is what `tokens` counts in a
+    task that reads none. `status` is "trained" until the evals are done, then "finished".
     """
 
     job: str
@@ -25,8 +27,10 @@ class Result:
     choices: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     config_hash: str = ""
+    ran: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
     tokens: int = 0
+    unit: str = "tokens"
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     parameters: int = 0
@@ -36,6 +40,7 @@ class Result:
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float | None] = field(default_factory=dict)
     lengths: list[dict[str, Any]] = field(default_factory=list)
+    evals: dict[str, Any] = field(default_factory=dict)
     status: str = "finished"
 
     def plain(self) -> dict[str, Any]:
@@ -74,4 +79,5 @@ class Result:
 
 _NUMBERS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "flops_per_token", "context")
 _KINDS: dict[str, Any] = {"choices": dict, "data": dict, "metrics": dict, "overrides": list, "lengths": list}
+_KINDS |= {"ran": dict, "evals": dict, "unit": str}
 _KINDS |= {"job": str, **dict.fromkeys(_NUMBERS, int | float)}

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocast
 from aptlab.models import Decoder
+from aptlab.objectives import compute_token_nll
 from aptlab.search.evaluation_cache import SearchJob, Values
 from aptlab.search.needles import SearchSample
 from aptlab.search.objectives import SearchObjective
@@ -87,7 +87,5 @@ def compute_token_nats(net: Decoder, tokens_BT: Tensor, positions_BT: Tensor) ->
         end = min(begin + piece, length)
         logits_BTV = net(tokens_BT[:, begin:end], positions=positions_BT[:, begin:end], cache=cache).logits
         targets_BT = tokens_BT[:, begin + 1 : end + 1]
-        logits = logits_BTV[:, : targets_BT.shape[1]].float().flatten(0, 1)
-        nats = F.cross_entropy(logits, targets_BT.flatten(), reduction="none")
-        parts.append(nats.double().view(targets_BT.shape))
+        parts.append(compute_token_nll(logits_BTV[:, : targets_BT.shape[1]], targets_BT, "none").double())
     return torch.cat(parts, dim=1)

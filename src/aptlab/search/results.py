@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 from aptlab.config import redact_overrides
+from aptlab.objectives import compute_perplexity
 from aptlab.report.table import format_number, render_table
 from aptlab.runs.atomic import write_json
 from aptlab.search.baselines import Losses, average_losses, score_losses
@@ -74,7 +74,7 @@ def render_score_table(search: PreparedSearch, objective: SearchObjective, losse
     """One row per rule, the one that was found last and in bold."""
     rows = []
     for name, pairs in losses.items():
-        answer, text = (format_number(math.exp(min(nats, 700)), 3) for nats in average_losses(pairs))
+        answer, text = (format_number(compute_perplexity(nats), 3) for nats in average_losses(pairs))
         score = format_number(score_losses(objective, pairs), 4)
         rows.append([name, score, answer if objective.needles else "-", text])
     title = f"{search.problem.kind} at {search.problem.target:,} tokens ({objective.unit})"

@@ -1,5 +1,6 @@
 """What is learned: LightningModules that know the net, the objective and the optimizer."""
 
+from aptlab.tasks.base import Task
 from aptlab.tasks.language import LanguageTask
 
-__all__ = ["LanguageTask"]
+__all__ = ["LanguageTask", "Task"]

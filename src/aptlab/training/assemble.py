@@ -1,135 +1,35 @@
-"""Build every part of a run, train, and hand over to the report."""
+"""From a plan to a run: device, data, task and every check of them, then folder files, loggers, callbacks, trainer."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import Callback
 
-from aptlab.callbacks.progress import find_monitor
-from aptlab.checkpoint import AtomicIO, load_checkpoint, read_manifest
+from aptlab.callbacks import RunAware, RunContext
+from aptlab.checkpoint import AtomicIO, load_checkpoint
 from aptlab.config import Config, build, redact_overrides, redact_value
-from aptlab.data.rows.windows import Windows
+from aptlab.config.option_names import get_option_name
 from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import Device, resolve_precision
 from aptlab.errors import ConfigError
-from aptlab.evals import fit_windows
-from aptlab.loggers import CSVMetrics, WandbRun
+from aptlab.loggers import RunLogger
 from aptlab.models.hf import build_tokenizer_files
-from aptlab.restore.rope import warn_of_rope
 from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
-from aptlab.runs import RunFolder, RunLog
-from aptlab.runs.ranks import get_process_rank
-from aptlab.tasks import LanguageTask
-from aptlab.training.finish import announce_run, finish_run
+from aptlab.runs import RunFolder
+from aptlab.tasks import Task
+from aptlab.training.evaluate import build_evals, check_evals
 from aptlab.training.plan import TrainPlan
+from aptlab.training.protocols import TokenizedData, require_run_data
+from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ran
+from aptlab.training.trainer_keys import resolve_trainer_lengths
 
 log = logging.getLogger("aptlab")
-SIGTERM_CODE = 143
-MULTIPLES = (1, 2, 4, 8)
-CKPT_VARIABLE = "APTLAB_CKPT"
-
-
-@dataclass
-class TrainRun:
-    """A run in progress: its configuration (`vocab` filled in), its hash as composed, and everything built from it."""
-
-    config: Config
-    config_hash: str
-    folder: RunFolder
-    data: Any
-    task: LanguageTask
-    trainer: Trainer
-    device: Device
-    loggers: list[Logger]
-    windows: Windows
-
-
-@dataclass
-class TrainParts:
-    """What is built before the run has a folder, so that a mistake found here leaves nothing behind."""
-
-    config: Config
-    device: Device
-    args: dict[str, Any]
-    precision: str
-    lengths: dict[str, Any]
-    data: Any
-    windows: Windows
-    task: LanguageTask
-
-
-def run_training(plan: TrainPlan) -> Path:
-    """Train as planned; returns the run folder. Only rank zero writes and reports."""
-    cfg = plan.config.cfg
-    with RunLog.start(None, console=get_process_rank() == 0):
-        parts = assemble_parts(plan)
-        folder = RunFolder.create(root=cfg.paths.root, job=cfg.job, run_dir=cfg.run_dir)
-        with (
-            folder,
-            RunLog.start(folder.path if folder.writer else None, console=folder.writer),
-            share_checkpoint_path(plan.ckpt),
-        ):
-            session = prepare_run(plan, parts, folder)
-            with close_loggers(session.loggers):
-                announce_run(session, plan.notes)
-                begun = time.perf_counter()
-                session.trainer.fit(session.task, datamodule=session.data, ckpt_path=plan.ckpt if plan.resume else None)
-                validate_final_weights(session)
-                finish_run(session, wall=time.perf_counter() - begun)
-    return folder.path
-
-
-@contextlib.contextmanager
-def share_checkpoint_path(ckpt: Path | None) -> Iterator[None]:
-    """Tell the ranks which checkpoint is meant: they must not look for "the last one" again."""
-    if ckpt is None:
-        yield
-        return
-    before = os.environ.get(CKPT_VARIABLE)
-    os.environ[CKPT_VARIABLE] = str(ckpt)
-    try:
-        yield
-    finally:
-        os.environ.pop(CKPT_VARIABLE)
-        if before is not None:
-            os.environ[CKPT_VARIABLE] = before
-
-
-def validate_final_weights(session: TrainRun) -> None:
-    """Measure the final weights too where the last interval was not full."""
-    trainer = session.trainer
-    if trainer.enable_validation and find_monitor(trainer).validated != trainer.global_step:
-        trainer.validate(session.task, datamodule=session.data, verbose=False)
-
-
-@contextlib.contextmanager
-def close_loggers(loggers: list[Logger]) -> Iterator[None]:
-    """Close what tracks the run, however it ends; a preempted run is marked as one."""
-    code = 1
-    try:
-        yield
-        code = 0
-    except BaseException as error:
-        code = getattr(error, "exit_code", 1)
-        raise
-    finally:
-        for logger in loggers:
-            if isinstance(logger, WandbRun):
-                if code == SIGTERM_CODE:
-                    logger.mark_preempting()
-                logger.close(code)
 
 
 def assemble_parts(plan: TrainPlan) -> TrainParts:
@@ -137,45 +37,48 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     config = plan.config
     torch.manual_seed(config.cfg.seed)
     device: Device = build(config.cfg.device)
-    args = device.trainer_args()
-    precision = resolve_precision(config.cfg.precision, args["accelerator"])
+    trainer_args = device.trainer_args()
+    trainer_args["precision"] = resolve_precision(config.cfg.precision, trainer_args["accelerator"])
     saved = upgrade_checkpoint(load_checkpoint(plan.ckpt)) if plan.ckpt else None
-    data = build(config.cfg.data, **reuse_tokenizer(config, saved))
+    data = require_run_data(build(config.cfg.data, **reuse_tokenizer(config, saved)))
     data.prepare_data()
-    config = fill_vocabulary(config, data.vocab_size)
-    lengths = resolve_trainer_lengths(config, data, args)
+    config = fill_vocabulary(config, data)
+    ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
+    batches = data.batches_per_epoch(ranks)
+    trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
     data.val_dataloader()
     torch.manual_seed(config.cfg.seed)
-    task: LanguageTask = build(config.cfg.task)
-    for line in warn_of_rope(task.net.rope, head_dim=task.net.shape.head_sizes()[2], length=config.cfg.context):
+    task: Task = build(config.cfg.task)
+    for line in task.list_warnings(config.cfg.context, get_option_name):
         log.warning(line)
-    windows = fit_windows(data, context=config.cfg.context, multiples=MULTIPLES, longest=task.net.max_positions)
-    task.bytes_per_token = data.bytes_per_token
-    if saved is not None and plan.ckpt is not None:
-        weights = saved["state_dict"] if plan.resume else adapt_weights(task, saved)
-        load_weights(task, weights, plan.ckpt)
-        if plan.resume:
-            data.check_state(saved["aptlab"])
-    return TrainParts(config, device, args, precision, lengths, data, windows, task)
+    task.bind_data(data)
+    resume = fill_task(task, data, plan, saved) if saved is not None else None
+    parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, build_evals(config), resume)
+    check_evals(parts)
+    return parts
 
 
-def prepare_run(plan: TrainPlan, parts: TrainParts, folder: RunFolder) -> TrainRun:
-    """Write the files that open a run, and build loggers, callbacks and trainer."""
+def fill_task(task: Task, data: Any, plan: TrainPlan, saved: dict[str, Any]) -> ResumePoint | None:
+    """Put a checkpoint's weights into the task; where its run goes on, also check the data and say from where."""
+    assert plan.ckpt is not None
+    load_weights(task, saved["state_dict"] if plan.resume else adapt_weights(task, saved), plan.ckpt)
+    if not plan.resume:
+        return None
+    entry = saved["aptlab"]
+    data.check_state(entry)
+    return ResumePoint(plan.ckpt, entry["step"], entry.get("wandb_id"))
+
+
+def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
+    """Loggers, callbacks and trainer of a run, and the files that open its folder."""
     config, data = parts.config, parts.data
-    if plan.resume:
+    if parts.resume:
         folder.reopen()
-    folder.write_start(
-        config=config.resolved(), overrides=config.overrides, choices=config.choices, seed=config.cfg.seed
-    )
-    folder.write_text("tokenizer.json", build_tokenizer_files(data.tokenizer.state(), longest=0)["tokenizer.json"])
-    loggers = make_loggers(config, folder, plan)
-    callbacks = make_callbacks(config, plan.config.hash(), folder, data, loggers)
+    loggers = make_loggers(config, folder, parts.resume)
     trainer = build(config.cfg.trainer)(
-        **parts.args,
-        **parts.lengths,
-        precision=parts.precision,
+        **parts.trainer_args,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=make_callbacks(parts, folder, loggers),
         plugins=[AtomicIO()],
         default_root_dir=str(folder),
         enable_progress_bar=False,
@@ -183,8 +86,16 @@ def prepare_run(plan: TrainPlan, parts: TrainParts, folder: RunFolder) -> TrainR
         check_val_every_n_epoch=None,
         use_distributed_sampler=False,
     )
-    hashed = plan.config.hash()
-    return TrainRun(config, hashed, folder, data, parts.task, trainer, parts.device, loggers, parts.windows)
+    folder.write_start(
+        config={**config.resolved(), "ran": describe_ran(trainer)},
+        overrides=config.overrides,
+        choices=config.choices,
+        seed=config.cfg.seed,
+    )
+    if isinstance(data, TokenizedData):
+        files = build_tokenizer_files(data.tokenizer.state(), longest=0)
+        folder.write_text("tokenizer.json", files["tokenizer.json"])
+    return TrainRun(config, parts.config_hash, folder, data, parts.task, trainer, parts.device, parts.evals, loggers)
 
 
 def reuse_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, Any]:
@@ -198,79 +109,54 @@ def reuse_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, A
     return {"tokenizer": restore_tokenizer(meta["tokenizer"])}
 
 
-def fill_vocabulary(config: Config, have: int) -> Config:
-    """The configuration with `vocab` filled in: what the tokenizer has, or more where the user pads it."""
-    wanted = config.cfg.vocab
-    if wanted is not None and wanted < have:
-        raise ConfigError(f"vocab={wanted} is smaller than the tokenizer's {have}; use vocab=null or at least {have}")
+def fill_vocabulary(config: Config, data: object) -> Config:
+    """The configuration with `vocab` filled in: what the tokenizer has, or more where the user pads it.
+
+    Data without tokens leaves it as it is.
+    """
+    if not isinstance(data, TokenizedData):
+        return config
+    have, padded = data.vocab_size, config.cfg.vocab
+    if padded is not None and padded < have:
+        raise ConfigError(f"vocab={padded} is smaller than the tokenizer's {have}; use vocab=null or at least {have}")
     cfg = config.cfg.copy()
-    cfg.vocab = wanted or have
+    cfg.vocab = padded or have
     return dataclasses.replace(config, cfg=cfg)
 
 
-def resolve_trainer_lengths(config: Config, data: LightningDataModule, args: dict[str, Any]) -> dict[str, Any]:
-    """Trainer arguments that count batches: our config counts optimizer steps, and the loader has no end.
-
-    `trainer.max_epochs` becomes the steps that this many passes over the data take.
-    """
-    trainer = config.cfg.trainer
-    accumulate = trainer.get("accumulate_grad_batches") or 1
-    lengths: dict[str, Any] = {"max_epochs": -1}
-    batches = data.batches_per_epoch(args.get("num_nodes", 1) * args["devices"])  # type: ignore[attr-defined]
-    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
-    if epochs is not None and epochs >= 0:
-        passes = epochs * batches // accumulate
-        if passes < 1:
-            raise ConfigError(
-                f"trainer.max_epochs={epochs} is not one step: the text has {batches} batches and "
-                f"trainer.accumulate_grad_batches={accumulate}; use more epochs or a smaller data.batch"
-            )
-        lengths["max_steps"] = steps = min(passes, steps) if steps > 0 else passes
-    if steps < 1 and not trainer.get("fast_dev_run"):
-        raise ConfigError(f"trainer.max_steps={steps}: the schedule needs an end; set trainer.max_steps or max_epochs")
-    interval = trainer.get("val_check_interval")
-    if interval is not None:
-        if interval != int(interval) or interval < 1:
-            raise ConfigError(
-                f"trainer.val_check_interval={interval} counts optimizer steps here; use a whole number of 1 or more"
-            )
-        # A run that is shorter than the interval is validated at its end.
-        lengths["val_check_interval"] = min(int(interval), max(1, steps)) * accumulate
-    return lengths
-
-
-def make_loggers(config: Config, folder: RunFolder, plan: TrainPlan) -> list[Logger]:
-    resume_id = load_checkpoint(plan.ckpt)["aptlab"].get("wandb_id") if plan.resume and plan.ckpt else None
-    loggers = build(config.cfg.logger).make(folder, resume_id=resume_id, config=config.resolved(), name=folder.name)
-    if plan.resume and plan.ckpt and folder.writer:
+def make_loggers(config: Config, folder: RunFolder, resume: ResumePoint | None) -> list[RunLogger]:
+    """The loggers of the run; metrics.csv of a resumed one is cut at the step it goes on from."""
+    loggers = build(config.cfg.logger).make(
+        folder, resume_id=resume.wandb_id if resume else None, config=config.resolved(), name=folder.name
+    )
+    if resume and folder.writer:
         for logger in loggers:
-            if isinstance(logger, CSVMetrics):
-                logger.resume(read_manifest(plan.ckpt).step)
+            logger.resume(resume.step)
     return loggers
 
 
-def make_callbacks(
-    config: Config, config_hash: str, folder: RunFolder, data: Any, loggers: list[Logger]
-) -> list[Callback]:
-    """The configured callbacks, in their order, told what only the command knows."""
-    callbacks = [build(node) for node in config.cfg.callbacks.values() if node is not None]
+def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger]) -> list[Callback]:
+    """The configured callbacks, in their order, with the run attached to those that need it."""
+    config, data = parts.config, parts.data
+    tokenizer = data.tokenizer.state() if isinstance(data, TokenizedData) else None
 
     def describe() -> dict[str, Any]:
-        ids = [logger.version for logger in loggers if isinstance(logger, WandbRun)]
+        ids = [logger.run_id for logger in loggers if logger.run_id is not None]
         return {
             "config": redact_value(config.resolved()),
             "overrides": redact_overrides(config.overrides),
             "choices": config.choices,
-            "config_hash": config_hash,
+            "config_hash": parts.config_hash,
             "vocab": config.cfg.vocab,
-            "tokenizer": data.tokenizer.state(),
-            "fingerprint": data.fingerprint,
+            "tokenizer": tokenizer,
+            "fingerprint": parts.data.fingerprint,
             "run_dir": str(folder),
             "wandb_id": ids[0] if ids else None,
         }
 
+    run = RunContext(folder=Path(folder), describe=describe, data=data, config_hash=parts.config_hash)
+    callbacks = [build(node) for node in config.cfg.callbacks.values() if node is not None]
     for callback in callbacks:
-        attach = getattr(callback, "attach", None)
-        if attach is not None:
-            attach(folder=Path(folder), describe=describe, data=data, config_hash=config_hash)
+        if isinstance(callback, RunAware):
+            callback.attach(run)
     return callbacks

@@ -17,7 +17,7 @@ def train_inside_process(overrides: list[str]) -> Run:
     with preserve_environment():
         limit_idle_spin()  # before torch is loaded, which reads it once
         # Imported before the loggers are copied: Lightning sets up its own.
-        from aptlab.training.assemble import run_training
+        from aptlab.training.run import run_training
 
         with preserve_signals(), preserve_logging():
             return Run.read(run_training(plan))

@@ -15,18 +15,20 @@ from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.restore.rope import find_inherited_values
 from aptlab.restore.upgrade import upgrade_manifest
+from aptlab.training.trainer_keys import find_trainer_problems
 
 log = logging.getLogger("aptlab")
 
 # Keys whose change leaves the meaning of a checkpoint's state alone.
 FREE = (
-    *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile"),
+    *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile", "validate", "evals"),
     *("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.val_check_interval"),
     *("trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
 )
 # Keys whose change makes another model out of the same weights.
 MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "block", "model", "context", "vocab")
+SITES = ("attention", "ffn", "norm", "smooth")  # groups that every site of a block takes a copy of
 LOADS = ("auto", "resume", "weights")
 
 
@@ -54,11 +56,16 @@ def plan_training(args: list[str]) -> TrainPlan:
         raise ConfigError(f"load={load}: no such way to load{suggest_option(load, LOADS)}")
     if ckpt is None:
         config = compose("train", args)
-        check(config)
+        check_training(config)
         if load != "auto":
             raise ConfigError(f"load={load} needs a checkpoint; add ckpt=last or ckpt=<path>")
         return TrainPlan(config)
     return plan_from_checkpoint(ckpt, load, args)
+
+
+def check_training(config: Config) -> None:
+    """The check of any configuration, and what a training run demands of `trainer.` and `validate`."""
+    check(config, more=find_trainer_problems(config.cfg))
 
 
 def read_root_value(args: list[str], key: str) -> str | None:
@@ -83,7 +90,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     carried = inherit_trained_values(config, manifest.config, [*stored, *new])
     stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
     config = compose("train", [*stored, *new]) if carried else config
-    check(config)
+    check_training(config)
     changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
     resume = decide_resume(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
     if not resume:
@@ -167,8 +174,17 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
         copies.append("vocab")
     keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]
     found = {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-    seeds = [key for key in ("data.seed", "callbacks.seed.seed") if key in found and found[key] == found.get("seed")]
-    return {key: pair for key, pair in found.items() if key not in seeds}
+    return {key: pair for key, pair in found.items() if not is_slot_copy(key, found)}
+
+
+def is_slot_copy(key: str, changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Whether a changed leaf is another one seen through a slot, as `block.sites.ffn.smooth.tau` is `smooth.tau`."""
+    root, _, rest = key.partition(".")
+    name = rest.rpartition(".")[2]
+    if root in ("data", "callbacks", "evals"):
+        return name == "seed" and changed.get("seed") == changed[key]
+    others = [other for other in changed if other.partition(".")[0] in SITES and other.rpartition(".")[2] == name]
+    return root == "block" and any(changed[other] == changed[key] for other in others)
 
 
 def has_key_prefix(key: str, prefixes: Sequence[str]) -> bool:

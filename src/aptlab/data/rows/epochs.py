@@ -13,11 +13,11 @@ import numpy as np
 from aptlab.data.rows.base import BatchPlan, Rows, RowTable
 from aptlab.data.rows.order import permute_indices
 from aptlab.errors import ConfigError
+from aptlab.objectives import IGNORE
 
 if TYPE_CHECKING:
     from aptlab.data.rows.base import Arrays
 
-IGNORE = -100
 BLOCK = 64
 
 

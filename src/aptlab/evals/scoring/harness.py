@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.evals.scoring.lengths import IGNORE, LOGITS, make_autocast
+from aptlab.evals.scoring.lengths import LOGITS, make_autocast
 from aptlab.models import Decoder
+from aptlab.objectives import IGNORE, compute_token_nll
 from aptlab.sample import SamplingRules, StopText, generate_rows
 
 log = logging.getLogger("aptlab")
@@ -130,9 +130,9 @@ class HarnessModel:
         nats_B = torch.zeros(rows, dtype=torch.float64, device=self.device)
         greedy_B = torch.ones(rows, dtype=torch.bool, device=self.device)
         for tokens_BT, targets_BT in zip(inputs_BL.split(step, 1), targets_BL.split(step, 1)):
-            logits_BVT = self.net(tokens_BT, cache=cache).logits.float().transpose(1, 2)
-            nats_B += F.cross_entropy(logits_BVT, targets_BT, ignore_index=IGNORE, reduction="none").double().sum(1)
-            greedy_B &= ((logits_BVT.argmax(1) == targets_BT) | (targets_BT == IGNORE)).all(1)
+            logits_BTV = self.net(tokens_BT, cache=cache).logits
+            nats_B += compute_token_nll(logits_BTV, targets_BT, "none").double().sum(1)
+            greedy_B &= ((logits_BTV.argmax(-1) == targets_BT) | (targets_BT == IGNORE)).all(1)
         return nats_B, greedy_B
 
     def _texts(self, contexts: list[str], asked: GenerationSettings) -> list[str]:

@@ -11,11 +11,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from aptlab.models import Decoder
+from aptlab.objectives import IGNORE, compute_perplexity, compute_token_nll
 
-IGNORE = -100
 BUCKETS = 16
 LOGITS = 2**26  # logits held at once: 256 MiB in float32
 TOKENS = {"cpu": 4096}  # tokens of a batch; on other devices ELSEWHERE
@@ -120,9 +119,7 @@ def compute_token_losses(net: Decoder, tokens_BL: Tensor, targets_BL: Tensor, *,
     cache = net.new_cache(rows, length) if step < length else None
     parts = []
     for tokens_BT, targets_BT in zip(tokens_BL.split(step, 1), targets_BL.split(step, 1), strict=True):
-        logits = net(tokens_BT, cache=cache).logits.float().flatten(0, 1)
-        loss = F.cross_entropy(logits, targets_BT.flatten(), ignore_index=IGNORE, reduction="none")
-        parts.append(loss.double().view(targets_BT.shape))
+        parts.append(compute_token_nll(net(tokens_BT, cache=cache).logits, targets_BT, "none").double())
     return torch.cat(parts, dim=1)
 
 
@@ -133,7 +130,7 @@ def make_length_row(multiple: int, length: int, nats: float, count: int, bytes_p
         "multiple": multiple,
         "length": length,
         "loss": loss,
-        "ppl": math.exp(loss) if loss < 700 or math.isnan(loss) else math.inf,
+        "ppl": compute_perplexity(loss),
         "bpb": loss / math.log(2) / bytes_per_token,
         "tokens": count,
     }

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import AptlabError
@@ -17,6 +16,7 @@ from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, make_autocas
 from aptlab.evals.tasks.sample import TaskSample
 from aptlab.models import Decoder
 from aptlab.nn.attention.cache import KVCache
+from aptlab.objectives import compute_token_nll
 from aptlab.sample.logits import BAD, apply_rules, draw_tokens
 from aptlab.sample.rules import SamplingRules
 
@@ -143,8 +143,8 @@ def score_expected_tokens(
     logits_BAV = last_BV.unsqueeze(1)
     if longest > 1:
         logits_BAV = torch.cat([logits_BAV, net(answer_BA[:, :-1], cache=cache).logits], dim=1)
-    loss_BA = F.cross_entropy(logits_BAV.float().flatten(0, 1), answer_BA.flatten(), reduction="none")
-    return loss_BA.double().view_as(answer_BA).cpu(), (logits_BAV.argmax(-1) == answer_BA).cpu()
+    loss_BA = compute_token_nll(logits_BAV, answer_BA, "none")
+    return loss_BA.double().cpu(), (logits_BAV.argmax(-1) == answer_BA).cpu()
 
 
 def generate_greedy(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: Tokenizer, budget: int) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptlab.evals.scoring.lengths import ELSEWHERE, IGNORE, LOGITS, TOKENS, compute_token_losses, make_autocast
+from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, compute_token_losses, make_autocast
 from aptlab.models import Decoder
+from aptlab.objectives import IGNORE, compute_perplexity
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,3 @@ def summarize_segments(length: int, sums: list[dict[str, Any]], bytes_per_token:
         "chunk_loss": chunk,
         "chunk_ppl": compute_perplexity(chunk),
     }
-
-
-def compute_perplexity(loss: float) -> float:
-    return math.exp(loss) if loss < 700 or math.isnan(loss) else math.inf

@@ -1,0 +1,94 @@
+"""What every objective owes: named parts of a loss, sums for validation, and the weights of auxiliary losses."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from aptlab.errors import ConfigError
+
+log = logging.getLogger("aptlab")
+Batch = Mapping[str, Tensor]
+Parts = dict[str, Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """A loss over the output of a network, with the auxiliary losses of its layers.
+
+    total = loss + sum over words w of aux[w] · mean over layers of output.aux[".../w"]
+
+    `output.aux` names a loss of each layer, as "3/ffn/balance" (a router's balance, a gate's penalty): the last word
+    chooses the weight, so `aux={"balance": 0.01}` weighs the balance of all layers. A word without a weight is not
+    minimised and a weight without such a word weighs nothing; either is logged once. Raises ConfigError for a weight
+    that is no finite number.
+
+    needs  "logits": `output` is the network's whole Output; "hidden": what comes before the head is enough
+    """
+
+    needs: ClassVar[Literal["logits", "hidden"]] = "logits"
+
+    def __init__(self, *, aux: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        self.aux = dict(aux or {})
+        for word, weight in self.aux.items():
+            if not math.isfinite(weight):
+                raise ConfigError(f"aux.{word}={weight} is no finite number; give a weight such as 0.01")
+        self._reported: frozenset[str] | None = None  # words of earlier outputs; None before the first one
+
+    @abstractmethod
+    def compute_parts(self, output: Any, batch: Batch, *, rows: bool = False) -> Parts:
+        """Named scalars with "loss", which is minimised; the others are logged.
+
+        With `rows`, also "rows", float64 [2, B] and detached: each row's sum of losses and number of targets. An
+        objective whose loss is no sum over rows leaves it out.
+        """
+
+    @abstractmethod
+    def sum_losses(self, output: Any, batch: Batch) -> Tensor:
+        """Sum of losses and number of targets, float64 [2]: short batches of a validation count for what they are."""
+
+    def forward(self, output: Any, batch: Batch, *, rows: bool = False) -> Parts:
+        """The parts, with the weighted auxiliary losses in "loss" and each unweighted mean as "aux/<word>"."""
+        parts = self.compute_parts(output, batch, rows=rows)
+        found = group_aux_losses(output)
+        self._report_words(frozenset(found))
+        for word, values in found.items():
+            mean = sum(values[1:], values[0]) / len(values)
+            if weight := self.aux.get(word, 0.0):
+                parts["loss"] = parts["loss"] + weight * mean
+            parts[f"aux/{word}"] = mean
+        return parts
+
+    def _report_words(self, words: frozenset[str]) -> None:
+        """Say once what is not minimised, and at the first output what weighs nothing."""
+        first = self._reported is None
+        reported = self._reported or frozenset()
+        if not first and words <= reported:
+            return
+        self._reported = reported | words
+        for word in sorted(words - self.aux.keys() - reported):
+            log.warning(
+                "objective: the layers' loss %s has no weight and is not minimised; give it one, as in "
+                "objective.aux={%s: 0.01}, or 0 to leave it so without this line",
+                *(word, word),
+            )
+        for word in sorted(self.aux.keys() - words) if first else ():
+            have = ", ".join(sorted(words)) or "none"
+            log.warning(
+                "objective: aux.%s=%g weighs nothing: no layer of this model has such a loss; there are: %s",
+                *(word, self.aux[word], have),
+            )
+
+
+def group_aux_losses(output: Any) -> dict[str, list[Tensor]]:
+    """The auxiliary losses of an output by the last word of their names, in the order of the layers."""
+    found: dict[str, list[Tensor]] = {}
+    # A network of another package may return logits with nothing beside them.
+    for name, value in (getattr(output, "aux", None) or {}).items():
+        found.setdefault(name.rpartition("/")[2], []).append(value)
+    return found

@@ -1,0 +1,162 @@
+"""What every task is: a network, an objective, an optimizer with its schedule, and the state of the current step."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from aptlab.errors import ConfigError
+from aptlab.objectives import Objective, StepState
+
+NameOption = Callable[[str, type], str]
+Batch = Mapping[str, Tensor]
+
+
+class Optim(Protocol):
+    """A rule that makes an optimizer; `unscaled` is False where a loss scaler changes the gradients first."""
+
+    def make(self, net: nn.Module, *, unscaled: bool = True) -> torch.optim.Optimizer: ...
+
+
+class Schedule(Protocol):
+    """A rule that scales the learning rate by the share of steps done."""
+
+    def factor(self, step: int, total: int) -> float: ...
+
+
+class Task(LightningModule, ABC):
+    """A network that is trained for an objective, by batches that are dicts of tensors.
+
+    A task says how its network reads a batch (`forward`) and how much a batch is (`count_units`); training, weighted
+    validation, clipping, optimizer and schedule are here. `step_state` is what callbacks read and write: the norm of
+    the gradients, whether the step was skipped, and whether they want traces or losses by row.
+
+    Raises ConfigError where there is no number of steps for the schedule, or where the objective has weights of its
+    own, which no optimizer would train.
+    """
+
+    unit: ClassVar[str] = "samples"  # what `count_units` counts, as in samples_per_second
+
+    def __init__(
+        self, net: nn.Module, *, objective: Objective, optim: Optim, schedule: Schedule, compile: bool = False
+    ) -> None:
+        super().__init__()
+        self.net, self.objective = net, objective
+        self.optim, self.schedule = optim, schedule
+        self.compile_net = compile
+        self.step_state = StepState(unit=self.unit)
+        self._sums = torch.zeros(2, dtype=torch.float64)  # of a validation: losses, targets
+
+    @abstractmethod
+    def forward(self, batch: Batch, *, trace: bool = False) -> Any:
+        """The network's output for a batch, with what the objective needs; `trace` asks layers for statistics."""
+
+    @abstractmethod
+    def count_units(self, batch: Batch) -> int:
+        """How many of `unit` a batch holds; the host knows it, so no step waits for it."""
+
+    # What a run asks before it begins
+
+    def bind_data(self, data: object) -> None:
+        """Take from the data what the task's numbers need; called once, before training."""
+
+    def list_warnings(self, context: int, name_option: NameOption) -> list[str]:
+        """What to say before training at this context; nothing unless the network has limits.
+
+        name_option(group, class) is the option that builds a class, for messages.
+        """
+        return []
+
+    def estimate_training_flops(self, context: int) -> int:
+        """FLOPs of a training step per unit; 0 where they are not known."""
+        return 0
+
+    def count_part_parameters(self) -> list[tuple[str, int]]:
+        """Parameters of each part of the network, for the summary of a run."""
+        sizes = ((name, count_parameters(part)) for name, part in self.net.named_children())
+        return [(name, size) for name, size in sizes if size]
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        # Only the inner network: a compiled LightningModule cannot log.
+        if self.compile_net:
+            self.net.compile()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of a micro-batch; everything else about it goes into `step_state`."""
+        state = self.step_state
+        trace, rows = state.begin_batch()
+        output = self(batch, trace=trace)
+        parts = self.objective(output, batch, rows=rows)
+        loss, state.rows = parts.pop("loss"), parts.pop("rows", None)
+        state.loss, state.count = loss.detach(), self.count_units(batch)
+        state.parts = {name: part.detach() for name, part in parts.items()}
+        state.traces = getattr(output, "traces", None) or {}  # a network of another package has none
+        return {"loss": loss}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the global norm, also of fused optimizers (findings/lightning_bf16_clip_fused.sh).
+
+        A callback may have measured `step_state.grad_norm` already; it is not computed twice.
+        """
+        if not gradient_clip_val:
+            return
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
+            return
+        norm = self.step_state.grad_norm
+        if norm is None:
+            norm = torch.nn.utils.get_total_norm([cast(Tensor, weight.grad) for weight in weights])
+            self.step_state.grad_norm = norm
+        torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
+
+    # Validation
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._sums += self.objective.sum_losses(self(batch), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Weighted by targets over all ranks: a short batch does not count like a full one."""
+        sums = cast(Tensor, self.all_gather(self._sums))
+        total, count = sums.view(-1, 2).sum(0).tolist()
+        values = self.describe_loss(total / count if count else math.nan)
+        self.log_dict({f"val/{name}": torch.tensor(value) for name, value in values.items()}, logger=False)
+
+    def describe_loss(self, loss: float) -> dict[str, float]:
+        """The mean loss of a validation in all the ways it is logged, `loss` first."""
+        return {"loss": loss}
+
+    def configure_optimizers(self) -> Any:
+        total = self.trainer.max_steps
+        if total < 1:
+            raise ConfigError(f"trainer.max_steps={total}: a schedule needs the number of steps; set it to 1 or more")
+        if any(weight.requires_grad for weight in self.objective.parameters()):
+            raise ConfigError(
+                f"objective: {type(self.objective).__name__} has weights of its own, which no optimizer would train; "
+                "make them a part of the network"
+            )
+        optimizer = self.optim.make(self.net, unscaled=self.trainer.precision != "16-mixed")
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers in all weights, frozen ones too; a shared weight counts once."""
+    return sum(weight.numel() for weight in module.parameters())

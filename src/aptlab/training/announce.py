@@ -1,0 +1,63 @@
+"""What a run says at its start: folder, choices, data, model and budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aptlab.tasks.base import count_parameters
+from aptlab.training.protocols import RowData
+from aptlab.training.state import TrainRun
+
+ORDER = ("task", "size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "tokenizer", "objective")
+ORDER += ("optim", "schedule", "device")
+QUIET = {"task": "language", "objective": "next_token", "bias": "none", "embed": "none"}  # named only where others
+
+
+def announce_run(run: TrainRun, notes: tuple[str, ...]) -> None:
+    """Print everything that is known before the first step; rank zero only."""
+    if not run.folder.writer:
+        return
+    parts = "  ".join(f"{group}={option}" for group, option in select_shown_choices(run.config.choices).items())
+    lines = [*notes, f"run      {run.folder}", f"parts    {parts}", describe_data(run.data.summary())]
+    print("\n".join([*lines, *describe_model(run), describe_budget(run)]), flush=True)
+
+
+def select_shown_choices(choices: dict[str, str]) -> dict[str, str]:
+    """The chosen options, in the order of a table; usual ones of quiet groups are left out."""
+    return {group: choices[group] for group in ORDER if group in choices and choices[group] != QUIET.get(group)}
+
+
+def describe_data(summary: dict[str, Any]) -> str:
+    """One line: name and sizes of the data."""
+    counts = dict(summary)
+    if "train_tokens" in counts:
+        documents = counts["train_documents"] + counts["val_documents"]
+        return (
+            f"data     {counts['name']}: {documents:,} documents, {counts['train_tokens']:,} tokens to train on, "
+            f"{counts['val_tokens']:,} to validate"
+        )
+    sizes = [f"{value:,} {key.replace('_', ' ')}" for key, value in counts.items() if isinstance(value, int)]
+    return f"data     {counts['name']}{': ' if sizes else ''}{', '.join(sizes)}"
+
+
+def describe_model(run: TrainRun) -> list[str]:
+    """Parameters of the network and of each part of it, and what a unit costs to train."""
+    task = run.task
+    flops = task.estimate_training_flops(run.config.cfg.context)
+    cost = f", {flops / 1e6:,.1f} MFLOPs per {task.unit.removesuffix('s')} to train" if flops else ""
+    rows = [f"model    {count_parameters(task.net):,} parameters{cost}"]
+    return rows + [f"         {name:<28}{size:>14,}" for name, size in task.count_part_parameters()]
+
+
+def describe_budget(run: TrainRun) -> str:
+    """Steps, units and work of the whole run, and on what it runs."""
+    trainer, task = run.trainer, run.task
+    place = f"{trainer.precision} on {trainer.world_size} {trainer.strategy.root_device.type}"
+    if not isinstance(run.data, RowData):
+        return f"budget   {trainer.max_steps:,} steps, {place}"
+    step = trainer.accumulate_grad_batches * run.data.batch * run.data.context * trainer.world_size
+    whole, flops = trainer.max_steps * step, task.estimate_training_flops(run.config.cfg.context)
+    return (
+        f"budget   {trainer.max_steps:,} steps x {step:,} {task.unit} = {whole:,} {task.unit}, "
+        f"{whole * flops / 1e12:,.1f} TFLOPs, {place}"
+    )

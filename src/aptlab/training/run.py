@@ -1,0 +1,86 @@
+"""A training run from its plan to its result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from aptlab.callbacks.progress import find_monitor
+from aptlab.loggers import RunLogger
+from aptlab.runs import RunFolder, RunLog
+from aptlab.runs.ranks import get_process_rank
+from aptlab.training.announce import announce_run
+from aptlab.training.assemble import assemble_parts, open_run
+from aptlab.training.finish import finish_run
+from aptlab.training.plan import TrainPlan
+from aptlab.training.state import ResumePoint, TrainRun
+
+SIGTERM_CODE = 143
+CKPT_VARIABLE = "APTLAB_CKPT"
+
+
+def run_training(plan: TrainPlan) -> Path:
+    """Train as planned; returns the run folder. Only rank zero writes and reports."""
+    cfg = plan.config.cfg
+    with RunLog.start(None, console=get_process_rank() == 0):
+        parts = assemble_parts(plan)
+        folder = RunFolder.create(root=cfg.paths.root, job=cfg.job, run_dir=cfg.run_dir)
+        log = RunLog.start(folder.path if folder.writer else None, console=folder.writer)
+        with folder, log, share_checkpoint_path(plan.ckpt):
+            run = open_run(parts, folder)
+            with close_loggers(run.loggers):
+                announce_run(run, plan.notes)
+                wall = fit_run(run, parts.resume)
+                finish_run(run, wall=wall)
+    return folder.path
+
+
+def fit_run(run: TrainRun, resume: ResumePoint | None) -> float:
+    """Train and validate to the last step; returns the seconds it took."""
+    begun = time.perf_counter()
+    run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume.path if resume else None)
+    validate_final_weights(run)
+    return time.perf_counter() - begun
+
+
+def validate_final_weights(run: TrainRun) -> None:
+    """Measure the final weights too where the last interval was not full."""
+    trainer = run.trainer
+    if trainer.enable_validation and find_monitor(trainer).validated != trainer.global_step:
+        trainer.validate(run.task, datamodule=run.data, verbose=False)
+
+
+@contextlib.contextmanager
+def share_checkpoint_path(ckpt: Path | None) -> Iterator[None]:
+    """Tell the ranks which checkpoint is meant: they must not look for "the last one" again."""
+    if ckpt is None:
+        yield
+        return
+    before = os.environ.get(CKPT_VARIABLE)
+    os.environ[CKPT_VARIABLE] = str(ckpt)
+    try:
+        yield
+    finally:
+        os.environ.pop(CKPT_VARIABLE)
+        if before is not None:
+            os.environ[CKPT_VARIABLE] = before
+
+
+@contextlib.contextmanager
+def close_loggers(loggers: list[RunLogger]) -> Iterator[None]:
+    """Close what tracks the run, however it ends; a preempted run is marked as one."""
+    code = 1
+    try:
+        yield
+        code = 0
+    except BaseException as error:
+        code = getattr(error, "exit_code", 1)
+        raise
+    finally:
+        for logger in loggers:
+            if code == SIGTERM_CODE:
+                logger.mark_preempting()
+            logger.close(code)

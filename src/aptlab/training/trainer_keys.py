@@ -1,0 +1,120 @@
+"""Keys of `trainer.` that a run sets itself, and those that cannot work with a loader that has no end. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from aptlab.errors import ConfigError
+
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+VALIDATE = "validate.every=<optimizer steps>"
+
+# What to write in place of a key: a text, or a function of its value.
+OWNED: dict[str, str | Callable[[Any], str]] = {
+    "accelerator": lambda value: f"device={'cuda' if value in ('gpu', 'cuda') else 'cpu'}",
+    "devices": lambda value: f"device=ddp device.devices={value}",
+    "num_nodes": lambda value: f"device=ddp device.nodes={value}",
+    "strategy": "device=ddp, or a device option of your own",
+    "precision": lambda value: f"precision={value if value in PRECISIONS else 'bf16-mixed'}",
+    "logger": "logger=csv",
+    "callbacks": "callbacks=[default,x], with x.yaml in ./conf/callbacks",
+    "plugins": "precision= and device=; checkpoints are written by aptlab",
+    "default_root_dir": "run_dir=<folder>, or paths.root=<folder>",
+    "enable_progress_bar": "callbacks.progress=null",
+    "enable_model_summary": "nothing: every run begins with a summary of its model",
+    "enable_checkpointing": "callbacks.checkpoints=null",
+    "check_val_every_n_epoch": VALIDATE,
+    "use_distributed_sampler": "nothing: the loaders share out the rows themselves",
+    "barebones": "callbacks=[…] without those that cost time",
+    "fast_dev_run": "trainer=debug",
+}
+
+
+def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
+    """`key: problem` for every key of `cfg.trainer` that would not do what it says, and for a doubtful interval."""
+    trainer = cfg.get("trainer") or {}
+    problems = [
+        f"trainer.{key}: a run sets this itself, so {value!r} would mean nothing; use {write_way_out(key, value)}"
+        for key, value in ((key, trainer.get(key)) for key in OWNED)
+        if value is not None
+    ]
+    return problems + list(find_interval_problems(trainer, (cfg.get("validate") or {}).get("every")))
+
+
+def write_way_out(key: str, value: Any) -> str:
+    """What to write in place of `trainer.<key>=<value>`."""
+    text = OWNED[key]
+    return text if isinstance(text, str) else text(value)
+
+
+def find_interval_problems(trainer: Mapping[str, Any], every: Any) -> Iterator[str]:
+    """What is wrong with `trainer.val_check_interval`, Lightning's training batches or share of an epoch."""
+    interval, key = trainer.get("val_check_interval"), "trainer.val_check_interval"
+    if interval is None:
+        return
+    if every is not None:
+        yield (f"{key}: {interval} and validate.every={every} are both given; leave it out, or add validate.every=null")
+    if isinstance(interval, bool) or not isinstance(interval, int | float):
+        yield f"{key}: {interval!r} is a time, which no resumed run can repeat; use {VALIDATE}"
+    elif isinstance(interval, float):
+        yield from find_share_problems(interval, trainer.get("max_epochs"))
+    else:
+        yield from find_batch_problems(interval, trainer.get("accumulate_grad_batches") or 1)
+
+
+def find_share_problems(share: float, epochs: Any) -> Iterator[str]:
+    """What is wrong with an interval that is a share of an epoch."""
+    if not 0 < share <= 1:
+        yield (
+            f"trainer.val_check_interval: {share} is no share of an epoch, which is in (0, 1]; a whole number counts "
+            "training batches"
+        )
+    elif epochs is None or epochs < 0:
+        yield (
+            f"trainer.val_check_interval: {share} of an epoch, but training data has no end; set trainer.max_epochs "
+            f"too, or use {VALIDATE}"
+        )
+
+
+def find_batch_problems(batches: int, accumulate: int) -> Iterator[str]:
+    """What is wrong with an interval in training batches; a run is saved and validated between optimizer steps."""
+    if batches < 1:
+        yield f"trainer.val_check_interval: {batches} batches; use 1 or more, or trainer.limit_val_batches=0 for none"
+    elif batches % accumulate:
+        below, above = batches // accumulate * accumulate, -(-batches // accumulate) * accumulate
+        near = " or ".join(str(number) for number in (below, above) if number)
+        yield (
+            f"trainer.val_check_interval: {batches} batches end inside an optimizer step of "
+            f"trainer.accumulate_grad_batches={accumulate}; use {near}, or {VALIDATE}"
+        )
+
+
+def resolve_trainer_lengths(cfg: Mapping[str, Any], *, batches_per_epoch: int) -> dict[str, Any]:
+    """Trainer arguments that count: max_epochs -1, max_steps, val_check_interval in batches, whole optimizer steps.
+
+    The training loader has no end, so `trainer.max_epochs` becomes the steps that this many passes take. A run that is
+    shorter than the interval is validated at its end. Raises ConfigError where the run would have no end, or no step.
+    """
+    trainer = cfg["trainer"]
+    accumulate = trainer.get("accumulate_grad_batches") or 1
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    if epochs is not None and epochs >= 0:
+        passes = epochs * batches_per_epoch // accumulate
+        if passes < 1:
+            raise ConfigError(
+                f"trainer.max_epochs={epochs} is not one step: the text has {batches_per_epoch} batches and "
+                f"trainer.accumulate_grad_batches={accumulate}; use more epochs or a smaller data.batch"
+            )
+        steps = min(passes, steps) if steps > 0 else passes
+    if steps < 1:
+        raise ConfigError(f"trainer.max_steps={steps}: the schedule needs an end; set trainer.max_steps or max_epochs")
+    every, interval = (cfg.get("validate") or {}).get("every"), trainer.get("val_check_interval")
+    if every is not None:
+        between = every
+    elif interval is not None:
+        batches = int(interval * batches_per_epoch) if isinstance(interval, float) else interval
+        between = max(1, batches // accumulate)
+    else:
+        between = steps
+    return {"max_epochs": -1, "max_steps": steps, "val_check_interval": min(between, steps) * accumulate}
