@@ -25,7 +25,7 @@ NEEDS = {
     "source=hub": ["source.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
-    "callbacks=mixed": ["data=mixed", "data.mix.original_len=16"],
+    "callbacks=mixed": ["data=mixed", "data.rows.original_len=16"],
 }
 FACTORIES: dict[str, dict[str, Any]] = {
     "smooth": {"layer": 0, "site": "ffn"},

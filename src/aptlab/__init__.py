@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from aptlab.version import __version__
+
 if TYPE_CHECKING:
     from aptlab.api import EvalResult, build, evaluate, generate, load, train
     from aptlab.errors import AptlabError
@@ -23,14 +25,13 @@ if TYPE_CHECKING:
     from aptlab.runs import Run
     from aptlab.sample import GeneratedText
 
-__version__ = "0.1.0"
-
 __all__ = [
     "AptlabError",
     "EvalResult",
     "GeneratedText",
     "LoadedModel",
     "Run",
+    "__version__",
     "build",
     "evaluate",
     "generate",

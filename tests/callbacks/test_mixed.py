@@ -11,7 +11,7 @@ from tests.data.conftest import Texts
 
 from aptlab.callbacks.mixed import MixedShares
 from aptlab.callbacks.monitor import Monitor
-from aptlab.data.rows.mixed import KINDS
+from aptlab.data.rows.shares import KINDS
 from aptlab.errors import ConfigError
 from aptlab.objectives import StepState
 from aptlab.testing import make_tiny_decoder

@@ -12,9 +12,15 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands import generate as command
-from aptlab.commands.generate import read_generate_request, read_prompts
+from aptlab.commands.generate import read_generate_request
 from aptlab.errors import AptlabError, CheckpointError
+from aptlab.sample.prompts import read_prompts
 from tests.commands.trained import make_run, write_texts
+
+
+def prompts_of(args):
+    request = read_generate_request(args)
+    return read_prompts(request.prompt, request.prompts_file)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +188,7 @@ def test_a_closed_pipe_is_quiet(root):
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
     with pytest.raises(AptlabError, match=message):
-        read_prompts(read_generate_request(args))
+        prompts_of(args)
 
 
 def test_all_problems_are_said_at_once():
@@ -201,7 +207,7 @@ def test_all_problems_are_said_at_once():
 def test_a_prompts_file_that_is_none_is_named_with_its_line(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(AptlabError, match=message):
-        read_prompts(read_generate_request([f"prompts_file={name}"]))
+        prompts_of([f"prompts_file={name}"])
 
 
 def test_without_a_checkpoint_the_place_is_named(tmp_path):
@@ -210,7 +216,7 @@ def test_without_a_checkpoint_the_place_is_named(tmp_path):
 
 
 def test_reading_a_request_loads_no_torch():
-    code = "import sys; from aptlab.commands.generate import read_generate_request, read_prompts; "
+    code = "import sys; from aptlab.commands.generate import read_generate_request; "
     code += "read_generate_request(['top_k=3']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from aptlab.cli import main
-from aptlab.commands.plot import NAMES, parse_analyses, parse_bases, plan_plot
+from aptlab.commands.plot import NAMES, parse_analyses, plan_plot
 from aptlab.errors import ConfigError
 from aptlab.report.positions import ANALYSES
-from aptlab.report.positions.curve_rules import drop_unsupported_values, label_curves
+from aptlab.report.positions.curve_rules import drop_unsupported_values, label_curves, parse_bases
 
 SMALL = ["head_dim=16", "original=128"]
 

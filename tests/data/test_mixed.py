@@ -7,10 +7,10 @@ import torch
 from aptlab.data.loader import RowLoader
 from aptlab.data.module import TextData
 from aptlab.data.rows import BatchPlan, Mixed
-from aptlab.data.rows.mixed import CYCLE, KINDS
 from aptlab.data.rows.mixed_table import MixedRows, MixedTable, cut_documents
 from aptlab.data.rows.packed_table import PackedTable
 from aptlab.data.rows.regimes import count_regime_tokens
+from aptlab.data.rows.shares import CYCLE, KINDS
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.nn.positions.rope import Linear, LongRoPE2, Standard

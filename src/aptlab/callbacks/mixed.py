@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from aptlab.callbacks.monitor import log_numbers
-from aptlab.data.rows.mixed import KINDS
 from aptlab.data.rows.regimes import count_regime_tokens
+from aptlab.data.rows.shares import KINDS
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
 from aptlab.objectives import get_step_state

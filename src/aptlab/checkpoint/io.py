@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-import aptlab
 from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, make_manifest_path, write_manifest
 from aptlab.checkpoint.plain import check_plain, estimate_checkpoint_size
 from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import AptlabError, CheckpointError
 from aptlab.faults import inject_fault
 from aptlab.runs.atomic import sync_folder
+from aptlab.version import __version__
 
 OLD_ENTRIES = {"MixedData": "TextData"}  # class names of data modules, old and new
 FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
@@ -139,4 +139,4 @@ def _manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:
     metric = facts.get("metric")
     facts["metric"] = float(metric) if metric is not None and math.isfinite(metric) else None
     step = int(entry.get("step", checkpoint.get("global_step", 0)))
-    return Manifest(sha256=digest, bytes=size, step=step, time=time.time(), version=aptlab.__version__, **facts)
+    return Manifest(sha256=digest, bytes=size, step=step, time=time.time(), version=__version__, **facts)

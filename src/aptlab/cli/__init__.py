@@ -43,7 +43,7 @@ def dispatch_command(args: list[str]) -> int | None:
         print(render_overview())
         return 0
     if name in ("-V", "--version", "version"):
-        from aptlab import __version__
+        from aptlab.version import __version__
 
         print(f"aptlab {__version__}")
         return 0

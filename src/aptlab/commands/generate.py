@@ -16,7 +16,7 @@ from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from aptlab.runs.atomic import write_text
 from aptlab.sample import GeneratedText, SamplingRules, generate_texts
-from aptlab.sample.prompts import read_prompt_file
+from aptlab.sample.prompts import read_prompts
 
 RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
 
@@ -66,7 +66,7 @@ class GenerateRequest:
 def run(args: list[str]) -> int:
     """Exit code 0; 130 when interrupted, after the text so far. A reader that closes the pipe ends it quietly."""
     request = read_generate_request(args)
-    prompts = read_prompts(request)
+    prompts = read_prompts(request.prompt, request.prompts_file)
     try:
         texts = write_texts(request, prompts)
         sys.stdout.flush()
@@ -94,15 +94,6 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
         raise ConfigError("stop: an empty string would end every text at once; leave it out")
     texts = {"prompt": values["prompt"], "out": values["out"] or None, "prompts_file": values["prompts_file"] or None}
     return fill_request(GenerateRequest, config, stop=stop, **texts)
-
-
-def read_prompts(request: GenerateRequest) -> tuple[str, ...]:
-    """The prompts of a request, out of its file or from stdin; DataError for a file that holds none."""
-    if request.prompts_file is not None:
-        return read_prompt_file(Path(request.prompts_file).expanduser())
-    if request.prompt == "-":
-        return (sys.stdin.read().removesuffix("\n"),)
-    return (request.prompt or "",)
 
 
 def write_texts(request: GenerateRequest, prompts: tuple[str, ...]) -> list[GeneratedText]:

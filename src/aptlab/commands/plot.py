@@ -17,17 +17,19 @@ from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import NonNegativeInt, Positive, PositiveInt
 from aptlab.nn.positions.rope import Rope
 from aptlab.report.positions.curve_rules import (
+    MOST,
     build_curve_rule,
     choose_target_length,
     compose_curves,
     drop_unsupported_values,
     label_curves,
+    parse_bases,
+    split_words,
 )
 
 Analysis = Literal["all", "wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory"]
 NAMES = ("wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory")
 RAW = ("what", "base", "out")  # lists that are no sweep, and a path that may hold any character
-MOST = 8  # rules that colours tell apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,22 +145,3 @@ def parse_analyses(value: Any) -> tuple[str, ...]:
     if unknown:
         raise ConfigError("\n".join(f"what={word}: no such analysis{suggest_option(word, NAMES)}" for word in unknown))
     return () if "all" in words else tuple(name for name in NAMES if name in words)
-
-
-def parse_bases(value: Any) -> tuple[float, ...]:
-    """Rising bases from `1e3,1e4` or a list; each must be larger than 1."""
-    try:
-        found = sorted({float(word) for word in split_words(value)})
-    except ValueError:
-        raise ConfigError(f"base={value}: expects numbers, as in base=1e4,5e5") from None
-    if not found or not all(1 < base < 1e30 for base in found):
-        raise ConfigError(f"base={value}: bases are numbers larger than 1, as in base=1e4,5e5")
-    if len(found) > MOST:
-        raise ConfigError(f"base: {len(found)} bases; a figure shows {MOST} at most")
-    return tuple(found)
-
-
-def split_words(value: Any) -> list[str]:
-    """The words of a list, or of a text with commas and perhaps brackets and quotes."""
-    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
-    return [word.strip().strip("'\"") for word in text.strip("[] ").split(",") if word.strip()]

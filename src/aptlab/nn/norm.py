@@ -18,6 +18,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The normalised x, of its shape and dtype."""
         kind = torch.promote_types(x.dtype, torch.float32)
         return F.rms_norm(x.to(kind), self.weight.shape, self.weight.to(kind), self.eps).to(x.dtype)
 
@@ -32,6 +33,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """The normalised x, of its shape and dtype."""
         kind = torch.promote_types(x.dtype, torch.float32)
         bias = None if self.bias is None else self.bias.to(kind)
         return F.layer_norm(x.to(kind), self.weight.shape, self.weight.to(kind), bias, self.eps).to(x.dtype)

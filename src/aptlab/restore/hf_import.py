@@ -158,8 +158,8 @@ def make_checkpoint(
     """The dict that `aptlab train` would have saved before its first step, without an optimizer's state."""
     from importlib.metadata import version
 
-    from aptlab import __version__
     from aptlab.restore.load import PREFIX
+    from aptlab.version import __version__
 
     return {
         "epoch": 0,

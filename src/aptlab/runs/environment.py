@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from aptlab import __version__
 from aptlab.redact import redact_overrides, redact_text
+from aptlab.version import __version__
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "wandb", "triton")
 PACKAGES += ("bitsandbytes", "tokenizers", "numpy")

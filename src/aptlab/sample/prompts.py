@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from aptlab.errors import DataError
+
+
+def read_prompts(prompt: str | None, prompts_file: str | None) -> tuple[str, ...]:
+    """The prompts of a request: those of its file, the text of stdin for `-`, else the text itself.
+
+    DataError for a file that holds none.
+    """
+    if prompts_file is not None:
+        return read_prompt_file(Path(prompts_file).expanduser())
+    return (sys.stdin.read().removesuffix("\n"),) if prompt == "-" else (prompt or "",)
 
 
 def read_prompt_file(path: Path) -> tuple[str, ...]:

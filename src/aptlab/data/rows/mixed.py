@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable
+from aptlab.data.rows.shares import CYCLE
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, PositiveInt, validate_limits
 
 if TYPE_CHECKING:
     from aptlab.data.store.cache import TokenSide
-
-KINDS = ("short", "packed", "long")
-CYCLE = 100  # rows in which the shares are exact, in whole percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +70,7 @@ class Mixed(RowKind):
                 "reach; set rope.original_len to the trained length and context to the new one"
             )
         table = MixedTable(side.tokens, side.offsets, context, self.original_len)
-        return MixedRows(table, plan, mixed=self)
+        return MixedRows(table, plan, counts=self.counts(), settings=self.settings())
 
     def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
         from aptlab.data.rows.packed_table import PackedTable

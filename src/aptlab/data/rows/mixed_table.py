@@ -5,13 +5,13 @@ Legend: B rows per micro-batch, T tokens per row (the long context), L the train
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aptlab.data.rows.base import BatchPlan, Rows
 from aptlab.data.rows.epochs import describe_plan
-from aptlab.data.rows.mixed import CYCLE, KINDS, Mixed
 from aptlab.data.rows.order import permute_indices
 from aptlab.data.rows.packed_table import (
     PackedTable,
@@ -20,6 +20,7 @@ from aptlab.data.rows.packed_table import (
     locate_documents,
     shift_targets,
 )
+from aptlab.data.rows.shares import CYCLE, KINDS
 
 if TYPE_CHECKING:
     from aptlab.data.rows.base import Arrays
@@ -67,9 +68,11 @@ class MixedRows(Rows):
     kind is the k-th of that kind's own shuffled epochs. An epoch is as many rows as the stream has.
     """
 
-    def __init__(self, table: MixedTable, plan: BatchPlan, *, mixed: Mixed) -> None:
-        self.table, self.plan, self.mixed = table, plan, mixed
-        self._counts = np.array(mixed.counts())
+    def __init__(
+        self, table: MixedTable, plan: BatchPlan, *, counts: Sequence[int], settings: Mapping[str, Any]
+    ) -> None:
+        self.table, self.plan = table, plan
+        self._counts, self._settings = np.array(counts), settings
         self._edges = np.cumsum(self._counts)
 
     def __len__(self) -> int:
@@ -109,7 +112,7 @@ class MixedRows(Rows):
         return found
 
     def state(self) -> dict[str, Any]:
-        return describe_plan(self.plan, self.table.context) | dict(self.mixed.settings())
+        return describe_plan(self.plan, self.table.context) | dict(self._settings)
 
     def convert_number(self, number: int, *, global_batch: int) -> int:
         """The same row, counted from the first, rounded down to a global batch."""

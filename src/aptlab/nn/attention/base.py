@@ -58,6 +58,7 @@ class HeadAttention(Attention, abc.ABC):
         self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
 
     def output_matrices(self) -> tuple[nn.Linear, ...]:
+        """The matrix that joins the heads."""
         return (self.out,)
 
     def split_heads(self, x_BTC: Tensor) -> Tensor:

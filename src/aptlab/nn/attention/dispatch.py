@@ -47,6 +47,7 @@ def compute_attention(heads: Heads, context: ForwardContext, spec: AttentionSpec
 
 
 def can_fold(context: ForwardContext, size: int | None) -> bool:
+    """Whether blocks of `size` tokens are smaller than the pass."""
     return size is not None and size < context.tokens
 
 
@@ -183,6 +184,7 @@ def attend_with_decay(heads: Heads, context: ForwardContext, spec: AttentionSpec
 
 
 def slice_query_rows(heads: Heads, rows: slice) -> Heads:
+    """The same keys with some of the queries, `rows` of T."""
     return Heads(heads.q[:, :, rows], heads.k, heads.v)
 
 

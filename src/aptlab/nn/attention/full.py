@@ -57,6 +57,7 @@ class FullAttention(HeadAttention):
 
     @property
     def max_keys(self) -> int | None:
+        """The smaller one of window and chunk."""
         limits = [limit for limit in (self.window, self.layer_positions.chunk) if limit is not None]
         return min(limits, default=None)
 
@@ -67,6 +68,7 @@ class FullAttention(HeadAttention):
         return 4 * self.heads * self.head_dim * keys + (0.0 if scores is None else scores.count_flops(keys))
 
     def forward(self, x_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """Project, rotate, attend, join the heads; [B, T, C]."""
         qk, v = self.split_heads(x_BTC).split([self.heads + self.kv_heads, self.kv_heads], dim=1)
         q, k = rotate_queries_keys(self, qk, context)
         k, v = (x.to(q.dtype) for x in context.store_keys(k, v))  # a cache may be wider than autocast
@@ -89,4 +91,5 @@ class FullAttention(HeadAttention):
         )
 
     def extra_repr(self) -> str:
+        """Layer and window, for printing."""
         return f"layer={self.layer}, window={self.window}"

@@ -73,9 +73,11 @@ class LinearAttention(HeadAttention):
 
     @property
     def max_keys(self) -> int:
+        """0: sums stand for earlier keys."""
         return 0
 
     def bind_positions(self, positions: LayerPositions) -> None:
+        """Also raises ConfigError for what needs a matrix of logits."""
         check_layer_positions(positions, self.head_dim)
         super().bind_positions(positions)
 
@@ -93,6 +95,7 @@ class LinearAttention(HeadAttention):
         )
 
     def forward(self, x_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """Features, sums and their quotient in float32 (float64 stays); [B, T, C]."""
         if not context.causal:
             raise AptlabError(
                 "attention=linear reads from left to right, and this pass is not causal; use attention=full"
@@ -144,6 +147,7 @@ class LinearAttention(HeadAttention):
         return [(rotated, v), (phi, ones)] if self.form == "numerator" else [(rotated, torch.cat((v, ones), -1))]
 
     def extra_repr(self) -> str:
+        """Layer, form and chunk, for printing."""
         return f"layer={self.layer}, form={self.form}, chunk={self.chunk}"
 
 
@@ -245,6 +249,7 @@ class ChunkMasks(NamedTuple):
 
     @classmethod
     def of(cls, documents: SegmentDocuments, size: int, device: torch.device) -> ChunkMasks:
+        """The masks of chunks of `size` tokens."""
         earlier_WW = torch.ones(size, size, dtype=torch.bool, device=device).tril()
         if documents.number is None or documents.real is None:
             return cls(earlier_WW, None, None, None)

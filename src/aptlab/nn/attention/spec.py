@@ -38,4 +38,5 @@ class AttentionSpec(NamedTuple):
 
     @property
     def plain(self) -> bool:
+        """Whether nothing is added to the logits."""
         return self.decay is None and self.scores is None and self.sinks is None

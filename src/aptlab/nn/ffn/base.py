@@ -35,11 +35,13 @@ class DenseFeedForward(FeedForward, abc.ABC):
         """The hidden units of each token, [B, T, F]."""
 
     def forward(self, x_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """Hidden units, then the stream [B, T, C]; the context is not asked."""
         del context
         out_BTC = self.down(self.activate(x_BTC))
         return F.dropout(out_BTC, self.dropout, self.training) if self.dropout else out_BTC
 
     def output_matrices(self) -> tuple[nn.Linear, ...]:
+        """The matrix back to the stream."""
         return (self.down,)
 
 
@@ -47,9 +49,11 @@ class GatedFeedForward(DenseFeedForward, abc.ABC):
     """Gate and value are one matrix [2F, C], so that a step launches two products instead of three."""
 
     def make_inputs(self, shape: Shape, bias: bool) -> None:
+        """Gate and value as one matrix."""
         self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=bias)
 
     def activate(self, x_BTC: Tensor) -> Tensor:
+        """Hidden units [B, T, F] from both halves."""
         gate_BTF, up_BTF = self.gate_up(x_BTC).chunk(2, dim=-1)
         return self.join_gate(gate_BTF, up_BTF)
 

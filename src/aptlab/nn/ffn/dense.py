@@ -21,6 +21,7 @@ class SwiGLU(GatedFeedForward):
         super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
 
     def join_gate(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        """silu(gate) · up."""
         return F.silu(gate_BTF) * up_BTF
 
 
@@ -31,9 +32,11 @@ class GELU(DenseFeedForward):
         super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
 
     def make_inputs(self, shape: Shape, bias: bool) -> None:
+        """One matrix [F, C]."""
         self.up = nn.Linear(shape.dim, shape.hidden, bias=bias)
 
     def activate(self, x_BTC: Tensor) -> Tensor:
+        """gelu(up(x))."""
         return F.gelu(self.up(x_BTC))
 
 
@@ -59,6 +62,7 @@ class GeGLU(GatedFeedForward):
         self.approximate = approximate
 
     def join_gate(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        """gelu(gate) · up."""
         return F.gelu(gate_BTF, approximate=self.approximate) * up_BTF
 
 
@@ -83,5 +87,6 @@ class ClampedSwiGLU(GatedFeedForward):
         self.alpha, self.limit = alpha, limit
 
     def join_gate(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        """Clamped gate and value, as the class says."""
         gate_BTF, up_BTF = gate_BTF.clamp(max=self.limit), up_BTF.clamp(-self.limit, self.limit)
         return gate_BTF * torch.sigmoid(self.alpha * gate_BTF) * (up_BTF + 1)

@@ -54,6 +54,7 @@ class NoEmbed(AddedPositions):
         self.dim = dim
 
     def forward(self, positions_BT: Tensor) -> None:
+        """None."""
         del positions_BT
 
 
@@ -81,6 +82,7 @@ class LearnedPositions(AddedPositions):
         return self.embed(positions_BT)
 
     def extra_repr(self) -> str:
+        """Sizes, for printing."""
         return f"length={self.length}, dim={self.dim}"
 
 
@@ -136,6 +138,7 @@ class SinusoidalPositions(AddedPositions):
         return self.scale * torch.stack((sin_BTP, cos_BTP), dim=-1).flatten(-2)
 
     def extra_repr(self) -> str:
+        """Sizes and base, for printing."""
         return f"dim={self.dim}, base={self.base:g}, scale={self.scale:g}"
 
 

@@ -56,6 +56,7 @@ class LeftSpin(Smooth):
         self.rule = SpinRule(alpha=alpha, tau=tau, beta=beta, strength=strength or Strength(), gate=gate or Gate())
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """The stream after the gated step; hands its step and angle on."""
         joined = self.join(u_BTC, delta_BTC, context.carry)
         context.set_carry(joined.carry)
         if context.tracing:
@@ -107,4 +108,5 @@ class LeftSpin(Smooth):
         return torch.where(d > tau, most / d.clamp_min(TINY), torch.ones_like(d))
 
     def extra_repr(self) -> str:
+        """Place and rule, for printing."""
         return f"{self.dim}, layer={self.layer}, site={self.site}, {self.rule}"

@@ -57,6 +57,7 @@ class MemorySmooth(Smooth):
         self.sketch = SpikeSketch(dim, sketch or SketchRule())
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """The stream after the lifted gate; in training the trace also holds candidates to remember."""
         danger = self.sketch.danger(delta_BTC)
         joined = self.spin.join(u_BTC, delta_BTC, context.carry, LIFT * danger)
         context.set_carry(joined.carry)

@@ -16,6 +16,7 @@ class Plain(Smooth):
         self.dim, self.layer, self.site = dim, layer, site
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """The sum, in u's dtype."""
         out_BTC = (u_BTC + delta_BTC).to(u_BTC.dtype)
         if context.tracing:
             context.set_trace({"peak": out_BTC.detach().abs().amax().float()})

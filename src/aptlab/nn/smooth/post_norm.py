@@ -23,6 +23,7 @@ class PostNorm(Smooth):
         self.norm = RMSNorm(dim, eps=eps)
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """The sum with the normalised branch, in u's dtype."""
         out_BTC = (u_BTC + self.norm(delta_BTC)).to(u_BTC.dtype)
         if context.tracing:
             context.set_trace({"peak": out_BTC.detach().abs().amax().float()})

@@ -47,6 +47,7 @@ class LeftSpinSeed(Smooth):
         self.alpha, self.tau, self.beta = alpha, tau, beta
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """The stream after the gated step; hands its step and angle on."""
         carry: Carry | None = context.carry
         u, delta = upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC)
         s = self._strength(u.detach(), delta.detach(), carry)
@@ -70,6 +71,7 @@ class LeftSpinSeed(Smooth):
         return s + W2 * _norm(delta - before) / (EPSILON + size + _norm(before))
 
     def extra_repr(self) -> str:
+        """Place and numbers, for printing."""
         return f"{self.dim}, layer={self.layer}, site={self.site}, alpha={self.alpha}, tau={self.tau}, beta={self.beta}"
 
 

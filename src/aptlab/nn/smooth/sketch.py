@@ -94,6 +94,7 @@ class SpikeSketch(nn.Module):
         return [(_unit(directions[i]), float(strengths[i])) for i in order.tolist() if good[i]]
 
     def extra_repr(self) -> str:
+        """Size and rule, for printing."""
         return f"{self.directions.shape[1]}, {self.rule}"
 
 
@@ -107,6 +108,7 @@ class SketchEntries:
         self.directions, self.strengths, self.ages, self.lives, self.counts = directions, strengths, ages, lives, counts
 
     def add(self, direction_C: Tensor, strength: float) -> None:
+        """Remember a spike, or one that is near a remembered one, by its tier."""
         j = self._nearest(direction_C, 0)
         if j is None:
             self._write(self._place_in_ring(), direction_C, strength, self.rule.short, 1.0)

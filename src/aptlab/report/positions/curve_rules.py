@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from aptlab.config import Config, build, check, compose, read_signature
 from aptlab.config.files import read_config_file
@@ -17,6 +18,8 @@ from aptlab.nn.positions.rope import Rope, ScaledRotation
 SHORTEST = 16  # tokens below which there is nothing to see
 LABEL = 48  # characters of a curve's name
 LAYERS = 24  # layers that are asked for their rule
+
+MOST = 8  # curves that colours tell apart
 
 
 def compose_curves(jobs: Sequence[Sequence[str]], shared: Sequence[str]) -> list[Config]:
@@ -122,3 +125,22 @@ def list_scaled_rules(rule: Rope) -> list[ScaledRotation]:
     """Rules of all layers that stretch a trained context."""
     layers = dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS))
     return [one for one in layers if isinstance(one, ScaledRotation)]
+
+
+def parse_bases(value: Any) -> tuple[float, ...]:
+    """Rising bases from `1e3,1e4` or a list; each must be larger than 1."""
+    try:
+        found = sorted({float(word) for word in split_words(value)})
+    except ValueError:
+        raise ConfigError(f"base={value}: expects numbers, as in base=1e4,5e5") from None
+    if not found or not all(1 < base < 1e30 for base in found):
+        raise ConfigError(f"base={value}: bases are numbers larger than 1, as in base=1e4,5e5")
+    if len(found) > MOST:
+        raise ConfigError(f"base: {len(found)} bases; a figure shows {MOST} at most")
+    return tuple(found)
+
+
+def split_words(value: Any) -> list[str]:
+    """The words of a list, or of a text with commas and perhaps brackets and quotes."""
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+    return [word.strip().strip("'\"") for word in text.strip("[] ").split(",") if word.strip()]

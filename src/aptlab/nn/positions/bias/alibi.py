@@ -31,6 +31,7 @@ class ALiBi(ScoreBias):
         return lambda head, distance: -slopes_H[head] * distance
 
     def extra_repr(self) -> str:
+        """Options, for printing."""
         return f"heads={self.heads}"
 
 

@@ -51,4 +51,5 @@ class CoPE(PositionBias):
         return 2 * self.heads * self.embed.embedding_dim * (keys + self.max_pos)
 
     def extra_repr(self) -> str:
+        """Options, for printing."""
         return f"heads={self.heads}, max_pos={self.max_pos}"

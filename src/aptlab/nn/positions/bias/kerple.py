@@ -56,6 +56,7 @@ class Kerple(ScoreBias):
         return power
 
     def extra_repr(self) -> str:
+        """Options, for printing."""
         return f"heads={self.heads}, kernel={self.kernel}"
 
 

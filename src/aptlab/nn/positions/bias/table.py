@@ -35,6 +35,7 @@ class LearnedBias(ScoreBias):
         return lambda head, distance: table_NH[distance.clamp_max(last), head]
 
     def extra_repr(self) -> str:
+        """Options, for printing."""
         return f"heads={self.heads}, max_distance={self.max_distance}"
 
 
@@ -78,6 +79,7 @@ class T5Bias(ScoreBias):
         return lambda head, distance: table_NH[bucket_of[distance.clamp_max(last)], head]
 
     def extra_repr(self) -> str:
+        """Options, for printing."""
         return f"heads={self.heads}, buckets={self.buckets}, max_distance={self.max_distance}"
 
 

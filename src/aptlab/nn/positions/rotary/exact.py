@@ -47,6 +47,7 @@ class DynamicRotary(Rotary):
         return scale_angles(self.rule, Angles(angle_BTP.cos().float(), angle_BTP.sin().float()), positions_BT, None)
 
     def extra_repr(self) -> str:
+        """Rule and size, for printing."""
         return f"{self.rule}, head_dim={self.head_dim}"
 
 

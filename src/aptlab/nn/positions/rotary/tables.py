@@ -136,10 +136,12 @@ class RotaryEmbedding(Rotary):
         return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
 
     def kernel_args(self, positions_BT: Tensor, queries: int, norm: HeadNorm | None) -> RotationArgs:
+        """Tables, layout and norm, in one pass of the kernel."""
         layout, factor = self.rule.layout, self.factor
         return RotationArgs(positions_BT, self.tables, queries, layout, norm, factor, theta=self.theta)
 
     def extra_repr(self) -> str:
+        """Rule and size, for printing."""
         return f"{self.rule}, head_dim={self.head_dim}"
 
 
@@ -167,6 +169,7 @@ class PairGroups:
 
 
 def group_pairs(coefficients: tuple[tuple[int, ...], ...] | None) -> PairGroups | None:
+    """The pairs by their coefficients; None where there is one stream."""
     return None if coefficients is None else PairGroups(coefficients)
 
 
