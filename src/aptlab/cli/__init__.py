@@ -10,8 +10,8 @@ import importlib
 import os
 import sys
 
-from aptlab.cli.table import COMMANDS, SWEEP, Command
-from aptlab.errors import AptlabError, ConfigError, suggest_option
+from aptlab.cli.table import SWEEP, Command, find_command
+from aptlab.errors import AptlabError, ConfigError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -52,9 +52,7 @@ def dispatch_command(args: list[str]) -> int | None:
 
         print("\n".join(list_completions(rest)))
         return 0
-    if name not in COMMANDS:
-        raise ConfigError(f"{name}: no such command{suggest_option(name, COMMANDS)}")
-    return _run(COMMANDS[name], rest)
+    return _run(find_command(name), rest)
 
 
 def _run(command: Command, args: list[str]) -> int | None:

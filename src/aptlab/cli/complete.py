@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from aptlab.cli.table import COMMANDS
+from aptlab.cli.table import COMMANDS, list_commands
 
 FILE_KEYS = ("ckpt", "run_dir", "path", "files", "root", "cache", "out", "prompts_file")
 
@@ -25,14 +25,15 @@ def list_completions(words: list[str]) -> list[str]:
 def _candidates(words: list[str]) -> Iterable[str]:
     *before, current = words
     if not before:
-        return _starting(current, [*COMMANDS, "--help", "--version"])
+        return _starting(current, [*list_commands(), "--help", "--version"])
     command = before[0]
     if command == "completion":
         return _starting(current, ["bash", "zsh", "fish"])
-    if command not in COMMANDS:
+    known = COMMANDS if command in COMMANDS else list_commands()
+    if command not in known:
         return []
     if current.startswith("-"):
-        flags = ["--help", "--cfg", "--multirun"] if COMMANDS[command].config else ["--help"]
+        flags = ["--help", "--cfg", "--multirun"] if known[command].config else ["--help"]
         return _starting(current, flags)
     return _from_config(command, before[1:], current)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from aptlab.cli.table import COMMANDS, Command
+from aptlab.cli.table import Command, list_commands
 
 GROUPS = "Groups and their default (aptlab ls <group>: its options; aptlab show <group>=<option>: one explained):"
 
 
 def render_overview() -> str:
     """`aptlab --help`."""
-    width = max(map(len, COMMANDS))
+    commands = list_commands()
+    width = max(map(len, commands))
     return "\n".join(
         [
             "aptlab <command> [key=value …]",
             "",
-            *(f"  {command.name:<{width}}  {command.about}" for command in COMMANDS.values()),
+            *(f"  {command.name:<{width}}  {command.about}" for command in commands.values()),
             "",
             "Example: aptlab train size=tiny rope=yarn rope.factor=8 trainer.max_steps=200",
             "More: aptlab <command> --help",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aptlab.errors import ConfigError, suggest_option
+from aptlab.extensions import list_extension_commands
+
 
 @dataclass(frozen=True)
 class Command:
@@ -33,3 +36,39 @@ _ALL = (
     Command("completion", "aptlab.commands.completion:run", "print the completion script for bash, zsh or fish"),
 )
 COMMANDS = {command.name: command for command in _ALL}
+
+
+def list_commands() -> dict[str, Command]:
+    """Ours, then those of installed packages; ConfigError where one of these has a name that is taken."""
+    added = {}
+    for name, entry in list_extension_commands().items():
+        if name in COMMANDS:
+            raise ConfigError(
+                f"the command {name} of {entry.value} has the name of one of aptlab's; rename its entry point, or "
+                "uninstall the package"
+            )
+        added[name] = Command(name, entry.value, _first_line(entry.module), config=_has_config(name))
+    return COMMANDS | added
+
+
+def find_command(name: str) -> Command:
+    """The command of this name; packages are looked at only where it is none of ours."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    known = list_commands()
+    if name not in known:
+        raise ConfigError(f"{name}: no such command{suggest_option(name, known)}")
+    return known[name]
+
+
+def _first_line(module: str) -> str:
+    """What a command's module says of it first, read from its source."""
+    from aptlab.config import read_module_docstring
+
+    return (read_module_docstring(module) or "").partition("\n")[0].rstrip(".")
+
+
+def _has_config(name: str) -> bool:
+    from aptlab.config.search_path import read_option_index
+
+    return name in read_option_index().primaries

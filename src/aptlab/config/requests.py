@@ -16,14 +16,21 @@ from aptlab.config.composing import Config
 from aptlab.config.static.signatures import Parameter, read_signature
 from aptlab.config.static.types import find_value_problem
 from aptlab.errors import ConfigError
+from aptlab.extensions import list_extension_commands
 
 Request = TypeVar("Request")
 
 
 def name_request(command: str) -> str:
-    """The dotted name of a command's Request class; a module whose name is a word of Python ends in `_`."""
+    """The dotted name of a command's Request class; a module whose name is a word of Python ends in `_`.
+
+    A command of an installed package has it beside its function.
+    """
+    name = "".join(word.capitalize() for word in command.split("_"))
+    if (entry := list_extension_commands().get(command)) is not None:
+        return f"{entry.module}.{name}Request"
     module = f"{command}_" if keyword.iskeyword(command) else command
-    return f"aptlab.commands.{module}.{command.capitalize()}Request"
+    return f"aptlab.commands.{module}.{name}Request"
 
 
 @functools.cache

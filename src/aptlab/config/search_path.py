@@ -5,18 +5,16 @@ Everything here reads names of files; it imports no Hydra and no extension.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.extensions import CONF, list_entry_points
 
-ENTRY_POINT_GROUP = "aptlab.conf"
 SHIPPED, LOCAL = "shipped", "./conf"
 GROUPS_FILE = "groups.yaml"  # beside the primary configs, and none of them: see `aptlab.config.bases`
 
@@ -76,14 +74,7 @@ def find_conf_dir() -> Path:
 
 def list_extensions() -> list[metadata.EntryPoint]:
     """Installed packages that add options, by name."""
-    return list(_extensions(tuple(sys.path)))
-
-
-@functools.lru_cache(maxsize=4)
-def _extensions(path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
-    """Reading the metadata of every installed package takes a while, so once per search path."""
-    del path
-    return tuple(sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name))
+    return list_entry_points(CONF)
 
 
 def list_config_roots() -> list[ConfigRoot]:
@@ -150,6 +141,5 @@ def _extension_conf(entry: metadata.EntryPoint) -> Path:
         if folder.is_dir():
             return folder
     raise ConfigError(
-        f"the extension {entry.name} ({ENTRY_POINT_GROUP} = {entry.module}) has no conf folder; "
-        "install it again, or uninstall it"
+        f"the extension {entry.name} ({CONF} = {entry.module}) has no conf folder; install it again, or uninstall it"
     )
