@@ -146,8 +146,7 @@ class Aptlab(Subject):
             added = sinusoids(positions, self.head_dim, self.net.embed_positions.base) * self.net.embed_positions.scale
             return (q_TD + added) @ (k_TD + added).mT / math.sqrt(self.head_dim)
         shape = self.net.shape
-        places = [block.attention.layer_positions for block in self.net.blocks]
-        return torch.stack([Exact(shape, place).scores(q_TD, k_TD, positions) for place in places])
+        return torch.stack([Exact(shape, block.attention).scores(q_TD, k_TD, positions) for block in self.net.blocks])
 
 
 def seeded(node: dict[str, Any]) -> Any:
@@ -209,9 +208,10 @@ def sinusoids(positions_T: Tensor, dim: int, base: float) -> Tensor:
 class Exact:
     """The scores of one layer in float64, every angle as one product of position and frequency."""
 
-    def __init__(self, shape: Shape, place: LayerPositions) -> None:
-        self.place, self.rotary = place, place.rotary
-        self.rule: Rope | None = None if place.rotary is None else place.rotary.rule
+    def __init__(self, shape: Shape, layer: Any) -> None:
+        self.place: LayerPositions = layer.layer_positions
+        self.layer, self.rotary = layer, self.place.rotary
+        self.rule: Rope | None = None if self.rotary is None else self.rotary.rule
         self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
         self.met = torch.arange(self.heads) * self.kv_heads // self.heads  # the key head of every query head
 
@@ -220,6 +220,12 @@ class Exact:
         streams = positions.unsqueeze(-1) if positions.ndim == 1 else positions
         factor = torch.ones(len(positions), 1, dtype=torch.float64)
         q, k = q_TD.double().expand(self.heads, -1, -1), k_TD.double().expand(self.heads, -1, -1)
+        if isinstance(self.layer, FullAttention) and self.layer.qk_norm:
+            norms = (self.layer.q_norm, self.layer.k_norm)
+            q, k = (
+                x / (x.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight.double()
+                for x, norm in zip((q, k), norms, strict=True)
+            )
         if self.rule is not None:
             angles, amplitude, factor = self.angles(streams)
             q, k = (rotate_by_angles(x, angles, self.rule.layout, amplitude) for x in (q, k))

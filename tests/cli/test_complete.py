@@ -11,7 +11,7 @@ from aptlab.cli import main
 from aptlab.cli.complete import list_completions
 from aptlab.commands.plot import NAMES
 from aptlab.config import read_root_keys
-from aptlab.config.files import read_config_entries
+from aptlab.config.files import read_config_file
 from aptlab.config.search_path import read_option_index
 
 
@@ -46,7 +46,7 @@ from aptlab.config.search_path import read_option_index
         (["plot", "what=m"], ["what=memory"]),
         (["plot", "what=decay,m"], ["what=decay,memory"]),
         (["plot", "length="], ["length=null"]),
-        (["check", "ev"], ["eval"]),
+        (["check", "ev"], ["eval", "evals="]),
         (["check", "rope=lla"], ["rope=llama3"]),
         (["check", "eval", "mult"], ["multiples="]),
         (["ls", "ro"], ["rope"]),
@@ -64,11 +64,10 @@ def test_candidates(words, found):
 
 @pytest.mark.parametrize("primary", sorted(read_option_index().primaries))
 def test_every_root_key_is_known(primary):
-    """No field of a Request without a key, no key without a field but those whose value a group gives."""
-    keys = {
-        entry.key for entry in read_config_entries(read_option_index().primaries[primary].path)
-    } - read_option_index().groups.keys()
-    assert read_root_keys(primary).keys() == keys
+    """No field of a Request without a key, no key without a field but groups and parts with a class of their own."""
+    values = read_config_file(read_option_index().primaries[primary].path)
+    parts = {key for key, value in values.items() if isinstance(value, dict) and "_target_" in value}
+    assert read_root_keys(primary).keys() == values.keys() - {"defaults"} - read_option_index().groups.keys() - parts
 
 
 def test_analyses_are_those_of_plot():

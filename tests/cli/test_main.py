@@ -52,8 +52,9 @@ def test_an_unknown_command_suggests_one(capsys):
 def test_help_of_train_lists_groups_and_values_with_their_comments(capsys):
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "  rope=standard      Rotary positions as published" in shown
-    assert "  seed=0             of weights, dropout and sample order" in shown
+    assert "  rope=standard         Rotary positions as published" in shown
+    assert "  seed=0                of weights, dropout and sample order" in shown
+    assert "  validate.every=100    optimizer steps" in shown
     assert "recipe=null" in shown
 
 
@@ -71,7 +72,7 @@ def test_cfg_prints_the_resolved_config_and_runs_nothing(capsys, tmp_path):
 
     assert main(["train", "--cfg", "rope=yarn", "rope.factor=8"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["model"]["rope"]["factor"] == 8
+    assert printed["model"]["positions"]["rope"]["factor"] == 8
     assert printed["rope"]["original_len"] == printed["context"]
     assert list(tmp_path.iterdir()) == []
 

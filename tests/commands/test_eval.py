@@ -163,6 +163,6 @@ def test_a_place_that_cannot_be_written_is_said_before_measuring(ckpt, tmp_path)
 
 
 def test_reading_a_request_loads_no_torch():
-    code = "import sys; from aptlab.evals.request import read_eval_request; read_eval_request(['rope=yarn']); "
+    code = "import sys; from aptlab.commands.eval import read_eval_request; read_eval_request(['rope=yarn']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -38,7 +38,7 @@ def test_every_group_of_the_table_is_one_and_every_base_is_there():
         ),
         (
             "schedule._target_=aptlab.nn.norm.RMSNorm ~schedule.warmup ~schedule.final +schedule.dim=4",
-            "schedule: aptlab.nn.norm.RMSNorm is no whole aptlab.tasks.language.Schedule, which every option of "
+            "schedule: aptlab.nn.norm.RMSNorm is no whole aptlab.tasks.base.Schedule, which every option of "
             "schedule must be; write factor",
         ),
         (

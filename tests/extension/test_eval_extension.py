@@ -96,6 +96,6 @@ def test_its_errors_are_told_before_anything_is_opened(installed, change, messag
 def test_a_class_that_is_no_eval_is_refused(ckpt, tmp_path):
     Path("conf/eval").mkdir(parents=True)
     Path("conf/eval/rule.yaml").write_text("# A rope rule is no eval.\n_target_: aptlab.nn.positions.rope.Standard\n")
-    message = r"eval: aptlab\.nn\.positions\.rope\.Standard is no eval; derive it from aptlab\.evals\.Eval, or choose"
+    message = r"eval: aptlab\.nn\.positions\.rope\.Standard is no whole aptlab\.evals\.Eval, .*write measure"
     with pytest.raises(ConfigError, match=message):
         run(["eval=rule", f"ckpt={ckpt}", "device=cpu", f"out={tmp_path / 'out'}"])

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aptlab.config import build, compose
 from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.attention import FullAttention, LinearAttention
+from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.positions.bias import CoPE
 from aptlab.nn.positions.rope import IRope, PerLayer, Standard
 from aptlab.nn.window import SlidingWindow, mean_visible_keys
@@ -120,15 +121,13 @@ def test_cope_takes_the_products_that_torch_counts():
     assert estimate_cost(net, tokens).forward > estimate_cost(make_tiny_decoder(), tokens).forward
 
 
-def test_an_attention_that_does_not_say_counts_as_causal():
-    net = make_tiny_decoder()
-    wanted = estimate_cost(net, 24)
+def test_matrices_that_a_token_does_not_pass_cost_nothing():
+    class Halved(SwiGLU):
+        """Half of the work is for other tokens."""
 
-    class Foreign(nn.Module):
-        """An attention of another package."""
+        def skip_flops(self):
+            return float(self.down.weight.numel() + self.gate_up.weight.numel())
 
-    for block in net.blocks:
-        foreign = Foreign()
-        foreign.qkv, foreign.out = block.attention.qkv, block.attention.out
-        block.attention = foreign
-    assert estimate_cost(net, 24) == wanted
+    whole, halved = estimate_cost(make_tiny_decoder(), 24), estimate_cost(make_tiny_decoder(ffn=Halved), 24)
+    assert halved.parameters == whole.parameters
+    assert whole.forward - halved.forward == 3 * 3 * 32 * 48

@@ -208,7 +208,7 @@ def test_bfloat16_is_near_float32():
 
 def test_bfloat16_decodes_with_a_bfloat16_cache():
     net, tokens = make_tiny_decoder(gain=4.0).bfloat16(), make_random_tokens(2, 20)
-    assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.bfloat16
+    assert net.new_cache(2, 20).layers["0/attention"].keys_BKSD.dtype == torch.bfloat16
     full = net(tokens).logits
     assert differ(decode_in_chunks(net, tokens, [8, 1]), full) < 0.05 * full.abs().max().item()
 
@@ -248,7 +248,7 @@ def test_new_weights_have_the_published_spread():
 def test_a_cache_made_under_autocast_has_its_dtype():
     net, tokens = make_tiny_decoder(gain=4.0), make_random_tokens(2, 20)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.bfloat16
+        assert net.new_cache(2, 20).layers["0/attention"].keys_BKSD.dtype == torch.bfloat16
         got, full = decode_in_chunks(net, tokens, [8, 1]), net(tokens).logits
     assert differ(got.float(), full.float()) < 0.05 * full.abs().max().item()
-    assert net.new_cache(2, 20).layers[0].keys_BKSD.dtype == torch.float32
+    assert net.new_cache(2, 20).layers["0/attention"].keys_BKSD.dtype == torch.float32

@@ -70,7 +70,7 @@ def test_geglu_is_the_papers_and_with_tanh_gemmas(bias, approximate):
 def test_the_two_gelus_of_geglu_differ_and_others_are_refused():
     exact, x, _ = made(GeGLU, False)
     tanh, _, _ = made(partial(GeGLU, approximate="tanh"), False)
-    assert 1e-7 < (exact(10 * x) - tanh(10 * x)).abs().max().item() < 1e-2
+    assert 1e-7 < (exact(10 * x, CONTEXT) - tanh(10 * x, CONTEXT)).abs().max().item() < 1e-2
     with pytest.raises(ConfigError, match=r"^approximate='erf'; allowed: none \(exact\), tanh"):
         GeGLU(SHAPE, approximate="erf")
 

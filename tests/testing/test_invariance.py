@@ -176,7 +176,7 @@ class SinglePrecision(Broken):
     def scores(self, q_TD, k_TD, positions):
         theta = torch.tensor(self.sound.rope.inv_freq(16), dtype=torch.float32)
         angles = positions.float().unsqueeze(-1) * theta
-        q, k = (APTLAB.turned(x, angles, "half").double() for x in (q_TD, k_TD))
+        q, k = (APTLAB.rotate_by_angles(x, angles, "half").double() for x in (q_TD, k_TD))
         return q @ k.mT / 4
 
 

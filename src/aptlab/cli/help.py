@@ -35,7 +35,7 @@ def render_command_help(command: Command) -> str:
 
 def render_config_help(name: str) -> str:
     """The groups of a primary file with their default option, and its values with their comments."""
-    from aptlab.config.files import read_config_entries, read_default_slots
+    from aptlab.config.files import read_default_slots, read_value_entries
     from aptlab.config.search_path import read_option_index
 
     found = read_option_index()
@@ -44,7 +44,7 @@ def render_config_help(name: str) -> str:
     for group, chosen in read_default_slots(primary.path).items():
         option = found.groups.get(group, {}).get(chosen or "")
         rows.append((f"{group}={chosen or 'null'}", option.comment() if option else ""))
-    values = [(f"{entry.key}={entry.value or 'null'}", entry.comment) for entry in read_config_entries(primary.path)]
+    values = [(f"{entry.key}={entry.value or 'null'}", entry.comment) for entry in read_value_entries(primary.path)]
     sweeps = "; -m sweeps over key=a,b" if name == "train" else ""
     width = max(len(left) for left, _ in rows + values)
     return "\n".join(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aptlab.config import overrides as over
 from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
-from aptlab.config.search_path import SHIPPED, OptionIndex, find_conf_dir, list_config_roots, read_option_index
+from aptlab.config.search_path import OptionIndex, list_config_roots, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.errors import ConfigError, suggest_option
 
@@ -129,13 +129,15 @@ def _choose(command: str, choices: list[str], found: OptionIndex) -> tuple[dict[
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    extra = [_quoted(f"file://{place.path}") for place in list_config_roots() if place.name != SHIPPED]
+    # Hydra looks for the primary file in the first folder alone.
+    home = found.primaries[command].place.path
+    extra = [_quoted(f"file://{place.path}") for place in list_config_roots() if place.path != home]
     search = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
     with _LOCK:
         before = GlobalHydra.instance().hydra
         GlobalHydra.instance().clear()
         try:
-            with hydra.initialize_config_dir(str(find_conf_dir()), version_base="1.3"):
+            with hydra.initialize_config_dir(str(home), version_base="1.3"):
                 cfg = hydra.compose(command, search + choices, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise ConfigError(_hydra_problem(error, found)) from None

@@ -28,6 +28,26 @@ def read_config_entries(path: Path) -> list[ConfigEntry]:
     return [entry for entry in found if entry.key != "defaults"]
 
 
+def read_value_entries(path: Path) -> list[ConfigEntry]:
+    """The values of a file as they are given on a command line: `validate.every` for a key inside `validate`."""
+    found: list[ConfigEntry] = []
+    parent = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = _ENTRY.match(line.removeprefix("  "))
+        inside = line.startswith("  ")
+        if match is None or (inside and not parent):
+            continue
+        key, value, comment = match["key"], match["value"] or "", match["comment"] or ""
+        if not inside:
+            parent = key if not value and key != "defaults" else ""
+            if not value:
+                continue
+        elif key.startswith("_"):
+            continue
+        found.append(ConfigEntry(f"{parent}.{key}" if inside else key, value, comment))
+    return found
+
+
 def read_config_file(path: Path) -> dict[str, Any]:
     """The whole file as plain containers, interpolations as written; ConfigError names a broken line."""
     import yaml

@@ -146,7 +146,9 @@ class Task(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps
         if total < 1:
-            raise ConfigError(f"trainer.max_steps={total}: a schedule needs the number of steps; set it to 1 or more")
+            raise ConfigError(
+                f"the trainer has max_steps={total}, and a schedule needs their number; set trainer.max_steps=1 or more"
+            )
         if any(weight.requires_grad for weight in self.objective.parameters()):
             raise ConfigError(
                 f"objective: {type(self.objective).__name__} has weights of its own, which no optimizer would train; "

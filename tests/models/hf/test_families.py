@@ -151,9 +151,7 @@ def test_a_width_whose_root_is_no_power_of_two_moves_a_weight_by_one_ulp_at_most
 
 
 def test_an_attention_bias_of_no_kind_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"attention\.bias='qk'; allowed: true, false, qkv \(queries, keys and values"
-    ):
+    with pytest.raises(ConfigError, match=r"bias='qk'; allowed: true, false, qkv \(queries, keys and values"):
         make_tiny_decoder(attention=attention(bias="qk"))
     layer = make_tiny_decoder(attention=attention(bias="qkv")).blocks[0].attention
     assert layer.qkv.bias is not None

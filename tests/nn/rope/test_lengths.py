@@ -92,6 +92,6 @@ def test_the_command_line_takes_a_target(option):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_contradiction_is_found_before_anything_is_built(option):
     words = [f"rope={option}", "rope.factor=2", "rope.target_len=16384", "rope.original_len=2048", "size=debug"]
-    with pytest.raises(ConfigError, match=r"rope: factor=2 contradicts target_len=16384"):
+    with pytest.raises(ConfigError, match=r"rope.factor=2 contradicts target_len=16384"):
         check(compose("train", words))
     check(compose("train", [*words, "rope.allow_factor_mismatch=true"]))

@@ -1,0 +1,1 @@
+"""One part of every kind for aptlab, and a command, from another package."""
