@@ -226,6 +226,8 @@ NEEDED = [
     "tokenizer.path=x.json",
     "source=hub",
     "source.repo=a/b",
+    "callbacks=mixed",
+    "callbacks.mixed.original_len=16",
 ]
 
 

@@ -25,7 +25,8 @@ ROWS = MixedTable(TOKENS, OFFSETS, CONTEXT, SHORT)
 
 def rows_of(*, batch: int = 4, mix: Mixed | None = None, rank: int = 0, world: int = 1) -> MixedRows:
     plan = BatchPlan(batch=batch, seed=3, rank=rank, world=world)
-    return MixedRows(ROWS, plan, mixed=mix or Mixed())
+    kind = mix or Mixed()
+    return MixedRows(ROWS, plan, counts=kind.counts(), settings=kind.settings())
 
 
 def loader(*, start: int = 0) -> RowLoader:
