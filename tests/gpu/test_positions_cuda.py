@@ -123,5 +123,5 @@ def test_prompts_are_read_in_pieces_under_autocast(made_inside):
         cache = net.new_cache(2, 40) if made_inside else outside
         parts = [net(piece, cache=cache).logits for piece in tokens.split(15, dim=1)]
         whole = net(tokens).logits
-    assert cache.layers[0].keys_BKSD.dtype == (torch.bfloat16 if made_inside else torch.float32)
+    assert cache.layers["0/attention"].keys_BKSD.dtype == (torch.bfloat16 if made_inside else torch.float32)
     assert (torch.cat(parts, dim=1).float() - whole.float()).abs().max() < 0.05 * whole.abs().max()
