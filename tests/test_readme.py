@@ -86,13 +86,13 @@ def test_an_unknown_word_would_be_noticed():
 
 def test_the_table_lists_the_options_that_there_are():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", README, re.MULTILINE)
-    told = {group: set(re.findall(r"`([^`]+)`", options)) for group, options in rows}
+    listed = {group: set(re.findall(r"`([^`]+)`", options)) for group, options in rows}
     there = {
         folder.name: {path.stem for path in folder.glob("*.yaml")}
         for folder in find_conf_dir().iterdir()
         if folder.is_dir() and folder.name != "recipe"
     }
-    assert told == there
+    assert listed == there
 
 
 @pytest.mark.parametrize("path", list(render_tables()), ids=lambda path: path.name)

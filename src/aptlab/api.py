@@ -231,11 +231,11 @@ def open_model(model: LoadedModel | str | Path, device: str | torch.device | Non
 
 def refuse_model_overrides(args: Sequence[str], model: LoadedModel, out: str | Path | None) -> None:
     """ConfigError for what a model in memory decides itself, and for a folder with results of perhaps other weights."""
-    given = {arg.partition("=")[0].partition(".")[0].lstrip("+~") for arg in args}
+    keys = {arg.partition("=")[0].partition(".")[0].lstrip("+~") for arg in args}
     for key in ("ckpt", "device"):
-        if key in given:
+        if key in keys:
             raise ConfigError(f"{key}: the model is loaded already, from {model.path} on {model.device}; leave it out")
-    if "out" in given:
+    if "out" in keys:
         raise ConfigError("out: give the folder as a keyword, as in out='results'")
     if out is not None and Path(out).expanduser().is_dir() and any(Path(out).expanduser().iterdir()):
         raise ConfigError(

@@ -16,10 +16,10 @@ _reached: Counter[str] = Counter()
 
 def inject_fault(name: str) -> None:
     """Die here if the environment says so."""
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    fault = os.environ.get(VARIABLE)
+    if fault is None:
         return
-    place, _, rest = wanted.partition(":")
+    place, _, rest = fault.partition(":")
     if place != name:
         return
     _reached[name] += 1

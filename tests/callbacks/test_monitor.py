@@ -31,21 +31,21 @@ class Kept(Logger):
 
 
 def fitted(**settings):
-    kept, monitor = Kept(), Monitor(every=2)
-    run = trainer(logger=kept, callbacks=[monitor], **settings)
+    logger, monitor = Kept(), Monitor(every=2)
+    run = trainer(logger=logger, callbacks=[monitor], **settings)
     module = task()
     run.fit(module, Rows(), FewRows())
-    return kept, monitor, module
+    return logger, monitor, module
 
 
 def test_numbers_come_every_second_step_and_after_validation():
-    kept, _, _ = fitted(max_steps=6)
-    assert [step for step, row in kept.rows if "train/loss" in row] == [2, 4, 6]
-    assert [step for step, row in kept.rows if "val/loss" in row] == [3, 6]
+    logger, _, _ = fitted(max_steps=6)
+    assert [step for step, row in logger.rows if "train/loss" in row] == [2, 4, 6]
+    assert [step for step, row in logger.rows if "val/loss" in row] == [3, 6]
 
 
 def test_the_logged_loss_is_the_mean_since_the_last_line():
-    kept, *_ = fitted(max_steps=2, val_check_interval=10)
+    logger, *_ = fitted(max_steps=2, val_check_interval=10)
     fresh, losses = task(), []
     optimizer = fresh.optim.make(fresh.net)
     for number in range(2):
@@ -55,12 +55,12 @@ def test_the_logged_loss_is_the_mean_since_the_last_line():
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert kept.rows[0][1]["train/loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert logger.rows[0][1]["train/loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
 
 
 def test_accumulated_batches_count_whole_and_one_line_comes_per_step():
-    kept, monitor, _ = fitted(max_steps=2, accumulate_grad_batches=3, val_check_interval=100)
-    ((step, row),) = [item for item in kept.rows if "train/loss" in item[1]]
+    logger, monitor, _ = fitted(max_steps=2, accumulate_grad_batches=3, val_check_interval=100)
+    ((step, row),) = [item for item in logger.rows if "train/loss" in item[1]]
     assert step == 2
     assert row["train/loss"] == pytest.approx(4.11, abs=0.3)  # ln 61, not a third of it
     assert monitor.tokens == 2 * 3 * 4 * 16

@@ -32,9 +32,9 @@ DOCUMENT = (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")
 @pytest.mark.parametrize("command", ["train", "eval", "check"])
 def test_a_word_of_hydra_is_answered(command, args, answer, capsys):
     assert main([command, *args]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[0].startswith(answer)
-    assert told[-1] == WHY
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(answer)
+    assert lines[-1] == WHY
 
 
 def test_every_word_is_told_at_once(capsys):

@@ -42,13 +42,13 @@ def test_the_table_and_the_file_hold_the_same_numbers_as_a_direct_measurement(ru
     out = capsys.readouterr().out
     loaded = load_network(ckpt)
     windows = make_data(loaded, None).windows(CONTEXT, multiples=(1, 2, 4, 8), tokens=512)
-    wanted = evaluate_windows(loaded.net, windows)
-    assert found["lengths"] == wanted.rows
-    assert found["positions"] == wanted.positions
+    expected = evaluate_windows(loaded.net, windows)
+    assert found["lengths"] == expected.rows
+    assert found["positions"] == expected.positions
     assert found["step"] == 7
     assert f"loss by length (trained at {CONTEXT} tokens)" in out
     assert "parts    all as in the checkpoint" in out
-    assert f"{wanted.rows[0]['loss']:.4f}" in out
+    assert f"{expected.rows[0]['loss']:.4f}" in out
 
 
 def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run, capsys):
@@ -74,8 +74,8 @@ def test_the_weights_stay_when_the_rule_changes(ckpt):
     loaded = load_network(ckpt)
     net = replace_network_rope(loaded, read_eval_request(["rope=yarn"]).filled(loaded.config)["rope"])
     assert net.rope == YaRN(original_len=CONTEXT)
-    own = loaded.net.state_dict()
-    assert all(value.equal(own[name]) for name, value in net.state_dict().items())
+    state = loaded.net.state_dict()
+    assert all(value.equal(state[name]) for name, value in net.state_dict().items())
 
 
 def test_the_trained_rule_asked_for_again_changes_nothing(run):

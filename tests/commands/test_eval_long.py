@@ -126,10 +126,10 @@ def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeyp
         for folder in (tmp_path / "out" / "samples.csv", tmp_path / "whole" / "samples.csv")
     ]
     assert texts[0] == texts[1]
-    asked = len(journal.read_bytes().splitlines())
+    lines = len(journal.read_bytes().splitlines())
     monkeypatch.setattr(retrieval, "answer_samples", broken)  # nothing is left to answer
     assert run(*args)["lengths"] == resumed["lengths"]
-    assert len(journal.read_bytes().splitlines()) == asked == 9
+    assert len(journal.read_bytes().splitlines()) == lines == 9
 
 
 def test_a_journal_of_an_older_version_goes_on(run, tmp_path, monkeypatch):

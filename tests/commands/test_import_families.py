@@ -58,8 +58,8 @@ def test_a_model_goes_in_and_out(name, tmp_path, capsys):
     prompt = tokens[:, :6]
     if "longrope" not in name and "dynamic" not in name:  # transformers changes the rope under its own cache
         options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
-        wanted = again.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
-        assert torch.equal(wanted, greedy(got.net, prompt, 8))
+        expected = again.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+        assert torch.equal(expected, greedy(got.net, prompt, 8))
     assert "written" in capsys.readouterr().out
 
 

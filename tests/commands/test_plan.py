@@ -120,10 +120,10 @@ def test_another_model_is_a_new_run_from_the_weights(override, note):
 )
 def test_other_training_needs_a_word(override, change):
     checkpoint(*BASE)
-    with pytest.raises(CheckpointError, match="the checkpoint was trained with other settings: ") as told:
+    with pytest.raises(CheckpointError, match="the checkpoint was trained with other settings: ") as error:
         plan_training(["ckpt=last", override])
     for part in (change, "say load=resume to keep all state", "or load=weights for a new run"):
-        assert part in str(told.value)
+        assert part in str(error.value)
     assert plan_training(["ckpt=last", "load=resume", override]).resume
     fresh = plan_training(["ckpt=last", "load=weights", override])
     assert not fresh.resume

@@ -73,13 +73,13 @@ def test_the_score_is_that_of_the_rule_in_the_option(run, ckpt):
     found = run("rope=longrope", "search.objective=needle_ppl", "search.strategy=published")
     loaded = load_network(ckpt)
     data = make_data(loaded, None)
-    asked = {"length": TARGET, "count": 3, "after": CONTEXT}
-    samples = make_samples(data.store.val, data.tokenizer, **asked)
+    options = {"length": TARGET, "count": 3, "after": CONTEXT}
+    samples = make_samples(data.store.val, data.tokenizer, **options)
     rule = build(compose("train", ["rope=longrope_256"]).resolved()["rope"])
     assert isinstance(rule, LongRoPE)
     meter = CandidateScorer(loaded.net, {TARGET: samples}, objective=NeedleObjective(), rule_of=lambda factors: rule)
-    wanted = [answer for answer, _ in meter.losses(rule, TARGET, range(3))]
-    assert found["found"]["score"] == pytest.approx(sum(wanted) / 3, rel=1e-6)
+    expected = [answer for answer, _ in meter.losses(rule, TARGET, range(3))]
+    assert found["found"]["score"] == pytest.approx(sum(expected) / 3, rel=1e-6)
     assert found["scores"]["search"] == pytest.approx(found["found"]["score"], rel=1e-12)
     assert found["found"]["tokens"] == sum(line["length"] * len(line["samples"]) for line in measurements())
 

@@ -157,15 +157,15 @@ def test_every_launcher_runs_all_tasks_and_tells_their_exit_codes(launcher, tmp_
 
 
 def test_tasks_are_asked_for_only_when_there_is_room(tmp_path):
-    ended, asked = [], []
+    ended, requests = [], []
 
     def tasks():
         for i in range(3):
-            asked.append((i, len(ended)))
+            requests.append((i, len(ended)))
             yield make_task(tmp_path, "pass", i)
 
     launchers.ProcessLauncher(workers=1).run(tasks(), lambda event: ended.append(1) if event.kind == "ended" else None)
-    assert asked == [(0, 0), (1, 1), (2, 2)]
+    assert requests == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_workers_share_cores_and_gpus(monkeypatch):

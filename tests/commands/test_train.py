@@ -37,13 +37,13 @@ def folders() -> list[Path]:
 
 
 def test_a_run_leaves_every_file(capsys):
-    asked = ("trainer.max_steps=4", "validate.every=2", "callbacks.checkpoints.every=3")
-    made = train(*asked)
+    overrides = ("trainer.max_steps=4", "validate.every=2", "callbacks.checkpoints.every=3")
+    made = train(*overrides)
     folder, result = made.path, made.result
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == FILES
     assert result is not None
     assert yaml.safe_load((folder / "config.yaml").read_text())["vocab"] == 257
-    assert made.overrides == expand_shortcuts(words(*asked))
+    assert made.overrides == expand_shortcuts(words(*overrides))
     assert (made.choices["size"], made.choices["source"]) == ("debug", "text")
     assert json.loads((folder / "environment.json").read_text())["seed"] == 0
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -187,9 +187,9 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
 )
 def test_a_mistake_is_one_message_and_leaves_no_folder(overrides, message, capsys):
     assert main(["train", *words(*overrides)]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
     assert not Path("outputs").exists()
 
 

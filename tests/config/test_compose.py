@@ -235,8 +235,8 @@ NEEDED = [
 def test_every_option_composes_and_checks(command):
     known = read_option_index().groups
     groups = {name: sorted(known[name]) for name in compose(command, []).choices if name in known and name != "recipe"}
-    for turn in range(max(map(len, groups.values()))):
-        chosen = {name: options[turn % len(options)] for name, options in groups.items()}
+    for number in range(max(map(len, groups.values()))):
+        chosen = {name: options[number % len(options)] for name, options in groups.items()}
         overrides = [f"{name}={option}" for name, option in chosen.items()]
         for option, value in zip(NEEDED[::2], NEEDED[1::2], strict=True):
             overrides += [value] if option in overrides else []

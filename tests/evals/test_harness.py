@@ -46,17 +46,17 @@ def chances(tokens: list[int]) -> torch.Tensor:
 
 
 def test_a_loglikelihood_is_the_sum_over_the_continuation():
-    asked = requests(("The sky is", " blue"), ("", "alone"), ("One", " a much longer continuation"), ("x", "y"))
+    pairs = requests(("The sky is", " blue"), ("", "alone"), ("One", " a much longer continuation"), ("x", "y"))
     for batch in (1, 3):
-        found = answers(batch=batch).loglikelihood(asked)
-        for request, (value, greedy) in zip(asked, found, strict=True):
+        found = answers(batch=batch).loglikelihood(pairs)
+        for request, (value, greedy) in zip(pairs, found, strict=True):
             context, continuation = request.args
             before = list(context.encode()) or [EOS]
             tokens = [*before, *continuation.encode()]
-            own = chances(tokens[:-1])[len(before) - 1 :]
-            wanted = torch.tensor(tokens[len(before) :])
-            assert value == pytest.approx(own.gather(1, wanted[:, None]).sum().item(), rel=1e-4)
-            assert greedy is bool((own.argmax(-1) == wanted).all())
+            logprobs = chances(tokens[:-1])[len(before) - 1 :]
+            expected = torch.tensor(tokens[len(before) :])
+            assert value == pytest.approx(logprobs.gather(1, expected[:, None]).sum().item(), rel=1e-4)
+            assert greedy is bool((logprobs.argmax(-1) == expected).all())
 
 
 def test_the_greedy_flag_is_true_for_the_greedy_text():
@@ -76,12 +76,12 @@ def test_a_rolling_loglikelihood_counts_every_token_once(length):
     text = "A text of some length"
     (found,) = answers(length=length).loglikelihood_rolling(requests((text,)))
     tokens = [EOS, *text.encode()]
-    wanted = 0.0
+    expected = 0.0
     for first in range(1, len(tokens), length):
         window = tokens[first - 1 : first + length]
-        own = chances(window[:-1])
-        wanted += own.gather(1, torch.tensor(window[1:])[:, None]).sum().item()
-    assert found == pytest.approx(wanted, rel=1e-4)
+        logprobs = chances(window[:-1])
+        expected += logprobs.gather(1, torch.tensor(window[1:])[:, None]).sum().item()
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_texts_are_greedy_by_default_and_end_before_a_stop_string():
@@ -98,9 +98,9 @@ def test_texts_are_greedy_by_default_and_end_before_a_stop_string():
 
 
 def test_texts_come_back_in_the_order_asked_for():
-    asked = requests(*(("a" * (n + 1), {"until": ["zz"], "max_gen_toks": 2 + n % 2}) for n in range(5)))
-    together = answers(batch=2).generate_until(asked)
-    assert together == [answers().generate_until([one])[0] for one in asked]
+    prompts = requests(*(("a" * (n + 1), {"until": ["zz"], "max_gen_toks": 2 + n % 2}) for n in range(5)))
+    together = answers(batch=2).generate_until(prompts)
+    assert together == [answers().generate_until([one])[0] for one in prompts]
 
 
 def test_a_long_text_loses_its_beginning_with_one_warning(caplog):
@@ -114,17 +114,17 @@ def test_a_long_text_loses_its_beginning_with_one_warning(caplog):
 
 
 def test_reading_in_pieces_changes_nothing(monkeypatch):
-    asked = requests(("The sky is", " blue and the"), ("Grass", " is green"))
-    whole = answers().loglikelihood(asked)
+    pairs = requests(("The sky is", " blue and the"), ("Grass", " is green"))
+    whole = answers().loglikelihood(pairs)
     monkeypatch.setattr(harness, "LOGITS", 10 * VOCAB)
-    parts = answers().loglikelihood(asked)
+    parts = answers().loglikelihood(pairs)
     assert [value for value, _ in parts] == pytest.approx([value for value, _ in whole], rel=1e-4)
     assert [greedy for _, greedy in parts] == [greedy for _, greedy in whole]
 
 
 def test_settings_are_read_as_lm_eval_means_them():
-    asked = parse_generation_kwargs({"until": "\n", "max_gen_toks": 7, "do_sample": False, "temperature": 0.7})
-    assert (asked.until, asked.new_tokens, asked.rules) == (("\n",), 7, SamplingRules(temperature=0))
+    settings = parse_generation_kwargs({"until": "\n", "max_gen_toks": 7, "do_sample": False, "temperature": 0.7})
+    assert (settings.until, settings.new_tokens, settings.rules) == (("\n",), 7, SamplingRules(temperature=0))
     assert parse_generation_kwargs({"do_sample": True, "temperature": 0.7, "top_p": 0.9}).rules == SamplingRules(
         temperature=0.7, top_p=0.9
     )
@@ -149,12 +149,12 @@ def test_the_wrapped_object_is_an_lm_that_passes_requests_on(monkeypatch):
     for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["lm_eval.api.model"].LM = LM  # type: ignore[attr-defined]
-    own = answers()
-    wrapped = make_lm(own)
+    model = answers()
+    wrapped = make_lm(model)
     assert isinstance(wrapped, LM)
-    asked = requests(("The sky is", " blue"))
-    assert wrapped.loglikelihood(asked) == own.loglikelihood(asked)
-    assert wrapped.generate_until(requests(("ab", {"max_gen_toks": 3})), disable_tqdm=True) == own.generate_until(
+    pairs = requests(("The sky is", " blue"))
+    assert wrapped.loglikelihood(pairs) == model.loglikelihood(pairs)
+    assert wrapped.generate_until(requests(("ab", {"max_gen_toks": 3})), disable_tqdm=True) == model.generate_until(
         requests(("ab", {"max_gen_toks": 3}))
     )
 
@@ -167,11 +167,11 @@ def test_no_task_is_an_error():
 @pytest.mark.slow
 def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
     """Tasks of local files; the answers are chosen by what the network says, so that every score is known."""
-    own = answers()
+    model = answers()
     questions = [("The sky is", [" blue", " zqx"]), ("One and", [" two", " @@@@"])]
-    scores = [[own.loglikelihood(requests((q, c)))[0][0] for c in choices] for q, choices in questions]
+    scores = [[model.loglikelihood(requests((q, c)))[0][0] for c in choices] for q, choices in questions]
     likelier = [row.index(max(row)) for row in scores]
-    (greedy,) = own.generate_until(requests(("ab", {"until": ["~~"], "max_gen_toks": 4})))
+    (greedy,) = model.generate_until(requests(("ab", {"until": ["~~"], "max_gen_toks": 4})))
     texts = ["A text of some length", "and one that is longer than a window of the network has tokens, by some"]
     right = (likelier[0], 1 - likelier[1])
     docs = {
@@ -192,12 +192,12 @@ def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
         task = {"task": f"own_{name}", "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
         task |= {"doc_to_target": "{{a}}", "target_delimiter": "", "metric_list": [{"metric": metrics[name]}]}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(task | kinds[name]))
-    found = run_harness(own, [f"own_{name}" for name in docs], include=str(tmp_path))["results"]
+    found = run_harness(model, [f"own_{name}" for name in docs], include=str(tmp_path))["results"]
     assert found["own_choose"]["acc,none"] == 0.5
     assert found["own_write"]["exact_match,none"] == pytest.approx(1 / 3)
-    nats = sum(own.loglikelihood_rolling(requests(*((text,) for text in texts))))
-    wanted = -nats / sum(len(text.encode()) for text in texts) / math.log(2)
-    assert found["own_read"]["bits_per_byte,none"] == pytest.approx(wanted, rel=1e-6)
+    nats = sum(model.loglikelihood_rolling(requests(*((text,) for text in texts))))
+    expected = -nats / sum(len(text.encode()) for text in texts) / math.log(2)
+    assert found["own_read"]["bits_per_byte,none"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow

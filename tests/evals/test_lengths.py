@@ -32,10 +32,10 @@ def windows(**settings) -> Windows:
     return Windows(side(), **{"context": CONTEXT, "multiples": (1, 2, 4), "tokens": 256, **settings})
 
 
-def reference(net, given: Windows, multiple: int) -> list[list[float]]:
+def reference(net, windows_of_text: Windows, multiple: int) -> list[list[float]]:
     """-ln p(target) in float64, window by window: [window][position]."""
     out = []
-    for batch in given.batches(multiple, tokens=1):
+    for batch in windows_of_text.batches(multiple, tokens=1):
         with torch.no_grad():
             chances = net.double()(batch["tokens"]).logits.double().log_softmax(-1)
         out.append([-chances[0, t, target].item() for t, target in enumerate(batch["targets"][0].tolist())])

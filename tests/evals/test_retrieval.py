@@ -143,7 +143,7 @@ def test_logits_that_are_no_numbers_are_an_error():
 
 
 @pytest.mark.parametrize(
-    ("text", "answers", "match", "wanted"),
+    ("text", "answers", "match", "expected"),
     [
         ("1, 2 and 3", ("1", "2", "4"), "all", 2 / 3),
         ("KASODU!", ("kasodu",), "all", 1.0),
@@ -152,8 +152,8 @@ def test_logits_that_are_no_numbers_are_an_error():
         ("", ("x",), "all", 0.0),
     ],
 )
-def test_scores_are_those_of_ruler(text, answers, match, wanted):
-    assert score_text(text, answers, match) == pytest.approx(wanted)
+def test_scores_are_those_of_ruler(text, answers, match, expected):
+    assert score_text(text, answers, match) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 19, 20])

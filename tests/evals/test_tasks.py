@@ -78,9 +78,9 @@ def test_a_prompt_has_its_exact_length_and_its_answer_is_found_from_its_text_alo
             assert set(found) == set(sample.answers)
         else:
             assert found == list(sample.answers)
-        told = tokenizer(kind).decode([*sample.tokens, *sample.answer])[len(text) :]
-        assert told == sample.meta["answer"]
-        assert all(answer in told for answer in sample.answers)
+        answer_text = tokenizer(kind).decode([*sample.tokens, *sample.answer])[len(text) :]
+        assert answer_text == sample.meta["answer"]
+        assert all(answer in answer_text for answer in sample.answers)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])

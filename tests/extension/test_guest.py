@@ -62,9 +62,9 @@ def run_aptlab(site: Path, *words: str, fault: str = "") -> subprocess.Completed
 
 
 def test_the_entry_points_are_those_of_the_package():
-    told = (SOURCE.parent / "pyproject.toml").read_text()
-    assert 'entry-points."aptlab.conf"]\naptlab_guest = "aptlab_guest"' in told
-    assert 'entry-points."aptlab.commands"]\ncount = "aptlab_guest.command:run"' in told
+    text = (SOURCE.parent / "pyproject.toml").read_text()
+    assert 'entry-points."aptlab.conf"]\naptlab_guest = "aptlab_guest"' in text
+    assert 'entry-points."aptlab.commands"]\ncount = "aptlab_guest.command:run"' in text
 
 
 @pytest.mark.parametrize(

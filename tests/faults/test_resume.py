@@ -73,8 +73,8 @@ def test_stops_again_and_again(pair):
     """Every second batch and every validation is interrupted: two preemptions in one data epoch and many more."""
     whole, run = pair
     ckpt, stops = None, 0
-    for turn in range(60):
-        where = "val.batch:1:TERM" if turn % 3 == 0 else f"train.batch:{run.accumulate + 1}:TERM"
+    for number in range(60):
+        where = "val.batch:1:TERM" if number % 3 == 0 else f"train.batch:{run.accumulate + 1}:TERM"
         code = run.in_child(where, ckpt)
         ckpt = run.last()
         if code == 0:

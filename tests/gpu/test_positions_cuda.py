@@ -111,8 +111,8 @@ def test_a_query_that_is_spread_over_many_keys_equals_float64(keys, dtype):
     got = compute_attention(heads, ForwardContext(1, cache=cache, device="cuda"), AttentionSpec(scale=0.5))
     q, k, v = (x.double() for x in heads)
     k, v = k.repeat_interleave(2, dim=1), v.repeat_interleave(2, dim=1)
-    wanted = (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v
-    assert (got.double() - wanted).abs().max() < 1e-2
+    expected = (q @ k.transpose(-1, -2) * 0.5).softmax(-1) @ v
+    assert (got.double() - expected).abs().max() < 1e-2
 
 
 @pytest.mark.parametrize("made_inside", [False, True], ids=["float32 cache", "cache made under autocast"])

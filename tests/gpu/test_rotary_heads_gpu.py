@@ -31,11 +31,11 @@ def test_gradients_are_right_where_a_program_takes_several_tokens_and_tiles(size
 
 def test_gradients_of_the_norms_weights_are_the_same_twice():
     weight = torch.rand(2, 128, device="cuda", requires_grad=True)
-    turn = RotationArgs(
+    args = RotationArgs(
         torch.arange(3000, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, norm=HeadNorm(weight, 1e-6, "before")
     )
     x = torch.randn(1, 40, 3000, 128, device="cuda", dtype=torch.bfloat16)
-    one, two = (torch.autograd.grad(rotate_heads(x, turn).float().square().sum(), weight)[0] for _ in range(2))
+    one, two = (torch.autograd.grad(rotate_heads(x, args).float().square().sum(), weight)[0] for _ in range(2))
     assert torch.equal(one, two)
 
 
@@ -43,10 +43,10 @@ def test_strided_positions_and_scales_are_read_where_they_lie():
     x = torch.randn(2, 6, 9, 64, device="cuda", dtype=torch.bfloat16)
     positions = torch.randint(0, 9_000_000, (9, 2), device="cuda").t()
     scale = torch.rand(9, 1, device="cuda").t()
-    turn = RotationArgs(positions, tables_of(32).cuda(), queries=4, scale=scale, theta=theta_of(32).cuda())
-    wanted = rotate_heads_reference(x.double(), turn)
-    assert units(rotate_heads(x, turn), wanted, torch.bfloat16) <= 1
-    one = RotationArgs(positions[:1, :1].expand(1, 9), turn.tables, queries=4)
+    args = RotationArgs(positions, tables_of(32).cuda(), queries=4, scale=scale, theta=theta_of(32).cuda())
+    expected = rotate_heads_reference(x.double(), args)
+    assert units(rotate_heads(x, args), expected, torch.bfloat16) <= 1
+    one = RotationArgs(positions[:1, :1].expand(1, 9), args.tables, queries=4)
     assert units(rotate_heads(x, one), rotate_heads_reference(x.double(), one), torch.bfloat16) <= 1
 
 
@@ -55,18 +55,18 @@ def test_offsets_beyond_32_bits_are_right():
     memory = torch.zeros(2**31 + 4 * 3 * 64, dtype=torch.bfloat16, device="cuda")
     x = memory.as_strided((2, 3, 4, 64), (2**31, 64, 3 * 64, 1))
     x.copy_(torch.randn(2, 3, 4, 64, device="cuda"))
-    turn = RotationArgs(torch.arange(4, device="cuda").unsqueeze(0) + 9_000_000, tables_of(32).cuda(), queries=2)
-    wanted = rotate_heads_reference(x.double(), turn)
-    assert units(rotate_heads(x, turn), wanted, torch.bfloat16) <= 1
+    args = RotationArgs(torch.arange(4, device="cuda").unsqueeze(0) + 9_000_000, tables_of(32).cuda(), queries=2)
+    expected = rotate_heads_reference(x.double(), args)
+    assert units(rotate_heads(x, args), expected, torch.bfloat16) <= 1
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_the_op_compiles_as_one_graph_with_gradients(layout):
-    turn = RotationArgs(torch.arange(50, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=4, layout=layout)
+    args = RotationArgs(torch.arange(50, device="cuda").unsqueeze(0), tables_of(32).cuda(), queries=4, layout=layout)
     x = torch.randn(2, 50, 8, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
 
     def loss(x):
-        return rotate_heads(x.transpose(1, 2)[:, :6], turn).float().square().sum()
+        return rotate_heads(x.transpose(1, 2)[:, :6], args).float().square().sum()
 
     (eager,) = torch.autograd.grad(loss(x), x)
     torch._dynamo.reset()
@@ -79,11 +79,11 @@ def test_the_op_compiles_as_one_graph_with_gradients(layout):
 def test_heads_are_written_over_with_the_same_numbers(layout, where):
     whole = torch.randn(2, 1300, 48, 128, device="cuda", dtype=torch.bfloat16)
     norm = None if where is None else HeadNorm(None, 1e-6, where)
-    turn = RotationArgs(torch.arange(1300, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, layout, norm)
+    args = RotationArgs(torch.arange(1300, device="cuda").unsqueeze(0), tables_of(64).cuda(), 32, layout, norm)
     x, values = whole.transpose(1, 2)[:, :40], whole[:, :, 40:].clone()
-    wanted = rotate_heads(x, turn)
-    assert rotate_heads_(x, turn) is x
-    assert torch.equal(whole[:, :, :40].transpose(1, 2), wanted)
+    expected = rotate_heads(x, args)
+    assert rotate_heads_(x, args) is x
+    assert torch.equal(whole[:, :, :40].transpose(1, 2), expected)
     assert torch.equal(whole[:, :, 40:], values)
 
 
@@ -122,5 +122,5 @@ def test_models_train_with_the_gradients_of_the_reference(rule, qk_norm):
 
     host, device = grads("cpu"), grads("cuda")
     assert host.keys() == device.keys()
-    for name, wanted in host.items():
-        assert (device[name] - wanted).abs().max() <= 5e-3 * wanted.abs().max() + 1e-4, name
+    for name, expected in host.items():
+        assert (device[name] - expected).abs().max() <= 5e-3 * expected.abs().max() + 1e-4, name

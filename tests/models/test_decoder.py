@@ -44,10 +44,10 @@ def _no_grad():
         yield
 
 
-def differ(got, wanted):
-    assert got.shape == wanted.shape
+def differ(got, expected):
+    assert got.shape == expected.shape
     assert got.isfinite().all()
-    return (got.double() - wanted.double()).abs().max().item()
+    return (got.double() - expected.double()).abs().max().item()
 
 
 def remember(net):
@@ -148,15 +148,15 @@ def test_the_module_is_the_float64_reference(option, qk_norm, dtype, tolerance):
     theta = None if option == "none" else rope.inv_freq(16)
     weights = {name: weight.double().numpy() for name, weight in net.state_dict().items()}
     sizes = {"depth": 3, "heads": 4, "kv_heads": 2, "head_dim": 16}
-    wanted = reference(
+    expected = reference(
         weights, tokens[0].tolist(), theta=theta, temperature=rope.temperature, segments=segments, **sizes
     )
     positions = torch.tensor([[*range(6), *range(4)]])
     got = net(tokens, positions=positions, segments=torch.tensor([segments])).logits[0].double().numpy()
-    assert np.abs(wanted).max() > 1
-    scale = max(1.0, np.abs(wanted).max())
+    assert np.abs(expected).max() > 1
+    scale = max(1.0, np.abs(expected).max())
     limit = 1e-10 if option == "none" and dtype == torch.float64 else tolerance
-    assert np.abs(got - wanted).max() / scale <= limit
+    assert np.abs(got - expected).max() / scale <= limit
 
 
 def test_shared_key_heads_equal_repeated_ones():

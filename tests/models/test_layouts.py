@@ -48,10 +48,10 @@ def test_two_layouts_give_the_same_logits_after_permutation(rope, attention):
     interleaved = make_tiny_decoder(rope=other, **parts)
     tokens = make_random_tokens(2, 40)
     with torch.no_grad():
-        wanted = half(tokens).logits
-        assert (interleaved(tokens).logits - wanted).abs().max() > 1e-2, "the layouts do not differ"
+        expected = half(tokens).logits
+        assert (interleaved(tokens).logits - expected).abs().max() > 1e-2, "the layouts do not differ"
         interleaved.load_state_dict(weights)
-        assert (interleaved(tokens).logits - wanted).abs().max() <= 1e-5
+        assert (interleaved(tokens).logits - expected).abs().max() <= 1e-5
     back = convert_layout(weights, half.shape, other, target="half")
     for name, weight in half.state_dict().items():
         assert torch.equal(back[name], weight), name

@@ -65,11 +65,11 @@ def test_folding_is_exact_where_all_positions_are_the_same(tied):
     net, tokens = net_with(LEARNED, tied=tied), make_random_tokens(2, 20)
     with torch.no_grad():
         net.embed_positions.embed.weight.copy_(torch.randn(32).expand(32, 32))
-        wanted = net(tokens).logits.log_softmax(-1)
+        expected = net(tokens).logits.log_softmax(-1)
         folded = convert_to_rope(net, NoRope())(tokens).logits.log_softmax(-1)
         dropped = convert_to_rope(net, NoRope(), fold=False)(tokens).logits.log_softmax(-1)
-    assert (folded - wanted).abs().max() < 1e-4
-    assert (dropped - wanted).abs().max() > 0.1
+    assert (folded - expected).abs().max() < 1e-4
+    assert (dropped - expected).abs().max() > 0.1
 
 
 def test_the_head_stays_tied_or_untied():

@@ -38,8 +38,8 @@ def test_folded_chunks_are_the_mask_of_equal_blocks(tokens, size):
     m, n = places(tokens)
     heads = heads_of(tokens)
     got = compute_attention(heads, ForwardContext(tokens), AttentionSpec(scale=0.7, chunk=size))
-    wanted = by_mask(heads, (n <= m) & (n // size == m // size), 0.7)
-    assert torch.allclose(got, wanted, atol=1e-12, rtol=0)
+    expected = by_mask(heads, (n <= m) & (n // size == m // size), 0.7)
+    assert torch.allclose(got, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 8, 11, 17])
@@ -48,8 +48,8 @@ def test_folded_windows_are_the_mask_of_a_band(tokens, size):
     m, n = places(tokens)
     heads = heads_of(tokens)
     got = compute_attention(heads, ForwardContext(tokens), AttentionSpec(scale=0.7, window=size))
-    wanted = by_mask(heads, (n <= m) & (n > m - size), 0.7)
-    assert torch.allclose(got, wanted, atol=1e-12, rtol=0)
+    expected = by_mask(heads, (n <= m) & (n > m - size), 0.7)
+    assert torch.allclose(got, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,14 @@ def expected(layer, x, rule, shape=SHAPE, qk_norm=False, eps=1e-5):
 def test_attention_is_the_papers(rule, qk_norm):
     layer, x = made(rule, qk_norm=qk_norm)
     got = layer(x, step()).detach().numpy()
-    wanted = np.stack([expected(layer, row, rule, qk_norm=qk_norm) for row in x.numpy()])
-    assert np.abs(got - wanted).max() < (1e-12 if rule is None else 1e-6)  # the tables are float32
+    outputs = np.stack([expected(layer, row, rule, qk_norm=qk_norm) for row in x.numpy()])
+    assert np.abs(got - outputs).max() < (1e-12 if rule is None else 1e-6)  # the tables are float32
 
 
 def test_qk_norm_eps_is_the_one_given():
     layer, x = made(None, qk_norm=True, qk_norm_eps=0.3)
-    wanted = np.stack([expected(layer, row, None, qk_norm=True, eps=0.3) for row in x.numpy()])
-    assert np.abs(layer(x, step()).detach().numpy() - wanted).max() < 1e-12
+    outputs = np.stack([expected(layer, row, None, qk_norm=True, eps=0.3) for row in x.numpy()])
+    assert np.abs(layer(x, step()).detach().numpy() - outputs).max() < 1e-12
 
 
 def test_shared_keys_equal_repeated_ones():

@@ -72,8 +72,8 @@ def test_a_rolling_layer_returns_the_last_keys_whatever_the_pieces(pieces):
         new = every[:, :, begin : begin + tokens]
         k, v = cache.append(SITES[0], new, -new)
         cache.advance(tokens)
-        wanted = every[:, :, max(0, begin - reach + 1) : begin + tokens]
-        assert torch.equal(k, wanted)
-        assert torch.equal(v, -wanted)
+        expected = every[:, :, max(0, begin - reach + 1) : begin + tokens]
+        assert torch.equal(k, expected)
+        assert torch.equal(v, -expected)
         begin += tokens
     assert cache.bytes() == 2 * 2 * reach * 4

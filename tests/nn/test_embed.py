@@ -25,9 +25,9 @@ def net_with(factory, **parts):
 def test_sinusoids_are_the_papers_at_any_position(dim, base):
     module = SinusoidalPositions(dim, base=base, scale=1.0)
     got = module(torch.tensor([PLACES]))[0].numpy()
-    wanted = np.stack([sinusoid(place, dim, base) for place in PLACES])
+    expected = np.stack([sinusoid(place, dim, base) for place in PLACES])
     assert got.dtype == np.float32
-    assert np.abs(got - wanted).max() < 1e-6
+    assert np.abs(got - expected).max() < 1e-6
 
 
 def test_sinusoids_scale():
@@ -86,8 +86,8 @@ def test_left_padding_and_packing_change_nothing(factory):
     tokens = torch.cat((first[:, :4], first, second), 1)
     with torch.no_grad():
         got = net(tokens, segments=segments, positions=positions).logits[:, 4:]
-        wanted = torch.cat((net(first).logits, net(second).logits), 1)
-    assert (got - wanted).abs().max() < 2e-5
+        expected = torch.cat((net(first).logits, net(second).logits), 1)
+    assert (got - expected).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)

@@ -28,11 +28,11 @@ def test_swiglu_is_the_papers(bias):
     layer, x, w = made(SwiGLU, bias)
     gate, up = np.split(w["gate_up.weight"], 2)
     gate_bias, up_bias = np.split(w["gate_up.bias"], 2) if bias else (None, None)
-    wanted = [
+    expected = [
         reference.swiglu(row, gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"))
         for row in x.numpy().reshape(-1, 12)
     ]
-    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(expected)).max() < 1e-12
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -43,8 +43,8 @@ def test_the_clamped_gate_is_that_of_gpt_oss(bias, limit):
     gate_bias, up_bias = np.split(w["gate_up.bias"], 2) if bias else (None, None)
     weights = (gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"))
     rows = x.numpy().reshape(-1, 12)
-    wanted = np.stack([reference.swiglu_clamped(row, *weights, limit=limit) for row in rows])
-    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - wanted).max() < 1e-12
+    expected = np.stack([reference.swiglu_clamped(row, *weights, limit=limit) for row in rows])
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - expected).max() < 1e-12
 
 
 def test_the_clamp_bounds_what_goes_down_however_large_the_input():
@@ -60,11 +60,11 @@ def test_geglu_is_the_papers_and_with_tanh_gemmas(bias, approximate):
     gate, up = np.split(w["gate_up.weight"], 2)
     gate_bias, up_bias = np.split(w["gate_up.bias"], 2) if bias else (None, None)
     curve = {"none": reference.gelu_exact, "tanh": reference.gelu_tanh}[approximate]
-    wanted = [
+    expected = [
         reference.geglu(row, gate, up, w["down.weight"], gate_bias, up_bias, w.get("down.bias"), curve=curve)
         for row in x.numpy().reshape(-1, 12)
     ]
-    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(expected)).max() < 1e-12
 
 
 def test_the_two_gelus_of_geglu_differ_and_others_are_refused():
@@ -78,11 +78,11 @@ def test_the_two_gelus_of_geglu_differ_and_others_are_refused():
 @pytest.mark.parametrize("bias", [False, True])
 def test_gelu_is_the_exact_one(bias):
     layer, x, w = made(GELU, bias)
-    wanted = [
+    expected = [
         reference.gelu(row, w["up.weight"], w["down.weight"], w.get("up.bias"), w.get("down.bias"))
         for row in x.numpy().reshape(-1, 12)
     ]
-    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(wanted)).max() < 1e-12
+    assert np.abs(layer(x, CONTEXT).detach().numpy().reshape(-1, 12) - np.stack(expected)).max() < 1e-12
 
 
 @pytest.mark.parametrize("kind", [SwiGLU, GELU, GeGLU])

@@ -53,8 +53,8 @@ def test_it_is_the_quadratic_formula(form, rule, chunk):
     layer, x = made(form, rule, chunk=chunk), inputs()
     got = layer(x, ForwardContext(11)).detach().numpy()
     theta = () if rule is None else rule.inv_freq(8)
-    wanted = np.stack([expected(layer, row, range(11), theta, causal) for row in x])
-    assert np.abs(got - wanted).max() < (1e-12 if rule is None else 1e-6)  # rotary tables are float32
+    outputs = np.stack([expected(layer, row, range(11), theta, causal) for row in x])
+    assert np.abs(got - outputs).max() < (1e-12 if rule is None else 1e-6)  # rotary tables are float32
 
 
 def test_without_rotation_both_forms_are_one():
@@ -65,8 +65,8 @@ def test_without_rotation_both_forms_are_one():
 def test_float32_is_near_float64():
     for form in FORMS:
         layer, x = made(form, Standard()), inputs()
-        wanted = layer(x, ForwardContext(11))
-        assert (layer.float()(x.float(), ForwardContext(11)) - wanted).abs().max() < 2e-6
+        expected = layer(x, ForwardContext(11))
+        assert (layer.float()(x.float(), ForwardContext(11)) - expected).abs().max() < 2e-6
 
 
 def weights_of(form, places):
@@ -112,9 +112,9 @@ def test_packed_documents_and_padding_are_the_quadratic_formula(form):
     got = layer(x, ForwardContext(14, positions=places, segments=segments)).detach()
     for row in range(2):
         sees = partial(lambda ids, i, j: j <= i and ids[i] == ids[j], segments[row].tolist())
-        wanted = expected(layer, x[row], places[row].tolist(), Standard().inv_freq(8), sees)
+        outputs = expected(layer, x[row], places[row].tolist(), Standard().inv_freq(8), sees)
         real = segments[row] != 0
-        assert (got[row] - torch.from_numpy(wanted))[real].abs().max() < 1e-6
+        assert (got[row] - torch.from_numpy(outputs))[real].abs().max() < 1e-6
         assert got.isfinite().all()
 
 
@@ -277,18 +277,18 @@ def test_far_values_stay_finite():
 def test_a_temperature_and_growth_scale_queries_before_the_feature():
     rule = YaRN(factor=8.0, original_len=4)
     layer, x = made("numerator", rule), inputs()
-    wanted = expected(layer, x[0], range(11), rule.inv_freq(8), causal, factor=rule.temperature)
-    assert np.abs(layer(x, ForwardContext(11))[0].detach().numpy() - wanted).max() < 1e-6
+    outputs = expected(layer, x[0], range(11), rule.inv_freq(8), causal, factor=rule.temperature)
+    assert np.abs(layer(x, ForwardContext(11))[0].detach().numpy() - outputs).max() < 1e-6
     grown = made("numerator", place=LayerPositions(growth=Growth(floor=4, scale=0.5)))
     factor = np.array([1 + 0.5 * np.log1p((m + 1) // 4) for m in range(11)])[:, None, None]
-    wanted = expected(grown, x[0], range(11), (), causal, factor=factor)
-    assert np.abs(grown(x, ForwardContext(11))[0].detach().numpy() - wanted).max() < 1e-6
+    outputs = expected(grown, x[0], range(11), (), causal, factor=factor)
+    assert np.abs(grown(x, ForwardContext(11))[0].detach().numpy() - outputs).max() < 1e-6
 
 
 def test_chunked_layers_stay_inside_blocks_of_positions():
     layer, x = made("numerator", place=LayerPositions(chunk=4), chunk=3), inputs()
-    wanted = expected(layer, x[0], range(11), (), lambda i, j: j <= i and i // 4 == j // 4)
-    assert np.abs(layer(x, ForwardContext(11))[0].detach().numpy() - wanted).max() < 1e-12
+    outputs = expected(layer, x[0], range(11), (), lambda i, j: j <= i and i // 4 == j // 4)
+    assert np.abs(layer(x, ForwardContext(11))[0].detach().numpy() - outputs).max() < 1e-12
 
 
 def test_qk_norm_and_bias_are_used():

@@ -31,8 +31,8 @@ def test_norms_are_the_papers(eps, kind, tolerance):
         (bare, lambda row: layer_norm(row, bare.weight.tolist(), None, eps)),
     ):
         got = module(x).detach().double().numpy().reshape(-1, 24)
-        wanted = np.stack([expect(row) for row in x.double().numpy().reshape(-1, 24)])
-        assert np.abs(got - wanted).max() < tolerance
+        expected = np.stack([expect(row) for row in x.double().numpy().reshape(-1, 24)])
+        assert np.abs(got - expected).max() < tolerance
 
 
 @pytest.mark.parametrize("make", [RMSNorm, LayerNorm])

@@ -55,9 +55,9 @@ class TestLlama3(RopeContract):
     config = config("Llama3")
 
 
-def agree(got, wanted, rel=1e-12):
-    assert len(got) == len(wanted)
-    np.testing.assert_allclose(np.array(got), np.array(wanted), rtol=rel, atol=0)
+def agree(got, expected, rel=1e-12):
+    assert len(got) == len(expected)
+    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
 
 
 @pytest.mark.parametrize("head_dim", DIMS)
@@ -247,9 +247,9 @@ def test_thirty_one_rules_and_none_are_shipped():
 
 @pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: rule.__name__)
 def test_every_shipped_rule_says_what_it_is_and_where_it_is_from(rule):
-    told = inspect.getdoc(rule) or ""
-    assert len(told.splitlines()[0]) > 20
-    assert any(word in told for word in SOURCES), f"{rule.__name__} has no source"
+    docstring = inspect.getdoc(rule) or ""
+    assert len(docstring.splitlines()[0]) > 20
+    assert any(word in docstring for word in SOURCES), f"{rule.__name__} has no source"
     assert rule.__dataclass_params__.frozen
 
 

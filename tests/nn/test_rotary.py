@@ -38,12 +38,12 @@ def test_logits_at_ten_million_differ_from_float64_by_less_than_a_millionth(rule
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(8, 128)), rng.normal(size=(8, 128))
     places = np.arange(8) + shift
-    wanted = reference.logits(q, k, np.arange(8), np.arange(8), rule.inv_freq(128))
+    expected = reference.logits(q, k, np.arange(8), np.arange(8), rule.inv_freq(128))
     rotary = RotaryEmbedding(rule, head_dim=128)
     angles = rotary.angles(torch.from_numpy(places).unsqueeze(0))
-    turned = [rotary.rotate(torch.from_numpy(x)[None, None], angles)[0, 0] for x in (q, k)]
-    got = (turned[0] @ turned[1].T / math.sqrt(128)).numpy()
-    assert np.abs(got - wanted).max() <= 1e-6
+    rotated = [rotary.rotate(torch.from_numpy(x)[None, None], angles)[0, 0] for x in (q, k)]
+    got = (rotated[0] @ rotated[1].T / math.sqrt(128)).numpy()
+    assert np.abs(got - expected).max() <= 1e-6
 
 
 @pytest.mark.parametrize("step", [1, STEP])
@@ -51,8 +51,8 @@ def test_tables_are_the_cosines_and_sines_of_float64_in_float32(step):
     rotary = RotaryEmbedding(Standard(), head_dim=128)
     exact = np.outer(step * np.arange(STEP, dtype=np.float64), np.array(Standard().inv_freq(128)))
     cos, sin = rotary.tables[:2] if step == STEP else rotary.tables[2:]
-    for table, wanted in ((cos, np.cos(exact)), (sin, np.sin(exact))):
-        assert np.abs(table.double().numpy() - wanted).max() < 2**-25 + 4e-9  # half a step of float32, and 1.6e7 rad
+    for table, expected in ((cos, np.cos(exact)), (sin, np.sin(exact))):
+        assert np.abs(table.double().numpy() - expected).max() < 2**-25 + 4e-9  # half a step of float32, and 1.6e7 rad
 
 
 def test_tables_are_not_made_again_when_a_module_moves(monkeypatch):
@@ -74,9 +74,9 @@ def test_a_float32_product_of_position_and_frequency_would_be_off_by_a_third():
 def test_rotation_is_the_papers(rule):
     rotary, rng = RotaryEmbedding(rule, head_dim=32), np.random.default_rng(1)
     x, positions = rng.normal(size=(5, 32)), [0, 3, 700, 4096, 12_345]
-    wanted = np.stack([reference.rotate(row, m, rule.inv_freq(32)) for row, m in zip(x, positions)])
+    expected = np.stack([reference.rotate(row, m, rule.inv_freq(32)) for row, m in zip(x, positions)])
     got = rotary.rotate(torch.from_numpy(x)[None, None], at(rotary, *positions))[0, 0]
-    assert np.abs(got.numpy() - wanted).max() < 1e-6
+    assert np.abs(got.numpy() - expected).max() < 1e-6
 
 
 @named
@@ -88,9 +88,9 @@ def test_norms_are_kept_and_float32_logits_shift_invariant(rule, head_dim):
 
     def logits(shift):
         angles = rotary.angles(places + shift)
-        turned = [rotary.rotate(x, angles) for x in (q, k)]
-        assert (turned[0].norm(dim=-1) / q.norm(dim=-1) - 1).abs().max() < 1e-6
-        return turned[0].double() @ turned[1].double().transpose(-1, -2) / math.sqrt(head_dim)
+        rotated = [rotary.rotate(x, angles) for x in (q, k)]
+        assert (rotated[0].norm(dim=-1) / q.norm(dim=-1) - 1).abs().max() < 1e-6
+        return rotated[0].double() @ rotated[1].double().transpose(-1, -2) / math.sqrt(head_dim)
 
     assert max((logits(s) - logits(0)).abs().max().item() for s in (1, 5000, 131_072, 10_000_000)) < 2e-6
 

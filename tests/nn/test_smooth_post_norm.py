@@ -20,8 +20,8 @@ def test_it_adds_the_normalised_branch():
     u, delta = torch.randn(2, 3, 6).double(), 5 * torch.randn(2, 3, 6).double()
     out, carry, seen = join_once(layer, u, delta, None, trace=True)
     weight = layer.norm.weight.tolist()
-    wanted = u.numpy() + np.stack([[rms_norm(row, weight, 1e-3) for row in rows] for rows in delta.numpy()])
-    assert np.abs(out.detach().numpy() - wanted).max() < 1e-12
+    expected = u.numpy() + np.stack([[rms_norm(row, weight, 1e-3) for row in rows] for rows in delta.numpy()])
+    assert np.abs(out.detach().numpy() - expected).max() < 1e-12
     assert carry is None
     assert seen["peak"] == out.abs().max().float()
 

@@ -24,15 +24,15 @@ SIZES = [(2, 5, 3, 1, 16, 8), (1, 3, 2, 2, 24, 12), (2, 4, 1, 1, 32, 6), (1, 2, 
 DIGITS = {torch.float32: 24, torch.bfloat16: 8, torch.float16: 11}  # bits of the significand
 
 
-def units(got, wanted, dtype, *, floor=1e-2, size=None):
+def units(got, expected, dtype, *, floor=1e-2, size=None):
     """Largest error in units in the last place of `dtype` at `size`, else at each value's own.
 
     A value below `floor` times the mean counts as that large: it is a difference of products, whose own float32
     errors do not shrink with it.
     """
-    size = wanted.abs() if size is None else size
-    size = torch.maximum(size, floor * wanted.abs().mean())
-    return ((got.double() - wanted).abs() / torch.exp2(size.log2().floor() + 1 - DIGITS[dtype])).max().item()
+    size = expected.abs() if size is None else size
+    size = torch.maximum(size, floor * expected.abs().mean())
+    return ((got.double() - expected).abs() / torch.exp2(size.log2().floor() + 1 - DIGITS[dtype])).max().item()
 
 
 def lengths(x, pairs, layout):
@@ -60,27 +60,27 @@ def tables_of(pairs: int) -> torch.Tensor:
     return torch.stack((hi.cos(), hi.sin(), lo.cos(), lo.sin())).float()
 
 
-def exact(x, turn, theta_P, layout):
+def exact(x, args, theta_P, layout):
     """The formula in float64, from positions and frequencies, not from the tables."""
-    x, q = x.double(), turn.queries
-    weight = None if turn.norm is None or turn.norm.weight is None else turn.norm.weight.double()
+    x, q = x.double(), args.queries
+    weight = None if args.norm is None or args.norm.weight is None else args.norm.weight.double()
 
     def norm(y):
-        y = y / (y.pow(2).mean(-1, keepdim=True) + turn.norm.eps).sqrt()
+        y = y / (y.pow(2).mean(-1, keepdim=True) + args.norm.eps).sqrt()
         return y if weight is None else torch.cat((y[:, :q] * weight[0], y[:, q:] * weight[1]), dim=1)
 
-    if turn.norm is not None and turn.norm.where == "before":
+    if args.norm is not None and args.norm.where == "before":
         x = norm(x)
-    angle = (turn.positions.double().unsqueeze(-1) * theta_P).unsqueeze(1)
-    cos, sin, pairs = angle.cos() * turn.factor, angle.sin() * turn.factor, len(theta_P)
+    angle = (args.positions.double().unsqueeze(-1) * theta_P).unsqueeze(1)
+    cos, sin, pairs = angle.cos() * args.factor, angle.sin() * args.factor, len(theta_P)
     out = x.clone()
     first, second = members(pairs, layout)
     out[..., first] = x[..., first] * cos - x[..., second] * sin
     out[..., second] = x[..., second] * cos + x[..., first] * sin
-    if turn.norm is not None and turn.norm.where == "after":
+    if args.norm is not None and args.norm.where == "after":
         out = norm(out)
-    if turn.scale is not None:
-        out = torch.cat((out[:, :q] * turn.scale.double()[:, None, :, None], out[:, q:]), dim=1)
+    if args.scale is not None:
+        out = torch.cat((out[:, :q] * args.scale.double()[:, None, :, None], out[:, q:]), dim=1)
     return out
 
 
@@ -96,16 +96,16 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
     norm = None if where is None else HeadNorm(weight, 1e-5, where)
     scale = torch.rand(1, tokens, generator=generator).add(0.5).to(device) if scaled else None
     exactly = theta_of(pairs).to(device)
-    turn = RotationArgs(
+    args = RotationArgs(
         positions, tables_of(pairs).to(device), q, layout, norm, FACTOR, scale, exactly if theta else None
     )
-    given = (positions, turn.tables, turn.theta, weight, scale)
+    given = (positions, args.tables, args.theta, weight, scale)
     how = kernel.KernelSpec(q, layout == "interleaved", kernel.NORMS[where], 1e-5, FACTOR)
     got = kernel.rotate_forward(x, *given, how, tile=tile)
     near = x.detach().double().requires_grad_()
     weights = None if weight is None else weight.double().requires_grad_()
-    wide = turn._replace(norm=None if norm is None else norm._replace(weight=weights))
-    wanted = exact(near, wide, exactly, layout)
+    wide = args._replace(norm=None if norm is None else norm._replace(weight=weights))
+    expected = exact(near, wide, exactly, layout)
     assert got.dtype == dtype
     assert got.shape == x.shape
     spent, heads = whole.clone(), q + k
@@ -114,10 +114,14 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
     assert torch.equal(spent[:, :, heads:], whole[:, :, heads:]), "values behind the keys are no heads to turn"
     dy = torch.randn(got.shape, generator=generator).to(device, dtype)
     dx, dw = kernel.rotate_backward(dy, x, *given, how, tile=tile)
-    wanted.backward(dy.double())
+    expected.backward(dy.double())
     assert near.grad is not None
-    reference = op.rotate_heads_reference(x, turn)
-    for name, ours, right in (("forward", got, wanted), ("reference", reference, wanted), ("backward", dx, near.grad)):
+    reference = op.rotate_heads_reference(x, args)
+    for name, ours, right in (
+        ("forward", got, expected),
+        ("reference", reference, expected),
+        ("backward", dx, near.grad),
+    ):
         if dtype == torch.float32 and not theta:  # the error of tables goes with a pair's length
             error = units(ours, right, dtype, size=lengths(right, pairs, layout))
             limit = 8 if where and name == "backward" else 2  # the gradient of a norm is a small difference

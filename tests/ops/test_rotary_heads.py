@@ -35,12 +35,12 @@ def test_float32_heads_are_rounded_once_where_the_frequencies_are_given():
     theta = theta_of(8)
     x = torch.randn(2, 5, 7, 16, generator=torch.Generator().manual_seed(0))
     positions = torch.arange(7).unsqueeze(0) + 10_000_000
-    turn = RotationArgs(positions, tables_of(8), queries=3, theta=theta)
-    wanted = exact(x, turn, theta, "half")
-    assert units(rotate_heads(x, turn), wanted, torch.float32, floor=1e-6) <= 0.5
-    by_tables = rotate_heads(x, turn._replace(theta=None))
-    assert units(by_tables, wanted, torch.float32, floor=1e-6) > 2
-    assert units(by_tables, wanted, torch.float32, size=lengths(wanted, 8, "half")) <= 2
+    args = RotationArgs(positions, tables_of(8), queries=3, theta=theta)
+    expected = exact(x, args, theta, "half")
+    assert units(rotate_heads(x, args), expected, torch.float32, floor=1e-6) <= 0.5
+    by_tables = rotate_heads(x, args._replace(theta=None))
+    assert units(by_tables, expected, torch.float32, floor=1e-6) > 2
+    assert units(by_tables, expected, torch.float32, size=lengths(expected, 8, "half")) <= 2
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
@@ -48,8 +48,8 @@ def test_heads_turn_as_the_rotary_module_turns_them(layout):
     rotary = RotaryEmbedding(Standard(layout=layout), head_dim=16)
     x, positions = torch.randn(2, 5, 7, 16), torch.arange(7).unsqueeze(0) * 1001
     tables = rotary.tables
-    turned = rotate_heads(x, RotationArgs(positions, tables, queries=3, layout=layout))
-    assert torch.allclose(turned, rotary.rotate(x, rotary.angles(positions)), atol=1e-6, rtol=0)
+    rotated = rotate_heads(x, RotationArgs(positions, tables, queries=3, layout=layout))
+    assert torch.allclose(rotated, rotary.rotate(x, rotary.angles(positions)), atol=1e-6, rtol=0)
 
 
 def test_queries_alone_are_scaled_and_weights_differ_for_keys():
@@ -57,21 +57,21 @@ def test_queries_alone_are_scaled_and_weights_differ_for_keys():
     tables = rotary.tables
     x, positions = torch.randn(1, 3, 4, 8), torch.zeros(1, 4, dtype=torch.long)
     scale = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    turned = rotate_heads_reference(x, RotationArgs(positions, tables, queries=2, scale=scale))
-    assert torch.allclose(turned[:, :2], x[:, :2] * scale.view(1, 1, 4, 1))
-    assert torch.equal(turned[:, 2:], x[:, 2:])
+    rotated = rotate_heads_reference(x, RotationArgs(positions, tables, queries=2, scale=scale))
+    assert torch.allclose(rotated[:, :2], x[:, :2] * scale.view(1, 1, 4, 1))
+    assert torch.equal(rotated[:, 2:], x[:, 2:])
     weight = torch.stack((torch.full((8,), 2.0), torch.full((8,), 3.0)))
     normed = rotate_heads_reference(x, RotationArgs(positions, tables, queries=2, norm=HeadNorm(weight, 0.0, "before")))
     assert torch.allclose(normed.pow(2).mean(-1).sqrt()[0, :, 0], torch.tensor([2.0, 2.0, 3.0]))
 
 
 def test_heads_that_are_not_needed_any_more_are_written_over():
-    turn = RotationArgs(torch.arange(4).unsqueeze(0), RotaryEmbedding(Standard(), head_dim=8).tables, queries=2)
+    args = RotationArgs(torch.arange(4).unsqueeze(0), RotaryEmbedding(Standard(), head_dim=8).tables, queries=2)
     whole = torch.randn(2, 4, 5, 8)
     x, values = whole.transpose(1, 2)[:, :3], whole[:, :, 3:].clone()
-    wanted = rotate_heads(x, turn)
-    assert rotate_heads_(x, turn) is x
-    assert torch.equal(whole.transpose(1, 2)[:, :3], wanted)
+    expected = rotate_heads(x, args)
+    assert rotate_heads_(x, args) is x
+    assert torch.equal(whole.transpose(1, 2)[:, :3], expected)
     assert torch.equal(whole[:, :, 3:], values)
 
 

@@ -25,25 +25,25 @@ def decoder(weights, tokens, *, depth, heads, kv_heads, head_dim, theta=None, te
     scale = temperature / math.sqrt(head_dim)
     x = np.stack([np.asarray(weights["embed.weight"][t], dtype=np.float64) for t in tokens])
     for layer in range(depth):
-        own = {k[len(f"blocks.{layer}.") :]: w for k, w in weights.items() if k.startswith(f"blocks.{layer}.")}
-        normed = [rms_norm(row, own["attention_norm.weight"], eps) for row in x]
-        q, k, v = _qkv(own, normed, heads, kv_heads, head_dim, eps)
+        block = {k[len(f"blocks.{layer}.") :]: w for k, w in weights.items() if k.startswith(f"blocks.{layer}.")}
+        normed = [rms_norm(row, block["attention_norm.weight"], eps) for row in x]
+        q, k, v = _qkv(block, normed, heads, kv_heads, head_dim, eps)
         if theta is not None:
             q, k = _rotated(q, positions, theta), _rotated(k, positions, theta)
         out = attend(q, k, v, scale, lambda m, n: n <= m and segments[n] == segments[m])
         rows = out.reshape(len(tokens), heads * head_dim)
-        x = x + np.stack([linear(row, own["attention.out.weight"], own.get("attention.out.bias")) for row in rows])
-        x = x + np.stack([_ffn(own, rms_norm(row, own["ffn_norm.weight"], eps)) for row in x])
+        x = x + np.stack([linear(row, block["attention.out.weight"], block.get("attention.out.bias")) for row in rows])
+        x = x + np.stack([_ffn(block, rms_norm(row, block["ffn_norm.weight"], eps)) for row in x])
     return np.stack([linear(rms_norm(row, weights["norm.weight"], eps), weights["head.weight"]) for row in x])
 
 
-def _qkv(own, rows, heads, kv_heads, head_dim, eps):
-    joined = np.stack([linear(row, own["attention.qkv.weight"], own.get("attention.qkv.bias")) for row in rows])
+def _qkv(block, rows, heads, kv_heads, head_dim, eps):
+    joined = np.stack([linear(row, block["attention.qkv.weight"], block.get("attention.qkv.bias")) for row in rows])
     ends = np.cumsum([heads * head_dim, kv_heads * head_dim])
     q, k, v = (part.reshape(len(rows), -1, head_dim) for part in np.split(joined, ends, axis=1))
-    if "attention.q_norm.weight" in own:
-        q = np.stack([[rms_norm(head, own["attention.q_norm.weight"], eps) for head in row] for row in q])
-        k = np.stack([[rms_norm(head, own["attention.k_norm.weight"], eps) for head in row] for row in k])
+    if "attention.q_norm.weight" in block:
+        q = np.stack([[rms_norm(head, block["attention.q_norm.weight"], eps) for head in row] for row in q])
+        k = np.stack([[rms_norm(head, block["attention.k_norm.weight"], eps) for head in row] for row in k])
     return q, k, v
 
 
@@ -51,8 +51,8 @@ def _rotated(x, positions, theta):
     return np.stack([[rotate(head, position, theta) for head in row] for row, position in zip(x, positions)])
 
 
-def _ffn(own, row):
-    gate, up = np.split(own["ffn.gate_up.weight"], 2, axis=0)
-    biases = own.get("ffn.gate_up.bias")
+def _ffn(block, row):
+    gate, up = np.split(block["ffn.gate_up.weight"], 2, axis=0)
+    biases = block.get("ffn.gate_up.bias")
     gate_bias, up_bias = (None, None) if biases is None else np.split(biases, 2)
-    return swiglu(row, gate, up, own["ffn.down.weight"], gate_bias, up_bias, own.get("ffn.down.bias"))
+    return swiglu(row, gate, up, block["ffn.down.weight"], gate_bias, up_bias, block.get("ffn.down.bias"))

@@ -47,8 +47,8 @@ def by_parts(base, factor, original_len, slow, fast, head_dim):
 def ramp_ends(base, original_len, slow, fast, head_dim, truncate=True):
     """Pair indices between which the released YaRN code ramps: lambda_i = L/r solved for i, rounded outwards."""
 
-    def index(turns):
-        return head_dim * math.log(original_len / (2 * math.pi * turns)) / (2 * math.log(base))
+    def index(rotations):
+        return head_dim * math.log(original_len / (2 * math.pi * rotations)) / (2 * math.log(base))
 
     low, high = index(fast), index(slow)
     if truncate:

@@ -60,8 +60,8 @@ def mscale(factor, weight):
 
 def deepseek_logits(factor, mscale_, mscale_all_dim):
     """cos and sin times m(mscale) / m(mscale_all_dim), softmax scale times m(mscale_all_dim)²: what logits get."""
-    turned = mscale(factor, mscale_) / mscale(factor, mscale_all_dim)
-    return turned * turned * mscale(factor, mscale_all_dim) ** 2
+    rotated = mscale(factor, mscale_) / mscale(factor, mscale_all_dim)
+    return rotated * rotated * mscale(factor, mscale_all_dim) ** 2
 
 
 def proportional(base, fraction, factor, head_dim):

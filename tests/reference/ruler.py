@@ -31,9 +31,9 @@ def passkey(prompt: str) -> list[str]:
 
 def needles(context: str, question: str) -> list[str]:
     """All values of the keys that are asked for: in the order of the question, then of the text."""
-    asked = re.search(r"of (.+?)\?", question)
-    assert asked is not None
-    keys = re.split(r", | and ", asked[1])
+    questions = re.search(r"of (.+?)\?", question)
+    assert questions is not None
+    keys = re.split(r", | and ", questions[1])
     facts = FACT.findall(context)
     found = [value for key in keys for name, value in facts if name == key]
     assert len(set(found)) == len(found)
@@ -44,10 +44,10 @@ def variables(context: str, question: str) -> list[str]:
     """Assignments read from top to bottom, as a program."""
     value = re.search(r"value (\d+)\?", question)
     assert value is not None
-    held: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, copied, constant in re.findall(r"VAR (\w+) = (?:VAR (\w+)|(\d+))\.", context):
-        held[name] = held[copied] if copied else constant
-    return [name for name, number in held.items() if number == value[1]]
+        values[name] = values[copied] if copied else constant
+    return [name for name, number in values.items() if number == value[1]]
 
 
 def common(context: str, question: str) -> list[str]:

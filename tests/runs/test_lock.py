@@ -48,12 +48,12 @@ def test_a_forked_child_holds_no_lock_of_its_parent(tmp_path):
         os.read(done[0], 1)
         os._exit(0)
     os.read(ready[0], 1)
-    held = subprocess.run([sys.executable, "-c", TRY, str(tmp_path)], capture_output=True, text=True, check=False)
+    probe = subprocess.run([sys.executable, "-c", TRY, str(tmp_path)], capture_output=True, text=True, check=False)
     lock.release()
     free = subprocess.run([sys.executable, "-c", TRY, str(tmp_path)], capture_output=True, text=True, check=False)
     os.write(done[1], b"x")
     os.waitpid(child, 0)
-    assert f"is being written by process {os.getpid()}; wait for it" in held.stderr
+    assert f"is being written by process {os.getpid()}; wait for it" in probe.stderr
     assert free.returncode == 0, free.stderr
 
 

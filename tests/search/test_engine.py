@@ -15,13 +15,13 @@ from aptlab.search.strategies import HalvingStrategy, PublishedStrategy, get_str
 from tests.search.problem import GOAL, KNOWN, SAMPLES, SPACE, TARGET, Hidden, starts
 
 
-def book(runner) -> EvaluationCache:
+def cache(runner) -> EvaluationCache:
     return EvaluationCache(runner, target=TARGET, samples=SAMPLES)
 
 
 def found(strategy, *, seed: int = 0, iterations: int = 40, runner=None):
     settings = SearchSettings(iterations=iterations)
-    return search_factors(starts(), settings=settings, strategy=strategy, book=book(runner or Hidden()), seed=seed)
+    return search_factors(starts(), settings=settings, strategy=strategy, cache=cache(runner or Hidden()), seed=seed)
 
 
 def test_the_published_search_costs_what_the_paper_says():
@@ -33,7 +33,7 @@ def test_the_published_search_costs_what_the_paper_says():
 
 
 def test_it_beats_every_rule_that_it_started_from():
-    known = book(Hidden()).scores([SPACE.factors(SPACE.nearest(f)) for f in KNOWN.values()])
+    known = cache(Hidden()).scores([SPACE.factors(SPACE.nearest(f)) for f in KNOWN.values()])
     assert found(PublishedStrategy()).score < 0.5 * min(known)
 
 
@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_a_number_is_never_the_best(strategy):
 def test_candidates_that_cannot_win_are_dropped_without_reading_all_samples(monkeypatch):
     monkeypatch.setattr("aptlab.search.strategies.FITTED", 3)
     hidden, rng = Hidden(), random.Random(0)
-    ledger = book(hidden)
+    ledger = cache(hidden)
     good = [SPACE.factors(SPACE.mutate(SPACE.nearest(GOAL), rng, 0.1)) for _ in range(4)]
     ledger.scores(good)
     bad = SPACE.factors(SPACE.nearest([5.0] * 16))
@@ -100,7 +100,7 @@ def test_candidates_that_cannot_win_are_dropped_without_reading_all_samples(monk
 
 
 def test_a_candidate_that_was_left_is_finished_when_it_looks_best():
-    ledger, rng = book(Hidden()), random.Random(0)
+    ledger, rng = cache(Hidden()), random.Random(0)
     left = SPACE.factors(SPACE.nearest(GOAL))
     ledger.scores([SPACE.factors(SPACE.mutate(SPACE.nearest(GOAL), rng, 0.6)) for _ in range(6)])
     ledger.scores([left], samples=(0, 1))
@@ -111,12 +111,12 @@ def test_a_candidate_that_was_left_is_finished_when_it_looks_best():
 
 
 def test_what_is_not_complete_is_estimated_from_what_is():
-    ledger, rng = book(Hidden(noise=0.0)), random.Random(0)
+    ledger, rng = cache(Hidden(noise=0.0)), random.Random(0)
     candidates = [SPACE.factors(SPACE.mutate(starts()[0].seeds[2], rng, 0.3)) for _ in range(12)]
     strategy = HalvingStrategy()
     ledger.scores(candidates, length=TARGET // 4, samples=(0, 3, 6))
     ledger.scores(candidates[:6])
-    exact = book(Hidden(noise=0.0)).scores(candidates)
+    exact = cache(Hidden(noise=0.0)).scores(candidates)
     assert strategy.estimates(ledger, candidates) == pytest.approx(exact)
 
 
@@ -129,8 +129,8 @@ def test_the_line_through_what_is_known():
 
 
 def test_the_real_critical_pair_is_the_one_whose_seeds_score_best():
-    wanted = build_v2_space(5, pairs=16, scale=8.0, step=0.01)
-    goal = wanted.factors(build_v2_seeds(wanted)[2])
+    expected = build_v2_space(5, pairs=16, scale=8.0, step=0.01)
+    goal = expected.factors(build_v2_seeds(expected)[2])
 
     def distance(jobs):
         values = [sum((math.log(f / g)) ** 2 for f, g in zip(job.factors, goal, strict=True)) for job in jobs]
@@ -138,7 +138,7 @@ def test_the_real_critical_pair_is_the_one_whose_seeds_score_best():
 
     spaces = [build_v2_space(first, pairs=16, scale=8.0, step=0.01) for first in range(2, 9)]
     chosen = choose_start(
-        [SearchStart(s, tuple(build_v2_seeds(s))) for s in spaces], PublishedStrategy(), book(distance)
+        [SearchStart(s, tuple(build_v2_seeds(s))) for s in spaces], PublishedStrategy(), cache(distance)
     )
     assert chosen.space.first == 5
 
@@ -146,7 +146,7 @@ def test_the_real_critical_pair_is_the_one_whose_seeds_score_best():
 def test_the_watcher_hears_of_every_iteration():
     heard = []
     settings = SearchSettings(population=8, parents=4, iterations=3)
-    search_factors(starts(), settings=settings, strategy=PublishedStrategy(), book=book(Hidden()), watch=heard.append)
+    search_factors(starts(), settings=settings, strategy=PublishedStrategy(), cache=cache(Hidden()), watch=heard.append)
     assert [state.iteration for state in heard] == [0, 1, 2, 3]
     scores = [state.best.score for state in heard]
     assert scores == sorted(scores, reverse=True)

@@ -40,9 +40,9 @@ class Slow(Hidden):
 
 def look(folder: Path, strategy: str, runner: Hidden):
     journal = SearchJournal(folder / "journal.jsonl", REQUEST)
-    book = EvaluationCache(JournaledRunner(runner, journal), target=TARGET, samples=SAMPLES)
+    cache = EvaluationCache(JournaledRunner(runner, journal), target=TARGET, samples=SAMPLES)
     settings = SearchSettings(population=16, parents=8, iterations=6, mutations=6, crossovers=6)
-    return search_factors(starts(), settings=settings, strategy=STRATEGIES[strategy](), book=book)
+    return search_factors(starts(), settings=settings, strategy=STRATEGIES[strategy](), cache=cache)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -46,9 +46,9 @@ def jobs(count: int) -> list[SearchJob]:
 
 
 def evaluate(runner):
-    def run(asked):
-        found = dict(runner.run(asked))
-        return [found[number] for number in range(len(asked))]
+    def run(job):
+        found = dict(runner.run(job))
+        return [found[number] for number in range(len(job))]
 
     return run
 
@@ -64,9 +64,9 @@ def test_every_job_is_measured_once_and_told_by_its_number():
 
 def test_a_search_finds_the_same_with_one_process_and_with_three():
     def found(runner):
-        book = EvaluationCache(evaluate(runner), target=TARGET, samples=SAMPLES)
+        cache = EvaluationCache(evaluate(runner), target=TARGET, samples=SAMPLES)
         settings = SearchSettings(population=12, parents=6, iterations=3, mutations=4, crossovers=4)
-        return search_factors(starts(), settings=settings, strategy=HalvingStrategy(), book=book)
+        return search_factors(starts(), settings=settings, strategy=HalvingStrategy(), cache=cache)
 
     with ProcessPool(Work(), 3) as pool:
         assert found(pool) == found(SerialRunner(Work().measure))

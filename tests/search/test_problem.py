@@ -33,17 +33,17 @@ def test_baselines_of_a_part_are_those_of_a_head_of_that_size():
     part, whole = found.baselines(), {"linear": Linear, "ntk": NTK, "yarn": YaRN}
     for name, rule in whole.items():
         lengths = {"original_len": 128} if rule is YaRN else {}
-        wanted = rule(factor=4.0, **SAME, **lengths)
+        expected = rule(factor=4.0, **SAME, **lengths)
         for frequencies in part[name].regimes(64):
-            np.testing.assert_allclose(frequencies, wanted.inv_freq(32), rtol=1e-12)
-        assert all(math.isclose(mine, wanted.temperature) for mine in part[name].temperatures())
+            np.testing.assert_allclose(frequencies, expected.inv_freq(32), rtol=1e-12)
+        assert all(math.isclose(mine, expected.temperature) for mine in part[name].temperatures())
     assert part["longrope guess"] == found.rule
 
 
 @pytest.mark.parametrize(
-    ("trained", "given", "turned"), [(Standard(), {"fraction": 0.5}, (32, 16)), (Proportional(), {}, (8, 32))]
+    ("trained", "given", "rotated"), [(Standard(), {"fraction": 0.5}, (32, 16)), (Proportional(), {}, (8, 32))]
 )
-def test_a_checkpoint_that_turns_another_part_is_refused(trained, given, turned):
-    message = rf"which turns {turned[0]} pairs of a head, and rope\.fraction=\S+ turns {turned[1]}; search for a"
+def test_a_checkpoint_that_turns_another_part_is_refused(trained, given, rotated):
+    message = rf"which rotates {rotated[0]} pairs of a head, and rope\.fraction=\S+ rotates {rotated[1]}; search for a"
     with pytest.raises(ConfigError, match=message):
         problem(trained, **given)

@@ -28,8 +28,8 @@ def test_critical_pairs_are_those_of_the_paper(base, pairs, length, first, last)
 
 def test_the_theoretical_critical_pair_is_the_first_with_less_than_one_turn():
     last = list_critical_pairs(base=500_000, pairs=64, length=8192)[-1]
-    turns = [8192 * 500_000 ** (-i / 64) / (2 * math.pi) for i in range(64)]
-    assert turns[last - 1] > 1 > turns[last]
+    rotations = [8192 * 500_000 ** (-i / 64) / (2 * math.pi) for i in range(64)]
+    assert rotations[last - 1] > 1 > rotations[last]
 
 
 def test_tiny_models_have_a_critical_pair_inside_the_head():

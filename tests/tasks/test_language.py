@@ -42,8 +42,8 @@ def test_losses_by_row_are_sums_and_leave_loss_and_gradients_as_they_are():
     assert out["loss"].item() == pytest.approx(whole["loss"].item(), rel=1e-6)
     assert all(torch.allclose(weight.grad, old, atol=1e-6) for weight, old in zip(module.parameters(), gradients))
     logits = module(batch).logits
-    wanted = [compute_token_nll(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
-    assert rows[0].tolist() == pytest.approx(wanted, rel=1e-6)
+    expected = [compute_token_nll(logits[i : i + 1], batch["targets"][i : i + 1], "sum").item() for i in range(4)]
+    assert rows[0].tolist() == pytest.approx(expected, rel=1e-6)
     assert rows[1].tolist() == [16, 3, 16, 16]
     assert not rows.requires_grad
 

@@ -56,9 +56,12 @@ def test_an_option_holds_all_laws_as_declared(words):
 
 def test_every_option_of_a_group_of_positions_is_measured():
     groups = read_option_index().groups
-    wanted = {f"{group}={option}" for group in APTLAB.GROUPS for option in groups[group]} - {"bias=none", "embed=none"}
-    assert wanted <= set(APTLAB.names())
-    assert len(wanted) > 30
+    expected = {f"{group}={option}" for group in APTLAB.GROUPS for option in groups[group]} - {
+        "bias=none",
+        "embed=none",
+    }
+    assert expected <= set(APTLAB.names())
+    assert len(expected) > 30
 
 
 def test_what_is_not_relative_is_what_declares_it():
@@ -241,9 +244,9 @@ def test_a_limit_belongs_to_the_pass():
 
 
 def test_gap_is_in_standard_deviations_and_sees_what_is_not_finite():
-    wanted = torch.tensor([0.0, 10.0, 20.0])
-    assert measure_gap(wanted + torch.tensor([0.0, 5.0, 0.0]), wanted) == pytest.approx(0.5)
-    assert math.isnan(measure_gap(wanted / 0, wanted))
+    expected = torch.tensor([0.0, 10.0, 20.0])
+    assert measure_gap(expected + torch.tensor([0.0, 5.0, 0.0]), expected) == pytest.approx(0.5)
+    assert math.isnan(measure_gap(expected / 0, expected))
     assert math.isnan(take_worst([1.0, math.nan]))
     assert math.isnan(take_worst([math.nan, 1.0]))
 

@@ -54,8 +54,8 @@ def test_another_version_and_a_new_failure_are_said(run):
     rows = [run.Row(project, "99", "lang", found(bf16="FAIL", cached="error")) for project in run.PINS]
     text = run.expected(rows, [])
     pin = run.PINS["rotary-embedding-torch"]
-    wanted = "still fails, with 99 instead of the pin"
-    assert verdicts(text)[f"rotary-embedding-torch {pin}", "lang", "bf16"] == wanted
+    expected = "still fails, with 99 instead of the pin"
+    assert verdicts(text)[f"rotary-embedding-torch {pin}", "lang", "bf16"] == expected
     assert "- rotary-embedding-torch `lang`: cached" in text
     assert "- rotary-embedding-torch `lang`: bf16" not in text
 

@@ -47,8 +47,8 @@ def test_exact_scores_are_the_definition(layout, decay):
     decay = None if decay is None else decay_P.tolist()
     for t, m in enumerate(places.tolist()):
         for s, n in enumerate(places.tolist()):
-            wanted = 2 * looped(q[t].tolist(), k[s].tolist(), m, n, layout, decay)
-            assert got[t, s].item() == pytest.approx(wanted, abs=1e-9)
+            expected = 2 * looped(q[t].tolist(), k[s].tolist(), m, n, layout, decay)
+            assert got[t, s].item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_turning_keeps_the_dims_that_have_no_pair_and_scales_by_the_amplitude():
@@ -94,9 +94,9 @@ def test_errors_of_float32_products_grow_with_position_and_those_of_float64_do_n
 
 
 def test_scores_after_the_query_do_not_count_and_large_ones_count_relatively():
-    wanted = torch.tensor([[1.0, 0.0], [-200.0, 2.0]])
+    expected = torch.tensor([[1.0, 0.0], [-200.0, 2.0]])
     got = torch.tensor([[1.5, 99.0], [-201.0, 2.0]])
-    assert compute_score_errors(got, wanted).tolist() == [0.5, 1 / 200, 0.0]
+    assert compute_score_errors(got, expected).tolist() == [0.5, 1 / 200, 0.0]
 
 
 def test_held_bytes_are_parameters_buffers_and_plain_tensors_once():

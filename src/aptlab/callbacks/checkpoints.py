@@ -123,8 +123,8 @@ class Checkpoints(RunAware, Checkpoint):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step
-        wanted = step % self.every == 0 or (self._improved and self._validated == step)
-        if wanted and step not in (self._tried, 0):
+        due = step % self.every == 0 or (self._improved and self._validated == step)
+        if due and step not in (self._tried, 0):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -195,9 +195,9 @@ class Checkpoints(RunAware, Checkpoint):
             log.info("removed checkpoints of an earlier way of this run: %s", ", ".join(path.name for path in foreign))
         self._foreign = set()
         valid = [path for path in files if path not in foreign and is_valid(path, deep=False)]
-        kept = {*valid[-self.keep :], *rank_checkpoints(valid)[: self.keep_best]}
+        keepers = {*valid[-self.keep :], *rank_checkpoints(valid)[: self.keep_best]}
         for path in files:
-            if path not in kept:
+            if path not in keepers:
                 delete_checkpoint(path)
                 inject_fault("save.after_prune")
 

@@ -80,8 +80,8 @@ class MixedShares(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The line that is not full yet, so that a resumed run logs the same lines."""
-        told = {"counts": self._counts, "losses": self._losses}
-        return {name: None if sums is None else sums.tolist() for name, sums in told.items()}
+        totals = {"counts": self._counts, "losses": self._losses}
+        return {name: None if sums is None else sums.tolist() for name, sums in totals.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         counts, losses = state_dict["counts"], state_dict.get("losses")  # none in checkpoints of before

@@ -91,8 +91,8 @@ def read_eval_request(args: list[str]) -> EvalRequest:
 
 def refuse_eval_keys(args: list[str]) -> None:
     """ConfigError for keys that are the checkpoint's, and values of groups that are not chosen."""
-    given = list_override_keys(args)
-    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in STORED.items() if sets_key(key, given)]
-    problems += find_unchosen_groups(given, GROUPS)
+    keys = list_override_keys(args)
+    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in STORED.items() if sets_key(key, keys)]
+    problems += find_unchosen_groups(keys, GROUPS)
     if problems:
         raise ConfigError("\n".join(problems))

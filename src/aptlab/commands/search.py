@@ -88,10 +88,10 @@ def read_search_request(args: list[str]) -> SearchRequest:
     return fill_request(SearchRequest, config, search=build(config.cfg.search))
 
 
-def refuse_search_keys(given: frozenset[str]) -> None:
+def refuse_search_keys(keys: frozenset[str]) -> None:
     """Keys that are the checkpoint's or the search's own."""
-    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in STORED.items() if sets_key(key, given)]
-    problems += [f"{key}: is what target=… and the search say; leave it out" for key in FOUND if key in given]
-    problems += find_unchosen_groups(given, {"source": "source=text", "data": "data=packed"})
+    problems = [f"{key}: is that of the checkpoint; {why}" for key, why in STORED.items() if sets_key(key, keys)]
+    problems += [f"{key}: is what target=… and the search say; leave it out" for key in FOUND if key in keys]
+    problems += find_unchosen_groups(keys, {"source": "source=text", "data": "data=packed"})
     if problems:
         raise ConfigError("\n".join(problems))

@@ -199,9 +199,9 @@ def _foreign(command: str, item: over.Override, found: OptionIndex, slots: dict[
 
 def _roots(primary: Path, slots: dict[str, Any], choices: dict[str, Any]) -> set[str]:
     """Top-level keys of a command: its own, its groups, and groups that an override or a recipe added."""
-    own = set(read_config_file(primary)) - {"defaults"}
+    root_keys = set(read_config_file(primary)) - {"defaults"}
     added = [name.rpartition("@")[2].partition(".")[0] for name in choices]
-    return own | {slot.rpartition("@")[2].partition(".")[0] for slot in slots} | set(added)
+    return root_keys | {slot.rpartition("@")[2].partition(".")[0] for slot in slots} | set(added)
 
 
 def _root_problems(plain: dict[str, Any], roots: set[str], choices: dict[str, Any]) -> list[str]:

@@ -18,23 +18,23 @@ def expand_shortcuts(texts: Sequence[str]) -> list[str]:
 
     Raises ConfigError where the group is given with another option, or another shortcut chooses one.
     """
-    given = {text.partition("=")[0].lstrip("+"): text for text in texts}
+    by_key = {text.partition("=")[0].lstrip("+"): text for text in texts}
     problems = []
     chosen: dict[str, tuple[str, str]] = {}
     for key, (group, option, _) in SHORTCUTS.items():
-        if key not in given:
+        if key not in by_key:
             continue
-        other = given.get(group, f"{group}={option}")
+        other = by_key.get(group, f"{group}={option}")
         if other.partition("=")[2].strip("'\"") != option:
-            problems.append(f"{given[key]}: chooses {group}={option}, and {other} is given too; leave one out")
+            problems.append(f"{by_key[key]}: chooses {group}={option}, and {other} is given too; leave one out")
         if group in chosen:
             problems.append(
-                f"{given[key]}: chooses {group}={option}, and {chosen[group][0]} is given too; leave one out"
+                f"{by_key[key]}: chooses {group}={option}, and {chosen[group][0]} is given too; leave one out"
             )
-        chosen.setdefault(group, (given[key], option))
+        chosen.setdefault(group, (by_key[key], option))
     if problems:
         raise ConfigError("\n".join(problems))
-    choices = [f"{group}={option}" for group, (_, option) in chosen.items() if group not in given]
+    choices = [f"{group}={option}" for group, (_, option) in chosen.items() if group not in by_key]
     return [*choices, *(_set_key(text) for text in texts)]
 
 

@@ -32,12 +32,12 @@ def count_cuda_devices() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def require_cuda(asked: str, wanted: int) -> None:
+def require_cuda(device: str, count: int) -> None:
     """Raise ConfigError unless so many CUDA devices are here; `asked` opens its message."""
     found = count_cuda_devices()
-    if found < wanted:
+    if found < count:
         raise ConfigError(
-            f"{asked} wants {wanted} CUDA device{'s' * (wanted > 1)} and {found} are here; use device=cpu, "
+            f"{device} wants {count} CUDA device{'s' * (count > 1)} and {found} are here; use device=cpu, "
             "or device=auto for whatever there is"
         )
 

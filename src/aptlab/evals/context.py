@@ -166,8 +166,10 @@ def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *,
 def describe_rule_changes(rule: Any, other: Any) -> str:
     """The rule's name, with what is set in it and not the same in the other."""
     values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
-    told = [f"{k}={v}" for k, v in values.items() if v is not None and v is not False and getattr(other, k, None) != v]
-    return f"{type(rule).__name__}({', '.join(told)})" if told else type(rule).__name__
+    changes = [
+        f"{k}={v}" for k, v in values.items() if v is not None and v is not False and getattr(other, k, None) != v
+    ]
+    return f"{type(rule).__name__}({', '.join(changes)})" if changes else type(rule).__name__
 
 
 def format_rule_name(net: Decoder) -> str:

@@ -88,7 +88,7 @@ class RetrievalEval(Eval):
         means = [{"length": n, **average_outcomes([row for row in rows if row["length"] == n])} for n in lengths]
         title = f"{self.name}: {context.title}"
         return Measurement(
-            rows={"lengths": means, "grid": grid, "forms": [describe_form(one) for one in samplers]},
+            rows={"lengths": means, "grid": grid, "forms": [describe_form(sampler) for sampler in samplers]},
             tables=[format_retrieval_table(grid, means, self.name, context.trained_context)],
             figures={"heatmap.png": partial(draw_retrieval_heatmap, grid, means, title=title)},
             facts={"data": None if text is None else {"fingerprint": text}, "note": NOTE},

@@ -44,7 +44,7 @@ def format_retrieval_table(grid: Sequence[Row], means: Sequence[Row], name: str,
     lengths = [row["length"] for row in means]
     cells = {(format_row_label(row), row["length"]): row for row in grid}
     names = list(dict.fromkeys(format_row_label(row) for row in grid))
-    body = [[one, *(format_score_interval(cells.get((one, length))) for length in lengths)] for one in names]
+    body = [[label, *(format_score_interval(cells.get((label, length))) for length in lengths)] for label in names]
     body += [
         ["all", *(format_score_interval(row) for row in means)],
         ["tokens right", *(f"{100 * row['token_accuracy']:.1f}" for row in means)],

@@ -68,7 +68,8 @@ class SlidingLoss(Eval):
             segments = list(journal.records)
         rate = windows.meta["bytes_per_token"]
         rows = [
-            summarize_segments(length, [one for one in segments if one["length"] == length], rate) for length in lengths
+            summarize_segments(length, [segment for segment in segments if segment["length"] == length], rate)
+            for length in lengths
         ]
         draw = partial(draw_sliding_figure, rows, title=context.title, context=context.trained_context)
         return Measurement(

@@ -88,9 +88,9 @@ class CSVMetrics(RunLogger):
         if not self._path.exists():
             return
         table = self._repaired()
-        kept = {number: row for number, row in table.rows.items() if number <= step}
-        if len(kept) < len(table.rows):
-            table.rows = kept
+        rows = {number: row for number, row in table.rows.items() if number <= step}
+        if len(rows) < len(table.rows):
+            table.rows = rows
             write_text(self._path, table.text())
 
     @rank_zero_only

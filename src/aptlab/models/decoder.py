@@ -55,7 +55,9 @@ class Decoder(nn.Module):
         self.embed_positions = added if added.adds else None
         last = norm(shape.dim)
         all_positions = self._layer_positions(positions.rope, positions.bias, last)
-        self.blocks = nn.ModuleList(block(shape, layer=layer, positions=one) for layer, one in enumerate(all_positions))
+        self.blocks = nn.ModuleList(
+            block(shape, layer=layer, positions=layer_positions) for layer, layer_positions in enumerate(all_positions)
+        )
         self.norm = last
         self.head = nn.Linear(shape.dim, vocab, bias=False)
         self.reset_parameters()
@@ -67,19 +69,19 @@ class Decoder(nn.Module):
         self.rope = rope
         heads, kv_heads, head_dim = self.shape.head_sizes()
         layers = [rope.for_layer(layer) for layer in range(self.shape.depth)]
-        rules = dict.fromkeys(one.rule for one in layers if one.rule is not None)
+        rules = dict.fromkeys(placed.rule for placed in layers if placed.rule is not None)
         modules = {rule: build_rotary(rule, head_dim=head_dim, heads=heads, kv_heads=kv_heads) for rule in rules}
         self.rotaries = nn.ModuleList(modules.values())
         if bias is not None:
             self.biases = build_biases(bias, self.shape)
         return [
             dataclasses.replace(
-                one,
-                rotary=None if one.rule is None else modules[one.rule],
+                placed,
+                rotary=None if placed.rule is None else modules[placed.rule],
                 scores=self.biases[layer % len(self.biases)] if len(self.biases) else None,
                 norm_eps=float(getattr(norm, "eps", LayerPositions.norm_eps)),
             )
-            for layer, one in enumerate(layers)
+            for layer, placed in enumerate(layers)
         ]
 
     def swap_rope(self, rope: Rope) -> None:

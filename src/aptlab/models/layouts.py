@@ -49,10 +49,10 @@ def convert_qk_weights(
 
 def compute_layout_order(head_dim: int, *, source: str, target: str, rotary_dims: int | None = None) -> list[int]:
     """For every dim of a head in `target`, its index in `source`."""
-    turning = head_dim if rotary_dims is None else rotary_dims
-    if turning % 2 or not 0 <= turning <= head_dim:
+    rotary = head_dim if rotary_dims is None else rotary_dims
+    if rotary % 2 or not 0 <= rotary <= head_dim:
         raise ConfigError(f"rotary_dims={rotary_dims} is not an even number in [0, head_dim={head_dim}]")
-    at = {layout: _places(turning // 2, layout) for layout in (source, target)}
+    at = {layout: _places(rotary // 2, layout) for layout in (source, target)}
     order = list(range(head_dim))
     for here, there in zip(at[target], at[source], strict=True):
         order[here] = there
@@ -88,8 +88,8 @@ def convert_layout(weights: Mapping[str, Tensor], shape: Shape, rope: Rope, *, t
 def _reorder(weights: dict[str, Tensor], name: str, heads: int, order: list[int]) -> None:
     """Permute the dims of the first `heads` heads of a weight, if there is one of this name."""
     if name in weights:
-        turned, rest = weights[name].tensor_split([heads * len(order)])
-        weights[name] = torch.cat((turned.unflatten(0, (heads, -1))[:, order].flatten(0, 1), rest))
+        rotary, rest = weights[name].tensor_split([heads * len(order)])
+        weights[name] = torch.cat((rotary.unflatten(0, (heads, -1))[:, order].flatten(0, 1), rest))
 
 
 def replace_layout(rope: Rope, target: str) -> Rope:
@@ -103,8 +103,8 @@ def replace_layout(rope: Rope, target: str) -> Rope:
             changed["layout"] = target
         elif isinstance(value, Rope):
             changed[field.name] = replace_layout(value, target)
-        elif isinstance(value, tuple) and any(isinstance(one, Rope) for one in value):
-            changed[field.name] = tuple(replace_layout(one, target) for one in value)
+        elif isinstance(value, tuple) and any(isinstance(item, Rope) for item in value):
+            changed[field.name] = tuple(replace_layout(item, target) for item in value)
     if not changed and rope.layout != target and not isinstance(rope, NoRope):
         raise ConfigError(f"rope={type(rope).__name__} has layout={rope.layout} only; keep it")
     return dataclasses.replace(rope, **changed)  # type: ignore[type-var]

@@ -63,9 +63,9 @@ def compute_position_mean(embed: nn.Module, length: PositiveInt | None = None) -
 
 def strip_positions(weights: Mapping[str, Tensor], mean_C: Tensor | None = None, *, tied: bool) -> dict[str, Tensor]:
     """A decoder's state dict without added positions, their mean folded into the embedding; see `to_rope`."""
-    kept = {name: weight for name, weight in weights.items() if not name.startswith(ADDED)}
+    plain = {name: weight for name, weight in weights.items() if not name.startswith(ADDED)}
     if mean_C is not None:
         for name in FOLDED if tied else FOLDED[:1]:
-            if name in kept:
-                kept[name] = (kept[name].float() + mean_C.to(kept[name].device)).to(kept[name].dtype)
-    return kept
+            if name in plain:
+                plain[name] = (plain[name].float() + mean_C.to(plain[name].device)).to(plain[name].dtype)
+    return plain

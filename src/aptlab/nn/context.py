@@ -133,8 +133,8 @@ class ForwardContext:
     @property
     def simple(self) -> bool:
         """Whether attention is causal over one segment counted from 0: then masks have a known shape."""
-        given = self.cache is not None and self.cache.has_positions
-        return self.causal and self.segments is None and self.counted and not given
+        cached_positions = self.cache is not None and self.cache.has_positions
+        return self.causal and self.segments is None and self.counted and not cached_positions
 
     @property
     def keys(self) -> Tensor:

@@ -18,10 +18,10 @@ def rotate_pairs_reference(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: 
 
     cos and sin are float32 and broadcast to [B, H, T, P]; the result is rounded once to the input's dtype.
     """
-    turning, rest = x_BHTD.tensor_split([2 * cos.shape[-1]], dim=-1)
-    a, b = split_pairs(turning, layout)
-    turned = join_pairs(a * cos - b * sin, b * cos + a * sin, layout).to(x_BHTD.dtype)
-    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+    rotary, rest = x_BHTD.tensor_split([2 * cos.shape[-1]], dim=-1)
+    a, b = split_pairs(rotary, layout)
+    rotated = join_pairs(a * cos - b * sin, b * cos + a * sin, layout).to(x_BHTD.dtype)
+    return rotated if rest.shape[-1] == 0 else torch.cat((rotated, rest), dim=-1)
 
 
 def split_pairs(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
@@ -68,8 +68,8 @@ def rotate_pairs(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "hal
     hand-written passes.
     """
     if cos.ndim == x_BHTD.ndim and cos.shape[1] not in (1, x_BHTD.shape[1]):
-        given, own = cos.shape[1], x_BHTD.shape[1]
-        raise AptlabError(f"angles of {given} heads cannot turn {own}; rotate queries and keys together")
+        angle_heads, heads = cos.shape[1], x_BHTD.shape[1]
+        raise AptlabError(f"angles of {angle_heads} heads cannot turn {heads}; rotate queries and keys together")
     if torch.compiler.is_compiling() or cos.requires_grad or sin.requires_grad:
         return rotate_pairs_reference(x_BHTD, cos, sin, layout=layout)
     return _Rotate.apply(x_BHTD, cos, sin, layout)

@@ -16,7 +16,7 @@ from aptlab.ops.rotary import rotate_pairs_reference
 
 STEP = 4096
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
-Given = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+KernelTensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
 class HeadNorm(NamedTuple):
@@ -48,7 +48,7 @@ class RotationArgs(NamedTuple):
     theta: Tensor | None = None
 
 
-def rotate_heads_reference(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
+def rotate_heads_reference(x_BNTD: Tensor, args: RotationArgs) -> Tensor:
     """[norm ->] rotation [-> norm] [-> scale of queries], rounded once.
 
     Errors against float64, in units in the last place of the output (of the pair's length sqrt(a² + b²) where said):
@@ -60,26 +60,26 @@ def rotate_heads_reference(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
     """
     exact = x_BNTD.dtype in (torch.float32, torch.float64)
     wide = x_BNTD.double() if exact else x_BNTD.float()
-    if turn.norm is not None and turn.norm.where == "before":
-        wide = normalize_heads(wide, turn.norm, turn.queries)
-    cos, sin = (x.unsqueeze(1) * turn.factor for x in compute_angles(turn, wide.dtype))
-    wide = rotate_pairs_reference(wide, cos, sin, layout=turn.layout)
-    if turn.norm is not None and turn.norm.where == "after":
-        wide = normalize_heads(wide, turn.norm, turn.queries)
-    if turn.scale is not None:
-        q, k = wide.tensor_split([turn.queries], dim=1)
-        wide = torch.cat((q * turn.scale[:, None, :, None], k), dim=1)
+    if args.norm is not None and args.norm.where == "before":
+        wide = normalize_heads(wide, args.norm, args.queries)
+    cos, sin = (x.unsqueeze(1) * args.factor for x in compute_angles(args, wide.dtype))
+    wide = rotate_pairs_reference(wide, cos, sin, layout=args.layout)
+    if args.norm is not None and args.norm.where == "after":
+        wide = normalize_heads(wide, args.norm, args.queries)
+    if args.scale is not None:
+        q, k = wide.tensor_split([args.queries], dim=1)
+        wide = torch.cat((q * args.scale[:, None, :, None], k), dim=1)
     return wide.to(x_BNTD.dtype)
 
 
-def compute_angles(turn: RotationArgs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def compute_angles(args: RotationArgs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines [B or 1, T, P]."""
-    if turn.theta is not None and dtype == torch.float64:
-        angle = turn.positions.unsqueeze(-1) * turn.theta
+    if args.theta is not None and dtype == torch.float64:
+        angle = args.positions.unsqueeze(-1) * args.theta
         return angle.cos(), angle.sin()
-    hi, lo = turn.positions.div(STEP, rounding_mode="floor"), turn.positions % STEP
+    hi, lo = args.positions.div(STEP, rounding_mode="floor"), args.positions % STEP
     hi_cos, hi_sin, lo_cos, lo_sin = (
-        table[at].to(dtype) for table, at in zip(turn.tables, (hi, hi, lo, lo), strict=True)
+        table[at].to(dtype) for table, at in zip(args.tables, (hi, hi, lo, lo), strict=True)
     )
     return hi_cos * lo_cos - hi_sin * lo_sin, hi_sin * lo_cos + hi_cos * lo_sin
 
@@ -92,43 +92,43 @@ def normalize_heads(x_BNTD: Tensor, norm: HeadNorm, queries: int) -> Tensor:
     return torch.cat((q * norm.weight[0], k * norm.weight[1]), dim=1)
 
 
-def rotate_heads(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
+def rotate_heads(x_BNTD: Tensor, args: RotationArgs) -> Tensor:
     """Rotated heads [B, N, T, D], with the errors of `rotate_heads_reference`; x may be a strided view.
 
     Gradients reach x and the norm's weight, not the tables.
     """
     if not can_use_kernel(x_BNTD):
-        return rotate_heads_reference(x_BNTD, turn)
+        return rotate_heads_reference(x_BNTD, args)
     run = _rotated if torch.compiler.is_compiling() else _Rotated.apply  # the op costs a small model 0.1 ms a call
-    given, how = pack_kernel_arguments(turn)
-    return run(ensure_unit_stride(x_BNTD), *given, *how)
+    tensors, how = pack_kernel_arguments(args)
+    return run(ensure_unit_stride(x_BNTD), *tensors, *how)
 
 
 @torch.no_grad()
-def rotate_heads_(x_BNTD: Tensor, turn: RotationArgs) -> Tensor:
+def rotate_heads_(x_BNTD: Tensor, args: RotationArgs) -> Tensor:
     """`rotate_heads` written over x, which is returned: half the memory, and less traffic while x fits a cache.
 
     For reading a prompt and for decoding: no gradient is kept.
     """
     if not can_use_kernel(x_BNTD) or x_BNTD.stride(-1) != 1:
-        return x_BNTD.copy_(rotate_heads(x_BNTD, turn))
+        return x_BNTD.copy_(rotate_heads(x_BNTD, args))
     from aptlab.ops.triton import rotary as kernel
 
-    given, how = pack_kernel_arguments(turn)
-    kernel.rotate_forward(x_BNTD, *given, kernel.KernelSpec(*how), out=x_BNTD)
+    tensors, how = pack_kernel_arguments(args)
+    kernel.rotate_forward(x_BNTD, *tensors, kernel.KernelSpec(*how), out=x_BNTD)
     if not x_BNTD.is_inference():
         torch.autograd.graph.increment_version(x_BNTD)  # whoever kept x for a gradient is told
     return x_BNTD
 
 
-def pack_kernel_arguments(turn: RotationArgs) -> tuple[Given, tuple[int, bool, int, float, float]]:
+def pack_kernel_arguments(args: RotationArgs) -> tuple[KernelTensors, tuple[int, bool, int, float, float]]:
     """Of the ops, behind the heads: tensors, and how they turn (the fields of the kernel's `How`)."""
-    norm = turn.norm or HeadNorm(None, 0.0, "")
+    norm = args.norm or HeadNorm(None, 0.0, "")
     kind = {"": 0, "before": 1, "after": 2}[norm.where]
     weight = None if norm.weight is None else norm.weight.contiguous()
-    scale = None if turn.scale is None else ensure_unit_stride(turn.scale)
-    given = ensure_unit_stride(turn.positions), turn.tables, turn.theta, weight, scale
-    return given, (turn.queries, turn.layout == "interleaved", kind, norm.eps, turn.factor)
+    scale = None if args.scale is None else ensure_unit_stride(args.scale)
+    tensors = ensure_unit_stride(args.positions), args.tables, args.theta, weight, scale
+    return tensors, (args.queries, args.layout == "interleaved", kind, norm.eps, args.factor)
 
 
 def ensure_unit_stride(x: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def _(x, positions, tables, theta, weight, scale, queries, interleaved, norm, ep
 
 
 @torch.library.custom_op("aptlab::rotate_heads_backward", mutates_args=())
-def _turned_back(
+def _rotated_back(
     dy: Tensor,
     x: Tensor,
     positions: Tensor,
@@ -189,7 +189,7 @@ def _turned_back(
     return dx, dy.new_empty(0) if dw is None else dw
 
 
-@_turned_back.register_fake
+@_rotated_back.register_fake
 def _(dy, x, positions, tables, theta, weight, scale, queries, interleaved, norm, eps, factor):
     batch, heads, tokens, head_dim = dy.shape
     dx = dy.new_empty((batch, tokens, heads, head_dim)).transpose(1, 2)
@@ -218,15 +218,15 @@ class _Rotated(torch.autograd.Function):
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, *given, queries, interleaved, norm, eps, factor = inputs
-    ctx.save_for_backward(x if norm else None, *given)
+    x, *tensors, queries, interleaved, norm, eps, factor = inputs
+    ctx.save_for_backward(x if norm else None, *tensors)
     ctx.how = queries, interleaved, norm, eps, factor
 
 
 def _back(ctx, dy: Tensor):
-    x, *given = ctx.saved_tensors
-    dx, dw = _turned_back(dy, dy if x is None else x, *given, *ctx.how)
-    weight = given[3]
+    x, *tensors = ctx.saved_tensors
+    dx, dw = _rotated_back(dy, dy if x is None else x, *tensors, *ctx.how)
+    weight = tensors[3]
     return dx, None, None, None, None if weight is None else dw, None, None, None, None, None, None
 
 

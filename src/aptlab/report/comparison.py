@@ -139,14 +139,14 @@ def warn_unequal_budgets(groups: Sequence[RunGroup]) -> list[str]:
     return warnings
 
 
-def _baseline(groups: Sequence[RunGroup], wanted: str | None) -> int:
-    if wanted is None:
+def _baseline(groups: Sequence[RunGroup], name: str | None) -> int:
+    if name is None:
         return 0
-    words = set(wanted.replace(",", " ").split())
+    words = set(name.replace(",", " ").split())
     found = [i for i, group in enumerate(groups) if words <= set(group.name.split())]
     if len(found) != 1:
         problem = "no row has this" if not found else f"{len(found)} rows have this"
-        raise AptlabError(f"baseline={wanted}: {problem}{suggest_option(wanted, [group.name for group in groups])}")
+        raise AptlabError(f"baseline={name}: {problem}{suggest_option(name, [group.name for group in groups])}")
     return found[0]
 
 

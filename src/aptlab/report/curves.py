@@ -61,8 +61,8 @@ def select_shown_groups(comparison: Comparison) -> tuple[list[RunGroup], int]:
     found = [(row[main], i) for i, row in enumerate(comparison.cells)]
     sign = 1 if comparison.metric.lower else -1
     order = sorted(found, key=lambda pair: math.inf if pair[0] is None else sign * pair[0].mean)
-    kept = sorted(i for _, i in order[:MOST])
-    return [comparison.groups[i] for i in kept], len(found) - len(kept)
+    shown = sorted(i for _, i in order[:MOST])
+    return [comparison.groups[i] for i in shown], len(found) - len(shown)
 
 
 def average_loss_curves(runs: Sequence[Run], per_step: float) -> list[tuple[float, ConfidenceInterval]]:

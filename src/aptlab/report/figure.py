@@ -132,8 +132,8 @@ def format_ppl_axis(axes: Any, low: float, high: float) -> tuple[float, float]:
 def compute_loss_limits(curves: Sequence[Pairs], skip: float = 0.08) -> tuple[float, float]:
     """y limits that leave the fall of the first steps out, so that the end can be told apart."""
     last = max(step for curve in curves for step, _ in curve)
-    kept = [value for curve in curves for step, value in curve if step >= skip * last]
-    low, high = min(kept), max(kept)
+    tail = [value for curve in curves for step, value in curve if step >= skip * last]
+    low, high = min(tail), max(tail)
     room = max(high - low, 0.02 * abs(high), 1e-6)
     return low - 0.08 * room, high + 0.1 * room
 

@@ -43,13 +43,13 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGro
     Raises AptlabError if `by` names something that no run has.
     """
     runs = [run for run in runs if run.result is not None]
-    asked = list(
+    keys = list(
         dict.fromkeys(key for run in runs for key in list_settings(run) if key.partition(".")[0] not in RUN_ONLY)
     )
-    differing = [key for key in asked if len({get_setting(run, key) for run in runs}) > 1]
+    differing = [key for key in keys if len({get_setting(run, key) for run in runs}) > 1]
     for key in by:
         if all(get_setting(run, key) == MISSING for run in runs):
-            raise AptlabError(f"by={key}: no run has this setting{suggest_option(key, asked)}")
+            raise AptlabError(f"by={key}: no run has this setting{suggest_option(key, keys)}")
     columns, groups, notes = list(by) or differing, {}, []
     short = {key: _shortened({get_setting(run, key) for run in runs}) for key in columns}
     for run in runs:

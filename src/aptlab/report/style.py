@@ -19,11 +19,11 @@ DASHES = ("-", "--", ":", "-.")
 
 def get_indexed_style(index: int) -> dict[str, Any]:
     """Colour, marker and line style of the curve with this number; all three differ for 32 curves."""
-    turn = index // len(COLOURS)
+    round_of_colours = index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[(index + turn) % len(MARKERS)],
-        "linestyle": DASHES[turn % len(DASHES)],
+        "marker": MARKERS[(index + round_of_colours) % len(MARKERS)],
+        "linestyle": DASHES[round_of_colours % len(DASHES)],
     }
 
 

@@ -146,14 +146,14 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
 
 def fill_weights(net: Decoder, weights: dict[str, torch.Tensor], path: Path) -> None:
     """Copy a task's weights into its network; every name and size must fit, or CheckpointError says which do not."""
-    own = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
+    network_weights = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
     expected = net.state_dict()
-    problems = [f"{name} is missing" for name in expected if name not in own]
-    problems += [f"{name} is not part of this model" for name in own if name not in expected]
+    problems = [f"{name} is missing" for name in expected if name not in network_weights]
+    problems += [f"{name} is not part of this model" for name in network_weights if name not in expected]
     problems += [
-        f"{name} has sizes {list(own[name].shape)}, the model has {list(weight.shape)}"
+        f"{name} has sizes {list(network_weights[name].shape)}, the model has {list(weight.shape)}"
         for name, weight in expected.items()
-        if name in own and own[name].shape != weight.shape
+        if name in network_weights and network_weights[name].shape != weight.shape
     ]
     if problems:
         shown = "\n".join(problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else []))
@@ -161,7 +161,7 @@ def fill_weights(net: Decoder, weights: dict[str, torch.Tensor], path: Path) -> 
             f"the weights in {path} do not fit the model of its own configuration:\n{shown}\n"
             "was it trained with another version of the model's code? Install that version, or train again"
         )
-    net.load_state_dict(own)
+    net.load_state_dict(network_weights)
 
 
 def keep_fitting_weights(
@@ -174,9 +174,9 @@ def keep_fitting_weights(
     learned  prefixes of what position methods learn themselves: kept where name and shape are those of the new model,
              else begun anew; everything else is kept as it is
     """
-    kept = {
+    fitting = {
         name: weight
         for name, weight in weights.items()
         if not name.startswith(learned) or (name in fresh and fresh[name].shape == weight.shape)
     }
-    return {name: weight for name, weight in fresh.items() if name.startswith(learned)} | kept
+    return {name: weight for name, weight in fresh.items() if name.startswith(learned)} | fitting

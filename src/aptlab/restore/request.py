@@ -49,9 +49,9 @@ def list_override_keys(overrides: Iterable[str]) -> frozenset[str]:
     return frozenset(arg.partition("=")[0].lstrip("+~") for arg in overrides)
 
 
-def sets_key(key: str, given: Collection[str]) -> bool:
+def sets_key(key: str, keys: Collection[str]) -> bool:
     """Whether one of the given keys is `key` or lies below it."""
-    return any(name == key or name.startswith(f"{key}.") for name in given)
+    return any(name == key or name.startswith(f"{key}.") for name in keys)
 
 
 def replace_config_values(config: Config, values: Mapping[str, Any]) -> Config:

@@ -28,7 +28,7 @@ def warn_of_rope(rule: Rope, *, head_dim: int, length: int) -> list[str]:
     return list_rope_warnings(rule, head_dim=head_dim, length=length, name_option=name_option)
 
 
-def find_inherited_values(rope: Node | None, trained: Node | None, given: Collection[str]) -> dict[str, Any]:
+def find_inherited_values(rope: Node | None, trained: Node | None, keys: Collection[str]) -> dict[str, Any]:
     """Values of the trained rule by their keys in the new one ("rope.base"), where they differ and nobody gave one.
 
     given  keys of the command line. The turning layers of irope count: theirs are below `inner`
@@ -36,16 +36,16 @@ def find_inherited_values(rope: Node | None, trained: Node | None, given: Collec
     place, node = find_rotating_rule(rope or {})
     mine, theirs = read_rule_values(node), read_rule_values(find_rotating_rule(trained or {})[1])
     taken = {f"{place}.{key}": theirs[key] for key in mine if key in theirs and theirs[key] != mine[key]}
-    return {key: value for key, value in taken.items() if key not in given}
+    return {key: value for key, value in taken.items() if key not in keys}
 
 
-def fill_inherited_values(values: Node, trained: Node | None, given: Collection[str]) -> Node:
+def fill_inherited_values(values: Node, trained: Node | None, keys: Collection[str]) -> Node:
     """A request's plain values with those of the trained rule put in."""
     _, node = find_rotating_rule(values.get("rope") or {})
     node.update(
         {
             key.rpartition(".")[2]: value
-            for key, value in find_inherited_values(values.get("rope"), trained, given).items()
+            for key, value in find_inherited_values(values.get("rope"), trained, keys).items()
         }
     )
     return values

@@ -25,11 +25,11 @@ def adapt_weights(task: Task, saved: dict[str, Any]) -> dict[str, Tensor]:
     What a position method has learned stays only with that method; another one begins anew. The mean of positions that
     are no longer added to the embedding is folded into it (see `to_rope`).
     """
-    state, own = saved["state_dict"], task.state_dict()
+    state, current = saved["state_dict"], task.state_dict()
     if isinstance(task, LanguageTask) and task.net.embed_positions is None and has_added_positions(saved):
         state = fold_added_positions(state, saved, tied=task.net.tied)
         log.warning("the positions added to the embedding are gone, their mean is folded in; fine-tune before judging")
-    return keep_fitting_weights(state, own, POSITIONS)
+    return keep_fitting_weights(state, current, POSITIONS)
 
 
 def has_added_positions(saved: dict[str, Any]) -> bool:
@@ -58,14 +58,14 @@ def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tie
 
 def load_weights(task: Task, state: dict[str, Any], path: Path) -> None:
     """Put the weights of a checkpoint into the task; CheckpointError names those that do not fit."""
-    own = task.state_dict()
+    current = task.state_dict()
     wrong = [
-        f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
-        for name in own
-        if differs_in_shape(name, own, state)
+        f"{name} {tuple(state[name].shape)} -> {tuple(current[name].shape)}"
+        for name in current
+        if differs_in_shape(name, current, state)
     ]
-    if wrong or set(state) ^ set(own):
-        names = wrong or sorted(set(state) ^ set(own))
+    if wrong or set(state) ^ set(current):
+        names = wrong or sorted(set(state) ^ set(current))
         raise CheckpointError(
             f"the weights of {path} do not fit this model: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
             "keep size, vocabulary and layers as they were trained"
@@ -73,5 +73,5 @@ def load_weights(task: Task, state: dict[str, Any], path: Path) -> None:
     task.load_state_dict(state)
 
 
-def differs_in_shape(name: str, own: dict[str, Any], state: dict[str, Any]) -> bool:
-    return name in state and own[name].shape != state[name].shape
+def differs_in_shape(name: str, current: dict[str, Any], state: dict[str, Any]) -> bool:
+    return name in state and current[name].shape != state[name].shape

@@ -90,8 +90,8 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     a path that is not there at all.
     """
     runs: dict[Path, Run] = {}
-    for given in paths:
-        for folder in _folders(given):
+    for path in paths:
+        for folder in _folders(path):
             key = folder.resolve()
             if key in runs:
                 continue
@@ -102,12 +102,12 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     return sorted(runs.values(), key=lambda run: (str(run.environment.get("started") or ""), str(run.path)))
 
 
-def _folders(given: str | Path) -> Iterator[Path]:
+def _folders(path: str | Path) -> Iterator[Path]:
     """Run folders at, or anywhere under, a path or pattern."""
-    text = os.path.expanduser(str(given))
+    text = os.path.expanduser(str(path))
     matches = [text] if os.path.exists(text) else sorted(glob.glob(text, recursive=True))
     if not matches:
-        raise AptlabError(f"{given}: no such folder; give a run folder, or one that holds run folders")
+        raise AptlabError(f"{path}: no such folder; give a run folder, or one that holds run folders")
     for match in map(Path, matches):
         start = match.parent if match.is_file() else match
         for place, inner, files in os.walk(start):

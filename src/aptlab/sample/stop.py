@@ -32,8 +32,8 @@ class StopText:
     def finish(self, piece: str = "") -> str:
         """The last piece and what was held back."""
         shown = self.push(piece)
-        held, self._held = self._held, ""
-        return shown + held
+        rest, self._held = self._held, ""
+        return shown + rest
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -55,58 +55,58 @@ def search_factors(
     *,
     settings: SearchSettings,
     strategy: Strategy,
-    book: EvaluationCache,
+    cache: EvaluationCache,
     seed: int = 0,
     watch: Watch | None = None,
 ) -> SearchResult:
     """Search in the most promising of the spaces.
 
     Several starts are compared by the best score among their seeds: the search for the real critical pair of
-    LongRoPE2. Random numbers of iteration i depend on (seed, i) alone, and scores are remembered by `book`, so the
-    same calls of `book.evaluate` come in the same order whenever it is run.
+    LongRoPE2. Random numbers of iteration i depend on (seed, i) alone, and scores are remembered by `cache`, so the
+    same calls of `cache.evaluate` come in the same order whenever it is run.
     """
-    start = choose_start(starts, strategy, book)
+    start = choose_start(starts, strategy, cache)
     space, rng = start.space, make_iteration_rng(seed, 0)
     named = {space.factors(genome): genome for genome in begin_population(settings, space, start.seeds, rng)}
-    strategy.measure(book, list(named))
+    strategy.measure(cache, list(named))
     iteration = 0
-    notify_watch(watch, iteration, settings, book, space)
+    notify_watch(watch, iteration, settings, cache, space)
     while iteration < settings.iterations:
         iteration += 1
-        estimates = strategy.estimates(book, list(named))
+        estimates = strategy.estimates(cache, list(named))
         known = dict(zip(named.values(), estimates, strict=True))
-        children = strategy.children(settings, space, book, known, make_iteration_rng(seed, iteration))
+        children = strategy.children(settings, space, cache, known, make_iteration_rng(seed, iteration))
         if not children:
             break
         earlier = list(named)
         named |= {space.factors(genome): genome for genome in children}
-        strategy.measure(book, [space.factors(genome) for genome in children], earlier)
-        notify_watch(watch, iteration, settings, book, space)
-    score, factors = next(pair for pair in book.complete() if pair[1] in named)
+        strategy.measure(cache, [space.factors(genome) for genome in children], earlier)
+        notify_watch(watch, iteration, settings, cache, space)
+    score, factors = next(pair for pair in cache.complete() if pair[1] in named)
     return SearchResult(
         factors=factors,
         score=score,
         first=space.first,
-        tokens=book.tokens,
+        tokens=cache.tokens,
         iterations=iteration,
         candidates=len(named),
-        curve=tuple(book.curve),
+        curve=tuple(cache.curve),
     )
 
 
-def choose_start(starts: Sequence[SearchStart], strategy: Strategy, book: EvaluationCache) -> SearchStart:
+def choose_start(starts: Sequence[SearchStart], strategy: Strategy, cache: EvaluationCache) -> SearchStart:
     """The start whose seeds hold the best complete score; ties go to the earlier one."""
     if len(starts) == 1:
         return starts[0]
     owner = {start.space.factors(seed): i for i, start in reversed(list(enumerate(starts))) for seed in start.seeds}
-    strategy.measure(book, list(owner))
-    scores = [(score, i) for factors, i in owner.items() if (score := book.score(factors)) is not None]
+    strategy.measure(cache, list(owner))
+    scores = [(score, i) for factors, i in owner.items() if (score := cache.score(factors)) is not None]
     return starts[min(scores)[1]]
 
 
 def notify_watch(
-    watch: Watch | None, iteration: int, settings: SearchSettings, book: EvaluationCache, space: SearchSpace
+    watch: Watch | None, iteration: int, settings: SearchSettings, cache: EvaluationCache, space: SearchSpace
 ) -> None:
     """Tell how far the search is."""
-    if watch is not None and book.best is not None:
-        watch(SearchState(iteration, settings.iterations, book.tokens, book.best, space.first))
+    if watch is not None and cache.best is not None:
+        watch(SearchState(iteration, settings.iterations, cache.tokens, cache.best, space.first))

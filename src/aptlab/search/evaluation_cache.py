@@ -67,14 +67,14 @@ class EvaluationCache:
         self, candidates: Sequence[Factors], *, length: int | None = None, samples: Sequence[int] | None = None
     ) -> Values:
         """Mean of each candidate over `samples` (default all) of `length` tokens (default the target)."""
-        length, wanted = length or self.target, self.all if samples is None else tuple(samples)
-        jobs = [job for factors in dict.fromkeys(candidates) if (job := self._missing(factors, length, wanted)).samples]
+        length, chosen = length or self.target, self.all if samples is None else tuple(samples)
+        jobs = [job for factors in dict.fromkeys(candidates) if (job := self._missing(factors, length, chosen)).samples]
         for job, values in zip(jobs, self.evaluate(jobs) if jobs else (), strict=True):
             self._note(job, values)
-        if (length, wanted) == (self.target, self.all):
+        if (length, chosen) == (self.target, self.all):
             for factors in candidates:
                 self._rank(factors)
-        return tuple(self._mean(factors, length, wanted) for factors in candidates)
+        return tuple(self._mean(factors, length, chosen) for factors in candidates)
 
     def values(self, factors: Factors, length: int) -> dict[int, float]:
         """What is known of a candidate, by sample."""
@@ -82,8 +82,8 @@ class EvaluationCache:
 
     def mean(self, factors: Factors, length: int, samples: Sequence[int]) -> float | None:
         """The mean over `samples` of a length where all of them have been measured."""
-        own = self.values(factors, length)
-        return self._mean(factors, length, samples) if all(i in own for i in samples) else None
+        values = self.values(factors, length)
+        return self._mean(factors, length, samples) if all(i in values for i in samples) else None
 
     def complete(self) -> list[tuple[float, Factors]]:
         """All complete scores, best first."""
@@ -93,20 +93,20 @@ class EvaluationCache:
         """The complete score, where there is one."""
         return self._complete.get(factors)
 
-    def _missing(self, factors: Factors, length: int, wanted: Sequence[int]) -> SearchJob:
+    def _missing(self, factors: Factors, length: int, samples: Sequence[int]) -> SearchJob:
         known = self.values(factors, length)
-        return SearchJob(factors, length, tuple(i for i in wanted if i not in known))
+        return SearchJob(factors, length, tuple(i for i in samples if i not in known))
 
     def _note(self, job: SearchJob, values: Values) -> None:
-        own = self._values.setdefault((job.factors, job.length), {})
+        scores = self._values.setdefault((job.factors, job.length), {})
         for sample, value in zip(job.samples, values, strict=True):
-            own[sample] = value if math.isfinite(value) else math.inf
+            scores[sample] = value if math.isfinite(value) else math.inf
         self.tokens += job.tokens
         self.jobs += 1
 
-    def _mean(self, factors: Factors, length: int, wanted: Sequence[int]) -> float:
-        own = self._values[factors, length]
-        return math.fsum(own[i] for i in wanted) / len(wanted)
+    def _mean(self, factors: Factors, length: int, samples: Sequence[int]) -> float:
+        values = self._values[factors, length]
+        return math.fsum(values[i] for i in samples) / len(samples)
 
     def _rank(self, factors: Factors) -> None:
         score = self._complete.setdefault(factors, self._mean(factors, self.target, self.all))

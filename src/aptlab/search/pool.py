@@ -85,7 +85,7 @@ class ProcessPool:
         try:
             answer = connection.recv()
         except (EOFError, ConnectionResetError):
-            process = next(process for process, own in self.members if own is connection)
+            process = next(process for process, member_connection in self.members if member_connection is connection)
             process.join(END_SECONDS)
             raise AptlabError(
                 f"a search worker ended with exit code {process.exitcode} (out of memory?); repeat the command to go "

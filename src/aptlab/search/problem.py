@@ -68,9 +68,9 @@ class SearchProblem:
         if not isinstance(self.rule, LongRoPE2):
             space = build_v1_space(pairs=pairs, scale=self.scale, step=step)
             return [SearchStart(space, tuple(dict.fromkeys(space.nearest(factors) for factors in self.known.values())))]
-        asked = self.rule.critical_dim
+        critical_dim = self.rule.critical_dim
         candidates = list_critical_pairs(base=self.rule.base, pairs=pairs, length=self.original_len)
-        firsts = candidates if asked is None else [asked]
+        firsts = candidates if critical_dim is None else [critical_dim]
         spaces = [build_v2_space(first, pairs=pairs, scale=self.scale, step=step) for first in firsts]
         return [SearchStart(space, tuple(build_v2_seeds(space))) for space in spaces]
 
@@ -143,10 +143,11 @@ def make_search_problem(node: Mapping[str, Any], trained: Any, *, head_dim: int,
             "short": None,
         }
     )
-    pairs, turned = len(rule.inv_freq(head_dim)), sum(f > 0 for f in trained.inv_freq(head_dim))
-    if pairs != turned:
+    pairs, rotary_pairs = len(rule.inv_freq(head_dim)), sum(f > 0 for f in trained.inv_freq(head_dim))
+    if pairs != rotary_pairs:
         raise ConfigError(
-            f"the checkpoint was trained with {type(trained).__name__}, which turns {turned} pairs of a head, and "
-            f"rope.fraction={rule.fraction:g} turns {pairs}; search for a checkpoint with rope=standard or rope=partial"
+            f"the checkpoint was trained with {type(trained).__name__}, which rotates {rotary_pairs} pairs of a head, "
+            f"and rope.fraction={rule.fraction:g} rotates {pairs}; search for a checkpoint with rope=standard or "
+            "rope=partial"
         )
     return SearchProblem(rule, 2 * pairs, original, target)

@@ -81,7 +81,7 @@ def search_with_progress(
             search.problem.starts(settings.step),
             settings=settings,
             strategy=search.strategy,
-            book=EvaluationCache(evaluate, target=search.problem.target, samples=settings.samples),
+            cache=EvaluationCache(evaluate, target=search.problem.target, samples=settings.samples),
             seed=search.config.cfg.seed,
             watch=bar.iteration,
         )
@@ -99,10 +99,10 @@ def open_evaluator(search: PreparedSearch, scorer: CandidateScorer, bar: SearchP
         yield JournaledRunner(runner, search.output.journal, done=bar.job)
 
 
-def count_workers(asked: int | None, device: str) -> int:
+def count_workers(workers: int | None, device: str) -> int:
     """As asked for; else one per CUDA device, or per core up to MOST_WORKERS."""
-    if asked is not None:
-        return int(asked)
+    if workers is not None:
+        return int(workers)
     if device == "cuda":
         return torch.cuda.device_count()
     return min(MOST_WORKERS, os.cpu_count() or 1)

@@ -20,7 +20,7 @@ RISE = 4.0  # the last pair exceeds the one before it by at most this (released 
 def compute_divisors(rule: Rope, base: float, head_dim: int) -> Factors:
     """lambda_i of a rule: the standard frequency over its own."""
     standard = Standard(base=base).inv_freq(head_dim)  # type: ignore[call-arg]
-    return tuple(plain / own for plain, own in zip(standard, rule.inv_freq(head_dim), strict=True))
+    return tuple(plain / frequency for plain, frequency in zip(standard, rule.inv_freq(head_dim), strict=True))
 
 
 def compute_published_factors(*, base: float, head_dim: int, original_len: int, scale: float) -> dict[str, Factors]:
@@ -33,9 +33,9 @@ def compute_published_factors(*, base: float, head_dim: int, original_len: int, 
     return {name: compute_divisors(rule, base, head_dim) for name, rule in rules.items()}
 
 
-def find_pair_by_rotations(turns: float, *, base: float, pairs: int, length: int) -> int:
+def find_pair_by_rotations(rotations: float, *, base: float, pairs: int, length: int) -> int:
     """The first pair with fewer than this many turns within `length`: ceil(P · log_base(length / (2 pi turns)))."""
-    exact = pairs * math.log(length / (2 * math.pi * turns)) / math.log(base)
+    exact = pairs * math.log(length / (2 * math.pi * rotations)) / math.log(base)
     return min(max(math.ceil(exact), 1), pairs - 1)
 
 

@@ -102,10 +102,10 @@ class SearchSpace:
                 return tuple(genes)
         return genome
 
-    def cross(self, one: Genome, other: Genome, rng: random.Random, probability: float) -> Genome:
+    def cross(self, first: Genome, second: Genome, rng: random.Random, probability: float) -> Genome:
         """`one` with each gene of `other` taken with this probability where the order allows it."""
-        child = one
-        for i, gene in enumerate(other):
+        child = first
+        for i, gene in enumerate(second):
             if rng.random() < probability:
                 tried = (*child[:i], gene, *child[i + 1 :])
                 child = tried if self.legal(tried) else child

@@ -33,12 +33,12 @@ class Strategy(abc.ABC):
         self,
         settings: SearchSettings,
         space: SearchSpace,
-        book: EvaluationCache,
+        cache: EvaluationCache,
         known: Mapping[Genome, float],
         rng: random.Random,
     ) -> list[Genome]:
         """The candidates of the next iteration; `known` are the estimates of all candidates so far."""
-        del book
+        del cache
         return breed_children(settings, space, rank_genomes(known)[: settings.parents], known, rng)
 
     def fitted(self, target: int, least: int) -> Strategy:
@@ -53,7 +53,7 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def measure(
-        self, book: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
+        self, cache: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
     ) -> None:
         """Measure the candidates as far as they deserve it.
 
@@ -61,7 +61,7 @@ class Strategy(abc.ABC):
         """
 
     @abc.abstractmethod
-    def estimates(self, book: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
+    def estimates(self, cache: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
         """The complete score of each candidate, or what it would be by what has been measured."""
 
 
@@ -70,15 +70,15 @@ class PublishedStrategy(Strategy):
     """Every candidate is measured on every sample, as in both papers."""
 
     def measure(
-        self, book: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
+        self, cache: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
     ) -> None:
         """See Strategy."""
         del earlier
-        book.scores(candidates)
+        cache.scores(candidates)
 
-    def estimates(self, book: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
+    def estimates(self, cache: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
         """See Strategy."""
-        return list(book.scores(candidates))
+        return list(cache.scores(candidates))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class HalvingStrategy(Strategy):
         self,
         settings: SearchSettings,
         space: SearchSpace,
-        book: EvaluationCache,
+        cache: EvaluationCache,
         known: Mapping[Genome, float],
         rng: random.Random,
     ) -> list[Genome]:
@@ -122,33 +122,33 @@ class HalvingStrategy(Strategy):
         )
         proposed = breed_steps(more, space, rank_genomes(known)[: settings.parents], known, rng)
         named = {space.factors(genome): genome for genome in proposed}
-        read = len(self.telling(book))
-        each = read + (book.samples - read) / self.keep
-        count = int(self.share * (settings.mutations + settings.crossovers) * book.samples / each)
+        read = len(self.telling(cache))
+        each = read + (cache.samples - read) / self.keep
+        count = int(self.share * (settings.mutations + settings.crossovers) * cache.samples / each)
         seen = [space.factors(genome) for genome in known]
         chosen = select_promising(list(named), max(count, 1), seen, list(known.values()))
         return [named[factors] for factors in chosen]
 
     def measure(
-        self, book: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
+        self, cache: EvaluationCache, candidates: Sequence[Factors], earlier: Sequence[Factors] | None = None
     ) -> None:
         """See Strategy."""
         left = list(dict.fromkeys(candidates))
         if earlier is None and self.shorter > 1:
-            book.scores(left, length=book.target // self.shorter, samples=self.telling(book))
-            left = select_best(left, self.estimates(book, left), math.ceil(len(left) / self.keep))
-        book.scores(left, samples=self.telling(book))
+            cache.scores(left, length=cache.target // self.shorter, samples=self.telling(cache))
+            left = select_best(left, self.estimates(cache, left), math.ceil(len(left) / self.keep))
+        cache.scores(left, samples=self.telling(cache))
         count = math.ceil(len(left) / self.keep)
-        left += [f for f in earlier or () if book.score(f) is None and book.values(f, book.target)]
-        left = select_best(left, self.estimates(book, left), count)
-        if hopeful := [factors for factors in left if not self.hopeless(book, factors)]:
-            book.scores(hopeful)
+        left += [f for f in earlier or () if cache.score(f) is None and cache.values(f, cache.target)]
+        left = select_best(left, self.estimates(cache, left), count)
+        if hopeful := [factors for factors in left if not self.hopeless(cache, factors)]:
+            cache.scores(hopeful)
 
-    def hopeless(self, book: EvaluationCache, factors: Factors) -> bool:
+    def hopeless(self, cache: EvaluationCache, factors: Factors) -> bool:
         """Whether the losses measured so far already sum to more than those of the FITTED best complete candidates."""
-        good = book.complete()
-        return len(good) >= FITTED and math.fsum(book.values(factors, book.target).values()) >= (
-            good[FITTED - 1][0] * book.samples
+        good = cache.complete()
+        return len(good) >= FITTED and math.fsum(cache.values(factors, cache.target).values()) >= (
+            good[FITTED - 1][0] * cache.samples
         )
 
     def fitted(self, target: int, least: int) -> Strategy:
@@ -161,36 +161,36 @@ class HalvingStrategy(Strategy):
         """See Strategy."""
         return tuple(dict.fromkeys((1, self.shorter)))
 
-    def telling(self, book: EvaluationCache) -> tuple[int, ...]:
+    def telling(self, cache: EvaluationCache) -> tuple[int, ...]:
         """The samples that hold TOLD of the variance of the best complete candidates, at most `part` of all.
 
         Evenly spread ones while fewer than three candidates are complete.
         """
-        most = min(max(math.ceil(self.part * book.samples), 1), book.samples)
-        good = [book.values(factors, book.target) for score, factors in book.complete()[:FITTED] if score < math.inf]
+        most = min(max(math.ceil(self.part * cache.samples), 1), cache.samples)
+        good = [cache.values(factors, cache.target) for score, factors in cache.complete()[:FITTED] if score < math.inf]
         if len(good) < 3:
-            return tuple(sorted({i * book.samples // most for i in range(most)}))
-        spread = {i: statistics.pvariance([own[i] for own in good]) for i in book.all}
-        ordered, chosen = sorted(book.all, key=lambda i: (-spread[i], i)), []
+            return tuple(sorted({i * cache.samples // most for i in range(most)}))
+        spread = {i: statistics.pvariance([scores[i] for scores in good]) for i in cache.all}
+        ordered, chosen = sorted(cache.all, key=lambda i: (-spread[i], i)), []
         while len(chosen) < most and sum(spread[i] for i in chosen) <= TOLD * sum(spread.values()):
             chosen.append(ordered[len(chosen)])
         return tuple(sorted(chosen))
 
-    def estimates(self, book: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
+    def estimates(self, cache: EvaluationCache, candidates: Sequence[Factors]) -> list[float]:
         """See Strategy."""
-        good = book.complete()[:FITTED]
+        good = cache.complete()[:FITTED]
         lines: dict[tuple[int, tuple[int, ...]], list[tuple[float, float]]] = {}
         found = []
         for factors in candidates:
-            length = book.target if book.values(factors, book.target) else book.target // self.shorter
-            samples = tuple(sorted(book.values(factors, length)))
+            length = cache.target if cache.values(factors, cache.target) else cache.target // self.shorter
+            samples = tuple(sorted(cache.values(factors, length)))
             if (length, samples) not in lines:
-                both = ((book.mean(other, length, samples), score) for score, other in good)
+                both = ((cache.mean(other, length, samples), score) for score, other in good)
                 lines[length, samples] = [(x, y) for x, y in both if x is not None]
-            x = book.mean(factors, length, samples)
+            x = cache.mean(factors, length, samples)
             assert x is not None
             found.append(
-                x if (length, samples) == (book.target, book.all) else predict_on_line(x, lines[length, samples])
+                x if (length, samples) == (cache.target, cache.all) else predict_on_line(x, lines[length, samples])
             )
         return found
 

@@ -142,7 +142,7 @@ class SubmititLauncher:
         import submitit
 
         executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
-        wanted: dict[str, Any] = {
+        parameters: dict[str, Any] = {
             "name": "aptlab",
             "timeout_min": self.timeout_min,
             "nodes": 1,
@@ -152,8 +152,8 @@ class SubmititLauncher:
             "mem_gb": self.memory_gb,
         }
         if self.cluster == "slurm":
-            wanted["slurm_partition"] = self.partition
-        executor.update_parameters(**{name: value for name, value in wanted.items() if value is not None})
+            parameters["slurm_partition"] = self.partition
+        executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
         return executor
 
 

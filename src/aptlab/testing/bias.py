@@ -112,8 +112,8 @@ class BiasContract(Contract):
             warnings.simplefilter("ignore")  # that eager flex_attention is slow
             mod: Any = bias.score_mod(case.queries, case.keys)  # type: ignore[operator]
             got = flex_attention(case.q, case.k, case.v, score_mod=mod, scale=1.0)
-            wanted = torch.softmax(case.q @ case.k.mT + case.added(bias), -1) @ case.v
-        assert_close(got, wanted, "score_mod == the dense bias", atol=1e-5)  # type: ignore[arg-type]
+            expected = torch.softmax(case.q @ case.k.mT + case.added(bias), -1) @ case.v
+        assert_close(got, expected, "score_mod == the dense bias", atol=1e-5)  # type: ignore[arg-type]
 
     def test_it_compiles_as_one_graph(self) -> None:
         bias, case = make_seeded_bias(self.factory), BiasCase(1)
@@ -141,8 +141,8 @@ class BiasContract(Contract):
         positions = torch.cat((torch.arange(9), torch.arange(14))).unsqueeze(0)
         with torch.no_grad():
             got = net(torch.cat((first, second), 1), segments=segments, positions=positions).logits
-            wanted = torch.cat((net(first).logits, net(second).logits), 1)
-            assert_close(got, wanted, "packed == separate", atol=2e-5)
+            expected = torch.cat((net(first).logits, net(second).logits), 1)
+            assert_close(got, expected, "packed == separate", atol=2e-5)
 
     def _net(self) -> Any:
         return make_tiny_decoder(rope=NoRope(), bias=self.factory)

@@ -17,15 +17,15 @@ class Contract:
     config: ClassVar[dict[str, Any] | None] = None
 
 
-def assert_close(got: Tensor, wanted: Tensor, law: str, *, atol: float) -> None:
+def assert_close(got: Tensor, expected: Tensor, law: str, *, atol: float) -> None:
     """Assert that two tensors differ by `atol` at most; the message says the law and the difference."""
-    assert got.shape == wanted.shape, f"{law}: shapes {list(got.shape)} and {list(wanted.shape)} differ"
+    assert got.shape == expected.shape, f"{law}: shapes {list(got.shape)} and {list(expected.shape)} differ"
     assert bool(got.isfinite().all()), f"{law}: a value is not finite"
-    difference = (got.double() - wanted.double()).abs().max().item() if got.numel() else 0.0
+    difference = (got.double() - expected.double()).abs().max().item() if got.numel() else 0.0
     assert difference <= atol, f"{law}: values differ by {difference:.3g}, allowed is {atol:g}"
 
 
-def assert_equal(got: Tensor, wanted: Tensor, law: str) -> None:
+def assert_equal(got: Tensor, expected: Tensor, law: str) -> None:
     """Assert that two tensors are equal, bit for bit."""
-    assert got.dtype == wanted.dtype, f"{law}: dtypes {got.dtype} and {wanted.dtype} differ"
-    assert torch.equal(got, wanted), f"{law}: values differ"
+    assert got.dtype == expected.dtype, f"{law}: dtypes {got.dtype} and {expected.dtype} differ"
+    assert torch.equal(got, expected), f"{law}: values differ"

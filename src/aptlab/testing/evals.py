@@ -163,8 +163,8 @@ def assert_same_rows(got: Any, expected: Any, law: str, *, rtol: float) -> None:
             assert_same_rows(got[key], expected[key], f"{law}: {key}", rtol=rtol)
     elif isinstance(expected, Sequence) and not isinstance(expected, str):
         assert len(got) == len(expected), f"{law}: {len(got)} rows instead of {len(expected)}"
-        for number, (one, other) in enumerate(zip(got, expected, strict=True)):
-            assert_same_rows(one, other, f"{law}[{number}]", rtol=rtol)
+        for number, (row, expected_row) in enumerate(zip(got, expected, strict=True)):
+            assert_same_rows(row, expected_row, f"{law}[{number}]", rtol=rtol)
     elif isinstance(expected, float) and isinstance(got, float):
         same = math.isclose(got, expected, rel_tol=rtol) or (math.isnan(got) and math.isnan(expected))
         assert same, f"{law}: {got} instead of {expected}"

@@ -135,11 +135,11 @@ class Law:
     of: Callable[[Subject], float]
 
 
-def measure_gap(got: Tensor, wanted: Tensor) -> float:
+def measure_gap(got: Tensor, expected: Tensor) -> float:
     """Largest difference of logits in standard deviations of `wanted`; NaN where a logit is not finite."""
-    if not (bool(got.isfinite().all()) and bool(wanted.isfinite().all())):
+    if not (bool(got.isfinite().all()) and bool(expected.isfinite().all())):
         return math.nan
-    return ((got.double() - wanted.double()).abs().max() / wanted.double().std()).item()
+    return ((got.double() - expected.double()).abs().max() / expected.double().std()).item()
 
 
 def take_worst(values: list[float]) -> float:

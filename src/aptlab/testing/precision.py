@@ -50,21 +50,21 @@ def measure_errors_at(subject: ScoredSubject, position: int) -> tuple[float, flo
     """Mean and largest error of a score at `position`, for float32 vectors of unit variance, against float64."""
     q, k = make_unit_vectors(64, subject.head_dim, seed=1)
     places = make_far_positions(position, subject.streams)
-    got, wanted = subject.scores(q, k, places), subject.exact(q.double(), k.double(), places)
-    error = compute_score_errors(got, wanted)
+    got, expected = subject.scores(q, k, places), subject.exact(q.double(), k.double(), places)
+    error = compute_score_errors(got, expected)
     if not bool(error.isfinite().all()):
         return math.nan, math.nan
     return error.mean().item(), error.max().item()
 
 
-def compute_score_errors(got: Tensor, wanted: Tensor) -> Tensor:
+def compute_score_errors(got: Tensor, expected: Tensor) -> Tensor:
     """|got - wanted| of all scores whose key is not after the query, in units of the score where it is beyond 1.
 
     A bias of -200 may have the rounding of a number of its size: its weight in a softmax is zero either way.
     """
-    seen = torch.ones(wanted.shape[-2:], dtype=torch.bool).tril()
-    got, wanted = got.double()[..., seen], wanted.double()[..., seen]
-    return (got - wanted).abs() / wanted.abs().clamp_min(1)
+    seen = torch.ones(expected.shape[-2:], dtype=torch.bool).tril()
+    got, expected = got.double()[..., seen], expected.double()[..., seen]
+    return (got - expected).abs() / expected.abs().clamp_min(1)
 
 
 def rotate_by_angles(x_TD: Tensor, angles_TP: Tensor, layout: str, amplitude_TP: Tensor | None = None) -> Tensor:
@@ -74,16 +74,16 @@ def rotate_by_angles(x_TD: Tensor, angles_TP: Tensor, layout: str, amplitude_TP:
     """
     pairs = angles_TP.shape[-1]
     x_TD = x_TD.to(angles_TP.dtype)
-    turning, rest = x_TD[..., : 2 * pairs], x_TD[..., 2 * pairs :]
+    rotary, rest = x_TD[..., : 2 * pairs], x_TD[..., 2 * pairs :]
     if layout == "half":
-        first, second = turning[..., :pairs], turning[..., pairs:]
+        first, second = rotary[..., :pairs], rotary[..., pairs:]
     else:
-        first, second = turning[..., ::2], turning[..., 1::2]
+        first, second = rotary[..., ::2], rotary[..., 1::2]
     cos, sin = angles_TP.cos(), angles_TP.sin()
     if amplitude_TP is not None:
         cos, sin = cos * amplitude_TP, sin * amplitude_TP
-    one, two = first * cos - second * sin, first * sin + second * cos
-    joined = torch.cat((one, two), -1) if layout == "half" else torch.stack((one, two), -1).flatten(-2)
+    real, imaginary = first * cos - second * sin, first * sin + second * cos
+    joined = torch.cat((real, imaginary), -1) if layout == "half" else torch.stack((real, imaginary), -1).flatten(-2)
     return torch.cat((joined, rest), -1)
 
 

@@ -81,8 +81,8 @@ class RopeContract(Contract):
                 make_layer_positions(self.rule, head_dim)[0].rotary,
             )
             if module is not None:
-                turned = module.rotate(x, module.angles(torch.arange(32).unsqueeze(0) * 400_009))
-                ratio = turned.norm(dim=-1) / x.norm(dim=-1)
+                rotated = module.rotate(x, module.angles(torch.arange(32).unsqueeze(0) * 400_009))
+                ratio = rotated.norm(dim=-1) / x.norm(dim=-1)
                 assert_close(ratio, torch.ones_like(ratio), "rotation keeps norms", atol=1e-6)
 
     def test_factor_one_is_the_standard_rule(self) -> None:
@@ -93,9 +93,9 @@ class RopeContract(Contract):
         for head_dim in self.head_dims:
             frequencies = rule.inv_freq(head_dim)
             for i, got in enumerate(frequencies):
-                wanted = rule.base ** (-i / len(frequencies))  # over the dims that turn
-                close_enough = got == 0 or math.isclose(got, wanted, rel_tol=1e-12)
-                assert close_enough, f"factor=1: pair {i} has {got}, standard is {wanted}"
+                expected = rule.base ** (-i / len(frequencies))  # over the dims that turn
+                close_enough = got == 0 or math.isclose(got, expected, rel_tol=1e-12)
+                assert close_enough, f"factor=1: pair {i} has {got}, standard is {expected}"
         assert rule.temperature == 1.0, f"factor=1: temperature is {rule.temperature}, should be 1"
 
     def test_it_is_a_frozen_hashable_value(self) -> None:

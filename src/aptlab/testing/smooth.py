@@ -84,8 +84,8 @@ class SmoothContract(Contract):
         out: Any = checkpoint(lambda ids: again(ids).logits, tokens, use_reentrant=False)
         out.logsumexp(-1).sum().backward()
         for (name, weight), (_, twin) in zip(plain.named_parameters(), again.named_parameters(), strict=True):
-            got, wanted = (torch.zeros(()) if grad is None else grad for grad in (twin.grad, weight.grad))
-            assert_equal(got, wanted, f"gradient of {name} with activation checkpointing")
+            got, expected = (torch.zeros(()) if grad is None else grad for grad in (twin.grad, weight.grad))
+            assert_equal(got, expected, f"gradient of {name} with activation checkpointing")
 
     def test_plain_limit_is_the_plain_residual(self) -> None:
         if self.plain_limit is None:

@@ -38,7 +38,7 @@ class EndResults:
 
     def plain(self) -> dict[str, Any]:
         """Rows of all other evals as result.json holds them, and {"error": message} for those that failed."""
-        others = {key: found.rows for key, (one, found) in self.measured.items() if one.name != "lengths"}
+        others = {key: found.rows for key, (evaluation, found) in self.measured.items() if evaluation.name != "lengths"}
         rows = {key: {name: list(rows) for name, rows in tables.items()} for key, tables in others.items()}
         return rows | {key: {"error": message} for key, message in self.failed.items()}
 

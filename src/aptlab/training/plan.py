@@ -99,17 +99,17 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     elif read_root_value(new, "run_dir") is None and (folder := find_run_folder(path)) != path.parent:
         config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
-    kept = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
-    return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *kept, *lost))
+    lines = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
+    return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *lines, *lost))
 
 
-def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, given: Sequence[str]) -> dict[str, Any]:
+def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:
     """What the rule has from the old weights, by key, where nobody gave it: their context, base, layout, part.
 
     `${context}` in the option means the context of this run, which an extension makes longer.
     """
     rope, trained = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
-    keys = {arg.lstrip("+~").partition("=")[0] for arg in given}
+    keys = {arg.lstrip("+~").partition("=")[0] for arg in overrides}
     taken = find_inherited_values(rope, trained, keys)
     length = trained.get("original_len") or (old or {}).get("context")
     unknown = "original_len" not in rope or length is None or rope["original_len"] == length
@@ -132,9 +132,11 @@ def filter_stored_overrides(stored: list[str], new: list[str], choices: Mapping[
     chosen = dict(arg.lstrip("+").split("=", 1) for arg in new if "=" in arg)
     replaced = [key for key, value in chosen.items() if key in choices and choices[key] != value]
     gone = ("ckpt", "load", *(f"{group}." for group in replaced))
-    kept = [arg for arg in stored if arg not in new]
+    remaining = [arg for arg in stored if arg not in new]
     return [
-        arg for arg in kept if not any(matches_key_pattern(arg.lstrip("+~").partition("=")[0], key) for key in gone)
+        arg
+        for arg in remaining
+        if not any(matches_key_pattern(arg.lstrip("+~").partition("=")[0], key) for key in gone)
     ]
 
 

@@ -103,10 +103,10 @@ def gap(net, model, tokens, positions=None, segments=None):
     """The largest difference of logits; transformers sees where documents begin by positions that do not follow."""
     given = {} if positions is None else {"position_ids": positions}
     with torch.no_grad():
-        wanted = model(tokens, use_cache=False, **given).logits
+        expected = model(tokens, use_cache=False, **given).logits
         got = net(tokens, positions=positions, segments=segments).logits
-    assert wanted.abs().max() > 0.5, "logits are too flat to compare"
-    return (got - wanted).abs().max().item()
+    assert expected.abs().max() > 0.5, "logits are too flat to compare"
+    return (got - expected).abs().max().item()
 
 
 def assert_there_and_back(net, folder):

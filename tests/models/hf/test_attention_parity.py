@@ -94,12 +94,12 @@ def test_our_attention_is_that_of_gpt_oss(layer, gpt_oss):
     positions = torch.arange(T).unsqueeze(0)
     angles = gpt_oss.GptOssRotaryEmbedding(gpt_oss.config)(x, positions)
     with torch.no_grad():
-        wanted, _ = theirs(x, angles, mask_of(window=6 if layer % 2 == 0 else None))
+        expected, _ = theirs(x, angles, mask_of(window=6 if layer % 2 == 0 else None))
         got = mine(x, ForwardContext(T))
         without = torch.nn.Parameter(torch.full_like(mine.sinks, -1e4))
         mine.sinks = without
-        assert (mine(x, ForwardContext(T)) - wanted).abs().max() > 1e-2, "the sinks change nothing"
-    assert (got - wanted).abs().max().item() <= 1e-5
+        assert (mine(x, ForwardContext(T)) - expected).abs().max() > 1e-2, "the sinks change nothing"
+    assert (got - expected).abs().max().item() <= 1e-5
 
 
 def llama4(**changes):
@@ -122,9 +122,9 @@ def test_our_attention_is_that_of_llama4(layer, qk_norm):
     positions = torch.arange(T).unsqueeze(0)
     angles = module.Llama4TextRotaryEmbedding(module.config)(x, positions)
     with torch.no_grad():
-        wanted, _ = theirs(x, angles, mask_of(chunk=7 if layer < 3 else None))
+        expected, _ = theirs(x, angles, mask_of(chunk=7 if layer < 3 else None))
         got = mine(x, ForwardContext(T))
-    assert (got - wanted).abs().max().item() <= 1e-5
+    assert (got - expected).abs().max().item() <= 1e-5
 
 
 def test_queries_of_llama4_grow_with_position_ids_in_ours_and_with_the_order_in_transformers():
@@ -144,6 +144,6 @@ def test_queries_of_llama4_grow_with_position_ids_in_ours_and_with_the_order_in_
         law = 1 + 0.3 * torch.log1p(torch.floor((shifted.float() + 1) / 5))
         order = 1 + 0.3 * torch.log1p(torch.floor((shifted.float() - 24) / 5))
         theirs.q_proj.register_forward_hook(lambda _, __, out: out * (law / order).unsqueeze(-1))
-        wanted, _ = theirs(x, angles, mask_of())
+        expected, _ = theirs(x, angles, mask_of())
     assert (got - plain).abs().max() > 1e-2
-    assert (got - wanted).abs().max() <= 1e-5
+    assert (got - expected).abs().max() <= 1e-5

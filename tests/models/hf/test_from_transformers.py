@@ -161,8 +161,8 @@ def test_gemma_becomes_a_schedule_of_two_bases_and_a_window(tmp_path):
     net = built(source)
     assert torch.equal(net.embed.weight, model.model.embed_tokens.weight * 8)
     assert torch.equal(net.blocks[0].attention_norm.weight, 1 + model.model.layers[0].input_layernorm.weight)
-    wanted = (1 + model.model.layers[0].self_attn.q_norm.weight) * (24 / 10) ** 0.5
-    assert (net.blocks[0].attention.q_norm.weight - wanted).abs().max() < 1e-6
+    expected = (1 + model.model.layers[0].self_attn.q_norm.weight) * (24 / 10) ** 0.5
+    assert (net.blocks[0].attention.q_norm.weight - expected).abs().max() < 1e-6
 
 
 def test_bfloat16_gemma_weights_come_back_as_they_were(tmp_path):

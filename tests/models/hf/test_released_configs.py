@@ -189,16 +189,16 @@ def test_frequencies_reach_and_temperature_are_those_of_transformers(name):
     assert parts.window == window
     head_dim = given.get("head_dim") or given["hidden_size"] // given["num_attention_heads"]
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * given["num_hidden_layers"]
-    turns = getattr(config, "no_rope_layers", None) or [1] * len(kinds)
-    for layer, (layer_type, turning) in enumerate(zip(kinds, turns, strict=True)):
+    rotations = getattr(config, "no_rope_layers", None) or [1] * len(kinds)
+    for layer, (layer_type, rotates) in enumerate(zip(kinds, rotations, strict=True)):
         rule = parts.rope.for_layer(layer).rule
-        assert (rule is not None) == bool(turning)
+        assert (rule is not None) == bool(rotates)
         if rule is None:
             continue
         prefix = f"{layer_type}_" if module == "gemma3" else ""
-        wanted = getattr(rotary, f"{prefix}inv_freq").double()
+        expected = getattr(rotary, f"{prefix}inv_freq").double()
         got = torch.tensor(rule.regimes(head_dim)[0], dtype=torch.float64)
-        assert ((got - wanted).abs() / wanted).max() <= 1e-6
+        assert ((got - expected).abs() / expected).max() <= 1e-6
         assert rule.temperature == pytest.approx(getattr(rotary, f"{prefix}attention_scaling") ** 2, rel=1e-9)
         if parts.window is not None and layer_type != "chunked_attention":
             assert (parts.window.for_layer(layer) is None) == (
@@ -211,8 +211,8 @@ def test_the_long_frequencies_of_phi_3_are_those_of_transformers():
     compute = transformers().modeling_rope_utils.ROPE_INIT_FUNCTIONS["longrope"]
     rule = read_attention(PHI_3).rope
     for length, mine in zip((4096, 4097), rule.regimes(96), strict=True):
-        wanted, factor = compute(config, seq_len=length)
-        assert torch.tensor(mine).sub(wanted).div(wanted).abs().max() <= 1e-6
+        expected, factor = compute(config, seq_len=length)
+        assert torch.tensor(mine).sub(expected).div(expected).abs().max() <= 1e-6
         assert rule.temperature == pytest.approx(factor**2, rel=1e-9)
         assert factor == pytest.approx(1.1902, abs=1e-4)
     assert rule.factor == 32

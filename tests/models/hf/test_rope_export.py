@@ -148,8 +148,8 @@ def test_every_option_exports_or_says_why_it_cannot(name, tmp_path):
     export(net, tmp_path, context=32)
     tokens = make_random_tokens(1, 64)
     with torch.no_grad():
-        wanted = loaded(tmp_path)(tokens).logits
-        assert (net(tokens).logits - wanted).abs().max().item() <= 1e-6
+        expected = loaded(tmp_path)(tokens).logits
+        assert (net(tokens).logits - expected).abs().max().item() <= 1e-6
 
 
 @pytest.mark.parametrize("eps", ["1e-6", "1e-5", "0.1"])

@@ -20,10 +20,10 @@ QUERIES, KEYS = [3, 4, 5, 200, 10_000_000], [0, 3, 4, 5, 100, 199, 200]
 def compare(module, value, tolerance=1e-6):
     """Largest difference to value(d, head) in units of max(1, |value|), over queries and keys at or before them."""
     got = module(torch.tensor([QUERIES]), torch.tensor([KEYS]))[0].detach().numpy()
-    wanted = reference.dense(value, QUERIES, KEYS, SIZES["heads"])
-    error = np.abs(got - wanted) / np.maximum(1, np.abs(wanted))
+    expected = reference.dense(value, QUERIES, KEYS, SIZES["heads"])
+    error = np.abs(got - expected) / np.maximum(1, np.abs(expected))
     assert np.nanmax(error) < tolerance
-    assert np.isfinite(error).sum() == np.isfinite(wanted).sum() > 100
+    assert np.isfinite(error).sum() == np.isfinite(expected).sum() > 100
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 6, 8, 12, 20, 40])
@@ -121,8 +121,8 @@ def test_cope_is_the_paper():
     got = module(q, k, allowed)[0].detach().numpy()
     table = module.embed.weight.detach().numpy()
     for h in range(2):
-        wanted = reference.cope(q[0, h].numpy(), k[0, h].numpy(), table, lambda i, j: bool(allowed[0, 0, i, j]))
-        assert np.nanmax(np.abs(got[h] - wanted)) < 1e-12
+        expected = reference.cope(q[0, h].numpy(), k[0, h].numpy(), table, lambda i, j: bool(allowed[0, 0, i, j]))
+        assert np.nanmax(np.abs(got[h] - expected)) < 1e-12
 
 
 def test_cope_gradient_is_that_of_differences():

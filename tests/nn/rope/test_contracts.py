@@ -65,8 +65,8 @@ class Laws(RopeContract):
             rotary = make_layer_positions(self.rule, head_dim)[0].rotary
             generator = torch.Generator().manual_seed(0)
             x = torch.randn(1, 6, 32, head_dim, generator=generator, dtype=torch.float64)  # 4 query and 2 key heads
-            turned = rotary.rotate(x, rotary.angles(torch.arange(32).unsqueeze(0) * 400_009))
-            assert (turned.norm(dim=-1) / x.norm(dim=-1) - 1).abs().max() < 1e-6
+            rotated = rotary.rotate(x, rotary.angles(torch.arange(32).unsqueeze(0) * 400_009))
+            assert (rotated.norm(dim=-1) / x.norm(dim=-1) - 1).abs().max() < 1e-6
         if self.rule.head_regimes(2) is None:
             super().test_rotation_keeps_norms()
 
@@ -78,8 +78,8 @@ class Laws(RopeContract):
             return
         for head_dim in self.head_dims:  # of its pairs that turn
             freq = dataclasses.replace(self.rule, factor=1.0).inv_freq(head_dim)
-            turning = sum(f > 0 for f in freq)
-            for i in range(turning):
+            rotary = sum(f > 0 for f in freq)
+            for i in range(rotary):
                 assert math.isclose(freq[i], self.rule.base ** (-2 * i / head_dim), rel_tol=1e-12)
 
 
@@ -100,8 +100,8 @@ def test_every_option_is_here():
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_turns_the_layers_that_it_says(name):
     rule = globals()[f"Test_{name}"].rule
-    turning = [rule.for_layer(layer).rule is not None for layer in range(8)]
-    assert turning == ([True, True, True, False] * 2 if name == "irope" else [True] * 8)
+    rotary = [rule.for_layer(layer).rule is not None for layer in range(8)]
+    assert rotary == ([True, True, True, False] * 2 if name == "irope" else [True] * 8)
 
 
 def test_no_rule_leaves_all_layers_alone():

@@ -61,9 +61,9 @@ def test_reading_again_in_a_batch_writes_what_each_row_writes_alone(rule):
 @rules
 def test_logits_after_reading_again_are_those_of_a_fresh_model(rule):
     net = make_tiny_decoder(rope=rule)
-    tokens, wanted = full(net, PROMPTS[0], NEW)
+    tokens, expected = full(net, PROMPTS[0], NEW)
     got = stepped(net, "reprefill", PROMPTS[0], tokens)
-    assert (got - wanted).abs().max() < 2e-5
+    assert (got - expected).abs().max() < 2e-5
 
 
 @torch.inference_mode()
@@ -82,9 +82,9 @@ def stepped(net, crossing, prompt, tokens):
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 def test_admitting_writes_by_the_final_length_from_the_start(rule, prompt):
     net = make_tiny_decoder(rope=rule)
-    tokens, wanted = full(net, prompt, NEW, final=len(prompt) + NEW)
+    tokens, expected = full(net, prompt, NEW, final=len(prompt) + NEW)
     assert generate_tokens(net, [prompt], rules=greedy("admit"), max_new_tokens=NEW, eos=None) == [tokens]
-    assert (stepped(net, "admit", prompt, tokens) - wanted).abs().max() < 2e-5
+    assert (stepped(net, "admit", prompt, tokens) - expected).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("crossing", ["reprefill", "rerotate", "error"])
@@ -125,18 +125,18 @@ ONE = Shape(dim=32, depth=1, heads=4, kv_heads=2, head_dim=16, hidden=48)
 def test_turning_keys_again_is_exact_in_a_model_of_one_layer(name):
     """Keys of the first layer come from embeddings, which know no angle."""
     net = make_tiny_decoder(rope=RULES[name], shape=ONE)
-    tokens, wanted = full(net, PROMPTS[0], NEW)
-    assert (stepped(net, "rerotate", PROMPTS[0], tokens) - wanted).abs().max() < 2e-5
+    tokens, expected = full(net, PROMPTS[0], NEW)
+    assert (stepped(net, "rerotate", PROMPTS[0], tokens) - expected).abs().max() < 2e-5
 
 
 @torch.no_grad()
 def stale(net, prompt, tokens):
     """Logits where keys stay as they were turned, as caches of other projects leave them."""
-    told = torch.tensor([len(prompt)])
-    cache = net.new_cache(1, len(prompt) + len(tokens), lengths=told)
+    lengths = torch.tensor([len(prompt)])
+    cache = net.new_cache(1, len(prompt) + len(tokens), lengths=lengths)
     logits = [net(torch.tensor([prompt]), cache=cache).logits[0, -1]]
     for token in tokens[:-1]:
-        told += 1
+        lengths += 1
         logits.append(net(torch.tensor([[token]]), cache=cache).logits[0, -1])
     return torch.stack(logits)
 

@@ -23,10 +23,10 @@ from tests.reference import rope_seeds as seeds
 @pytest.mark.parametrize(("layers", "interval"), [(48, 4), (8, 2), (6, 3), (5, 1)])
 def test_irope_turns_the_layers_that_llama_4_turns(layers, interval):
     rule = IRope(interval=interval)
-    turning = [rule.for_layer(layer).rule is not None for layer in range(layers)]
-    assert turning == seeds.llama4_layers(layers, interval)
+    rotary = [rule.for_layer(layer).rule is not None for layer in range(layers)]
+    assert rotary == seeds.llama4_layers(layers, interval)
     if (layers, interval) == (48, 4):
-        assert turning.count(False) == 12  # Scout
+        assert rotary.count(False) == 12  # Scout
 
 
 def test_irope_is_llama_4s_as_it_stands():

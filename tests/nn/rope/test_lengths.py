@@ -37,11 +37,11 @@ def test_a_target_that_is_not_longer_stretches_nothing(rule):
 @named
 def test_a_factor_that_contradicts_the_lengths_is_refused(rule):
     """The seeds' own example: 128,000 tokens with a factor of 4 is right for an original context of 32,000 only."""
-    wanted = (
+    expected = (
         r"^factor=4 contradicts target_len=128000 and original_len=4096, whose ratio is 31\.25; use "
         r"factor=null or 31\.25, original_len=32000, or allow_factor_mismatch=true"
     )
-    with pytest.raises(ConfigError, match=wanted):
+    with pytest.raises(ConfigError, match=expected):
         rule(factor=4.0, original_len=4096, target_len=128_000)
     assert rule(factor=4.0, original_len=4096, target_len=128_000, allow_factor_mismatch=True).stretch == 4.0
     assert rule(factor=4.0, original_len=32_000, target_len=128_000).stretch == 4.0

@@ -14,8 +14,8 @@ SHORT = tuple(1.0 + 0.01 * i for i in range(32))
 LONG = tuple(1.0 + 0.5 * i for i in range(32))
 
 
-def agree(got, wanted, rel=1e-12):
-    np.testing.assert_allclose(np.array(got), np.array(wanted), rtol=rel, atol=0)
+def agree(got, expected, rel=1e-12):
+    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
 
 
 @pytest.mark.parametrize("rule", [LongRoPE, LongRoPE2])
@@ -76,15 +76,15 @@ def test_before_a_search_longrope_has_yarns_divisors():
 def test_before_a_search_longrope2_continues_ntk_below_the_theoretical_critical_pair(base, length, head_dim, pair):
     rule = LongRoPE2(base=base, factor=16.0, original_len=length)
     assert rule.critical(head_dim) == pair
-    agree(rule.guess(head_dim), lengths.continued(16.0, pair, head_dim))
-    assert rule.guess(head_dim)[pair] == 16.0
+    agree(rule.initial_divisors(head_dim), lengths.continued(16.0, pair, head_dim))
+    assert rule.initial_divisors(head_dim)[pair] == 16.0
 
 
 def test_ntk_below_the_critical_pair_is_the_published_start():
     """Row 1 of llama3-ntk-cd-init-128k.csv of the released code: 21.81^(1/33) = 1.0979."""
     rule = LongRoPE2(base=500_000.0, factor=21.81, original_len=8192, critical_dim=33)
-    assert rule.guess(128)[1] == pytest.approx(1.0979, abs=5e-5)
-    assert rule.guess(128)[33:] == (21.81,) * 31
+    assert rule.initial_divisors(128)[1] == pytest.approx(1.0979, abs=5e-5)
+    assert rule.initial_divisors(128)[33:] == (21.81,) * 31
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 10**12])

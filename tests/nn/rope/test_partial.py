@@ -17,10 +17,10 @@ def test_partial_is_the_standard_rule_on_the_first_dims(fraction, head_dim, dims
     rule = Partial(fraction=fraction)
     np.testing.assert_allclose(rule.inv_freq(head_dim), reference.standard(10_000.0, dims), rtol=1e-12)
     module, x = build_rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
-    turned = module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[77]])))[0, 0, 0].numpy()
-    np.testing.assert_array_equal(turned[dims:], x[dims:])
-    wanted = reference.rotate(x[:dims], 77, reference.standard(10_000.0, dims))
-    np.testing.assert_allclose(turned[:dims], wanted, atol=1e-6)
+    rotated = module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[77]])))[0, 0, 0].numpy()
+    np.testing.assert_array_equal(rotated[dims:], x[dims:])
+    expected = reference.rotate(x[:dims], 77, reference.standard(10_000.0, dims))
+    np.testing.assert_allclose(rotated[:dims], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1.0, 8.0])
@@ -31,9 +31,9 @@ def test_proportional_keeps_the_exponents_of_the_whole_head(fraction, head_dim, 
     assert len(freq) == head_dim // 2
     np.testing.assert_allclose(freq, lengths.proportional(10_000.0, fraction, factor, head_dim), rtol=1e-12)
     module, x = build_rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
-    turned = module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[77]])))[0, 0, 0].numpy()
+    rotated = module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[77]])))[0, 0, 0].numpy()
     still = [i for i, f in enumerate(freq) if f == 0]
-    np.testing.assert_allclose(turned[still], x[still], atol=1e-7)
+    np.testing.assert_allclose(rotated[still], x[still], atol=1e-7)
 
 
 def test_a_whole_head_is_the_standard_rule():
@@ -66,5 +66,5 @@ def test_the_fraction_that_a_message_names_works(head_dim):
         with pytest.raises(ConfigError) as error:
             rule.inv_freq(head_dim)
         named = float(str(error.value).split("use fraction=")[1].split()[0])
-        turning = [f for f in type(rule)(fraction=named).inv_freq(head_dim) if f > 0]
-        assert len(turning) == 1
+        rotary = [f for f in type(rule)(fraction=named).inv_freq(head_dim) if f > 0]
+        assert len(rotary) == 1

@@ -30,8 +30,8 @@ def vectors(head_dim, seed=0):
 def test_axial_rules_turn_a_part_of_the_head_by_each_number(rule, streams, head_dim):
     x, places = vectors(head_dim), [place[:streams] for place in PLACES]
     got = turned(rule(layout="interleaved"), x, places, head_dim)
-    wanted = [planes.axial(10_000.0, head_dim, place) @ row for place, row in zip(places, x)]
-    np.testing.assert_allclose(got, wanted, atol=2e-6)
+    expected = [planes.axial(10_000.0, head_dim, place) @ row for place, row in zip(places, x)]
+    np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_sections_take_their_own_number(rule, sections, head_dim):
     module, theta = build_rotary(made, head_dim=head_dim), reference.standard(10_000.0, head_dim)
     angles = module.angles(torch.tensor([PLACES]))
     for t, place in enumerate(PLACES):
-        wanted = [place[stream] * theta[i] for i, stream in enumerate(of(sections))]
-        np.testing.assert_allclose(angles.cos[0, 0, t], np.cos(wanted), atol=4e-7)
-        np.testing.assert_allclose(angles.sin[0, 0, t], np.sin(wanted), atol=4e-7)
+        expected = [place[stream] * theta[i] for i, stream in enumerate(of(sections))]
+        np.testing.assert_allclose(angles.cos[0, 0, t], np.cos(expected), atol=4e-7)
+        np.testing.assert_allclose(angles.sin[0, 0, t], np.sin(expected), atol=4e-7)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_mixed_rotation_turns_by_a_sum_of_both_numbers():
     places = [(0, 0), (3, 4), (10, 2)]
     angles = module.angles(torch.tensor([places]))
     for t, place in enumerate(places):
-        wanted = [planes.mixed_angle(place, weights[:, 0, pair]) for pair in range(4)]
-        np.testing.assert_allclose(angles.cos[0, 0, t].detach(), np.cos(wanted), atol=1e-6)
+        expected = [planes.mixed_angle(place, weights[:, 0, pair]) for pair in range(4)]
+        np.testing.assert_allclose(angles.cos[0, 0, t].detach(), np.cos(expected), atol=1e-6)
 
 
 BAD = [

@@ -29,9 +29,9 @@ DIMS = (8, 64, 96, 128)
 FACTORS = (1.0, 2.0, 16.0)
 
 
-def agree(got, wanted, rel=1e-12):
-    assert len(got) == len(wanted)
-    np.testing.assert_allclose(np.array(got), np.array(wanted), rtol=rel, atol=0)
+def agree(got, expected, rel=1e-12):
+    assert len(got) == len(expected)
+    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
 
 
 def divisors(rule, head_dim):
@@ -65,11 +65,11 @@ def test_bases_are_the_papers(base, factor, head_dim):
 
 
 @pytest.mark.parametrize(
-    ("base", "length", "target", "wanted"), [(500_000.0, 8192, 131_072, 7.98e7), (10_000.0, 2048, 131_072, 7.49e6)]
+    ("base", "length", "target", "expected"), [(500_000.0, 8192, 131_072, 7.98e7), (10_000.0, 2048, 131_072, 7.49e6)]
 )
-def test_liu_bases_of_published_models(base, length, target, wanted):
+def test_liu_bases_of_published_models(base, length, target, expected):
     rule = NTKLiu(base=base, original_len=length, factor=None, target_len=target)
-    assert rule.scaled_base() == pytest.approx(wanted, rel=1e-3)
+    assert rule.scaled_base() == pytest.approx(expected, rel=1e-3)
 
 
 def test_liu_makes_the_critical_pair_meet_angles_of_training_only():
@@ -89,11 +89,11 @@ def test_dynamic_bases_follow_the_length_of_each_sequence(factor, head_dim):
         assert got.dtype == torch.float64
         assert got.shape == (1, len(steps))
         if law == "hf":
-            wanted = [lengths.dynamic_base(10_000.0, factor, 512, length, head_dim) for length in steps]
+            expected = [lengths.dynamic_base(10_000.0, factor, 512, length, head_dim) for length in steps]
         else:
-            wanted = [lengths.dynamic_base_paper(10_000.0, 512, length, head_dim) for length in steps]
-        agree(got[0].tolist(), wanted)
-        agree([rule.base_at(length, head_dim) for length in steps], wanted)
+            expected = [lengths.dynamic_base_paper(10_000.0, 512, length, head_dim) for length in steps]
+        agree(got[0].tolist(), expected)
+        agree([rule.base_at(length, head_dim) for length in steps], expected)
         assert got[0, :3].tolist() == [10_000.0] * 3  # exactly the plain rule up to L
 
 
@@ -142,8 +142,8 @@ def test_zones_are_up_to_half_a_weight_away_from_yarn_in_llama_2():
 def test_theoretical_critical_pairs_of_published_models(base, length, head_dim, pair):
     assert compute_critical_pair(base, length, head_dim) == pair
     assert lengths.critical_pair(base, length, head_dim) == pair
-    turns = [length * theta / (2 * math.pi) for theta in Standard(base=base).inv_freq(head_dim)]
-    assert turns[pair - 1] >= 1 > turns[pair]
+    rotations = [length * theta / (2 * math.pi) for theta in Standard(base=base).inv_freq(head_dim)]
+    assert rotations[pair - 1] >= 1 > rotations[pair]
 
 
 BY_PARTS = [

@@ -25,17 +25,17 @@ from tests.reference import rope_seeds as seeds
 DIMS = (8, 64, 128)
 
 
-def agree(got, wanted, rel=1e-12):
-    np.testing.assert_allclose(np.array(got), np.array(wanted), rtol=rel, atol=0)
+def agree(got, expected, rel=1e-12):
+    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
 
 
 @pytest.mark.parametrize("head_dim", DIMS)
 def test_frequencies_are_the_seeds(head_dim):
     agree(LinearHarmonic().inv_freq(head_dim), seeds.harmonic(head_dim))
     agree(IRopePairs().inv_freq(head_dim), seeds.over_pairs(head_dim))
-    wanted = [reference.standard(base, head_dim) for base in seeds.BASES]
+    expected = [reference.standard(base, head_dim) for base in seeds.BASES]
     for rule in (IRopePhase(), IRopeHeads()):
-        agree(rule.regimes(head_dim), wanted)
+        agree(rule.regimes(head_dim), expected)
     for rule in (XPos(), XPosAngleDecay(), Learnable(), Mixed2D()):
         assert rule.inv_freq(head_dim) == Standard().inv_freq(head_dim)
 
@@ -52,9 +52,9 @@ def test_the_phase_rule_takes_its_base_from_the_position():
     angles = module.angles(positions)
     for t, position in enumerate(positions[0].tolist()):
         for pair in range(4):
-            wanted = seeds.phase_angle(position, pair, 8)
-            assert angles.cos[0, 0, t, pair].item() == pytest.approx(math.cos(wanted), abs=3e-7)
-            assert angles.sin[0, 0, t, pair].item() == pytest.approx(math.sin(wanted), abs=3e-7)
+            expected = seeds.phase_angle(position, pair, 8)
+            assert angles.cos[0, 0, t, pair].item() == pytest.approx(math.cos(expected), abs=3e-7)
+            assert angles.sin[0, 0, t, pair].item() == pytest.approx(math.sin(expected), abs=3e-7)
 
 
 def test_heads_take_bases_in_turn():
@@ -80,11 +80,11 @@ def test_xpos_logits_fade_by_zeta_to_the_distance(zeta, head_dim):
     assert np.all((decay > 0) & (decay < 1))
     q, k, half = rng.normal(size=head_dim), rng.normal(size=head_dim), head_dim // 2
     for m, n in ((0, 0), (7, 3), (500, 20), (1024, 1024), (2000, 1990)):
-        turned = [reference.rotate(x, place, rule.inv_freq(head_dim)) for x, place in ((q, m), (k, n))]
-        per_pair = turned[0] * turned[1]
+        rotated = [reference.rotate(x, place, rule.inv_freq(head_dim)) for x, place in ((q, m), (k, n))]
+        per_pair = rotated[0] * rotated[1]
         got = ((per_pair[:half] + per_pair[half:]) * decay ** (m - n)).sum()
-        wanted = seeds.xpos_logit(q, k, m, n, base=10_000.0, gamma=0.4, scale_base=512.0, zeta=ZETAS[zeta])
-        assert got == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        expected = seeds.xpos_logit(q, k, m, n, base=10_000.0, gamma=0.4, scale_base=512.0, zeta=ZETAS[zeta])
+        assert got == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_xpos_has_the_numbers_of_the_released_code():
@@ -105,12 +105,12 @@ def test_the_seeds_xpos_shrinks_with_both_positions():
     rule, rng = XPosAngleDecay(), np.random.default_rng(0)
     module, q, k = build_rotary(rule, head_dim=8), rng.normal(size=8), rng.normal(size=8)
     for m, n in ((0, 0), (9, 4), (300, 100)):
-        turned = [
+        rotated = [
             module.rotate(torch.tensor(x)[None, None, None], module.angles(torch.tensor([[place]]))).double().numpy()
             for x, place in ((q, m), (k, n))
         ]
-        wanted = seeds.angle_decay_logit(q, k, m, n, base=10_000.0)
-        assert (turned[0] * turned[1]).sum() == pytest.approx(wanted, abs=3e-6)
+        expected = seeds.angle_decay_logit(q, k, m, n, base=10_000.0)
+        assert (rotated[0] * rotated[1]).sum() == pytest.approx(expected, abs=3e-6)
     assert math.exp(-1000 * rule.amplitude(64)[0]) == pytest.approx(4.5e-5, abs=5e-7)  # the fastest pair at 1000
 
 

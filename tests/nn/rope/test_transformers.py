@@ -48,9 +48,9 @@ def theirs(kind, base, head_dim, *, length=2048, seq_len=None, **parameters):
 
 
 def assert_agree(freq, temperature, oracle, rel=CLOSE):
-    wanted, factor = oracle
-    assert len(freq) == len(wanted)
-    np.testing.assert_allclose(np.array(freq), wanted, rtol=rel, atol=0)
+    expected, factor = oracle
+    assert len(freq) == len(expected)
+    np.testing.assert_allclose(np.array(freq), expected, rtol=rel, atol=0)
     assert temperature == pytest.approx(factor**2, rel=1e-12)
 
 

@@ -10,5 +10,5 @@ SMALL = AnalysisSettings(length=1024, original=128, head_dim=16, bases=(100.0, 1
 
 def one(rule: Rope, setting: AnalysisSettings = SMALL) -> RotaryPart:
     """The only part of a rule."""
-    (turning,) = split_rotary_parts("rule", rule, setting)
-    return turning
+    (part,) = split_rotary_parts("rule", rule, setting)
+    return part

@@ -53,10 +53,10 @@ def test_wavelengths_and_divisors():
 
 
 def test_a_pair_that_stands_still_has_an_infinite_wavelength_and_is_never_critical():
-    turning = one(Proportional(fraction=0.25))
-    (line,) = wavelengths.compute_tables([turning], SMALL)[""]
+    part = one(Proportional(fraction=0.25))
+    (line,) = wavelengths.compute_tables([part], SMALL)[""]
     assert np.isinf(line["wavelength"][2:]).all()
-    assert wavelengths.find_critical_pair(turning, 128) is None
+    assert wavelengths.find_critical_pair(part, 128) is None
 
 
 @pytest.mark.parametrize(("base", "original", "dims"), [(10_000, 4096, 128), (500_000, 8192, 128), (10_000, 2048, 96)])
@@ -80,30 +80,32 @@ def test_the_expected_logit_is_the_trace_of_the_rotation(distance):
 
 def test_the_expected_logit_of_irope_phase_is_that_of_two_bases():
     m, n = 6, 1
-    turned = reference.rotation(reference.frequencies(30_000, 16), m, 16).T
-    wanted = np.trace(turned @ reference.rotation(reference.frequencies(20_000, 16), n, 16)) / 16
-    assert logits.compute_similarity(one(IRopePhase()), np.array([m]), np.array([n]), 1024)[0] == pytest.approx(wanted)
+    rotated = reference.rotation(reference.frequencies(30_000, 16), m, 16).T
+    expected = np.trace(rotated @ reference.rotation(reference.frequencies(20_000, 16), n, 16)) / 16
+    assert logits.compute_similarity(one(IRopePhase()), np.array([m]), np.array([n]), 1024)[0] == pytest.approx(
+        expected
+    )
 
 
 def test_temperature_and_decay_are_in_the_logit():
     yarn = YaRN(original_len=128, factor=8.0)
     assert logits.average_by_distance(one(yarn), np.array([0]), 1024)[0] == pytest.approx((0.1 * math.log(8) + 1) ** 2)
     zeta = [((2 * i / 16 + 0.4) / 1.4) ** (100 / 512) for i in range(8)]
-    wanted = sum(z * math.cos(100 * f) for z, f in zip(zeta, THETA)) / 8
-    assert logits.average_by_distance(one(XPos()), np.array([100]), 1024)[0] == pytest.approx(wanted)
+    expected = sum(z * math.cos(100 * f) for z, f in zip(zeta, THETA)) / 8
+    assert logits.average_by_distance(one(XPos()), np.array([100]), 1024)[0] == pytest.approx(expected)
 
 
 def test_random_vectors_spread_around_the_expected_logit():
-    turning, distances = one(Standard()), np.array([0, 3, 50])
-    values = logits.compute_random_logits(turning, logits.sample_pair_shares(turning, 20_000, 0), distances, 1024)
+    part, distances = one(Standard()), np.array([0, 3, 50])
+    values = logits.compute_random_logits(part, logits.sample_pair_shares(part, 20_000, 0), distances, 1024)
     assert values[:, 0] == pytest.approx(np.ones(20_000))
-    assert values.mean(0) == pytest.approx(logits.average_by_distance(turning, distances, 1024), abs=0.01)
+    assert values.mean(0) == pytest.approx(logits.average_by_distance(part, distances, 1024), abs=0.01)
 
 
 def test_the_same_seed_draws_the_same_vectors():
-    turning = one(Standard())
-    assert (logits.sample_pair_shares(turning, 5, 3) == logits.sample_pair_shares(turning, 5, 3)).all()
-    assert (logits.sample_pair_shares(turning, 5, 3) != logits.sample_pair_shares(turning, 5, 4)).any()
+    part = one(Standard())
+    assert (logits.sample_pair_shares(part, 5, 3) == logits.sample_pair_shares(part, 5, 3)).all()
+    assert (logits.sample_pair_shares(part, 5, 3) != logits.sample_pair_shares(part, 5, 4)).any()
 
 
 def test_only_rules_that_are_not_relative_change_under_a_shift():
@@ -142,12 +144,12 @@ def test_the_bound_holds_for_random_logits():
 def test_overshoot_is_that_of_angles_counted_one_by_one(rule, distance):
     _, found = extrapolation.compute_overshoot(one(rule), distance, 128)
     now = rule.inv_freq(16)
-    wanted = [reference.overshoot(t, 128, f, distance) for t, f in zip(THETA, now)]
-    assert found == pytest.approx(wanted, abs=2e-4)
+    expected = [reference.overshoot(t, 128, f, distance) for t, f in zip(THETA, now)]
+    assert found == pytest.approx(expected, abs=2e-4)
 
 
 @pytest.mark.parametrize(
-    ("rule", "wanted"),
+    ("rule", "expected"),
     [
         (Standard(), 128),
         (Linear(original_len=128, factor=4.0), 512),
@@ -155,8 +157,8 @@ def test_overshoot_is_that_of_angles_counted_one_by_one(rule, distance):
         (LongRoPE(original_len=128, long=(8.0,) * 8), 1024),
     ],
 )
-def test_reach_is_the_length_that_interpolation_promises(rule, wanted):
-    assert extrapolation.find_seen_length(one(rule), 128) == wanted
+def test_reach_is_the_length_that_interpolation_promises(rule, expected):
+    assert extrapolation.find_seen_length(one(rule), 128) == expected
 
 
 def test_ntk_falls_short_of_its_factor_and_dynamic_goes_beyond_its_training():
@@ -202,8 +204,8 @@ def test_table_bytes_are_those_of_the_modules_buffers(rule):
     from aptlab.nn.positions.rotary import build_rotary
 
     module = build_rotary(rule, head_dim=16, heads=8, kv_heads=8)
-    wanted = sum(table.numel() * table.element_size() for table in module.buffers())
-    assert memory.count_table_bytes(split_rotary_parts("rule", rule, SMALL)) == wanted > 0
+    expected = sum(table.numel() * table.element_size() for table in module.buffers())
+    assert memory.count_table_bytes(split_rotary_parts("rule", rule, SMALL)) == expected > 0
 
 
 def test_rules_that_compute_angles_when_asked_have_no_tables():

@@ -35,21 +35,21 @@ def find_base_problem(target: str, base: str) -> BaseProblem | None:
     A class must derive from the base and write every method that the base leaves open (`abc.abstractmethod`). A base
     that is a Protocol asks for its methods alone. Nothing is imported.
     """
-    found, wanted = find_class(target), find_class(base)
-    if found is None or wanted is None:
+    found, base_class = find_class(target), find_class(base)
+    if found is None or base_class is None:
         return None
     libraries = frozenset(LIBRARIES) - {base.partition(".")[0]}
     known = list(walk_classes(found, libraries))
     if None in known:
         return None
     chain = [item for item in known if item is not None]
-    protocol = any(ast.unparse(item).partition("[")[0].endswith("Protocol") for item in _class(wanted).bases)
-    derived = any(_is_same(item, wanted) for item in chain)
+    protocol = any(ast.unparse(item).partition("[")[0].endswith("Protocol") for item in _class(base_class).bases)
+    derived = any(_is_same(item, base_class) for item in chain)
     if protocol and not derived:
         written = {name for item in chain for name in _names(item)}
-        missing = tuple(name for name in _names(wanted) if not name.startswith("_") and name not in written)
+        missing = tuple(name for name in _names(base_class) if not name.startswith("_") and name not in written)
         return BaseProblem(derive=False, missing=missing) if missing else None
-    owed = chain if derived else [*chain, *(item for item in walk_classes(wanted, libraries) if item is not None)]
+    owed = chain if derived else [*chain, *(item for item in walk_classes(base_class, libraries) if item is not None)]
     missing = tuple(sorted(_find_open(owed)))
     return None if derived and not missing else BaseProblem(derive=not derived, missing=missing)
 

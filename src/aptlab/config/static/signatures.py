@@ -146,10 +146,10 @@ def _field(module: SourceModule, name: str, statement: ast.AnnAssign) -> Paramet
         return None
     value, default = statement.value, None
     if isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "dataclasses.field"):
-        given = {keyword.arg: keyword.value for keyword in value.keywords}
-        if "init" in given and ast.unparse(given["init"]) == "False":
+        arguments = {keyword.arg: keyword.value for keyword in value.keywords}
+        if "init" in arguments and ast.unparse(arguments["init"]) == "False":
             return None
-        chosen = given.get("default") or given.get("default_factory")
+        chosen = arguments.get("default") or arguments.get("default_factory")
         default = ast.unparse(chosen) if chosen else None
     elif value is not None:
         default = ast.unparse(value)

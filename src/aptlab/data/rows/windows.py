@@ -43,9 +43,9 @@ class Windows:
                 f"the validation text has {len(side.tokens)} tokens, too few for a length of {self.length} "
                 f"({self.length // context} x context={context}); largest multiple: {longest}, or use more text"
             )
-        wanted = max(1, tokens // self.length)
-        inside = _spread(find_inner_segments(side.offsets, self.length), wanted)
-        across = _spread(self._apart(inside), wanted - len(inside))
+        rows = max(1, tokens // self.length)
+        inside = _spread(find_inner_segments(side.offsets, self.length), rows)
+        across = _spread(self._apart(inside), rows - len(inside))
         self.starts = np.sort(np.concatenate([inside, across]))
         self.meta: dict[str, Any] = {
             "segments": len(self.starts),

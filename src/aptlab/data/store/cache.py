@@ -76,13 +76,13 @@ def find_cache_root(folder: str | None = None) -> Path:
     A folder asked for by name that cannot be written is a DataError; the user's cache folder falls back to the
     temporary folder with one line in the log.
     """
-    asked = folder or os.environ.get("APTLAB_CACHE")
-    if asked:
+    root = folder or os.environ.get("APTLAB_CACHE")
+    if root:
         name = "cache" if folder else "APTLAB_CACHE"
-        path = Path(asked).expanduser()
+        path = Path(root).expanduser()
         problem = _unwritable(path)
         if problem:
-            raise DataError(f"{name}={asked} cannot be written: {problem}; name a writable folder")
+            raise DataError(f"{name}={root} cannot be written: {problem}; name a writable folder")
         return path
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "aptlab"
     problem = _unwritable(home)

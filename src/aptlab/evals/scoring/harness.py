@@ -70,11 +70,11 @@ class HarnessModel:
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Texts that follow the contexts, up to the first stop string, which is left out."""
         out = [""] * len(requests)
-        asked = [parse_generation_kwargs(request.args[1]) for request in requests]
-        for group in group_requests(asked):
+        settings = [parse_generation_kwargs(request.args[1]) for request in requests]
+        for group in group_requests(settings):
             for first in range(0, len(group), self.batch):
                 block = group[first : first + self.batch]
-                for index, text in zip(block, self._texts([requests[i].args[0] for i in block], asked[block[0]])):
+                for index, text in zip(block, self._texts([requests[i].args[0] for i in block], settings[block[0]])):
                     out[index] = text
                 self.report_error(len(block))
         return out
@@ -135,12 +135,12 @@ class HarnessModel:
             greedy_B &= ((logits_BTV.argmax(-1) == targets_BT) | (targets_BT == IGNORE)).all(1)
         return nats_B, greedy_B
 
-    def _texts(self, contexts: list[str], asked: GenerationSettings) -> list[str]:
-        new = min(asked.new_tokens, max(1, self.length - 1))
+    def _texts(self, contexts: list[str], settings: GenerationSettings) -> list[str]:
+        new = min(settings.new_tokens, max(1, self.length - 1))
         prompts = [self.tokenizer.encode(text) or [self.tokenizer.eos] for text in contexts]
         prompts = [self._cut(prompt, max(1, self.length - new)) for prompt in prompts]
         streams = [self.tokenizer.stream() for _ in prompts]
-        watches = [StopText(asked.until) for _ in prompts]
+        watches = [StopText(settings.until) for _ in prompts]
         texts = [""] * len(prompts)
 
         def on_token(row: int, token: int) -> bool:
@@ -151,7 +151,7 @@ class HarnessModel:
             generate_rows(
                 self.net,
                 prompts,
-                rules=asked.rules,
+                rules=settings.rules,
                 max_new_tokens=new,
                 eos=self.tokenizer.eos,
                 seed=list(range(len(prompts))),
@@ -184,31 +184,31 @@ class GenerationSettings:
     rules: SamplingRules
 
 
-def parse_generation_kwargs(given: Mapping[str, Any]) -> GenerationSettings:
+def parse_generation_kwargs(kwargs: Mapping[str, Any]) -> GenerationSettings:
     """The generation settings of a task; AptlabError for one that means nothing here."""
-    unknown = sorted(set(given) - KNOWN)
+    unknown = sorted(set(kwargs) - KNOWN)
     if unknown:
         raise AptlabError(
-            f"the task asks for {unknown[0]}={given[unknown[0]]!r}, which is not known here; change its "
+            f"the task asks for {unknown[0]}={kwargs[unknown[0]]!r}, which is not known here; change its "
             f"generation_kwargs, allowed: {', '.join(sorted(KNOWN))}"
         )
-    until = given.get("until") or ()
+    until = kwargs.get("until") or ()
     names = ("top_k", "top_p", "min_p", "repetition_penalty")
-    temperature = float(given.get("temperature") or 1.0) if given.get("do_sample") else 0.0
+    temperature = float(kwargs.get("temperature") or 1.0) if kwargs.get("do_sample") else 0.0
     return GenerationSettings(
         until=(until,) if isinstance(until, str) else tuple(until),
-        new_tokens=int(given.get("max_gen_toks") or given.get("max_new_tokens") or NEW_TOKENS),
+        new_tokens=int(kwargs.get("max_gen_toks") or kwargs.get("max_new_tokens") or NEW_TOKENS),
         rules=SamplingRules(
-            temperature=temperature, **{name: given[name] for name in names if given.get(name) is not None}
+            temperature=temperature, **{name: kwargs[name] for name in names if kwargs.get(name) is not None}
         ),
     )
 
 
-def group_requests(asked: Sequence[GenerationSettings]) -> Iterator[list[int]]:
+def group_requests(settings: Sequence[GenerationSettings]) -> Iterator[list[int]]:
     """Indices of requests that can be generated together, in order of appearance."""
     groups: dict[GenerationSettings, list[int]] = {}
-    for index, one in enumerate(asked):
-        groups.setdefault(one, []).append(index)
+    for index, setting in enumerate(settings):
+        groups.setdefault(setting, []).append(index)
     yield from groups.values()
 
 

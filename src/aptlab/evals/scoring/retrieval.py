@@ -186,8 +186,8 @@ def summarize_grid(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     The interval is Wilson's; see `compute_wilson_interval`. `loss` weighs every answer token alike.
     """
     cells: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for one in outcomes:
-        cells.setdefault((one["task"], one["length"], one["asked_depth"]), []).append(one)
+    for outcome in outcomes:
+        cells.setdefault((outcome["task"], outcome["length"], outcome["asked_depth"]), []).append(outcome)
     return [
         {"task": task, "length": length, "depth": depth, **average_outcomes(members)}
         for (task, length, depth), members in cells.items()
@@ -197,15 +197,15 @@ def summarize_grid(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 def average_outcomes(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean score with interval, token accuracy and loss of some outcomes."""
     n = len(outcomes)
-    mean = sum(one["score"] for one in outcomes) / n
+    mean = sum(outcome["score"] for outcome in outcomes) / n
     low, high = compute_wilson_interval(mean, n)
     return {
         "samples": n,
         "score": mean,
         "low": low,
         "high": high,
-        "token_accuracy": sum(one["token_accuracy"] for one in outcomes) / n,
-        "loss": sum(one["nats"] for one in outcomes) / sum(one["tokens"] for one in outcomes),
+        "token_accuracy": sum(outcome["token_accuracy"] for outcome in outcomes) / n,
+        "loss": sum(outcome["nats"] for outcome in outcomes) / sum(outcome["tokens"] for outcome in outcomes),
     }
 
 

@@ -57,16 +57,18 @@ def score_segment(
     net.to(device).eval()
     tokens = tokens.to(device)
     cut = list(iterate_windows(len(tokens) - 1, length, stride))
-    longest = max(one.last - one.start for one in cut)
+    longest = max(window.last - window.start for window in cut)
     rows = max(1, TOKENS.get(device.type, ELSEWHERE) // longest)
     total = {"nats": 0.0, "tokens": 0, "windows": len(cut), "means": 0.0}
     for at in range(0, len(cut), rows):
         block = cut[at : at + rows]
         inputs_BL = torch.zeros(len(block), longest, dtype=torch.long, device=device)
         targets_BL = torch.full_like(inputs_BL, IGNORE)
-        for row, one in enumerate(block):
-            inputs_BL[row, : one.last - one.start] = tokens[one.start : one.last]
-            targets_BL[row, one.first - one.start : one.last - one.start] = tokens[one.first + 1 : one.last + 1]
+        for row, window in enumerate(block):
+            inputs_BL[row, : window.last - window.start] = tokens[window.start : window.last]
+            targets_BL[row, window.first - window.start : window.last - window.start] = tokens[
+                window.first + 1 : window.last + 1
+            ]
         with make_autocast(device, precision):
             nats_B = compute_token_losses(net, inputs_BL, targets_BL, piece=max(1, LOGITS // net.vocab)).sum(1)
         count_B = (targets_BL != IGNORE).sum(1)
@@ -78,9 +80,9 @@ def score_segment(
 
 def summarize_segments(length: int, sums: list[dict[str, Any]], bytes_per_token: float) -> dict[str, Any]:
     """One row of the table from the sums of all segments."""
-    tokens, count = sum(one["tokens"] for one in sums), sum(one["windows"] for one in sums)
-    loss = sum(one["nats"] for one in sums) / tokens
-    chunk = sum(one["means"] for one in sums) / count
+    tokens, count = sum(row["tokens"] for row in sums), sum(row["windows"] for row in sums)
+    loss = sum(row["nats"] for row in sums) / tokens
+    chunk = sum(row["means"] for row in sums) / count
     return {
         "length": length,
         "loss": loss,

@@ -58,14 +58,14 @@ class CommonWords(SyntheticTask):
 
         def grow(n: int) -> PromptDraft:
             words = chance.fork("order", n).shuffled(common * self.often + others(n) * self.rarely)
-            asked = sorted(common, key=words.index)
+            answers = sorted(common, key=words.index)
             return PromptDraft(
                 body="Below is a numbered list of words. Some come more often than others; remember these.\n"
                 + " ".join(f"{number}. {word}" for number, word in enumerate(words, start=1)),
-                question=f"\nQuestion: Which {len(asked)} words come most often in the list?\n"
-                f"Answer: The {len(asked)} words that come most often are",
-                answer=" " + ", ".join(asked),
-                answers=tuple(asked),
+                question=f"\nQuestion: Which {len(answers)} words come most often in the list?\n"
+                f"Answer: The {len(answers)} words that come most often are",
+                answer=" " + ", ".join(answers),
+                answers=tuple(answers),
             )
 
         return grow
@@ -110,7 +110,7 @@ class FrequentWords(SyntheticTask):
         def grow(n: int) -> PromptDraft:
             counts = self.counts(n)
             words = [DOTS, *(word.strip() for word in vocabulary(len(counts) - 1))]
-            asked = words[1 : self.top + 1]
+            answers = words[1 : self.top + 1]
             text = [word for word, often in zip(words, counts) for _ in range(often)]
             several = "s" * (self.top > 1)
             return PromptDraft(
@@ -118,8 +118,8 @@ class FrequentWords(SyntheticTask):
                 + " ".join(chance.fork("order", n).shuffled(text)),
                 question=f"\nQuestion: Which {self.top} coded word{several} come most often?\n"
                 f"Answer: The {self.top} coded word{several} that come most often are",
-                answer=" " + ", ".join(asked),
-                answers=tuple(asked),
+                answer=" " + ", ".join(answers),
+                answers=tuple(answers),
             )
 
         return grow

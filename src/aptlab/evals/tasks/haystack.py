@@ -103,9 +103,9 @@ def cache_units(units: Iterator[str]) -> Hay:
 def _walk(chance: KeyedRandom, texts: HaystackTexts) -> Iterator[str]:
     start = chance.below(texts.count)
     skipped = chance.uniform()
-    for turn in count():
-        pieces = texts.pieces((start + turn) % texts.count)
-        yield from pieces[int(skipped * len(pieces)) if turn == 0 else 0 :]
+    for lap in count():
+        pieces = texts.pieces((start + lap) % texts.count)
+        yield from pieces[int(skipped * len(pieces)) if lap == 0 else 0 :]
         if pieces and not pieces[-1][-1].isspace():
             yield "\n"
 

@@ -91,15 +91,15 @@ class NeedleTask(SyntheticTask):
         pairs = [key for key in keys for _ in range(self.values)]
         values = chance.distinct(len(pairs), DRAWN[self.value], taken=keys)
         at = [chance.uniform() if depth is None else depth for _ in pairs]
-        asked = chance.shuffled(keys[: self.queries])
+        questions = chance.shuffled(keys[: self.queries])
         facts = [self.fact(key, value) for key, value in zip(pairs, values)]
         order = sorted(range(len(pairs)), key=lambda i: at[i])
         if self.values > 1:
-            found = [i for i in order if pairs[i] == asked[0]]
+            found = [i for i in order if pairs[i] == questions[0]]
         else:
-            found = [pairs.index(key) for key in asked]
+            found = [pairs.index(key) for key in questions]
         hay = self._hay(chance, texts, keys)
-        several, names = len(found) > 1, join_words(asked)
+        several, names = len(found) > 1, join_words(questions)
         noun, verb = NOUN[self.value] + "s" * several, "are" if several else "is"
 
         def grow(n: int) -> PromptDraft:
@@ -120,8 +120,8 @@ class NeedleTask(SyntheticTask):
         return f"The secret {NOUN[self.value]} of {key} is {value}."
 
     def _hay(self, chance: KeyedRandom, texts: HaystackTexts | None, keys: list[str]) -> Hay:
-        own = chance.fork("hay")
-        return cache_units(self._others(own, keys)) if self.haystack == "needles" else HAYS[self.haystack](own, texts)
+        rng = chance.fork("hay")
+        return cache_units(self._others(rng, keys)) if self.haystack == "needles" else HAYS[self.haystack](rng, texts)
 
     def _others(self, chance: KeyedRandom, keys: list[str]) -> Iterator[str]:
         """Needles whose keys are not in `keys`, without end."""

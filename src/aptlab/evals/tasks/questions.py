@@ -54,11 +54,11 @@ class QuestionAnswering(SyntheticTask):
         lead, about = question
 
         def grow(n: int) -> PromptDraft:
-            own = chance.fork("order", n)
-            order = own.shuffled([*chain, *facts(n)])
+            rng = chance.fork("order", n)
+            order = rng.shuffled([*chain, *facts(n)])
             text = [piece.strip() for piece in pieces(len(order) * self.sentences)]
             body = [
-                self._document(number, fact, text[(number - 1) * self.sentences :][: self.sentences], own)
+                self._document(number, fact, text[(number - 1) * self.sentences :][: self.sentences], rng)
                 for number, fact in enumerate(order, start=1)
             ]
             return PromptDraft(

@@ -140,11 +140,11 @@ class TaskSampler:
 
     def make(self, index: int, depth: float | None = None) -> TaskSample:
         """Sample number `index`; the same whatever other samples are made. AptlabError if none can be."""
-        wanted = self.length - self.budget
+        room = self.length - self.budget
         for salt in range(TRIES):
             key = (self.seed, self.asked.name, self.length, depth, index, salt)
             fitted = fit_draft(
-                self.task.begin(KeyedRandom(*key), self.texts, depth), self.tokenizer, wanted, self.task.least
+                self.task.begin(KeyedRandom(*key), self.texts, depth), self.tokenizer, room, self.task.least
             )
             if fitted is None:
                 continue
@@ -154,16 +154,16 @@ class TaskSampler:
             if len(answer) <= self.budget:
                 return self._sample(draft, body, tokens, answer, {"index": index, "asked_depth": depth})
         raise AptlabError(
-            f"{self.asked.name}: no prompt of exactly {wanted} tokens whose answer has at most {self.budget} tokens "
+            f"{self.asked.name}: no prompt of exactly {room} tokens whose answer has at most {self.budget} tokens "
             f"was found in {TRIES} drafts; use budget=fit, or another length than {self.length}"
         )
 
     def _check_text(self, draft: PromptDraft, answer: Sequence[int]) -> None:
-        told = self.tokenizer.decode(answer)
-        lost = [text for text in draft.answers if text.lower() not in told.lower()]
+        read = self.tokenizer.decode(answer)
+        lost = [text for text in draft.answers if text.lower() not in read.lower()]
         if lost:
             raise AptlabError(
-                f"{self.asked.name}: the tokenizer reads the answer {lost[0]!r} back as {told!r}, so nothing could be "
+                f"{self.asked.name}: the tokenizer reads the answer {lost[0]!r} back as {read!r}, so nothing could be "
                 "right; use a tokenizer that keeps letters, digits and hyphens"
             )
 
@@ -174,10 +174,10 @@ class TaskSampler:
             chance = KeyedRandom("probe", self.seed, form.name, self.length, probe)
             draft = form.begin(chance, self.texts, None)(form.least)
             prompts.append(len(self.tokenizer.encode(draft.body + draft.question)))
-            asked = self.tokenizer.encode(draft.question)
-            answers.append(len(self._continuation(draft.question, asked, draft.answer)))
-        own = form.published if budget == "published" else max(answers) + SPARE
-        return max(prompts) + 2 + own, own
+            question = self.tokenizer.encode(draft.question)
+            answers.append(len(self._continuation(draft.question, question, draft.answer)))
+        room = form.published if budget == "published" else max(answers) + SPARE
+        return max(prompts) + 2 + room, room
 
     def _continuation(self, text: str, tokens: Sequence[int], answer: str) -> list[int]:
         """Tokens of the answer after the prompt: as the tokenizer writes both together where it keeps the prompt."""
@@ -188,9 +188,9 @@ class TaskSampler:
 
     def _before(self, text: str, tokens: Sequence[int]) -> int:
         """How many tokens of the prompt lie wholly in `text`, its beginning: a token may reach over the end of it."""
-        own = self.tokenizer.encode(text)
-        count = len(own)
-        while count and own[count - 1] != tokens[count - 1]:
+        prefix = self.tokenizer.encode(text)
+        count = len(prefix)
+        while count and prefix[count - 1] != tokens[count - 1]:
             count -= 1
         return count
 
@@ -217,9 +217,9 @@ class TaskSampler:
         )
 
 
-def fit_draft(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> tuple[PromptDraft, str, list[int]] | None:
+def fit_draft(grow: Grow, tokenizer: Tokenizer, room: int, least: int) -> tuple[PromptDraft, str, list[int]] | None:
     """Draft, body with filler and prompt tokens, exactly `wanted` of them; None if this draft cannot have so many."""
-    draft = find_largest_draft(grow, tokenizer, wanted, least)
+    draft = find_largest_draft(grow, tokenizer, room, least)
     if draft is None:
         return None
     whole = len(tokenizer.encode(draft.body + draft.question))
@@ -227,43 +227,43 @@ def fit_draft(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> tupl
     for filler in (draft.filler, DOTS):
         for size in range(len(filler) + 1):
             tail = draft.body[-TAIL:] + filler[:size] + draft.question
-            if len(tokenizer.encode(tail)) - local != wanted - whole:
+            if len(tokenizer.encode(tail)) - local != room - whole:
                 continue
             body = draft.body + filler[:size]
             tokens = tokenizer.encode(body + draft.question)
-            if len(tokens) == wanted:
+            if len(tokens) == room:
                 return draft, body, tokens
     return None
 
 
-def find_largest_draft(grow: Grow, tokenizer: Tokenizer, wanted: int, least: int) -> PromptDraft | None:
+def find_largest_draft(grow: Grow, tokenizer: Tokenizer, room: int, least: int) -> PromptDraft | None:
     """The draft with the most units that has at most `wanted` tokens, by interpolation, every third time by halves.
 
     From `ENOUGH` units on, one that lacks less than an average unit will do: each try encodes the whole text.
     """
     low = grow(least)
     first = count_prompt_tokens(low, tokenizer)
-    if first > wanted:
+    if first > room:
         return None
     last, count, rate = least, first, 0.0
     above: tuple[int, int] | None = None
-    turn = 0
+    trial = 0
     while True:
         if above is None:
-            guess = last + (max(1, int((wanted - count) / rate)) if rate > 0 else 8 << turn)
-        elif above[0] - last == 1 or (last >= ENOUGH and wanted - count < rate):
+            candidate = last + (max(1, int((room - count) / rate)) if rate > 0 else 8 << trial)
+        elif above[0] - last == 1 or (last >= ENOUGH and room - count < rate):
             return low
         else:
-            share = 0.5 if turn % 3 == 2 else (wanted - count) / max(above[1] - count, 1)
-            guess = min(max(last + int(share * (above[0] - last)), last + 1), above[0] - 1)
-        turn += 1
-        draft = grow(guess)
+            share = 0.5 if trial % 3 == 2 else (room - count) / max(above[1] - count, 1)
+            candidate = min(max(last + int(share * (above[0] - last)), last + 1), above[0] - 1)
+        trial += 1
+        draft = grow(candidate)
         found = count_prompt_tokens(draft, tokenizer)
-        rate = (found - first) / (guess - least)
-        if found > wanted:
-            above = guess, found
+        rate = (found - first) / (candidate - least)
+        if found > room:
+            above = candidate, found
         else:
-            low, last, count = draft, guess, found
+            low, last, count = draft, candidate, found
 
 
 def count_prompt_tokens(draft: PromptDraft, tokenizer: Tokenizer) -> int:

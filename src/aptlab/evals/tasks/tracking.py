@@ -43,12 +43,12 @@ class VariableTracking(SyntheticTask):
             values += [value] * (value not in values)
         lines, at = [], []
         for chain, value in enumerate(values):
-            own = names[chain * (self.hops + 1) :][: self.hops + 1]
-            lines += [f"VAR {own[0]} = {value}."]
-            lines += [f"VAR {new} = VAR {old}." for old, new in pairwise(own)]
-            at += sorted(chance.uniform() for _ in own)
+            chain_names = names[chain * (self.hops + 1) :][: self.hops + 1]
+            lines += [f"VAR {chain_names[0]} = {value}."]
+            lines += [f"VAR {new} = VAR {old}." for old, new in pairwise(chain_names)]
+            at += sorted(chance.uniform() for _ in chain_names)
         hay = HAYS["noise"](chance, texts)
-        asked = names[: self.hops + 1]
+        answers = names[: self.hops + 1]
 
         def grow(n: int) -> PromptDraft:
             return PromptDraft(
@@ -56,8 +56,8 @@ class VariableTracking(SyntheticTask):
                 "Keep track of them.\n" + insert_sentences(hay(n), lines, at),
                 question=f"\nQuestion: Which variables have the value {values[0]}?\n"
                 f"Answer: The variables with the value {values[0]} are",
-                answer=" " + ", ".join(asked),
-                answers=tuple(asked),
+                answer=" " + ", ".join(answers),
+                answers=tuple(answers),
                 evidence=tuple(lines[: self.hops + 1]),
                 filler=f" {hay(n + 1)[-1]}{''.join(NOISE)}",
             )

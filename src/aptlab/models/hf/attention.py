@@ -62,30 +62,30 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
     depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
     if family in (MISTRAL, PHI3):
         return [SLIDING if window else FULL] * depth
-    given = config.get("layer_types")
+    types = config.get("layer_types")
     if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
         if not config.get("use_sliding_window"):
             return [FULL] * depth
         first = int(config.get("max_window_layers", 0))
-        given = given or [SLIDING if layer >= first else FULL for layer in range(depth)]
-    if not given:
+        types = types or [SLIDING if layer >= first else FULL for layer in range(depth)]
+    if not types:
         every = int(config.get("sliding_window_pattern", 0))
-        given = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
+        types = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
         if family is LLAMA4:
-            given = [CHUNKED if turns else FULL for turns in read_rotary_layers(config)]
+            types = [CHUNKED if rotates else FULL for rotates in read_rotary_layers(config)]
         elif family.windows == "none":
-            given = [FULL] * depth
-    if len(given) != depth or set(given) - {FULL, SLIDING, CHUNKED}:
+            types = [FULL] * depth
+    if len(types) != depth or set(types) - {FULL, SLIDING, CHUNKED}:
         raise ConfigError(
-            f"layer_types={given} in config.json must be {depth} of {FULL}, {SLIDING}, {CHUNKED}; repair it, or choose "
+            f"layer_types={types} in config.json must be {depth} of {FULL}, {SLIDING}, {CHUNKED}; repair it, or choose "
             "a model with these kinds of layers"
         )
-    if SLIDING in given and family.windows == "none":
+    if SLIDING in types and family.windows == "none":
         raise ConfigError(
             f"layer_types with {SLIDING} cannot be imported with model_type={family.model_type}: transformers has no "
             "window there; repair the file"
         )
-    return list(given)
+    return list(types)
 
 
 def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWindow | None:
@@ -98,10 +98,10 @@ def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWi
     if all(limited):
         return SlidingWindow(size=int(window))
     for every in range(2, len(limited) + 1):
-        if all(one == bool((layer + 1) % every) for layer, one in enumerate(limited)):
+        if all(local == bool((layer + 1) % every) for layer, local in enumerate(limited)):
             return SlidingWindow(size=int(window), full_every=every)
     raise ConfigError(
-        f"sliding-window layers {[layer for layer, one in enumerate(limited) if one]} of {len(layers)} cannot be "
+        f"sliding-window layers {[layer for layer, local in enumerate(limited) if local]} of {len(layers)} cannot be "
         "imported: aptlab's attention.window limits all layers, or all but every n-th; choose another model"
     )
 
@@ -109,46 +109,46 @@ def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWi
 def read_rotary_layers(config: Config) -> list[bool]:
     """Which layers rotate, for layouts that say it by `no_rope_layers` (1 = rotates)."""
     depth, every = int(config["num_hidden_layers"]), int(config.get("no_rope_layer_interval") or 0)
-    given = config.get("no_rope_layers")
-    if given:
-        if len(given) != depth:
-            raise ConfigError(f"no_rope_layers in config.json has {len(given)} numbers, the model {depth} layers")
-        return [bool(one) for one in given]
+    flags = config.get("no_rope_layers")
+    if flags:
+        if len(flags) != depth:
+            raise ConfigError(f"no_rope_layers in config.json has {len(flags)} numbers, the model {depth} layers")
+        return [bool(flag) for flag in flags]
     return [not every or bool((layer + 1) % every) for layer in range(depth)]
 
 
 def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if family is GEMMA3:
         return _two_bases(config, layers)
-    notes = describe_factor_mismatch(given, config)
-    rule = parse_rope_parameters(given, config)
+    notes = describe_factor_mismatch(parameters, config)
+    rule = parse_rope_parameters(parameters, config)
     if not family.schedule:
         return rule, notes
-    turns = read_rotary_layers(config)
+    rotary_layers = read_rotary_layers(config)
     if family is LLAMA4:
-        return _blocks(config, layers, replace_layout(rule, "interleaved"), turns), notes
-    if all(turns) or not any(turns):
-        return (rule if all(turns) else NoRope()), notes
-    every = _interval(turns)
+        return _blocks(config, layers, replace_layout(rule, "interleaved"), rotary_layers), notes
+    if all(rotary_layers) or not any(rotary_layers):
+        return (rule if all(rotary_layers) else NoRope()), notes
+    every = _interval(rotary_layers)
     if every is not None:
         return IRope(inner=rule, interval=every, chunk=None, growth=None, qk_norm=False), notes
-    return PerLayer(rules=tuple(rule if one else NoRope() for one in turns)), notes
+    return PerLayer(rules=tuple(rule if rotates else NoRope() for rotates in rotary_layers)), notes
 
 
 def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
     """Gemma 3: one rule for sliding layers, one for full ones."""
-    given = config.get("rope_parameters")
-    if given is None:  # the form of the first releases
+    parameters = config.get("rope_parameters")
+    if parameters is None:  # the form of the first releases
         far = dict(config.get("rope_scaling") or {}) | {"rope_theta": config["rope_theta"]}
-        given = {FULL: far, SLIDING: {"rope_theta": config["rope_local_base_freq"]}}
+        parameters = {FULL: far, SLIDING: {"rope_theta": config["rope_local_base_freq"]}}
     rules, notes = {}, []
     for kind, base in ((FULL, 1_000_000.0), (SLIDING, 10_000.0)):
-        one = given.get(kind) or {}
+        parameters_of_kind = parameters.get(kind) or {}
         rules[kind] = parse_rope_parameters(
-            one, {key: value for key, value in config.items() if key != "rope_theta"}, base=base
+            parameters_of_kind, {key: value for key, value in config.items() if key != "rope_theta"}, base=base
         )
-        notes += describe_factor_mismatch(one, config)
+        notes += describe_factor_mismatch(parameters_of_kind, config)
     if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
         return rules[layers[0]], notes
     window = infer_sliding_window(layers, config.get("sliding_window"))
@@ -157,13 +157,13 @@ def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
     return PerLayer(rules=(*(rules[SLIDING],) * (window.full_every - 1), rules[FULL])), notes
 
 
-def _blocks(config: Config, layers: list[str], rule: Rope, turns: list[bool]) -> IRope:
+def _blocks(config: Config, layers: list[str], rule: Rope, rotary_layers: list[bool]) -> IRope:
     """Llama 4: blocks and a norm in layers that turn, growing queries in the others."""
-    every = _interval(turns)
-    if every is None or [kind == CHUNKED for kind in layers] not in (turns, [False] * len(turns)):
+    every = _interval(rotary_layers)
+    if every is None or [kind == CHUNKED for kind in layers] not in (rotary_layers, [False] * len(rotary_layers)):
         raise ConfigError(
-            f"no_rope_layers={[int(one) for one in turns]} with these layer_types cannot be imported: aptlab's "
-            "rope=irope leaves every n-th layer without rotation and blocks"
+            f"no_rope_layers={[int(rotates) for rotates in rotary_layers]} with these layer_types cannot be imported: "
+            "aptlab's rope=irope leaves every n-th layer without rotation and blocks"
         )
     growth = Growth(floor=int(config["floor_scale"]), scale=float(config["attn_scale"]))
     return IRope(
@@ -175,10 +175,10 @@ def _blocks(config: Config, layers: list[str], rule: Rope, turns: list[bool]) ->
     )
 
 
-def _interval(turns: list[bool]) -> int | None:
+def _interval(rotary_layers: list[bool]) -> int | None:
     """n where exactly every n-th layer does not turn; None where there is none."""
-    for every in range(1, len(turns) + 2):
-        if turns == [bool((layer + 1) % every) for layer in range(len(turns))]:
+    for every in range(1, len(rotary_layers) + 2):
+        if rotary_layers == [bool((layer + 1) % every) for layer in range(len(rotary_layers))]:
             return every
     return None
 

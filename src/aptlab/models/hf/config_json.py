@@ -72,9 +72,9 @@ def _sizes(net: Decoder) -> dict[str, Any]:
 
 def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[str, Any]:
     """Keys that one layout has, or that it reads in its own way."""
-    window = next((one for one in found.windows if one is not None), None)
-    turns = [int(layer.rule is not None) for layer in found.layers]
-    kinds = [FULL if one is None else SLIDING for one in found.windows]
+    window = next((size for size in found.windows if size is not None), None)
+    rotary_layers = [int(layer.rule is not None) for layer in found.layers]
+    kinds = [FULL if size is None else SLIDING for size in found.windows]
     if family is LLAMA:
         return {"mlp_bias": found.ffn_bias}
     if family is MISTRAL:
@@ -85,10 +85,10 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         )
     if family is SMOLLM3:
         windows = {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds}
-        return windows | {"mlp_bias": found.ffn_bias, "no_rope_layers": turns, "no_rope_layer_interval": 0}
+        return windows | {"mlp_bias": found.ffn_bias, "no_rope_layers": rotary_layers, "no_rope_layer_interval": 0}
     if family is PHI3:
-        given = config["rope_parameters"].get("original_max_position_embeddings", config["max_position_embeddings"])
-        return {"sliding_window": window, "original_max_position_embeddings": given}
+        original = config["rope_parameters"].get("original_max_position_embeddings", config["max_position_embeddings"])
+        return {"sliding_window": window, "original_max_position_embeddings": original}
     if family is GEMMA3:
         values = {
             "layer_types": kinds,
@@ -101,16 +101,16 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         experts = {"num_local_experts": 1, "num_experts_per_tok": 1, "swiglu_alpha": alpha, "swiglu_limit": limit}
         return experts | {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
     assert family is LLAMA4
-    return _llama4(found, config, turns)
+    return _llama4(found, config, rotary_layers)
 
 
-def _llama4(found: Traits, config: dict[str, Any], turns: list[int]) -> dict[str, Any]:
+def _llama4(found: Traits, config: dict[str, Any], rotary_layers: list[int]) -> dict[str, Any]:
     chunk = next((layer.chunk for layer in found.layers if layer.chunk is not None), None)
     growth = next((layer.growth for layer in found.layers if layer.growth is not None), None)
     values: dict[str, Any] = {
         "intermediate_size_mlp": config["intermediate_size"],
         "moe_layers": [],
-        "no_rope_layers": turns,
+        "no_rope_layers": rotary_layers,
         "attention_chunk_size": chunk or config["max_position_embeddings"],
         "layer_types": [CHUNKED if layer.chunk is not None else FULL for layer in found.layers],
         "use_qk_norm": any(layer.norm_after for layer in found.layers),
@@ -177,7 +177,7 @@ def _older(rope: dict[str, Any]) -> dict[str, Any]:
 
 def _learned(net: Decoder, rule: Rope) -> Frequencies:
     """The frequencies that a learned rotation has now."""
-    modules = [one for one in net.rotaries if isinstance(one, LearnedRotary) and one.rule == rule]
+    modules = [rotary for rotary in net.rotaries if isinstance(rotary, LearnedRotary) and rotary.rule == rule]
     pace = modules[0].rule.pace  # type: ignore[attr-defined]
     shift = (pace * modules[0].weight.detach().double()).exp().tolist()
     return tuple(theta * factor for theta, factor in zip(modules[0].theta, shift, strict=True))

@@ -198,4 +198,4 @@ GPT_OSS = Family(
 )
 
 ALL = (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4, GPT_OSS)
-FAMILIES = {one.model_type: one for one in ALL}
+FAMILIES = {family.model_type: family for family in ALL}

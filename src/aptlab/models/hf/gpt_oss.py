@@ -37,9 +37,9 @@ def unstack_expert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not found or weight.shape[0] != 1:
             continue
         kind = "bias" if part.endswith("_bias") else "weight"
-        own = out.pop(name)[0].mT if kind == "weight" else out.pop(name)[0]
+        expert = out.pop(name)[0].mT if kind == "weight" else out.pop(name)[0]
         if part.startswith("down_proj"):
-            out[f"{layer}{PLACE}down_proj.{kind}"] = own
+            out[f"{layer}{PLACE}down_proj.{kind}"] = expert
         else:
-            out[f"{layer}{PLACE}gate_proj.{kind}"], out[f"{layer}{PLACE}up_proj.{kind}"] = own[::2], own[1::2]
+            out[f"{layer}{PLACE}gate_proj.{kind}"], out[f"{layer}{PLACE}up_proj.{kind}"] = expert[::2], expert[1::2]
     return out

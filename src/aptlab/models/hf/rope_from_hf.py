@@ -25,7 +25,7 @@ def list_hf_rules() -> tuple[type[Rope], ...]:
         importlib.import_module(f"{room.__name__}.{found.name}") for found in pkgutil.iter_modules(room.__path__)
     ]
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    rules = {one for one in classes if issubclass(one, Rope) and one.hf_type}
+    rules = {rope_class for rope_class in classes if issubclass(rope_class, Rope) and rope_class.hf_type}
     return tuple(sorted(rules, key=lambda rule: (rule.hf_type, rule.hf_heads)))
 
 
@@ -37,14 +37,14 @@ def read_rope_rule(config: Given) -> Rope:
     return parse_rope_parameters(config.get("rope_parameters") or config.get("rope_scaling") or {}, config)
 
 
-def parse_rope_parameters(given: Given, config: Given, *, base: float | None = None) -> Rope:
+def parse_rope_parameters(parameters: Given, config: Given, *, base: float | None = None) -> Rope:
     """The rule of one set of parameters; `base` where neither they nor the config have one.
 
     Raises ConfigError naming the key for what no rule here computes.
     """
-    kind = str(given.get("rope_type", given.get("type", "default")))
+    kind = str(parameters.get("rope_type", parameters.get("type", "default")))
     kind = OLDER.get(kind, kind)
-    base = float(given.get("rope_theta") or base or config.get("rope_theta") or 10_000.0)
+    base = float(parameters.get("rope_theta") or base or config.get("rope_theta") or 10_000.0)
     readers = [rule for rule in list_hf_rules() if rule.hf_type == kind]
     if not readers:
         kinds = sorted({rule.hf_type for rule in list_hf_rules()})
@@ -52,8 +52,8 @@ def parse_rope_parameters(given: Given, config: Given, *, base: float | None = N
             f"rope_parameters.rope_type={kind} cannot be imported{suggest_option(kind, kinds)}; aptlab reads "
             f"{', '.join(kinds)}. Its weights need these frequencies: choose a model with one of them"
         )
-    value = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    source = HFSource(given, config, base=base, fraction=1.0 if value is None else float(value))
+    value = parameters.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    source = HFSource(parameters, config, base=base, fraction=1.0 if value is None else float(value))
     return _choose(readers, kind, source, value).from_hf(source)
 
 
@@ -79,15 +79,15 @@ def _any(readers: list[type[Rope]]) -> bool:
     return any("any" in rule.hf_heads for rule in readers)
 
 
-def describe_factor_mismatch(given: Given, config: Given) -> list[str]:
+def describe_factor_mismatch(parameters: Given, config: Given) -> list[str]:
     """A line for the user where `factor` and the ratio of the lengths contradict each other.
 
     For yarn and longrope, where `factor` sets the temperature; Llama 3.1 itself has factor 8 and a ratio of 16.
     """
-    kind, factor = given.get("rope_type", given.get("type")), given.get("factor")
+    kind, factor = parameters.get("rope_type", parameters.get("type")), parameters.get("factor")
     if kind not in ("yarn", "longrope") or factor is None:
         return []
-    source = HFSource(given, config)
+    source = HFSource(parameters, config)
     length, whole = source.read_original_length(), source.read_max_positions()
     ratio = whole / length
     if whole == length or math.isclose(factor, ratio, rel_tol=0.01):

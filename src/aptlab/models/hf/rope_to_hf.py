@@ -50,8 +50,8 @@ def _check_temperatures(rule: Rope, head_dim: int) -> None:
             f"rope={type(rule).__name__} with rope.attention_factor beyond original_len only cannot be exported to "
             "format=hf: the layouts have one factor for all lengths; train with rope.attention_factor=null to export"
         )
-    turning = len(rule.inv_freq(head_dim))
-    if values != {1.0} and turning < head_dim // 2 and rule.temperature_on == "logits":
+    pairs = len(rule.inv_freq(head_dim))
+    if values != {1.0} and pairs < head_dim // 2 and rule.temperature_on == "logits":
         raise ConfigError(
             "rope.temperature_on=logits with a rope that turns a part of each head cannot be exported to format=hf: "
             "there the temperature multiplies the turning part alone; train with rope.temperature_on=cos_sin to export"

@@ -197,8 +197,8 @@ def _plain_block(block: nn.Module) -> None:
         ("norm", block.attention_norm, (RMSNorm,), "norm=rms"),
         ("norm", block.ffn_norm, (RMSNorm,), "norm=rms"),
     )
-    for group, part, wanted, way_out in parts:
-        if type(part) not in wanted:
+    for group, part, plain, way_out in parts:
+        if type(part) not in plain:
             raise ConfigError(explain_refusal(group, part, way_out))
 
 

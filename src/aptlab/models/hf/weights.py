@@ -60,18 +60,18 @@ def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str
         left.pop("lm_head.weight", None)
     found: dict[str, Tensor] = {}
     problems: list[str] = []
-    for name, own in expected.items():
+    for name, parameter in expected.items():
         theirs = list_hf_names(name, source.family, tied=source.tied)
-        missing = [one for one in theirs if one not in weights]
+        missing = [missing_name for missing_name in theirs if missing_name not in weights]
         if missing:
-            problems += [f"{one} is missing" for one in missing]
+            problems += [f"{missing_name} is missing" for missing_name in missing]
             continue
-        parts = [weights[one] for one in theirs]
-        for one in theirs:
-            left.pop(one, None)
+        parts = [weights[missing_name] for missing_name in theirs]
+        for missing_name in theirs:
+            left.pop(missing_name, None)
         size = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
-        if size != list(own.shape):
-            problems.append(f"{' + '.join(theirs)} has sizes {size}, config.json says {list(own.shape)}")
+        if size != list(parameter.shape):
+            problems.append(f"{' + '.join(theirs)} has sizes {size}, config.json says {list(parameter.shape)}")
             continue
         found[name] = torch.cat([part.to(torch.float32) for part in parts]) if len(parts) > 1 else parts[0].float()
     problems += [f"{name} has no place in this layout" for name in left]
@@ -86,10 +86,10 @@ def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str
 def _laid_out(weights: dict[str, Tensor], source: HFModel) -> dict[str, Tensor]:
     """Weights in the layout of the source's rule, out of the layout of its family."""
     rules = (source.rope.for_layer(layer).rule for layer in range(source.shape.depth))
-    wanted = next((rule.layout for rule in rules if rule is not None), source.family.layout)
-    if wanted == source.family.layout:
+    layout = next((rule.layout for rule in rules if rule is not None), source.family.layout)
+    if layout == source.family.layout:
         return weights
-    return convert_layout(weights, source.shape, replace_layout(source.rope, source.family.layout), target=wanted)
+    return convert_layout(weights, source.shape, replace_layout(source.rope, source.family.layout), target=layout)
 
 
 def list_hf_names(name: str, family: Family, *, tied: bool) -> list[str]:
@@ -100,7 +100,7 @@ def list_hf_names(name: str, family: Family, *, tied: bool) -> list[str]:
         return [outer[name]]
     _, layer, rest = name.split(".", 2)
     kind = rest.rpartition(".")[2]
-    return [f"model.layers.{layer}.{one}.{kind}" for one in family.names[_part(name)].split()]
+    return [f"model.layers.{layer}.{stem}.{kind}" for stem in family.names[_part(name)].split()]
 
 
 def _part(name: str) -> str:

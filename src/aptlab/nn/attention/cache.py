@@ -46,21 +46,21 @@ class RollingLayerCache:
 
     def append(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values; returns those that the new tokens may see, at most [B, K, max_keys - 1 + T, D]."""
-        tokens, kept = k_BKTD.shape[2], min(self.length, self.max_keys - 1)
+        tokens, retained = k_BKTD.shape[2], min(self.length, self.max_keys - 1)
         if self.length + tokens > self.keys_BKSD.shape[2]:
-            old = [x[:, :, self.length - kept : self.length].clone() for x in (self.keys_BKSD, self.values_BKSD)]
-            if kept + tokens > self.keys_BKSD.shape[2]:
+            old = [x[:, :, self.length - retained : self.length].clone() for x in (self.keys_BKSD, self.values_BKSD)]
+            if retained + tokens > self.keys_BKSD.shape[2]:
                 k, v = torch.cat((old[0], k_BKTD), 2), torch.cat((old[1], v_BKTD), 2)
-                self.length = min(self.max_keys - 1, kept + tokens)
+                self.length = min(self.max_keys - 1, retained + tokens)
                 self.keys_BKSD[:, :, : self.length] = k[:, :, k.shape[2] - self.length :]
                 self.values_BKSD[:, :, : self.length] = v[:, :, v.shape[2] - self.length :]
                 return k, v
-            self.keys_BKSD[:, :, :kept], self.values_BKSD[:, :, :kept] = old
-            self.length = kept
+            self.keys_BKSD[:, :, :retained], self.values_BKSD[:, :, :retained] = old
+            self.length = retained
         end = self.length + tokens
         self.keys_BKSD[:, :, self.length : end] = k_BKTD
         self.values_BKSD[:, :, self.length : end] = v_BKTD
-        begin, self.length = self.length - kept, end
+        begin, self.length = self.length - retained, end
         return self.keys_BKSD[:, :, begin:end], self.values_BKSD[:, :, begin:end]
 
     def stored_keys(self) -> Tensor:

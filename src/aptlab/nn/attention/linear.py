@@ -222,8 +222,8 @@ def compute_causal_sums(
     if before_BKFD is None:
         before_BKFD = k.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
     view = ChunkMasks.of(documents.padded(pad), size, k.device)
-    own = k if view.kept is None else k * view.kept
-    states, end = accumulate_states(before_BKFD, own.mT @ v, view.goes_on)
+    visible = k if view.kept is None else k * view.kept
+    states, end = accumulate_states(before_BKFD, visible.mT @ v, view.goes_on)
     # the G query heads of a key head are rows of one product, so that no key is copied
     groups = q.shape[3]
     near = (q.flatten(3, 4) @ k.mT).unflatten(3, (groups, size)).masked_fill(~view.near, 0.0)
@@ -273,9 +273,9 @@ def accumulate_states(before_BKFD: Tensor, own_BKNFD: Tensor, goes_on_BN: Tensor
         sums = torch.cat((before_BKFD.unsqueeze(2), own_BKNFD), dim=2).cumsum(dim=2)
         return sums[:, :, :-1], sums[:, :, -1]
     states, state = [], before_BKFD
-    for own, goes_on in zip(own_BKNFD.unbind(2), goes_on_BN.to(own_BKNFD.dtype).unbind(1), strict=True):
+    for added, goes_on in zip(own_BKNFD.unbind(2), goes_on_BN.to(own_BKNFD.dtype).unbind(1), strict=True):
         states.append(state)
-        state = torch.addcmul(own, state, goes_on[:, None, None, None])
+        state = torch.addcmul(added, state, goes_on[:, None, None, None])
     return torch.stack(states, dim=2), state
 
 

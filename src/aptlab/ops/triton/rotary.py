@@ -98,10 +98,10 @@ def _weights(
         b = a
     else:
         p, i = tl.arange(0, BP), tl.arange(0, BR)
-        own = weight + ROW * D
-        a = tl.load(own + tl.where(INTERLEAVED, 2 * p, p), mask=p < P, other=0.0).to(KIND)
-        b = tl.load(own + tl.where(INTERLEAVED, 2 * p + 1, P + p), mask=p < P, other=0.0).to(KIND)
-        r = tl.load(own + 2 * P + i, mask=i < R, other=0.0).to(KIND)
+        pointers = weight + ROW * D
+        a = tl.load(pointers + tl.where(INTERLEAVED, 2 * p, p), mask=p < P, other=0.0).to(KIND)
+        b = tl.load(pointers + tl.where(INTERLEAVED, 2 * p + 1, P + p), mask=p < P, other=0.0).to(KIND)
+        r = tl.load(pointers + 2 * P + i, mask=i < R, other=0.0).to(KIND)
     return a[None, :], b[None, :], r[None, :]
 
 
@@ -159,7 +159,7 @@ def _forward(
 
 
 @triton.jit
-def _turned_back(
+def _rotate_back(
     da, db, dr, x, y, r, cos, sin, wa, wb, wr, sum_a, sum_b, sum_r,
     EPS: tl.constexpr, D: tl.constexpr, R: tl.constexpr, NORM: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
@@ -202,7 +202,7 @@ def _part_back(
     xa, xb, xr = _read(x + i * x_h, h < COUNT, GIVEN, P, BP, R, BR, BH, INTERLEAVED)
     for begin in range(0, COUNT, BH):
         da, db, dr = ga.to(KIND) * scale, gb.to(KIND) * scale, gr.to(KIND) * scale
-        da, db, dr, sum_a, sum_b, sum_r = _turned_back(
+        da, db, dr, sum_a, sum_b, sum_r = _rotate_back(
             da, db, dr, xa.to(KIND), xb.to(KIND), xr.to(KIND), cos, sin, wa, wb, wr, sum_a, sum_b, sum_r,
             EPS, D, R, NORM, WEIGHTED,
         )  # fmt: skip
@@ -253,12 +253,12 @@ def _backward(
         )  # fmt: skip
     if WEIGHTED:
         two = tl.arange(0, 2)
-        own = sums_ptr + tl.program_id(0).to(tl.int64) * 2 * D + two * D
+        sums = sums_ptr + tl.program_id(0).to(tl.int64) * 2 * D + two * D
         of_q = (two == 0)[:, None]
         a = tl.where(of_q, tl.sum(qa, 0)[None, :], tl.sum(ka, 0)[None, :])
         b = tl.where(of_q, tl.sum(qb, 0)[None, :], tl.sum(kb, 0)[None, :])
         r = tl.where(of_q, tl.sum(qr, 0)[None, :], tl.sum(kr, 0)[None, :])
-        _write(own, two < 2, a, b, r, P, BP, R, BR, 2, INTERLEAVED)
+        _write(sums, two < 2, a, b, r, P, BP, R, BR, 2, INTERLEAVED)
 
 
 class KernelSpec(NamedTuple):

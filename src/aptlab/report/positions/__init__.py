@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from aptlab.report.positions import bases, decay, extrapolation, memory, precision, similarity, wavelengths
-from aptlab.report.positions.turning import AnalysisSettings, RotaryPart, split_rotary_parts
+from aptlab.report.positions.rotary_parts import AnalysisSettings, RotaryPart, split_rotary_parts
 
 ANALYSES: dict[str, ModuleType] = {
     "wavelengths": wavelengths,

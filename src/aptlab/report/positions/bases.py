@@ -22,7 +22,7 @@ from aptlab.report.positions.board import (
     set_panel_titles,
 )
 from aptlab.report.positions.lines import Curve, Tables, make_distance_bins, summarize_bins
-from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart, split_rotary_parts
+from aptlab.report.positions.rotary_parts import AnalysisSettings, Array, RotaryPart, split_rotary_parts
 from aptlab.report.style import FAINT, INK
 
 TITLE = "The base of rope=standard"
@@ -31,22 +31,24 @@ CANDIDATES = np.geomspace(1e2, 1e9, 7001)  # bases that are tried
 CHUNK, SHORT = 2048, 256  # distances at a time
 
 
-def compute_tables(given: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
+def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Of rope=standard with every base; `given` rules take no part.
 
     ""     expected logit of equal unit vectors in bins of distance
     bases  longest wavelength in tokens, pairs with a complete turn within the trained and the target length
     least  the least base for a context (`positive_reach`)
     """
-    del given
+    del parts
     groups = make_distance_bins(setting.length - 1)
     curves, facts = [], []
     for number, base in enumerate(setting.bases):
-        (turning,) = split_rotary_parts("standard", Standard(base=base), setting)
-        values = logits.average_by_distance(turning, np.concatenate(groups), setting.length)
+        (part,) = split_rotary_parts("standard", Standard(base=base), setting)
+        values = logits.average_by_distance(part, np.concatenate(groups), setting.length)
         curves.append(Curve(name=f"base {format_tokens(base)}", columns=summarize_bins(groups, values), number=number))
-        theta = turning.frequencies(setting.length)[0]
-        facts.append([base, 2 * math.pi / theta.min(), *(_turns(theta, n) for n in (setting.original, setting.length))])
+        theta = part.frequencies(setting.length)[0]
+        facts.append(
+            [base, 2 * math.pi / theta.min(), *(_rotations(theta, n) for n in (setting.original, setting.length))]
+        )
     names = ("base", "longest", "turns_original", "turns_length")
     table = Curve(name="standard", columns=dict(zip(names, np.array(facts).T, strict=True)))
     return {"": curves, "bases": [table], "least": [find_least_bases(setting)]}
@@ -96,15 +98,15 @@ def _negative(base: float, head_dim: int, first: int, end: int) -> Array:
 
 
 def draw_figure(
-    tables: Tables, given: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+    tables: Tables, parts: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
 ) -> Path:
     """Decay and least base above, longest wavelength and complete turns below."""
-    del given
+    del parts
     lines = tables[""]
     figure = make_panel_figure(
-        title, [(2, 430), (2, 430)], labels=[*(one.name for one in lines), *list_length_marks(setting)]
+        title, [(2, 430), (2, 430)], labels=[*(line.name for line in lines), *list_length_marks(setting)]
     )
-    (decay, least), (longest, turns) = figure.panels
+    (decay, least), (longest, rotations) = figure.panels
     _decays(figure, decay, lines, setting)
     _least(least, tables["least"][0], setting)
     (facts,) = tables["bases"]
@@ -117,19 +119,19 @@ def draw_figure(
     draw_length_marks(figure, longest, setting, across=True)
     set_panel_titles(longest, "longest wavelength (tokens)", "base")
     _by_base(
-        turns,
+        rotations,
         facts,
         {
             "turns_original": f"{format_tokens(setting.original)} tokens",
             "turns_length": f"{format_tokens(setting.length)} tokens",
         },
     )
-    turns.set_ylim(0, setting.head_dim // 2 * 1.08)
-    set_panel_titles(turns, f"pairs with a complete turn, of {setting.head_dim // 2}", "base")
+    rotations.set_ylim(0, setting.head_dim // 2 * 1.08)
+    set_panel_titles(rotations, f"pairs with a complete turn, of {setting.head_dim // 2}", "base")
     return figure.finish(path)
 
 
-def _turns(theta: Array, length: int) -> int:
+def _rotations(theta: Array, length: int) -> int:
     return int((theta * length >= 2 * math.pi).sum())
 
 
@@ -138,9 +140,9 @@ def _decays(figure: PanelFigure, axes: Any, lines: Sequence[Curve], setting: Ana
     from matplotlib import colormaps
 
     shades = colormaps["viridis"](np.linspace(0.0, 0.88, len(lines)))
-    for one, shade in zip(lines, shades):
-        (drawn,) = axes.plot(one["distance"], one["mean"], color=shade, linewidth=1.4)
-        figure.key(one.name, drawn)
+    for line, shade in zip(lines, shades):
+        (drawn,) = axes.plot(line["distance"], line["mean"], color=shade, linewidth=1.4)
+        figure.key(line.name, drawn)
     format_token_axis(axes.xaxis, 1, setting.length * 1.3)
     axes.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
     draw_length_marks(figure, axes, setting)

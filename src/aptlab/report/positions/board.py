@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.report.positions.lines import Curve
-from aptlab.report.positions.turning import AnalysisSettings
+from aptlab.report.positions.rotary_parts import AnalysisSettings
 from aptlab.report.style import COLOURS, DASHES, DPI, FAINT, INK, MARKERS, SIZE, save_figure, set_heading
 
 LEGEND_LINE = 30  # pixels

@@ -54,26 +54,26 @@ def drop_unsupported_values(jobs: Sequence[Sequence[str]]) -> tuple[list[list[st
     found: list[list[str]] = []
     notes: list[str] = []
     for job, option in zip(jobs, options, strict=True):
-        kept = []
+        supported = []
         for item in job:
             key = item.partition("=")[0].lstrip("+~").partition(".")[2].partition(".")[0]
             if not key or key in takes[option] or not any(key in others for others in takes.values()):
-                kept.append(item)
+                supported.append(item)
             else:
                 notes.append(f"rope={option} has no {key}; it is drawn without")
-        if kept not in found:
-            found.append(kept)
+        if supported not in found:
+            found.append(supported)
     return found, list(dict.fromkeys(notes))
 
 
 def label_curves(jobs: Sequence[Sequence[str]]) -> list[str]:
     """What to call each curve: its option, then the values that were given several times."""
-    given: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
     for item in itertools.chain(*jobs):
-        given.setdefault(item.partition("=")[0], set()).add(item)
+        labels.setdefault(item.partition("=")[0], set()).add(item)
     found = []
     for job in jobs:
-        values = [item for item in job if len(given[item.partition("=")[0]]) > 1 and not item.startswith("rope=")]
+        values = [item for item in job if len(labels[item.partition("=")[0]]) > 1 and not item.startswith("rope=")]
         words = [find_rope_option(job), *(item.partition(".")[2].replace("'", "") for item in values)]
         text = " ".join(words)
         found.append(text if len(text) <= LABEL else text[: LABEL - 1] + "…")
@@ -124,7 +124,7 @@ def choose_target_length(*, original: int, length: int | None, head_dim: int, ru
 def list_scaled_rules(rule: Rope) -> list[ScaledRotation]:
     """Rules of all layers that stretch a trained context."""
     layers = dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS))
-    return [one for one in layers if isinstance(one, ScaledRotation)]
+    return [layer_rule for layer_rule in layers if isinstance(layer_rule, ScaledRotation)]
 
 
 def parse_bases(value: Any) -> tuple[float, ...]:

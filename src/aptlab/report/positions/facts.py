@@ -11,7 +11,7 @@ from aptlab.nn.positions.rope import Rope
 from aptlab.report.positions.board import format_tokens
 from aptlab.report.positions.extrapolation import FARTHEST, find_seen_length
 from aptlab.report.positions.memory import count_table_bytes, format_bytes
-from aptlab.report.positions.turning import AnalysisSettings, RotaryPart
+from aptlab.report.positions.rotary_parts import AnalysisSettings, RotaryPart
 from aptlab.report.positions.wavelengths import find_critical_pair
 from aptlab.report.table import render_table
 
@@ -27,17 +27,17 @@ def summarize_rules(rules: Sequence[tuple[Rope, Sequence[RotaryPart]]], setting:
     """One row per part of a rule; what belongs to the whole rule stands in its first row."""
     rows = []
     for rule, parts in rules:
-        for turning in parts:
-            first = turning.place == 0
+        for part in parts:
+            first = part.place == 0
             last = np.array([setting.length - 1])
             rows.append(
                 [
-                    turning.label,
-                    str(len(turning.pairs)),
-                    describe_longest_wave(turning, setting),
-                    _or(find_critical_pair(turning, setting.original), "none"),
-                    f"{turning.temperatures(last, setting.length)[0]:.4g}",
-                    _reach(turning, setting),
+                    part.label,
+                    str(len(part.pairs)),
+                    describe_longest_wave(part, setting),
+                    _or(find_critical_pair(part, setting.original), "none"),
+                    f"{part.temperatures(last, setting.length)[0]:.4g}",
+                    _reach(part, setting),
                     ("yes" if rule.relative else "no") if first else "",
                     format_bytes(count_table_bytes(parts)) if first else "",
                 ]
@@ -45,9 +45,9 @@ def summarize_rules(rules: Sequence[tuple[Rope, Sequence[RotaryPart]]], setting:
     return rows
 
 
-def describe_longest_wave(turning: RotaryPart, setting: AnalysisSettings) -> str:
+def describe_longest_wave(part: RotaryPart, setting: AnalysisSettings) -> str:
     """Tokens of the slowest turn among pairs that turn, and how many do not."""
-    theta = turning.frequencies(setting.length).min(0)
+    theta = part.frequencies(setting.length).min(0)
     still = int((theta == 0).sum())
     wave = format_tokens(2 * math.pi / theta[theta > 0].min())
     return f"{wave} ({still} still)" if still else wave
@@ -59,8 +59,8 @@ def format_facts(rows: Sequence[Sequence[str]], setting: AnalysisSettings, *, te
     return "\n".join([render_table(HEAD, rows, title=title, terminal=terminal), "", *NOTES])
 
 
-def _reach(turning: RotaryPart, setting: AnalysisSettings) -> str:
-    found = find_seen_length(turning, setting.original)
+def _reach(part: RotaryPart, setting: AnalysisSettings) -> str:
+    found = find_seen_length(part, setting.original)
     return f"> {format_tokens(setting.original * FARTHEST)}" if found is None else f"{found:,}"
 
 

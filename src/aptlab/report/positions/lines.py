@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.report.positions.turning import Array, RotaryPart
+from aptlab.report.positions.rotary_parts import Array, RotaryPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ Tables = Mapping[str, Sequence[Curve]]  # one CSV each: "" is that of the analys
 
 
 def make_curve(
-    turning: RotaryPart, columns: Mapping[str, Any], *, part: str | None = None, place: int | None = None
+    rotary_part: RotaryPart, columns: Mapping[str, Any], *, part: str | None = None, place: int | None = None
 ) -> Curve:
     """The columns of one part of a rule."""
     return Curve(
-        name=turning.name,
+        name=rotary_part.name,
         columns=columns,
-        part=turning.part if part is None else part,
-        number=turning.number,
-        place=turning.place if place is None else place,
+        part=rotary_part.part if part is None else part,
+        number=rotary_part.number,
+        place=rotary_part.place if place is None else place,
     )
 
 
@@ -54,9 +54,9 @@ def format_curves_csv(lines: Sequence[Curve]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = list(lines[0].columns) if lines else []
     writer.writerow(["rule", "part", *names])
-    for one in lines:
-        for row in zip(*(one[name].tolist() for name in names), strict=True):
-            writer.writerow([one.name, one.part, *(repr(cell) if isinstance(cell, float) else cell for cell in row)])
+    for line in lines:
+        for row in zip(*(line[name].tolist() for name in names), strict=True):
+            writer.writerow([line.name, line.part, *(repr(cell) if isinstance(cell, float) else cell for cell in row)])
     return out.getvalue()
 
 

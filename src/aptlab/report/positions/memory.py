@@ -18,7 +18,7 @@ from aptlab.report.positions.board import (
     set_panel_titles,
 )
 from aptlab.report.positions.lines import Curve, Tables, join_names
-from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart
+from aptlab.report.positions.rotary_parts import AnalysisSettings, Array, RotaryPart
 from aptlab.report.style import COLOURS, FAINT, INK
 
 TITLE = "Memory of tables: {}"
@@ -28,7 +28,7 @@ FLOAT = 4  # bytes
 SHOWN = 10_000_000  # positions of the right panel
 
 
-def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
+def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Bytes by positions: of tables that hold every position, and of the two levels of each rule given.
 
     whole, half width  cos and sin in float32, D/2 numbers each
@@ -42,10 +42,10 @@ def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) ->
         Curve(name="whole tables, full width (transformers, Meta)", columns=_columns(positions, 2 * half), number=1),
         Curve(name="whole tables, half width", columns=_columns(positions, half), number=5),
     ]
-    own: dict[int, list[str]] = {}
-    for name in dict.fromkeys(turning.name for turning in turnings):
-        own.setdefault(count_table_bytes([one for one in turnings if one.name == name]), []).append(name)
-    for number, (size, names) in enumerate(sorted(own.items())):
+    rules_of_size: dict[int, list[str]] = {}
+    for name in dict.fromkeys(part.name for part in parts):
+        rules_of_size.setdefault(count_table_bytes([other for other in parts if other.name == name]), []).append(name)
+    for number, (size, names) in enumerate(sorted(rules_of_size.items())):
         columns = _columns(positions, np.full(len(positions), size))
         found.append(
             Curve(name=f"two levels: {join_names(names)}", columns=columns, number=(0, 2, 3, 4, 6, 7)[number % 6])
@@ -53,10 +53,10 @@ def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) ->
     return {"": found}
 
 
-def count_table_bytes(parts: Sequence[RotaryPart]) -> int:
+def count_table_bytes(rotary_parts: Sequence[RotaryPart]) -> int:
     """Bytes of the tables of one rule over all of its layers; 0 where angles are computed when asked for."""
-    rules = dict.fromkeys(turning.rule for turning in parts)
-    return sum(_of_layer(rule, parts[0].head_dim) for rule in rules)
+    rules = dict.fromkeys(part.rule for part in rotary_parts)
+    return sum(_of_layer(rule, rotary_parts[0].head_dim) for rule in rules)
 
 
 def _of_layer(rule: Rope, head_dim: int) -> int:
@@ -78,16 +78,16 @@ def format_bytes(value: float) -> str:
 
 
 def draw_figure(
-    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+    tables: Tables, parts: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
 ) -> Path:
     """Memory against positions left; right, what ten million positions take."""
-    del turnings
+    del parts
     lines = tables[""]
     figure = make_panel_figure(title, [(2, HEIGHT)])
     left, right = figure.panels[0]
-    shown = [one for one in lines if one["bytes"].max() > 0]
+    shown = [line for line in lines if line["bytes"].max() > 0]
     draw_curves(figure, left, shown, "positions", "bytes")
-    _byte_axis(left, [value for one in shown for value in one["bytes"]])
+    _byte_axis(left, [value for line in shown for value in line["bytes"]])
     format_token_axis(left.xaxis, 400, 2.2e7)
     set_panel_titles(left, f"bytes of cosines and sines, head of {setting.head_dim} dims", "longest position (tokens)")
     _bars(right, lines)
@@ -113,9 +113,9 @@ def _byte_axis(axes: Any, values: Sequence[float]) -> None:
 
 
 def _bars(axes: Any, lines: Sequence[Curve]) -> None:
-    sizes = [float(np.interp(SHOWN, one["positions"], one["bytes"])) for one in lines]
+    sizes = [float(np.interp(SHOWN, line["positions"], line["bytes"])) for line in lines]
     axes.barh(
-        range(len(lines)), [max(size, 1) for size in sizes], color=[COLOURS[one.number] for one in lines], height=0.55
+        range(len(lines)), [max(size, 1) for size in sizes], color=[COLOURS[line.number] for line in lines], height=0.55
     )
     axes.set_xscale("log")
     axes.set_xlim(1e5, max(sizes) * 40)
@@ -124,6 +124,6 @@ def _bars(axes: Any, lines: Sequence[Curve]) -> None:
     axes.set_xticks([])
     axes.spines[["bottom"]].set_visible(False)
     axes.grid(visible=False)
-    for number, (one, size) in enumerate(zip(lines, sizes)):
+    for number, (line, size) in enumerate(zip(lines, sizes)):
         axes.text(max(size, 1e5) * 1.25, number, format_bytes(size), va="center", color=INK, fontsize=9)
-        axes.text(1.15e5, number - 0.37, one.name, va="center", color=FAINT, fontsize=FONT)
+        axes.text(1.15e5, number - 0.37, line.name, va="center", color=FAINT, fontsize=FONT)

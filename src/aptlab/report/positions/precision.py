@@ -24,7 +24,7 @@ from aptlab.report.positions.board import (
     set_panel_titles,
 )
 from aptlab.report.positions.lines import Curve, Tables, make_curve
-from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart, select_all_pairs
+from aptlab.report.positions.rotary_parts import AnalysisSettings, Array, RotaryPart, select_all_pairs
 from aptlab.report.style import COLOURS
 
 TITLE = "Precision far out: {}"
@@ -34,7 +34,7 @@ FARTHEST = 4096  # largest distance between query and key
 VARIANTS = ("float32 angle", "bfloat16 cos, sin", "bfloat16 position", "two levels")
 
 
-def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
+def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Mean and largest error of a logit by position and way of computing, against float64.
 
     q and k have unit variance, logits are divided by sqrt(D). The query stands in the last quarter before the
@@ -42,10 +42,10 @@ def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) ->
     Rules whose positions are coordinates are left out: coordinates stay small.
     """
     found = []
-    for turning in [select_all_pairs((one,)) for one in turnings if one.place == 0]:
-        if turning.rule.streams > 1:
+    for part in [select_all_pairs((first,)) for first in parts if first.place == 0]:
+        if part.rule.streams > 1:
             continue
-        found += _of_rule(turning, setting)
+        found += _of_rule(part, setting)
     if not found:
         raise ConfigError(
             "what=precision: positions of these rules are coordinates; choose a rope for text, or other analyses"
@@ -53,49 +53,49 @@ def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) ->
     return {"": found}
 
 
-def _of_rule(turning: RotaryPart, setting: AnalysisSettings) -> list[Curve]:
+def _of_rule(part: RotaryPart, setting: AnalysisSettings) -> list[Curve]:
     from aptlab.nn.positions.rotary import build_rotary
 
-    module = build_rotary(turning.rule, head_dim=setting.head_dim, heads=1, kv_heads=1)
+    module = build_rotary(part.rule, head_dim=setting.head_dim, heads=1, kv_heads=1)
     positions = np.append(2 ** np.arange(1, 24), LONGEST - 1)
     random = np.random.default_rng(setting.seed)
     errors: dict[str, list[Array]] = {name: [] for name in VARIANTS}
     for position in positions:
         m = random.integers(max(1, 3 * position // 4), position + 1, SAMPLES)
         n = m - random.integers(0, np.minimum(m, FARTHEST) + 1)
-        shape = (SAMPLES, len(turning.pairs), 2)
+        shape = (SAMPLES, len(part.pairs), 2)
         q, k = (random.standard_normal(shape) @ np.array([1, 1j]) for _ in range(2))
-        turned = [compute_variants(turning, module, places) for places in (m, n)]
-        exact = _logit(q, k, turned[0]["float64"], turned[1]["float64"], setting.head_dim)
+        rotated = [compute_variants(part, module, places) for places in (m, n)]
+        exact = _logit(q, k, rotated[0]["float64"], rotated[1]["float64"], setting.head_dim)
         for name in VARIANTS:
-            errors[name].append(np.abs(_logit(q, k, turned[0][name], turned[1][name], setting.head_dim) - exact))
+            errors[name].append(np.abs(_logit(q, k, rotated[0][name], rotated[1][name], setting.head_dim) - exact))
     return [
         make_curve(
-            turning,
+            part,
             {
                 "position": positions,
-                "mean": np.array([e.mean() for e in kept]),
-                "max": np.array([e.max() for e in kept]),
+                "mean": np.array([e.mean() for e in values]),
+                "max": np.array([e.max() for e in values]),
             },
             part=name,
             place=place,
         )
-        for place, (name, kept) in enumerate(errors.items())
+        for place, (name, values) in enumerate(errors.items())
     ]
 
 
-def compute_variants(turning: RotaryPart, module: Any, places_N: Array) -> dict[str, Array]:
+def compute_variants(part: RotaryPart, module: Any, places_N: Array) -> dict[str, Array]:
     """cos + 1j sin [N, P] of every way of computing; sizes that a rule gives tokens are exact but in the last."""
     import torch
 
-    theta_NP = torch.from_numpy(turning.sets(LONGEST)[turning.choices(places_N, LONGEST)])
+    theta_NP = torch.from_numpy(part.sets(LONGEST)[part.choices(places_N, LONGEST)])
     place_N1 = torch.from_numpy(places_N).unsqueeze(1)
     angle = place_N1.float() * theta_NP.float()
     coarse = place_N1.bfloat16().float() * theta_NP.float()
-    exact, size = turning.angles(places_N, LONGEST)
+    exact, size = part.angles(places_N, LONGEST)
     lengths = torch.full_like(place_N1.T, LONGEST)
     tables = module.angles(place_N1.T, lengths)
-    root = math.sqrt(turning.rule.temperature) if turning.rule.temperature_on == "cos_sin" else 1.0
+    root = math.sqrt(part.rule.temperature) if part.rule.temperature_on == "cos_sin" else 1.0
     return {
         "float64": size * np.exp(1j * exact),
         "float32 angle": size * _complex(angle.cos(), angle.sin()),
@@ -109,32 +109,32 @@ def _complex(cos: Any, sin: Any) -> Array:
     return cos.detach().double().numpy() + 1j * sin.detach().double().numpy()
 
 
-def _logit(q_NP: Array, k_NP: Array, turn_m: Array, turn_n: Array, head_dim: int) -> Array:
-    return np.real(q_NP * turn_m * np.conj(k_NP * turn_n)).sum(1) / math.sqrt(head_dim)
+def _logit(q_NP: Array, k_NP: Array, rotation_m: Array, rotation_n: Array, head_dim: int) -> Array:
+    return np.real(q_NP * rotation_m * np.conj(k_NP * rotation_n)).sum(1) / math.sqrt(head_dim)
 
 
 def draw_figure(
-    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+    tables: Tables, parts: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
 ) -> Path:
     """All ways for the first rule left; float32 angles and two levels of every rule right."""
-    del turnings
+    del parts
     lines = tables[""]
-    first = [one for one in lines if one.name == lines[0].name]
-    kept = [one for one in lines if one.part in (VARIANTS[0], VARIANTS[-1])]
-    names = list(dict.fromkeys(one.name for one in lines))
+    first = [line for line in lines if line.name == lines[0].name]
+    extremes = [line for line in lines if line.part in (VARIANTS[0], VARIANTS[-1])]
+    names = list(dict.fromkeys(line.name for line in lines))
     figure = make_panel_figure(title, [(2, HEIGHT)], labels=[*names, *list_length_marks(setting)])
     left, right = figure.panels[0]
-    for one, colour in zip(first, (COLOURS[1], COLOURS[5], COLOURS[3], COLOURS[0])):
-        left.plot(one["position"], one["mean"], color=colour, linewidth=1.7)
-        left.plot(one["position"], one["max"], color=colour, linewidth=0.9, linestyle=":")
-        _name(left, one, colour)
-    for one in kept:
-        solid = one.part == VARIANTS[-1]
-        wide = compute_extra_width(one, kept[-1].number)
-        style = {**get_curve_style(one), "linestyle": "-" if solid else "--", "linewidth": 1.5 + wide * solid}
-        (drawn,) = right.plot(one["position"], one["mean"], **style)
+    for line, colour in zip(first, (COLOURS[1], COLOURS[5], COLOURS[3], COLOURS[0])):
+        left.plot(line["position"], line["mean"], color=colour, linewidth=1.7)
+        left.plot(line["position"], line["max"], color=colour, linewidth=0.9, linestyle=":")
+        _name(left, line, colour)
+    for line in extremes:
+        solid = line.part == VARIANTS[-1]
+        wide = compute_extra_width(line, extremes[-1].number)
+        style = {**get_curve_style(line), "linestyle": "-" if solid else "--", "linewidth": 1.5 + wide * solid}
+        (drawn,) = right.plot(line["position"], line["mean"], **style)
         if solid:
-            figure.key(one.name, drawn)
+            figure.key(line.name, drawn)
     for axes in (left, right):
         _axes(axes, lines)
         draw_length_marks(figure, axes, setting)
@@ -145,12 +145,12 @@ def draw_figure(
     return figure.finish(path)
 
 
-def _name(axes: Any, one: Curve, colour: str) -> None:
+def _name(axes: Any, curve: Curve, colour: str) -> None:
     """The way's name below its curve, where curves are apart."""
-    place = (16, 1, 13, 6)[one.place]
+    place = (16, 1, 13, 6)[curve.place]
     axes.annotate(
-        one.part,
-        (one["position"][place], one["mean"][place]),
+        curve.part,
+        (curve["position"][place], curve["mean"][place]),
         xytext=(8, -7),
         textcoords="offset points",
         color=colour,
@@ -164,7 +164,7 @@ def _axes(axes: Any, lines: Sequence[Curve]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     format_token_axis(axes.xaxis, 2, LONGEST * 1.3)
-    low = min(one["mean"][one["mean"] > 0].min(initial=1e-8) for one in lines)
+    low = min(line["mean"][line["mean"] > 0].min(initial=1e-8) for line in lines)
     axes.set_yscale("log")
     axes.set_ylim(max(low / 3, 2e-9), 20)
     axes.yaxis.set_major_locator(LogLocator(base=10, numticks=14))

@@ -20,77 +20,79 @@ from aptlab.report.positions.board import (
     set_panel_titles,
 )
 from aptlab.report.positions.lines import Curve, Tables, make_curve
-from aptlab.report.positions.turning import AnalysisSettings, Array, RotaryPart, count_seen_rotations
+from aptlab.report.positions.rotary_parts import AnalysisSettings, Array, RotaryPart, count_seen_rotations
 
 TITLE = "Wavelengths: {}"
 WIDEST = 1e9  # tokens; slower pairs stand still for every text there is
 
 
-def compute_tables(turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
+def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Per pair: frequency in radians per token, wavelength 2 pi / theta in tokens, divisor theta_standard / theta.
 
     The standard rule has the same base. A pair that does not turn has an infinite wavelength.
     """
     found = []
-    for turning in turnings:
-        sets = turning.frequencies(setting.length)
+    for part in parts:
+        sets = part.frequencies(setting.length)
         for number, theta in enumerate(sets):
-            words = (turning.part, f"set {number + 1} of {len(sets)}" if len(sets) > 1 else "")
+            words = (part.part, f"set {number + 1} of {len(sets)}" if len(sets) > 1 else "")
             with np.errstate(divide="ignore"):
                 columns = {
-                    "pair": np.array(turning.pairs),
+                    "pair": np.array(part.pairs),
                     "frequency": theta,
                     "wavelength": 2 * math.pi / theta,
-                    "divisor": turning.plain() / theta,
+                    "divisor": part.plain() / theta,
                     "turns_original": theta * setting.original / (2 * math.pi),
                     "turns_length": theta * setting.length / (2 * math.pi),
                 }
-            part = ", ".join(word for word in words if word)
-            found.append(make_curve(turning, columns, part=part, place=turning.place + number))
+            label = ", ".join(word for word in words if word)
+            found.append(make_curve(part, columns, part=label, place=part.place + number))
     return {"": found}
 
 
-def find_critical_pair(turning: RotaryPart, original: int) -> int | None:
+def find_critical_pair(part: RotaryPart, original: int) -> int | None:
     """The first turning pair that did not complete a turn within the trained length; None if all did.
 
     For the standard rule ceil(D/2 · log_base(L / 2 pi)) (Liu et al. 2023, arXiv:2310.05209, theorem 1).
     """
-    seen = count_seen_rotations(turning, original)
+    seen = count_seen_rotations(part, original)
     slow = np.flatnonzero((seen < 1) & (seen > 0))
-    return turning.pairs[int(slow[0])] if len(slow) else None
+    return part.pairs[int(slow[0])] if len(slow) else None
 
 
 def draw_figure(
-    tables: Tables, turnings: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
+    tables: Tables, parts: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
 ) -> Path:
     """Wavelength left, divisor right, both against the number of the pair."""
     lines = tables[""]
     figure = make_panel_figure(
-        title, [(2, HEIGHT)], labels=[*(one.label for one in lines), *list_length_marks(setting), "critical pair"]
+        title, [(2, HEIGHT)], labels=[*(line.label for line in lines), *list_length_marks(setting), "critical pair"]
     )
     left, right = figure.panels[0]
-    shown = [_finite(one) for one in lines]
+    shown = [_finite(line) for line in lines]
     few = setting.head_dim <= 64
     draw_curves(figure, left, shown, "pair", "wavelength", marker=few, covered=True)
     draw_curves(figure, right, shown, "pair", "divisor", marker=few, covered=True)
-    every = np.concatenate([one["wavelength"] for one in shown])
+    every = np.concatenate([line["wavelength"] for line in shown])
     high = max(np.nanmax(every), setting.length) * 2
     format_token_axis(left.yaxis, min(np.nanmin(every), setting.original) / 2, high)
-    _divisor_axis(right, np.concatenate([one["divisor"] for one in shown]))
+    _divisor_axis(right, np.concatenate([line["divisor"] for line in shown]))
     for axes in (left, right):
         axes.set_xlim(-0.02 * setting.head_dim, 0.51 * setting.head_dim)
     draw_length_marks(figure, left, setting, across=True)
-    _critical(figure, turnings, setting)
+    _critical(figure, parts, setting)
     set_panel_titles(left, "wavelength (tokens for one turn)", "pair, fastest first")
     set_panel_titles(right, "divisor: frequency of the standard rule (same base) / frequency", "pair, fastest first")
     return figure.finish(path)
 
 
-def _finite(one: Curve) -> Curve:
+def _finite(curve: Curve) -> Curve:
     """The line with gaps where a pair stands still."""
-    slow = ~(one["wavelength"] < WIDEST)
-    columns = {name: np.where(slow, np.nan, one[name]) for name in ("wavelength", "divisor")}
-    return Curve(name=one.name, part=one.part, number=one.number, place=one.place, columns={**one.columns, **columns})
+    slow = ~(curve["wavelength"] < WIDEST)
+    columns = {name: np.where(slow, np.nan, curve[name]) for name in ("wavelength", "divisor")}
+    return Curve(
+        name=curve.name, part=curve.part, number=curve.number, place=curve.place, columns={**curve.columns, **columns}
+    )
 
 
 def _divisor_axis(axes: Any, values: Array) -> None:
@@ -101,9 +103,9 @@ def _divisor_axis(axes: Any, values: Array) -> None:
         format_token_axis(axes.yaxis, low / 1.25, high * 1.4)
 
 
-def _critical(figure: PanelFigure, turnings: Sequence[RotaryPart], setting: AnalysisSettings) -> None:
+def _critical(figure: PanelFigure, parts: Sequence[RotaryPart], setting: AnalysisSettings) -> None:
     """A line at the first pair without a whole turn in training; rules with other bases have others."""
-    found = {find_critical_pair(turning, setting.original) for turning in turnings if turning.place == 0}
+    found = {find_critical_pair(part, setting.original) for part in parts if part.place == 0}
     pairs = sorted(pair for pair in found if pair is not None)
     for pair in pairs[:3]:
         for axes in figure.panels[0]:

@@ -43,10 +43,10 @@ class SearchedRotation(ScaledRotation, abc.ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("short", "long"):
-            given = getattr(self, name)
-            if given is None:
+            divisors = getattr(self, name)
+            if divisors is None:
                 continue
-            object.__setattr__(self, name, tuple(float(value) for value in given))
+            object.__setattr__(self, name, tuple(float(value) for value in divisors))
             wrong = [value for value in getattr(self, name) if not 0 < value < math.inf]
             if wrong:
                 raise ConfigError(
@@ -54,7 +54,7 @@ class SearchedRotation(ScaledRotation, abc.ABC):
                 )
 
     @abc.abstractmethod
-    def guess(self, turning: int) -> Divisors:
+    def initial_divisors(self, rotary: int) -> Divisors:
         """Long divisors where none are given, for the dims of a head that turn."""
 
     def rotary_dims(self, head_dim: int) -> int:
@@ -87,21 +87,21 @@ class SearchedRotation(ScaledRotation, abc.ABC):
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
         """Frequencies of short texts, and of long ones."""
-        turning = self.rotary_dims(head_dim)
-        standard = compute_standard_frequencies(self.base, turning)
-        short = self._divisors("short", turning) or (1.0,) * len(standard)
-        long = self._divisors("long", turning) or self.guess(turning)
+        rotary = self.rotary_dims(head_dim)
+        standard = compute_standard_frequencies(self.base, rotary)
+        short = self._divisors("short", rotary) or (1.0,) * len(standard)
+        long = self._divisors("long", rotary) or self.initial_divisors(rotary)
         return tuple(tuple(f / d for f, d in zip(standard, each)) for each in (short, long))
 
-    def _divisors(self, name: str, turning: int) -> Divisors | None:
-        given = getattr(self, name)
-        if given is not None and len(given) != turning // 2:
-            what = f"a head of {turning} dims" if self.fraction == 1 else f"a head of which {turning} dims turn"
+    def _divisors(self, name: str, rotary: int) -> Divisors | None:
+        divisors = getattr(self, name)
+        if divisors is not None and len(divisors) != rotary // 2:
+            what = f"a head of {rotary} dims" if self.fraction == 1 else f"a head of which {rotary} dims turn"
             raise ConfigError(
-                f"{name} has {len(given)} divisors, and {what} needs {turning // 2}; it was found for another "
+                f"{name} has {len(divisors)} divisors, and {what} needs {rotary // 2}; it was found for another "
                 "model: search again with `aptlab search rope=longrope2 ckpt=… target=…`"
             )
-        return given
+        return divisors
 
     def regime(self, positions: Any, lengths: Any) -> Any:
         """1 in texts longer than original_len, else 0."""
@@ -154,10 +154,10 @@ class LongRoPE(SearchedRotation):
             return rule
         return dataclasses.replace(rule, fraction=source.fraction, temperature_on="cos_sin")
 
-    def guess(self, turning: int) -> Divisors:
+    def initial_divisors(self, rotary: int) -> Divisors:
         """YaRN's divisors."""
-        yarn = YaRN(base=self.base, factor=self.stretch, original_len=self.original_len).inv_freq(turning)
-        return tuple(f / y for f, y in zip(compute_standard_frequencies(self.base, turning), yarn, strict=True))
+        yarn = YaRN(base=self.base, factor=self.stretch, original_len=self.original_len).inv_freq(rotary)
+        return tuple(f / y for f, y in zip(compute_standard_frequencies(self.base, rotary), yarn, strict=True))
 
     def regimes(self, head_dim: int) -> tuple[Frequencies, ...]:
         """Also the plain frequencies, where tokens are retained."""
@@ -199,29 +199,29 @@ class LongRoPE2(SearchedRotation):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("short", "long"):
-            given = getattr(self, name) or ()
-            if min(given, default=1.0) < 1:
+            divisors = getattr(self, name) or ()
+            if min(divisors, default=1.0) < 1:
                 raise ConfigError(
-                    f"{name} holds {min(given):g}, and divisors of longrope2 are at least 1, for no pair turns "
+                    f"{name} holds {min(divisors):g}, and divisors of longrope2 are at least 1, for no pair turns "
                     "faster than in training; use rope=longrope for a published list with smaller ones"
                 )
-            falls = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(given)) if b < a]
+            falls = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(divisors)) if b < a]
             if falls:
                 raise ConfigError(
-                    f"{name} falls at pair {falls[0]}: {given[falls[0] - 1]} to {given[falls[0]]}; divisors of "
+                    f"{name} falls at pair {falls[0]}: {divisors[falls[0] - 1]} to {divisors[falls[0]]}; divisors of "
                     "longrope2 rise from pair to pair; use rope=longrope for a list that does not"
                 )
 
-    def critical(self, turning: int) -> int:
+    def critical(self, rotary: int) -> int:
         """d_rcd as a pair index, of the dims that turn."""
         if self.critical_dim is not None:
-            return check_critical(self.critical_dim, turning)
-        return min(max(compute_critical_pair(self.base, self.original_len, turning), 1), turning // 2 - 1)
+            return check_critical(self.critical_dim, rotary)
+        return min(max(compute_critical_pair(self.base, self.original_len, rotary), 1), rotary // 2 - 1)
 
-    def guess(self, turning: int) -> Divisors:
+    def initial_divisors(self, rotary: int) -> Divisors:
         """NTK's continuation below the critical pair, `factor` from it on."""
-        critical = self.critical(turning)
-        return tuple(self.stretch ** min(1.0, i / critical) for i in range(turning // 2))
+        critical = self.critical(rotary)
+        return tuple(self.stretch ** min(1.0, i / critical) for i in range(rotary // 2))
 
     def temperatures(self) -> tuple[float, ...]:
         """1 in short texts, the square of `attention_factor` in long ones."""

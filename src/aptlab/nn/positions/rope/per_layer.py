@@ -53,10 +53,12 @@ class PerLayer(Rope):
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Those of the first layer that turns."""
-        turning = next((one for one in map(self.for_layer, range(len(self.rules))) if one.rule is not None), None)
-        if turning is None or turning.rule is None:
+        first = next(
+            (placed for placed in map(self.for_layer, range(len(self.rules))) if placed.rule is not None), None
+        )
+        if first is None or first.rule is None:
             raise ConfigError("rules turn no layer; use rope=none")
-        return turning.rule.inv_freq(head_dim)
+        return first.rule.inv_freq(head_dim)
 
     def for_layer(self, layer: int) -> LayerPositions:
         """What rule l % n does in layer l, in the block that `chunks` gives it."""

@@ -38,11 +38,11 @@ class ScaledRotation(Rotation):
         if self.target_len is None or self.allow_factor_mismatch:
             return
         ratio = self.target_len / self.original_len
-        wanted = max(1.0, ratio)  # a shorter context needs no stretching
-        if abs(self.stretch / wanted - 1) > CLOSE:
+        least = max(1.0, ratio)  # a shorter context needs no stretching
+        if abs(self.stretch / least - 1) > CLOSE:
             raise ConfigError(
                 f"factor={self.factor:g} contradicts target_len={self.target_len} and "
-                f"original_len={self.original_len}, whose ratio is {ratio:g}; use factor=null or {wanted:g}, "
+                f"original_len={self.original_len}, whose ratio is {ratio:g}; use factor=null or {least:g}, "
                 f"original_len={round(self.target_len / self.stretch)}, or allow_factor_mismatch=true"
             )
 

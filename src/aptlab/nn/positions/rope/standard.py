@@ -84,13 +84,13 @@ def round_up_fraction(dims: int, head_dim: int) -> float:
 
 def count_rotary_dims(head_dim: int, fraction: float) -> int:
     """The first `fraction` of a head's dims; ConfigError unless they are pairs."""
-    turning = int(head_dim * fraction)
-    if turning < 2 or turning % 2:
+    rotary_dims = int(head_dim * fraction)
+    if rotary_dims < 2 or rotary_dims % 2:
         raise ConfigError(
-            f"fraction={fraction} of head_dim={head_dim} is {turning} dims, and pairs need an even "
-            f"number of at least 2; use fraction={round_up_fraction(max(2, turning + turning % 2), head_dim):g}"
+            f"fraction={fraction} of head_dim={head_dim} is {rotary_dims} dims, and pairs need an even "
+            f"number of at least 2; use fraction={round_up_fraction(max(2, rotary_dims + rotary_dims % 2), head_dim):g}"
         )
-    return turning
+    return rotary_dims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +146,10 @@ class Proportional(Rotation):
     def inv_freq(self, head_dim: int) -> Frequencies:
         """As the standard rule's, 0 for the pairs that stand still, [P]."""
         standard = compute_standard_frequencies(self.base, head_dim)
-        turning = int(self.fraction * head_dim // 2)
-        if turning == 0:
+        rotary_pairs = int(self.fraction * head_dim // 2)
+        if rotary_pairs == 0:
             raise ConfigError(
                 f"fraction={self.fraction} of the {head_dim // 2} pairs of head_dim={head_dim} turns none; "
                 f"use fraction={round_up_fraction(2, head_dim):g} or more, or rope=none"
             )
-        return tuple(f / self.factor if i < turning else 0.0 for i, f in enumerate(standard))
+        return tuple(f / self.factor if i < rotary_pairs else 0.0 for i, f in enumerate(standard))

@@ -31,9 +31,9 @@ def split_streams(rule: Rope, positions: Tensor) -> tuple[Tensor, ...]:
         return rule.spread(positions)  # type: ignore[attr-defined]
     if positions.ndim == 3 and positions.shape[-1] == rule.streams:
         return positions.unbind(-1)
-    wanted = "[B, T]" if rule.streams == 1 else f"[B, T] or [B, T, {rule.streams}]"
+    shapes = "[B, T]" if rule.streams == 1 else f"[B, T] or [B, T, {rule.streams}]"
     raise AptlabError(
-        f"positions have sizes {list(positions.shape)}, and the rule takes {wanted}; give it "
+        f"positions have sizes {list(positions.shape)}, and the rule takes {shapes}; give it "
         f"{rule.streams} number{'s' * (rule.streams > 1)} per token, or choose a rope with as many streams "
         "(axial2d, axial3d, mrope)"
     )

@@ -163,7 +163,9 @@ class PairGroups:
 
     def __init__(self, coefficients: tuple[tuple[int, ...], ...]) -> None:
         distinct = list(dict.fromkeys(coefficients))
-        self.groups = [(one, [i for i, own in enumerate(coefficients) if own == one]) for one in distinct]
+        self.groups = [
+            (shared, [i for i, coefficient in enumerate(coefficients) if coefficient == shared]) for shared in distinct
+        ]
         grouped = [pair for _, pairs in self.groups for pair in pairs]
         self.order = [grouped.index(pair) for pair in range(len(coefficients))]
 

@@ -22,7 +22,7 @@ from aptlab.nn.positions.rope import (
     compute_standard_frequencies,
 )
 from aptlab.report.positions import split_rotary_parts
-from aptlab.report.positions.turning import compute_text_angles, select_all_pairs
+from aptlab.report.positions.rotary_parts import compute_text_angles, select_all_pairs
 from tests.report.positions.making import SMALL, one
 
 
@@ -62,11 +62,11 @@ def test_each_head_turns_by_its_own_set():
 
 
 def test_sets_follow_the_token_in_irope_phase():
-    turning = one(IRopePhase())
-    angle, _ = turning.angles(np.array([5, 6]), 1024)
+    part = one(IRopePhase())
+    angle, _ = part.angles(np.array([5, 6]), 1024)
     assert angle[0] == pytest.approx([5 * f for f in compute_standard_frequencies(20_000, 16)])
     assert angle[1] == pytest.approx([6 * f for f in compute_standard_frequencies(30_000, 16)])
-    assert turning.frequencies(1024).shape == (4, 8)
+    assert part.frequencies(1024).shape == (4, 8)
 
 
 def test_sets_follow_the_length_in_longrope_and_dynamic():
@@ -79,9 +79,9 @@ def test_sets_follow_the_length_in_longrope_and_dynamic():
 
 
 def test_retained_tokens_keep_the_plain_set():
-    turning = one(LongRoPE(original_len=128, long=(4.0,) * 8, retained=2))
-    assert turning.choices(np.arange(4), 1024).tolist() == [2, 2, 1, 1]
-    assert turning.used(1024).tolist() == [1, 2]
+    part = one(LongRoPE(original_len=128, long=(4.0,) * 8, retained=2))
+    assert part.choices(np.arange(4), 1024).tolist() == [2, 2, 1, 1]
+    assert part.used(1024).tolist() == [1, 2]
 
 
 def test_dims_that_do_not_turn_count_into_the_head_but_not_into_a_section():
@@ -106,7 +106,7 @@ def test_a_size_that_falls_with_position_is_part_of_the_angles():
 
 
 def test_a_text_is_read_as_rows_by_rules_for_pictures():
-    turning = select_all_pairs(split_rotary_parts("axial2d", Axial2D(width=10), SMALL))
-    angle, _ = compute_text_angles(turning, np.array([23]), 1024)
+    part = select_all_pairs(split_rotary_parts("axial2d", Axial2D(width=10), SMALL))
+    angle, _ = compute_text_angles(part, np.array([23]), 1024)
     frequencies = compute_standard_frequencies(10_000, 8)
     assert angle[0] == pytest.approx([2 * f for f in frequencies] + [3 * f for f in frequencies])

@@ -92,8 +92,8 @@ class RotaryPart:
         """[T] the set of each token in a text of `length` tokens."""
         if self.regime is not None:
             return np.full(len(positions_T), self.regime)
-        asked = np.asarray(positions_T, dtype=np.int64)[None].view(LongArray)
-        chosen = self.rule.regime(asked, np.full_like(asked, length))
+        positions = np.asarray(positions_T, dtype=np.int64)[None].view(LongArray)
+        chosen = self.rule.regime(positions, np.full_like(positions, length))
         return np.zeros(len(positions_T), np.int64) if chosen is None else np.asarray(chosen)[0]
 
     def used(self, length: int) -> Array:
@@ -140,15 +140,15 @@ class RotaryPart:
 def split_rotary_parts(name: str, rule: Rope, setting: AnalysisSettings, number: int = 0) -> tuple[RotaryPart, ...]:
     """All parts of a rule: one per different layer, head and section. Raises ConfigError for a rule that turns none."""
     rules = list(dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS)))
-    turning = [one for one in rules if one is not None]
-    if not turning:
+    rotary_rules = [candidate for candidate in rules if candidate is not None]
+    if not rotary_rules:
         raise ConfigError(
             f"rope={name} turns no pair, so there is nothing to plot; choose a rope such as rope=standard"
         )
     found = []
-    for layer_rule in turning:
+    for layer_rule in rotary_rules:
         first = next(layer for layer in range(LAYERS) if rule.for_layer(layer).rule == layer_rule)
-        layer = f"layer {first}" if len(turning) > 1 else ""
+        layer = f"layer {first}" if len(rotary_rules) > 1 else ""
         for regime, head in _heads(layer_rule, setting):
             for pairs, section in _sections(layer_rule, setting.head_dim):
                 part = ", ".join(word for word in (layer, head, section) if word)
@@ -174,20 +174,20 @@ def select_all_pairs(parts: tuple[RotaryPart, ...]) -> RotaryPart:
     return dataclasses.replace(first, pairs=tuple(range(len(first.rule.inv_freq(first.head_dim)))), part="", place=0)
 
 
-def compute_text_angles(turning: RotaryPart, positions_T: Array, length: int) -> tuple[Array, Array]:
+def compute_text_angles(part: RotaryPart, positions_T: Array, length: int) -> tuple[Array, Array]:
     """Angle and size [T, P] of the tokens of a text; rules for pictures and films read it as they say."""
-    coefficients = turning.rule.combine(turning.head_dim)
+    coefficients = part.rule.combine(part.head_dim)
     if coefficients is None:
-        return turning.angles(positions_T, length)
-    streams = np.array(turning.rule.spread(positions_T))  # type: ignore[attr-defined]
-    places_TP = streams.T @ np.array(coefficients)[list(turning.pairs)].T
-    angle_TP = places_TP * turning.sets(length)[turning.choices(positions_T, length)]
+        return part.angles(positions_T, length)
+    streams = np.array(part.rule.spread(positions_T))  # type: ignore[attr-defined]
+    places_TP = streams.T @ np.array(coefficients)[list(part.pairs)].T
+    angle_TP = places_TP * part.sets(length)[part.choices(positions_T, length)]
     return angle_TP, np.ones_like(angle_TP)
 
 
-def count_seen_rotations(turning: RotaryPart, original: int) -> Array:
+def count_seen_rotations(part: RotaryPart, original: int) -> Array:
     """[P] how often each pair turned within the trained length, in the set where it turned most."""
-    return turning.trained(original).max(0) * original / (2 * math.pi)
+    return part.trained(original).max(0) * original / (2 * math.pi)
 
 
 def _heads(rule: Rope, setting: AnalysisSettings) -> list[tuple[int | None, str]]:
@@ -204,8 +204,8 @@ def _sections(rule: Rope, head_dim: int) -> list[tuple[tuple[int, ...], str]]:
     if rows is None:
         return [(tuple(range(len(rule.inv_freq(head_dim)))), "")]
     return [
-        (tuple(i for i, row in enumerate(rows) if row == one), _spoken(one, rule.streams))
-        for one in dict.fromkeys(rows)
+        (tuple(i for i, row in enumerate(rows) if row == coefficients), _spoken(coefficients, rule.streams))
+        for coefficients in dict.fromkeys(rows)
     ]
 
 
