@@ -73,9 +73,9 @@ def child(way: str, megabytes: int, folder: Path) -> None:
     os.sync()
     before = resident()
     watch = Watch()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     WAYS[way](content, path)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "extra": watch.peak() - before, "bytes": path.stat().st_size}))
 
 
@@ -111,19 +111,19 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="disk to measure on")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        return child(asked.child, asked.megabytes, Path(asked.folder))
+    args = parser.parse_args()
+    if args.child:
+        return child(args.child, args.megabytes, Path(args.folder))
     seen: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for round_ in range(asked.rounds):
+    for round_ in range(args.rounds):
         names = list(WAYS)
         for way in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            seen[way].append(measure(way, asked.megabytes, Path(asked.folder)))
-    report(seen, asked)
+            seen[way].append(measure(way, args.megabytes, Path(args.folder)))
+    report(seen, args)
     return None
 
 
-def report(seen: dict[str, list[dict[str, float]]], asked: argparse.Namespace) -> None:
+def report(seen: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> None:
     import torch  # noqa: F401
 
     from common import spread, table, write
@@ -143,7 +143,7 @@ def report(seen: dict[str, list[dict[str, float]]], asked: argparse.Namespace) -
         "the disk, and writes a manifest; the others do none of this but what their name says. Only the second and the "
         "last are safe on the disk when they return. Lightning writes through a copy in memory."
     )
-    body = f"A state of {size:,.0f} MB, {asked.rounds} interleaved rounds.\n\n{table(head, rows)}\n\n{promise}"
+    body = f"A state of {size:,.0f} MB, {args.rounds} interleaved rounds.\n\n{table(head, rows)}\n\n{promise}"
     write("checkpoint_cost", "Cost of a checkpoint", body, "torch", "lightning", "aptlab")
 
 

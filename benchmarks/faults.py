@@ -174,15 +174,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two tries of each fault")
     parser.add_argument("--jobs", type=int, default=2, help="tries at a time")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     from common import table, write
 
     root = Path(tempfile.mkdtemp())
     rows, failed = [], []
     try:
-        for fault, tries in campaign(Place(root), asked.quick):
-            chosen = tries[:2] if asked.quick else tries
-            with ThreadPoolExecutor(asked.jobs) as pool:
+        for fault, tries in campaign(Place(root), args.quick):
+            chosen = tries[:2] if args.quick else tries
+            with ThreadPoolExecutor(args.jobs) as pool:
                 passed = list(pool.map(lambda attempt: attempt(), chosen))
             rows.append([fault, len(passed), sum(passed)])
             print(*rows[-1], sep="\t", flush=True)

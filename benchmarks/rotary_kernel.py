@@ -219,9 +219,9 @@ def asking(run: Arm, calls: int = 20) -> float:
     with gradients(run):
         for _ in range(calls):
             torch.cuda.synchronize()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             run()
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - started)
     torch.cuda.synchronize()
     return statistics.median(times)
 

@@ -46,19 +46,19 @@ def timed(arm: str) -> float:
     make, times = ARMS[arm], []
     make()
     for _ in range(CALLS):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         make()
-        times.append(1e3 * (time.perf_counter() - begun))
+        times.append(1e3 * (time.perf_counter() - started))
     return statistics.median(times)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.testing.assert_close(ours(), directly(), rtol=0, atol=1e-7)
     rows = []
-    for count in asked.processes:
+    for count in args.processes:
         for arm in ARMS:
             with multiprocessing.get_context("spawn").Pool(count) as pool:
                 pool.map(abs, range(count), chunksize=1)  # every process has imported what it needs

@@ -106,10 +106,10 @@ class Make:
         torch.set_num_threads(1)
         net = decoder()
         net.load_state_dict(torch.load(self.weights))
-        asked = {"count": self.count, "span": self.target, "after": CONTEXT, "seed": self.seed}
+        settings = {"count": self.count, "span": self.target, "after": CONTEXT, "seed": self.seed}
         val = text().store.val
         lengths = (self.target, self.target // 4)
-        samples = {length: make_samples(val, ByteTokenizer(), length=length, **asked) for length in lengths}
+        samples = {length: make_samples(val, ByteTokenizer(), length=length, **settings) for length in lengths}
         return CandidateScorer(net, samples, objective=NeedleObjective(), rule_of=partial(with_factors, self.rule))
 
 
@@ -127,11 +127,11 @@ def problems(target: int) -> dict[str, tuple[object, list[SearchStart]]]:
     firsts = list_critical_pairs(base=BASE, pairs=pairs, length=CONTEXT)
     second = [build_v2_space(one, pairs=pairs, scale=scale, step=STEP) for one in firsts]
     late = build_v2_space(LATE, pairs=pairs, scale=scale, step=STEP)
-    asked = {"factor": scale, "original_len": CONTEXT, **SAME}
+    settings = {"factor": scale, "original_len": CONTEXT, **SAME}
     return {
-        "longrope": (LongRoPE(**asked), [SearchStart(first, tuple({first.nearest(f): 0 for f in known.values()}))]),
-        "longrope2": (LongRoPE2(**asked), [SearchStart(space, tuple(build_v2_seeds(space))) for space in second]),
-        f"longrope2, critical_dim={LATE}": (LongRoPE2(**asked), [SearchStart(late, tuple(build_v2_seeds(late)))]),
+        "longrope": (LongRoPE(**settings), [SearchStart(first, tuple({first.nearest(f): 0 for f in known.values()}))]),
+        "longrope2": (LongRoPE2(**settings), [SearchStart(space, tuple(build_v2_seeds(space))) for space in second]),
+        f"longrope2, critical_dim={LATE}": (LongRoPE2(**settings), [SearchStart(late, tuple(build_v2_seeds(late)))]),
     }
 
 
@@ -148,11 +148,11 @@ def searched(make: Make, starts: list[SearchStart], strategy: str, seed: int, it
             return [found[i] for i in range(len(jobs))]
 
         evaluate([])
-        begun = time.perf_counter()
-        book = EvaluationCache(evaluate, target=make.target, samples=SAMPLES)
+        started = time.perf_counter()
+        cache = EvaluationCache(evaluate, target=make.target, samples=SAMPLES)
         settings = SearchSettings(iterations=iterations)
-        found = search_factors(starts, settings=settings, strategy=STRATEGIES[strategy](), book=book, seed=seed)
-        return found, time.perf_counter() - begun
+        found = search_factors(starts, settings=settings, strategy=STRATEGIES[strategy](), cache=cache, seed=seed)
+        return found, time.perf_counter() - started
 
 
 def main() -> None:
@@ -165,23 +165,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--weights", type=Path, help="keep weights in this folder, or take those that are there")
     parser.add_argument("--journal", type=Path, default=RESULTS / "search.jsonl", help="a line for each network")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        place = asked.weights or Path(folder)
+        place = args.weights or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        for seed in asked.networks:
+        for seed in args.networks:
             weights = place / f"network_{seed}.pt"
             if not weights.exists():
-                train(weights, asked.steps, seed)
-            line = measure(asked, weights, seed)
-            with open(asked.journal, "a") as journal:
+                train(weights, args.steps, seed)
+            line = measure(args, weights, seed)
+            with open(args.journal, "a") as journal:
                 journal.write(json.dumps(line) + "\n")
-    search_report.write_report(asked.journal)
+    search_report.write_report(args.journal)
 
 
-def measure(asked: argparse.Namespace, weights: Path, seed: int) -> dict[str, Any]:
+def measure(args: argparse.Namespace, weights: Path, seed: int) -> dict[str, Any]:
     """All rules and searches on one network: a line of the journal."""
-    target, scale = asked.target, asked.target / CONTEXT
+    target, scale = args.target, args.target / CONTEXT
     shown = Make(weights, None, target)(0)
     held = Make(weights, None, target, count=HELD_OUT, seed=99)(0)
     rules = {
@@ -199,9 +199,9 @@ def measure(asked: argparse.Namespace, weights: Path, seed: int) -> dict[str, An
     searches = []
     for space, (rule, starts) in problems(target).items():
         for strategy in ("published", "halving"):
-            for number in range(asked.seeds if space == "longrope" else 1):
+            for number in range(args.seeds if space == "longrope" else 1):
                 make = Make(weights, rule, target)
-                found, seconds = searched(make, starts, strategy, number, asked.iterations, asked.workers)
+                found, seconds = searched(make, starts, strategy, number, args.iterations, args.workers)
                 curve = [(point.tokens, round(point.score, 4)) for point in found.curve]
                 cost = {"tokens": found.tokens, "seconds": round(seconds), "from_pair": found.first}
                 ends = both(with_factors(rule, found.factors)) | {"score": round(found.score, 4)}
@@ -211,10 +211,10 @@ def measure(asked: argparse.Namespace, weights: Path, seed: int) -> dict[str, An
                 searches.append(line | {"curve": curve, "factors": [round(f, 4) for f in found.factors]})
     return {
         "network": seed,
-        **{name: getattr(asked, name) for name in search_report.SETTING},
+        **{name: getattr(args, name) for name in search_report.SETTING},
         "rules": {name: both(rule) for name, rule in rules.items()},
         "searches": searches,
-        "machine": f"{machine()}; {asked.workers} processes of one thread each",
+        "machine": f"{machine()}; {args.workers} processes of one thread each",
         "versions": f"Python {platform.python_version()}, {versions('torch', 'numpy', 'aptlab')}",
         "date": str(datetime.date.today()),
     }

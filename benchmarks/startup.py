@@ -31,9 +31,9 @@ ROUNDS = 7
 
 
 def seconds(command: list[str], folder: str) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run(command, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=120, check=False)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def main() -> None:

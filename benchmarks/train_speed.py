@@ -85,11 +85,11 @@ def plain_llama(case: Case) -> float:
 
 def loop(case: Case, net: torch.nn.Module, logits: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> float:
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    begun = 0.0
+    started = 0.0
     for step, batch in enumerate(case.batches()):
         if step == WARM:
             case.sync()
-            begun = time.perf_counter()
+            started = time.perf_counter()
         with case.autocast():
             out = logits(batch).float().flatten(0, 1)
             loss = torch.nn.functional.cross_entropy(out, batch["targets"].flatten())
@@ -98,7 +98,7 @@ def loop(case: Case, net: torch.nn.Module, logits: Callable[[dict[str, torch.Ten
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     case.sync()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def aptlab(case: Case) -> float:
@@ -110,15 +110,15 @@ def aptlab(case: Case) -> float:
     from aptlab.training.plan import TrainPlan
 
     class Clock(Callback):
-        begun = seconds = 0.0
+        started = seconds = 0.0
 
         def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
             if trainer.global_step == WARM:
                 case.sync()
-                self.begun = time.perf_counter()
+                self.started = time.perf_counter()
             elif trainer.global_step == trainer.max_steps:
                 case.sync()
-                self.seconds = time.perf_counter() - self.begun
+                self.seconds = time.perf_counter() - self.started
 
     case.config.cfg.validate.every = 10**6
     case.config.cfg.evals = None
@@ -163,15 +163,15 @@ def hf_trainer(case: Case) -> float:
                     yield {"input_ids": row, "labels": labels, "shift_labels": labels}
 
     class Clock(TrainerCallback):
-        begun = seconds = 0.0
+        started = seconds = 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             if state.global_step == WARM:
                 case.sync()
-                self.begun = time.perf_counter()
+                self.started = time.perf_counter()
             elif state.global_step == state.max_steps:
                 case.sync()
-                self.seconds = time.perf_counter() - self.begun
+                self.seconds = time.perf_counter() - self.started
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as root:

@@ -20,12 +20,13 @@ SWEEP = ("sweep", "launcher")
 PRIMARY = {"sweep": "sweep", "launcher": "sweep", "eval": "eval"}  # command of a group that train does not have
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options if group not in SWEEP]
 SWEEP_OPTIONS = [(group, option) for group in SWEEP for option in GROUPS[group]]
+WHOLE = ("model", "task")  # built from the other groups, which do not all go together
 NEEDS = {
     "source=text": ["source.files=some.txt"],
     "source=hub": ["source.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
-    "callbacks=mixed": ["data=mixed", "data.rows.original_len=16"],
+    "callbacks=mixed": ["callbacks.mixed.original_len=16"],
 }
 FACTORIES: dict[str, dict[str, Any]] = {
     "smooth": {"layer": 0, "site": "ffn"},
@@ -40,10 +41,28 @@ def composed(group: str, option: str) -> Config:
     return compose(PRIMARY.get(group, "train"), [word, *extra, *NEEDS.get(word, [])])
 
 
+@functools.cache
+def resolved(group: str, option: str) -> dict[str, Any]:
+    return composed(group, option).resolved()
+
+
+@functools.cache
+def composed_walk(number: int) -> Config:
+    """The option at this place of every group of a run, all at once, and found right by the check."""
+    chosen = {group: options[number % len(options)] for group, options in GROUPS.items() if group not in PRIMARY}
+    words = [f"{group}={option}" for group, option in chosen.items()]
+    config = compose("train", [*words, *(extra for word in words for extra in NEEDS.get(word, []))])
+    assert {group: config.choices[group] for group in chosen} == chosen
+    check(config)
+    return config
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])
 def test_an_option_composes_checks_and_builds(group, option):
-    config = composed(group, option)
-    check(config)
+    if group in ("eval", *WHOLE):
+        check(config := composed(group, option))
+    else:
+        config = composed_walk(GROUPS[group].index(option))
     assert config.choices[group] == option
     node = config.resolved()[group]
     if group == "paths":
@@ -52,12 +71,19 @@ def test_an_option_composes_checks_and_builds(group, option):
     if group in ("callbacks", "evals"):
         assert len([build(inner) for inner in node.values()]) == len(node)
         return
-    if group in ("model", "task"):
+    if group in WHOLE:
         (node if group == "model" else node["net"])["vocab"] = 257
     made = build(node)
     assert callable(made) if node.get("_partial_") else type(made).__name__ == node["_target_"].rpartition(".")[2]
     if group in FACTORIES:
         assert isinstance(made(32, **FACTORIES[group]), torch.nn.Module)
+
+
+@pytest.mark.parametrize(("group", "option"), SWEEP_OPTIONS, ids=["=".join(pair) for pair in SWEEP_OPTIONS])
+def test_a_sweep_option_builds(group, option):
+    config = composed(group, option)
+    check(config)
+    assert type(build(config.cfg[group])).__module__.startswith("aptlab.sweep")
 
 
 @pytest.mark.parametrize("option", GROUPS["device"])
@@ -70,19 +96,12 @@ def test_a_device_answers_or_says_what_is_missing(option):
         assert device.trainer_args()["accelerator"] in ("cpu", "cuda")
 
 
-@pytest.mark.parametrize(("group", "option"), SWEEP_OPTIONS, ids=["=".join(pair) for pair in SWEEP_OPTIONS])
-def test_a_sweep_option_builds(group, option):
-    config = composed(group, option)
-    check(config)
-    assert type(build(config.cfg[group])).__module__.startswith("aptlab.sweep")
-
-
 @pytest.mark.parametrize("smooth", GROUPS["smooth"])
 @pytest.mark.parametrize("rope", GROUPS["rope"])
 def test_every_rule_trains_with_every_smoothing(rope, smooth):
-    plain = composed("rope", rope).resolved()
+    plain = resolved("rope", rope)
     model = plain["model"]
-    node = composed("smooth", smooth).resolved()["smooth"]
+    node = resolved("smooth", smooth)["smooth"]
     sites = {name: {**site, "smooth": node} for name, site in model["block"]["sites"].items()}
     torch.manual_seed(0)
     net = build({**model, "block": {**model["block"], "sites": sites}, "vocab": 61})

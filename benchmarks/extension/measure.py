@@ -33,12 +33,12 @@ def samples(name: str, length: int, count: int) -> list[TaskSample]:
 
 
 def found(
-    net: Decoder, asked: Sequence[TaskSample], *, length: int, device: torch.device, precision: str
+    net: Decoder, samples: Sequence[TaskSample], *, length: int, device: torch.device, precision: str
 ) -> list[float]:
     """For each sample the share of its answers that are found; RULER's "part" tasks have one answer here."""
     shares = []
-    for first in range(0, len(asked), each := max(1, BATCH // length)):
-        batch = asked[first : first + each]
+    for first in range(0, len(samples), each := max(1, BATCH // length)):
+        batch = samples[first : first + each]
         rows = [[*sample.tokens, *sample.answer] for sample in batch]
         filled = [row + [0] * (max(map(len, rows)) - len(row)) for row in rows]  # behind the answer nothing is read
         with torch.inference_mode(), make_autocast(device, precision):

@@ -247,18 +247,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the figures")
     parser.add_argument("--name", default="extension", help="what their names begin with")
     parser.add_argument("--factors", type=int, nargs="+", help="report these alone")
-    asked = parser.parse_args()
-    missing = [str(path) for path in asked.journals if not path.exists()]
+    args = parser.parse_args()
+    missing = [str(path) for path in args.journals if not path.exists()]
     if missing:
         raise SystemExit(f"no such journal: {', '.join(missing)}")
-    results = Results([line for path in asked.journals for line in Journal(path).lines], asked.factors)
+    results = Results([line for path in args.journals for line in Journal(path).lines], args.factors)
     if not results.factors:
         raise SystemExit("nothing beyond the trained length is measured yet; run.py goes on with the same command")
-    draw_lengths(results, asked.out / f"{asked.name}_lengths.png")
+    draw_lengths(results, args.out / f"{args.name}_lengths.png")
     for factor in results.factors:
-        draw_tasks(results, factor, asked.out / f"{asked.name}_tasks_{factor}.png")
-    text = "\n".join([*opening(results), *tables(results), *closing(results, asked.name)])
-    (asked.out / f"{asked.name}.md").write_text(text + "\n")
+        draw_tasks(results, factor, args.out / f"{args.name}_tasks_{factor}.png")
+    text = "\n".join([*opening(results), *tables(results), *closing(results, args.name)])
+    (args.out / f"{args.name}.md").write_text(text + "\n")
     print(text)
 
 

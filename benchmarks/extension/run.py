@@ -109,13 +109,13 @@ class Journal:
 class Study:
     """Bases by seed, and what is done to them."""
 
-    def __init__(self, asked: argparse.Namespace) -> None:
-        self.asked, self.journal = asked, Journal(asked.journal)
-        self.device = torch.device(asked.device)
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.journal = args, Journal(args.journal)
+        self.device = torch.device(args.device)
         self.precision = "bf16-mixed" if self.device.type == "cuda" else "32-true"
         self.where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         self.bases: Bases = {}
-        for folder in asked.bases:
+        for folder in args.bases:
             loaded = aptlab.load(folder, device=self.device)
             seed, rule = int(loaded.config["seed"]), type(loaded.net.rope)
             known = {method.trained for method in METHODS.values()}
@@ -125,34 +125,34 @@ class Study:
             if (seed, rule) in self.bases:
                 raise SystemExit(f"{folder}: another base has seed {seed} too; give one of them, or train it anew")
             self.bases[seed, rule] = loaded.net, int(loaded.config["context"])
-        self.methods = self.fitting(asked.methods)
+        self.methods = self.fitting(args.methods)
 
-    def fitting(self, asked: list[str] | None) -> list[str]:
+    def fitting(self, names: list[str] | None) -> list[str]:
         """The methods asked for, each of which needs a base; None = all that have one, and the others are told."""
         rules = {rule for _, rule in self.bases}
-        without = [name for name in asked or METHODS if METHODS[name].trained not in rules]
+        without = [name for name in names or METHODS if METHODS[name].trained not in rules]
         if without:
             told = ", ".join(f"{name} (trained with {METHODS[name].trained.__name__})" for name in without)
-            if asked:
+            if names:
                 raise SystemExit(f"--methods: no base is given for {told}")
             print(f"not measured, because no base is given: {told}", flush=True)
-        return [name for name in asked or METHODS if name not in without]
+        return [name for name in names or METHODS if name not in without]
 
     def run(self) -> None:
-        begun = time.perf_counter()
-        asked, wanted = self.asked, list(units(self.bases, self.asked.factors, self.methods))
+        started = time.perf_counter()
+        args, wanted = self.args, list(units(self.bases, self.args.factors, self.methods))
         self.agree(self.setting())
         for number, unit in enumerate(wanted, 1):
             if self.journal.find(kind="result", **asdict(unit)):
                 continue
-            if time.perf_counter() - begun > asked.seconds:
-                print(f"{asked.seconds} seconds are over before {unit}; the same command goes on", flush=True)
+            if time.perf_counter() - started > args.seconds:
+                print(f"{args.seconds} seconds are over before {unit}; the same command goes on", flush=True)
                 return
             start = time.perf_counter()
             line = {"kind": "result", **asdict(unit), **self.measure(unit)}
             self.journal.add({**line, "seconds": time.perf_counter() - start})
             print(f"[{number}/{len(wanted)}] {told(self.journal.lines[-1])}", flush=True)
-        print(f"all {len(wanted)} measurements are in {asked.journal}", flush=True)
+        print(f"all {len(wanted)} measurements are in {args.journal}", flush=True)
 
     def agree(self, setting: dict[str, Any]) -> None:
         """One journal is one budget: the first run writes it down, others must have the same."""
@@ -163,13 +163,13 @@ class Study:
         other = [key for key, value in setting.items() if key not in PLACE and before[key] != value]
         if other:
             told = ", ".join(f"{key}={before[key]}, now {setting[key]}" for key in other)
-            raise SystemExit(f"{self.asked.journal} was measured with {told}; repeat those, or name another --journal")
+            raise SystemExit(f"{self.args.journal} was measured with {told}; repeat those, or name another --journal")
 
     def setting(self) -> dict[str, Any]:
         """What the report says about the machine and the budget."""
         net, context = next(iter(self.bases.values()))
         parameters = sum(weight.numel() for weight in net.parameters())
-        named = {key: value for key, value in vars(self.asked).items() if isinstance(value, int)}
+        named = {key: value for key, value in vars(self.args).items() if isinstance(value, int)}
         versions_of = versions("torch", "triton", "aptlab")
         return {"context": context, "parameters": parameters, "machine": machine(), "versions": versions_of, **named}
 
@@ -179,17 +179,17 @@ class Study:
 
     def measure(self, unit: Unit) -> dict[str, Any]:
         """Perplexities by length, scores at the target, and what the rule was."""
-        asked, (base, context) = self.asked, self.base_of(unit)
+        args, (base, context) = self.args, self.base_of(unit)
         target = context * unit.factor
         rule = self.rule(unit)
         net = base
         if unit.tuned:
-            budget = {"steps": asked.steps, "tokens_per_step": asked.tokens_per_step, "seed": unit.seed}
+            budget = {"steps": args.steps, "tokens_per_step": args.tokens_per_step, "seed": unit.seed}
             mixed = METHODS[unit.method].mixed
             net = fine_tune(base, rule, target=target, context=context, mixed=mixed, **budget, **self.where)
-        with turned(net, rule):
-            ppl = perplexities(net, context=context, factor=unit.factor, tokens=asked.text_tokens, **self.where)
-            counts = {"passkeys": asked.passkeys, "each": asked.ruler}
+        with with_rope(net, rule):
+            ppl = perplexities(net, context=context, factor=unit.factor, tokens=args.text_tokens, **self.where)
+            counts = {"passkeys": args.passkeys, "each": args.ruler}
             return {"ppl": ppl, "scores": scores(net, length=target, **counts, **self.where)}
 
     def rule(self, unit: Unit) -> Rope:
@@ -208,35 +208,35 @@ class Study:
             self.journal.add(line)
         return problem.found(tuple(line["factors"]), line["first"])
 
-    def searched(self, problem: SearchProblem, asked: Search, base: Decoder, seed: int) -> dict[str, Any]:
+    def searched(self, problem: SearchProblem, search: Search, base: Decoder, seed: int) -> dict[str, Any]:
         """The factors that `aptlab search` would find on this network with the same settings."""
         settings = SearchSettings(
-            objective=asked.objective,  # type: ignore[arg-type]
+            objective=search.objective,  # type: ignore[arg-type]
             strategy="halving",
-            population=self.asked.population,
-            iterations=self.asked.iterations,
-            mutations=self.asked.population // 4,
-            crossovers=self.asked.population // 4,
-            parents=self.asked.population // 2,
+            population=self.args.population,
+            iterations=self.args.iterations,
+            mutations=self.args.population // 4,
+            crossovers=self.args.population // 4,
+            parents=self.args.population // 2,
         )
-        objective = get_objective(asked.objective)
+        objective = get_objective(search.objective)
         encoder = tokenizer() if objective.needles else None
         least = count_needle_tokens(encoder) if encoder is not None else 1
         strategy = get_strategy(settings.strategy).fitted(problem.target, least)
         texts = collect_samples(problem, settings.samples, strategy, text_data().store.val, encoder, seed)
-        begun = time.perf_counter()
-        with turned(base, base.rope):
+        started = time.perf_counter()
+        with with_rope(base, base.rope):
             meter = CandidateScorer(base, texts, objective=objective, rule_of=problem.rule_of, **self.where)
 
             def evaluate(jobs: Sequence[SearchJob]) -> list[Values]:
                 return [meter(job) for job in jobs]
 
-            book = EvaluationCache(evaluate, target=problem.target, samples=settings.samples)
+            cache = EvaluationCache(evaluate, target=problem.target, samples=settings.samples)
             result: SearchResult = search_factors(
                 problem.starts(settings.step),
                 settings=settings,
                 strategy=strategy,
-                book=book,
+                cache=cache,
                 seed=seed,
             )
         return {
@@ -244,12 +244,12 @@ class Study:
             "first": result.first,
             "score": result.score,
             "tokens": result.tokens,
-            "seconds": time.perf_counter() - begun,
+            "seconds": time.perf_counter() - started,
         }
 
 
 @contextlib.contextmanager
-def turned(net: Decoder, rule: Rope) -> Iterator[None]:
+def with_rope(net: Decoder, rule: Rope) -> Iterator[None]:
     """`net` by this rule; afterwards by its own again."""
     own = net.rope
     net.swap_rope(rule)

@@ -109,11 +109,11 @@ class Lucidrains(Subject):
                 raise NotOffered("xPos takes no offset: a row of ten million tokens would be needed")
             places = torch.cat((positions, positions.new_tensor([0])))
             q, k = (scattered(torch.cat((x, x[:1] * 0)), places)[None, None] for x in (q_TD, k_TD))
-            turned, at = rotary.rotate_queries_and_keys(q, k), positions
+            rotated, at = rotary.rotate_queries_and_keys(q, k), positions
         else:
             q, k = (scattered(x, positions)[None, None] for x in (q_TD, k_TD))
-            turned, at = [rotary.rotate_queries_or_keys(x, offset=first) for x in (q, k)], positions - first
-        q, k = (x[0, 0, at].double() for x in turned)
+            rotated, at = [rotary.rotate_queries_or_keys(x, offset=first) for x in (q, k)], positions - first
+        q, k = (x[0, 0, at].double() for x in rotated)
         return q @ k.mT / math.sqrt(self.head_dim)
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
@@ -132,8 +132,8 @@ def claims() -> Iterator[tuple[str, str, bool]]:
 
     rotary = RotaryEmbedding(64)
     x = torch.ones(1, 1, 1000, 64, dtype=torch.bfloat16)
-    turned = rotary.rotate_queries_or_keys(x)[0, 0].float()
-    pairs, whole = (len(torch.unique(rows, dim=0)) for rows in (turned[:, :2], turned))
+    rotated = rotary.rotate_queries_or_keys(x)[0, 0].float()
+    pairs, whole = (len(torch.unique(rows, dim=0)) for rows in (rotated[:, :2], rotated))
     found = f"1,000 positions give {whole} distinct rotations of 64 dims, {pairs} of the fastest pair"
     yield "7: bfloat16 inputs get positions built in bfloat16 (63 distinct rotations among 1,000)", found, whole < 900
     rotary, generator = RotaryEmbedding(64, use_xpos=True), torch.Generator().manual_seed(0)

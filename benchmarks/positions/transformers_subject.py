@@ -107,13 +107,13 @@ class HuggingFace(Subject):
             from transformers.models.llama4.modeling_llama4 import apply_rotary_emb
 
             q, k = (x.view(1, -1, 1, self.head_dim) for x in (q_TD, k_TD))
-            turned = apply_rotary_emb(q, k, rotary(q, places))
+            rotated = apply_rotary_emb(q, k, rotary(q, places))
         else:
             from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
             q, k = (x.view(1, 1, -1, self.head_dim) for x in (q_TD, k_TD))
-            turned = apply_rotary_pos_emb(q, k, *rotary(q, places))
-        q, k = (x.double().view(-1, self.head_dim) for x in turned)
+            rotated = apply_rotary_pos_emb(q, k, *rotary(q, places))
+        q, k = (x.double().view(-1, self.head_dim) for x in rotated)
         return q @ k.mT * scale
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:

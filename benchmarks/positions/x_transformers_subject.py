@@ -117,12 +117,12 @@ class XTransformers(Subject):
         q, k = (x[None, None] for x in (q_TD, k_TD))
         if self.name in POLAR:
             freqs, bias = layers.polar_pos_emb(positions)
-            turned = apply_polar_pos_emb(q, freqs), apply_polar_pos_emb(k, freqs + bias)
-            q, k = (x.double() for x in turned)
+            rotated = apply_polar_pos_emb(q, freqs), apply_polar_pos_emb(k, freqs + bias)
+            q, k = (x.double() for x in rotated)
             return q @ k.mT * scale
         freqs, power = layers.rotary_pos_emb(positions)
-        turned = apply_rotary_pos_emb(q, freqs, power), apply_rotary_pos_emb(k, freqs, power**-1.0)
-        q, k = (x[0, 0].double() for x in turned)
+        rotated = apply_rotary_pos_emb(q, freqs, power), apply_rotary_pos_emb(k, freqs, power**-1.0)
+        q, k = (x[0, 0].double() for x in rotated)
         return q @ k.mT * scale
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:

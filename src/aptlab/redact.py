@@ -7,6 +7,7 @@ name, or in a config that went through `redact`.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,7 @@ _SHORTEST = 8  # a shorter value (a `1`, a `true`) would hide parts of ordinary 
 _seen: set[str] = set()
 
 
+@functools.lru_cache(4096)  # asked of every environment variable for every text
 def is_secret_name(name: str) -> bool:
     """Whether a value under this key, option or environment variable must not be written down.
 

@@ -54,7 +54,7 @@ def test_help_of_train_lists_groups_and_values_with_their_comments(capsys):
     shown = capsys.readouterr().out
     assert "  rope=standard         Rotary positions as published" in shown
     assert "  seed=0                of weights, dropout and sample order" in shown
-    assert "  validate.every=100    optimizer steps" in shown
+    assert "  validate=default      Every hundred optimizer steps, and at the end" in shown
     assert "recipe=null" in shown
 
 

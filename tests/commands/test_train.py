@@ -178,7 +178,7 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
         (["data.batch=4000"], "data.batch=4000 on 1 device needs 4000 rows, but an epoch has "),
         (["data.split.val_fraction=0.0001"], "data.split.val_fraction=0.0001 leaves the val side empty: "),
         (["vocab=100"], "vocab=100 is smaller than the tokenizer's 257; use vocab=null or at least 257"),
-        (["trainer.val_check_interval=0.5"], "trainer.val_check_interval: 0.5 and validate.every=100 are both given"),
+        (["trainer.val_check_interval=0.5"], "trainer.val_check_interval: 0.5 and validate.every=5 are both given"),
         (["+trainer.max_epochs=1", "trainer.accumulate_grad_batches=9999"], "trainer.max_epochs=1 is not one step"),
         (["trainer.max_steps=-1"], "trainer.max_steps=-1: the schedule needs an end; set trainer.max_steps"),
         (["size.heads=3"], "size.dim=32 is not divisible by heads=3"),

@@ -217,29 +217,3 @@ def test_a_file_that_is_no_yaml_names_the_line():
         read_config_file(path)
     with pytest.raises(ConfigError, match=r"a configuration file holds `key: value` lines, this one a list"):
         read_config_file(write(Path("list.yaml"), "- 1\n"))
-
-
-NEEDED = [
-    "source=text",
-    "source.files=x.txt",
-    "tokenizer=file",
-    "tokenizer.path=x.json",
-    "source=hub",
-    "source.repo=a/b",
-    "callbacks=mixed",
-    "callbacks.mixed.original_len=16",
-]
-
-
-@pytest.mark.parametrize("command", ["train", "sweep"])
-def test_every_option_composes_and_checks(command):
-    known = read_option_index().groups
-    groups = {name: sorted(known[name]) for name in compose(command, []).choices if name in known and name != "recipe"}
-    for number in range(max(map(len, groups.values()))):
-        chosen = {name: options[number % len(options)] for name, options in groups.items()}
-        overrides = [f"{name}={option}" for name, option in chosen.items()]
-        for option, value in zip(NEEDED[::2], NEEDED[1::2], strict=True):
-            overrides += [value] if option in overrides else []
-        config = compose(command, overrides)
-        assert {name: config.choices[name] for name in groups} == chosen
-        check(config)

@@ -133,11 +133,15 @@ def test_recomputed_blocks_give_the_same_loss_gradients_and_statistics(name, aut
     assert first.aux.keys() == second.aux.keys()
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_it_compiles_as_one_graph(name):
+COMPILED = [(name, "eager") for name in VARIANTS]
+COMPILED += [pytest.param(name, "aot_eager", marks=pytest.mark.slow) for name in ("memory", "linear", "all")]
+
+
+@pytest.mark.parametrize(("name", "backend"), COMPILED)
+def test_it_compiles_as_one_graph(name, backend):
     net, tokens = make_tiny_decoder(gain=4.0, **VARIANTS[name]).train(), make_random_tokens(2, 9)
     torch._dynamo.reset()
-    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(net, fullgraph=True, backend=backend)
     out, expected = compiled(tokens, trace=True), net(tokens, trace=True)
     assert torch.allclose(out.logits, expected.logits, atol=1e-5)
     assert out.aux.keys() == expected.aux.keys()

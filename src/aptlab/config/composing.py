@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
+from aptlab.config.choosing import choose_options
 from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
-from aptlab.config.search_path import OptionIndex, list_config_roots, read_option_index
+from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.errors import ConfigError, suggest_option
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 RUN_ONLY = ("run_dir", "ckpt", "load", "job", "paths", "logger")
 SWEEP = ("sweep", "launcher")
-_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def compose(command: str, overrides: list[str]) -> Config:
             problems.append(problem)
         else:
             groups.append(item)
-    plain, choices = _choose(command, _as_hydra(groups, slots), found)
+    plain, choices = choose_options(command, _as_hydra(groups, slots), found)
     roots = _roots(primary, slots, choices)
     problems += _apply_values(command, plain, values, roots)
     problems += _root_problems(plain, roots, choices)
@@ -118,52 +117,6 @@ def _as_hydra(items: list[over.Override], slots: dict[str, Any]) -> list[str]:
         elif slots.get(name) is not None:
             chosen[name] = f"~{name}"
     return list(chosen.values())
-
-
-def _choose(command: str, choices: list[str], found: OptionIndex) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let Hydra merge the primary file and the chosen options; values stay unresolved."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    # Hydra looks for the primary file in the first folder alone.
-    home = found.primaries[command].place.path
-    extra = [_quoted(f"file://{place.path}") for place in list_config_roots() if place.path != home]
-    search = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
-    with _LOCK:
-        before = GlobalHydra.instance().hydra
-        GlobalHydra.instance().clear()
-        try:
-            with hydra.initialize_config_dir(str(home), version_base="1.3"):
-                cfg = hydra.compose(command, search + choices, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-            raise ConfigError(_hydra_problem(error, found)) from None
-        finally:
-            GlobalHydra.instance().hydra = before
-    chosen = {key: value for key, value in cfg.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    plain.pop("hydra")  # type: ignore[union-attr, call-arg]
-    return plain, chosen  # type: ignore[return-value]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _hydra_problem(error: Exception, found: OptionIndex) -> str:
-    """One line, with a suggestion where an option named inside a file does not exist."""
-    missing = getattr(error, "missing_cfg_file", None)
-    if missing:
-        group, _, name = str(missing).rpartition("/")
-        if group not in found.groups:
-            return f"{missing}: there is no config group {group}{suggest_option(group, found.groups)}"
-        return f"{group}={name}: no such option{suggest_option(name, found.groups[group])}"
-    noise = ("See https://", "Set the environment", "set env var")
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(noise))
 
 
 def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override], roots: set[str]) -> list[str]:
