@@ -112,6 +112,7 @@ def test_the_same_command_measures_nothing_again(run):
     assert again["found"] == first["found"]
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(run):
     one, two = run("rope=longrope2"), run("rope=longrope2", "name=other", out="two", workers=2)
     assert two["found"] == one["found"]

@@ -107,6 +107,7 @@ def test_a_command_with_a_name_of_ours_is_refused(site, capsys):
     )
 
 
+@pytest.mark.slow
 def test_all_parts_train_resume_after_a_kill_evaluate_and_say_why_they_cannot_be_exported(site, tmp_path, capsys):
     words = [*SMALL, *GUEST]
     whole = run_aptlab(

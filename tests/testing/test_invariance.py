@@ -27,6 +27,15 @@ from aptlab.testing.invariance import (
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "positions"
 LAW = {law.name: law for law in LAWS}
+ABSOLUTE = {
+    "rope=irope",
+    "rope=irope_phase",
+    "rope=xpos_angle_decay",
+    "rope=longrope rope.retained=4",
+    "rope=per_layer rope.chunks=[16,null]",
+    "embed=learned",
+    "embed=sinusoidal",
+}
 
 
 def adapter():
@@ -48,6 +57,7 @@ def test_an_option_holds_all_laws_as_declared(words):
     found = {name: measure_law(subject, law) for name, law in LAW.items()}
     assert {name: str(one) for name, one in found.items() if not one.good} == {}
     assert all(found[name].status == "pass" for name in ("cached", "batched", "shift", "left pad", "packed"))
+    assert subject.relative == (words not in ABSOLUTE)
     if not subject.relative:
         assert found["shift"].value > CHANGES
     else:
@@ -60,21 +70,8 @@ def test_every_option_of_a_group_of_positions_is_measured():
         "bias=none",
         "embed=none",
     }
-    assert expected <= set(APTLAB.names())
+    assert expected | ABSOLUTE <= set(APTLAB.names())
     assert len(expected) > 30
-
-
-def test_what_is_not_relative_is_what_declares_it():
-    absolute = {words for words in APTLAB.names() if not made(words).relative}
-    assert absolute == {
-        "rope=irope",
-        "rope=irope_phase",
-        "rope=xpos_angle_decay",
-        "rope=longrope rope.retained=4",
-        "rope=per_layer rope.chunks=[16,null]",
-        "embed=learned",
-        "embed=sinusoidal",
-    }
 
 
 class Broken(Subject):
