@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from aptlab.config import build, compose
-from aptlab.config.search_path import read_option_index
+from aptlab.config.files import read_config_file
+from aptlab.config.search_path import find_conf_dir, read_option_index
 from aptlab.nn.positions.rope import (
     Dynamic,
     IRope,
@@ -29,6 +30,7 @@ from aptlab.testing import RopeContract
 from aptlab.testing.rope import make_layer_positions
 
 LENGTHS = {"original_len": 16}  # the contract decodes 24 tokens, so rules that go by length switch
+CONF = find_conf_dir() / "rope"
 OPTIONS = sorted(set(read_option_index().groups["rope"]) - {"none"})
 FORMS = {
     "DynamicOfThePaper": Dynamic(law="paper", **LENGTHS),
@@ -84,12 +86,19 @@ class Laws(RopeContract):
 
 
 def option(name):
-    node = compose("train", [f"rope={name}", "size=debug"]).resolved()["rope"]
+    """The laws of the option as its file has it; to compose all of them would hold up every collection of tests."""
+    node = read_config_file(CONF / f"{name}.yaml")
+    node = {key: 256 if value == "${context}" else value for key, value in node.items()}
     return type(f"Test_{name}", (Laws,), {"rule": build(node), "config": node})
 
 
 globals().update({f"Test_{name}": option(name) for name in OPTIONS})
 globals().update({f"Test{name}": type(f"Test{name}", (Laws,), {"rule": rule}) for name, rule in FORMS.items()})
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_composition_gives_what_the_file_has(name):
+    assert compose("train", [f"rope={name}", "size=debug"]).resolved()["rope"] == globals()[f"Test_{name}"].config
 
 
 def test_every_option_is_here():
