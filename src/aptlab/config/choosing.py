@@ -32,9 +32,11 @@ def choose_options(command: str, choices: list[str], index: OptionIndex) -> tupl
     A merge takes Hydra tenths of a second, so an answer is remembered for as long as no file of the index changes.
     Raises ConfigError where Hydra does.
     """
+    from aptlab.config.hydra_files import SCHEME
+
     # Hydra looks for the primary file in the first folder alone.
     home = index.primaries[command].place.path
-    extra = [_quote(f"file://{place.path}") for place in list_config_roots() if place.path != home]
+    extra = [_quote(f"{SCHEME}://{place.path}") for place in list_config_roots() if place.path != home]
     search = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
     swapped = sorted(word for word in choices if not word.startswith("+"))  # their order means nothing
     words = (*search, *swapped, *(word for word in choices if word.startswith("+")))
@@ -55,10 +57,12 @@ def _ask_hydra(request: _Request) -> tuple[dict[str, Any], dict[str, Any]] | Exc
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    from aptlab.config.hydra_files import read_quickly
+
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(request.home, version_base="1.3"):
+        with read_quickly(), hydra.initialize_config_dir(request.home, version_base="1.3"):
             words = [*_list_unused_parts(), *request.words]
             cfg = hydra.compose(request.command, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:

@@ -9,11 +9,14 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.extensions import CONF, list_entry_points
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 SHIPPED, LOCAL = "shipped", "./conf"
 GROUPS_FILE = "groups.yaml"  # beside the primary configs, and none of them: see `aptlab.config.bases`

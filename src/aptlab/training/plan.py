@@ -13,8 +13,6 @@ from typing import Any
 from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
-from aptlab.restore.rope import find_inherited_values
-from aptlab.restore.upgrade import upgrade_manifest
 from aptlab.training.trainer_keys import find_trainer_problems
 
 log = logging.getLogger("aptlab")
@@ -75,7 +73,9 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
+    # All that a request without a checkpoint starts sooner without.
     from aptlab.checkpoint import find_checkpoint, find_run_folder, read_manifest
+    from aptlab.restore.upgrade import upgrade_manifest
 
     outputs = Path(read_root_value(args, "paths.root") or "outputs") / (read_root_value(args, "job") or "train")
     path = find_checkpoint(
@@ -108,6 +108,8 @@ def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, overri
 
     `${context}` in the option means the context of this run, which an extension makes longer.
     """
+    from aptlab.restore.rope import find_inherited_values
+
     rope, trained = config.resolved().get("rope") or {}, (old or {}).get("rope") or {}
     keys = {arg.lstrip("+~").partition("=")[0] for arg in overrides}
     taken = find_inherited_values(rope, trained, keys)

@@ -1,0 +1,65 @@
+"""The quick reader gives what Hydra's own gives, for every option and for what YAML makes doubtful."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from aptlab.config.hydra_files import OptionFiles, make_loader, read_quickly
+from aptlab.config.search_path import find_conf_dir
+
+FILES = sorted(find_conf_dir().rglob("*.yaml"))
+DOUBTFUL = {
+    "numbers": "a: 1e-3\nb: 1_000\nc: .5\nd: -1.0E+4\ne: .inf\nf: .nan\ng: 0x1F\nh: 010\ni: 12e03",
+    "not numbers": "a: 1e\nb: 1.2.3\nc: e3\nd: 2024-01-31\ne: 12:30\nf: 12:30:45",
+    "words": "a: yes\nb: off\nc: null\nd: ~\ne: 'null'\nf: True\ng: y",
+    "text": 'a: |\n  two\n  lines\nb: >-\n  one\n  line\nc: "\\u00e9\\n"\nd: ${context}',
+    "shared": "a: &x {b: 1}\nc: *x\nd:\n  <<: *x\n  e: 2",
+    "empty": "# nothing\n",
+}
+
+
+@pytest.mark.parametrize("text", DOUBTFUL.values(), ids=DOUBTFUL)
+def test_a_text_is_read_as_by_omegaconf(text):
+    expected = OmegaConf.create(text) if text[0] != "#" else OmegaConf.create()
+    assert repr(OmegaConf.create(yaml.load(text, make_loader()) or {})) == repr(expected)
+
+
+def test_every_file_is_read_as_by_omegaconf():
+    assert len(FILES) > 100
+    assert [path for path in FILES if yaml.load(path.read_text(), make_loader()) != read_slowly(path)] == []
+
+
+def read_slowly(path: Path):
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1\n", "a: {b: 1, b: 2}\n"])
+def test_what_omegaconf_refuses_is_refused_at_the_same_place(text):
+    messages = []
+    for loader in (make_loader(), None):
+        with pytest.raises(yaml.YAMLError) as caught:
+            OmegaConf.create(text) if loader is None else yaml.load(text, loader)
+        messages.append((type(caught.value).__mro__[1], caught.value.problem_mark.line))
+    assert messages[0] == messages[1]
+
+
+def test_it_is_no_plugin_of_other_users_of_hydra(tmp_path):
+    import hydra
+
+    (tmp_path / "main.yaml").write_text("a: 1\n")
+    with read_quickly():
+        pass
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        loader = hydra.core.global_hydra.GlobalHydra.instance().config_loader()
+        assert {source.scheme() for source in loader.get_sources()} == {"pkg", "file", "structured"}
+
+
+def test_a_folder_lists_its_options_and_groups(tmp_path):
+    (tmp_path / "rope").mkdir()
+    (tmp_path / "rope" / "mine.yaml").write_text("a: 1\n")
+    (tmp_path / "train.yaml").write_text("a: 1\n")
+    source = OptionFiles(provider="main", path=f"{OptionFiles.scheme()}://{tmp_path}")
+    assert (source.available(), source.list("", None), source.list("rope", None)) == (True, ["rope", "train"], ["mine"])
+    assert (source.is_config("rope/mine"), source.is_group("rope"), source.is_config("rope")) == (True, True, False)
