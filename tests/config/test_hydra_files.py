@@ -6,8 +6,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from aptlab.config import compose
 from aptlab.config.hydra_files import OptionFiles, make_loader, read_quickly
 from aptlab.config.search_path import find_conf_dir
+from aptlab.errors import ConfigError
 
 FILES = sorted(find_conf_dir().rglob("*.yaml"))
 DOUBTFUL = {
@@ -63,3 +65,25 @@ def test_a_folder_lists_its_options_and_groups(tmp_path):
     source = OptionFiles(provider="main", path=f"{OptionFiles.scheme()}://{tmp_path}")
     assert (source.available(), source.list("", None), source.list("rope", None)) == (True, ["rope", "train"], ["mine"])
     assert (source.is_config("rope/mine"), source.is_group("rope"), source.is_config("rope")) == (True, True, False)
+
+
+BROKEN = {
+    "bracket": (
+        b"# Mine.\nbase: [1\n",
+        r"mine\.yaml, line 3: this is no YAML: ",
+    ),
+    "twice": (b"# Mine.\nbase: 1\nbase: 2\n", r"mine\.yaml, line 3: this is no YAML: found duplicate key base"),
+    "bytes": (b"# Mine.\nbase: \xff\n", r"mine\.yaml: this is no YAML: 'utf-8' codec"),
+    "list": (b"# Mine.\n- a\n", r"mine\.yaml: a configuration file holds `key: value` lines, this one a list"),
+    "words": (b"# Mine.\njust words\n", r"mine\.yaml: a configuration file holds `key: value` lines, this one a str"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_named_with_its_line(name):
+    content, message = BROKEN[name]
+    Path("conf/rope").mkdir(parents=True)
+    Path("conf/rope/mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        compose("train", ["rope=mine"])
+    compose("train", ["rope=yarn"])

@@ -52,8 +52,15 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The whole file as plain containers, interpolations as written; ConfigError names a broken line."""
     import yaml
 
+    return load_config_file(path, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def load_config_file(path: Path, loader: Any) -> dict[str, Any]:
+    """The file by this YAML loader; ConfigError names file and line, and what is no mapping."""
+    import yaml
+
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

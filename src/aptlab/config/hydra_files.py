@@ -18,6 +18,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from aptlab.config.files import load_config_file
+
 SCHEME = "aptlab-file"
 _active: list[bool] = []
 
@@ -57,15 +59,11 @@ class OptionFiles(ConfigSource):
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        import yaml
-
         path = Path(self.path, self._normalize_file_name(config_path))
         if not path.is_file():
             raise ConfigLoadError(f"Config not found : {path}")
-        with path.open(encoding="utf-8") as file:  # an error names the file, which YAML knows by its stream
-            header = ConfigSource._get_header_dict(file.read(512))
-            file.seek(0)
-            config = OmegaConf.create(yaml.load(file, make_loader()) or {})
+        config = OmegaConf.create(load_config_file(path, make_loader()))
+        header = ConfigSource._get_header_dict(path.read_text(encoding="utf-8")[:512])
         return ConfigResult(config=config, path=f"{SCHEME}://{self.path}", provider=self.provider, header=header)
 
     def available(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from aptlab.errors import ConfigError
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+NOTHING = "no key at all"
 VALIDATE = "validate.every=<optimizer steps>"
 
 # What to write in place of a key: a text, or a function of its value.
@@ -18,14 +19,16 @@ OWNED: dict[str, str | Callable[[Any], str]] = {
     "strategy": "device=ddp, or a device option of your own",
     "precision": lambda value: f"precision={value if value in PRECISIONS else 'bf16-mixed'}",
     "logger": "logger=csv",
-    "callbacks": "callbacks=[default,x], with x.yaml in ./conf/callbacks",
+    "callbacks": lambda value: (
+        "callbacks=[default,x], once x.yaml is in ./conf/callbacks" if value else "callbacks=null for none"
+    ),
     "plugins": "precision= and device=; checkpoints are written by aptlab",
     "default_root_dir": "run_dir=<folder>, or paths.root=<folder>",
     "enable_progress_bar": "callbacks.progress=null",
-    "enable_model_summary": "nothing: every run begins with a summary of its model",
+    "enable_model_summary": f"{NOTHING}: every run begins with a summary of its model",
     "enable_checkpointing": "callbacks.checkpoints=null",
     "check_val_every_n_epoch": VALIDATE,
-    "use_distributed_sampler": "nothing: the loaders share out the rows themselves",
+    "use_distributed_sampler": f"{NOTHING}: the loaders share out the rows themselves",
     "barebones": "callbacks=[…] without those that cost time",
     "fast_dev_run": "trainer=debug",
 }
@@ -54,7 +57,10 @@ def find_interval_problems(trainer: Mapping[str, Any], every: Any) -> Iterator[s
     if interval is None:
         return
     if every is not None:
-        yield (f"{key}: {interval} and validate.every={every} are both given; leave it out, or add validate.every=null")
+        yield (
+            f"{key}: {interval} and validate.every={every} are both given; leave it out and set {VALIDATE}, or add "
+            "validate.every=null"
+        )
     if isinstance(interval, bool) or not isinstance(interval, int | float):
         yield f"{key}: {interval!r} is a time, which no resumed run can repeat; use {VALIDATE}"
     elif isinstance(interval, float):
