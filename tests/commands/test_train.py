@@ -180,7 +180,7 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
         (["vocab=100"], "vocab=100 is smaller than the tokenizer's 257; use vocab=null or at least 257"),
         (["trainer.val_check_interval=0.5"], "trainer.val_check_interval: 0.5 and validate.every=5 are both given"),
         (["+trainer.max_epochs=1", "trainer.accumulate_grad_batches=9999"], "trainer.max_epochs=1 is not one step"),
-        (["trainer.max_steps=-1"], "trainer.max_steps=-1: the schedule needs an end; set trainer.max_steps"),
+        (["trainer.max_steps=-1"], "trainer.max_steps=-1: the schedule needs an end; use 1 or more, or set trainer"),
         (["size.heads=3"], "size.dim=32 is not divisible by heads=3"),
         (["device=cuda", "device.devices=99"], "wants 99 CUDA devices and"),
     ],

@@ -77,6 +77,10 @@ def test_all_of_them_are_told_at_once_with_exit_code_2(command, capsys):
             ["trainer.val_check_interval=5", "trainer.accumulate_grad_batches=2"],
             r"5 batches end inside an optimizer step of trainer.accumulate_grad_batches=2; use 4 or 6, or validate",
         ),
+        (
+            ["trainer.max_steps=0"],
+            r"trainer.max_steps=0: the schedule needs an end; use 1 or more, or set trainer",
+        ),
         (["validate.every=0"], r"validate.every: must be a finite number >= 1, got 0"),
         (["validate.every=0.25"], r"validate.every: expects int or null, got 0.25"),
     ],

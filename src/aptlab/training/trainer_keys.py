@@ -42,7 +42,19 @@ def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
         for key, value in ((key, trainer.get(key)) for key in OWNED)
         if value is not None
     ]
-    return problems + list(find_interval_problems(trainer, (cfg.get("validate") or {}).get("every")))
+    return [
+        *problems,
+        *find_length_problems(trainer),
+        *find_interval_problems(trainer, (cfg.get("validate") or {}).get("every")),
+    ]
+
+
+def find_length_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """A run without an end, which has no schedule of its learning rate either."""
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    endless = not isinstance(epochs, int) or epochs < 0
+    if isinstance(steps, int) and steps < 1 and endless:
+        yield f"trainer.max_steps={steps}: the schedule needs an end; use 1 or more, or set trainer.max_epochs"
 
 
 def write_way_out(key: str, value: Any) -> str:
@@ -114,7 +126,7 @@ def resolve_trainer_lengths(cfg: Mapping[str, Any], *, batches_per_epoch: int) -
             )
         steps = min(passes, steps) if steps > 0 else passes
     if steps < 1:
-        raise ConfigError(f"trainer.max_steps={steps}: the schedule needs an end; set trainer.max_steps or max_epochs")
+        raise ConfigError(next(find_length_problems({"max_steps": steps})))
     every, interval = (cfg.get("validate") or {}).get("every"), trainer.get("val_check_interval")
     if every is not None:
         between = every
