@@ -66,17 +66,17 @@ class Work:
         self.cos, self.sin = (torch.cat((x[:, 0], x[:, 0]), -1).to(torch.bfloat16) for x in (angles.cos, angles.sin))
         self.bytes = 2 * self.qk.nbytes
 
-    def turn(self, layout: str = "half", where: str | None = None) -> RotationArgs:
+    def rotation(self, layout: str = "half", where: str | None = None) -> RotationArgs:
         norm = None if where is None else HeadNorm(self.weight if where == "before" else None, 1e-6, where)
         return RotationArgs(self.positions, self.tables, self.heads, layout, norm)
 
     def ours(self, layout: str = "half", where: str | None = None) -> Arm:
-        turn = self.turn(layout, where)
-        return lambda: rotate_heads(self.qk.transpose(1, 2), turn)
+        rotation = self.rotation(layout, where)
+        return lambda: rotate_heads(self.qk.transpose(1, 2), rotation)
 
     def in_place(self, layout: str) -> Arm:
-        turn, qk = self.turn(layout), self.qk.clone()
-        return lambda: rotate_heads_(qk.transpose(1, 2), turn)
+        rotation, qk = self.rotation(layout), self.qk.clone()
+        return lambda: rotate_heads_(qk.transpose(1, 2), rotation)
 
     def views(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.q.transpose(1, 2), self.k.transpose(1, 2)
@@ -244,11 +244,11 @@ def gradients(run: Arm) -> torch.set_grad_enabled:
 
 
 def check_ours(work: Work, layout: str, where: str | None) -> None:
-    x, turn = work.qk.transpose(1, 2), work.turn(layout, where)
-    got = rotate_heads(x, turn)
-    wanted = rotate_heads_reference(x[:, :, :512].double(), turn._replace(positions=work.positions[:, :512]))
+    x, rotation = work.qk.transpose(1, 2), work.rotation(layout, where)
+    got = rotate_heads(x, rotation)
+    wanted = rotate_heads_reference(x[:, :, :512].double(), rotation._replace(positions=work.positions[:, :512]))
     assert (got[:, :, :512].double() - wanted).abs().max() < 0.04, f"{layout} {where}"
-    assert torch.equal(rotate_heads_(x.clone(), turn), got), f"{layout} {where} in place"
+    assert torch.equal(rotate_heads_(x.clone(), rotation), got), f"{layout} {where} in place"
 
 
 def check_peer(
@@ -257,7 +257,7 @@ def check_peer(
     """Peers round cosines and norms to bfloat16: near is all that can be asked."""
     q, k = (x.contiguous().transpose(1, 2) for x in work.qk.split([work.heads, work.kv_heads], dim=2))
     got = torch.cat(run(q, k), dim=1)
-    wanted = rotate_heads(work.qk.transpose(1, 2), work.turn("half", where))
+    wanted = rotate_heads(work.qk.transpose(1, 2), work.rotation("half", where))
     error = ((got.float() - wanted.float()).abs().max() / wanted.abs().max()).item()
     assert error < 0.06, f"{label} differs by {error:.3f} of the largest value"
 
@@ -278,12 +278,12 @@ class Both:
 
 def backward_ours(work: Work, layout: str, where: str | None) -> Arm:
     qk = work.qk.detach().clone().requires_grad_()
-    turn = work.turn(layout, where)
+    rotation = work.rotation(layout, where)
     inputs = [qk]
-    if turn.norm is not None and turn.norm.weight is not None:
-        weight = turn.norm.weight.detach().clone().requires_grad_()
-        turn, inputs = turn._replace(norm=turn.norm._replace(weight=weight)), [qk, weight]
-    return Both(inputs, lambda: (rotate_heads(qk.transpose(1, 2), turn),))
+    if rotation.norm is not None and rotation.norm.weight is not None:
+        weight = rotation.norm.weight.detach().clone().requires_grad_()
+        rotation, inputs = rotation._replace(norm=rotation.norm._replace(weight=weight)), [qk, weight]
+    return Both(inputs, lambda: (rotate_heads(qk.transpose(1, 2), rotation),))
 
 
 def backward_peer(work: Work, run: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Arm:
@@ -303,10 +303,10 @@ def sweep(shapes: list[tuple[int, int, int, int]], run: Callable[[Work, str, str
 
 def arguments(work: Work, layout: str, where: str | None) -> tuple[Any, ...]:
     """Of the kernel, behind the heads."""
-    turn = work.turn(layout, where)
-    weight = turn.norm.weight if turn.norm else None
+    rotation = work.rotation(layout, where)
+    weight = rotation.norm.weight if rotation.norm else None
     how = kernel.KernelSpec(work.heads, layout == "interleaved", kernel.NORMS[where], 1e-6, 1.0)
-    return turn.positions, turn.tables, None, weight, None, how
+    return rotation.positions, rotation.tables, None, weight, None, how
 
 
 def sweep_forward(work: Work, layout: str, where: str | None) -> None:

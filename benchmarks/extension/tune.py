@@ -4,7 +4,7 @@ Legend: T tokens of a long row, L trained length, R rows.
 
 Three of ten rows are T / L documents of the base's own corpus behind each other; of the others, half are plain text
 and half a question over T tokens. A method with mixed windows reads the short documents apart, each from position 0,
-so that a rule with two regimes turns them by the short one; every other method reads them as one row of T.
+so that a rule with two regimes rotates them by the short one; every other method reads them as one row of T.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def fine_tune(
     device: torch.device,
     precision: str,
 ) -> Decoder:
-    """A trained copy of `net` that turns by `rule`; `net` stays as it is."""
+    """A trained copy of `net` that rotates by `rule`; `net` stays as it is."""
     net = copy.deepcopy(net).to(device).train()
     net.swap_rope(rule)
     each = max(1, tokens_per_step // target)

@@ -116,7 +116,7 @@ class Aptlab(Subject):
 
     def relaid(self) -> Aptlab:
         if isinstance(self.rope, NoRope):
-            raise NotOffered("no pairs that turn")
+            raise NotOffered("no pairs that rotate")
         other = copy.copy(self)
         target = "interleaved" if first_layout(self.rope) == "half" else "half"
         try:
@@ -161,7 +161,7 @@ def seeded(node: dict[str, Any]) -> Any:
 
 
 def first_layout(rope: Rope) -> str:
-    """The layout of the first layer that turns."""
+    """The layout of the first layer that rotates."""
     rules = (rope.for_layer(layer).rule for layer in range(SIZES["depth"]))
     return next(rule.layout for rule in rules if rule is not None)
 
@@ -170,7 +170,7 @@ def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -
     """Scores [H, T, T] of every query head with the key head that it meets."""
     heads, kv_heads, head_dim = layer.heads, layer.kv_heads, layer.head_dim
     qk = torch.cat((q_TD.expand(1, heads, -1, -1), k_TD.expand(1, kv_heads, -1, -1)), dim=1)
-    if not isinstance(layer, FullAttention):  # linear attention turns features by the same module
+    if not isinstance(layer, FullAttention):  # linear attention rotates features by the same module
         rotary = layer.layer_positions.rotary
         q, k = rotary.rotate(qk, step.angles(rotary)).split([heads, kv_heads], dim=1)
         return q[0].double() @ spread(k[0], heads).double().mT / math.sqrt(head_dim)

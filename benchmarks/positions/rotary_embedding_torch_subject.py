@@ -1,6 +1,6 @@
 """rotary-embedding-torch: its `RotaryEmbedding` in the attention of a tiny decoder.
 
-The class has no positions argument, only an offset; a cache keeps keys that were not turned, as its README says for
+The class has no positions argument, only an offset; a cache keeps keys that were not rotated, as its README says for
 `rotate_queries_with_cached_keys`. Legend: T tokens, D head dim, R places from the first position to the last.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from tiny import VOCAB, Net, Turn, run_of, scattered, segment_mask, wake
+from tiny import VOCAB, Net, PeerRotation, run_of, scattered, segment_mask, wake
 from torch import Tensor
 
 from aptlab.testing.invariance import NotOffered, Subject
@@ -31,7 +31,7 @@ TYPES: dict[str, dict[str, Any]] = {
 
 
 def names() -> list[str]:
-    """`lang` turns new queries by `offset`; "cached keys" and xpos by `rotate_queries_with_cached_keys`."""
+    """`lang` rotates new queries by `offset`; "cached keys" and xpos by `rotate_queries_with_cached_keys`."""
     return list(TYPES)
 
 
@@ -40,7 +40,7 @@ def make(name: str, head_dim: int = 16) -> Subject:
     return Lucidrains(name, head_dim=head_dim)
 
 
-class Own(Turn):
+class Own(PeerRotation):
     """The class's methods for a pass and for decoding."""
 
     def __init__(self, name: str, head_dim: int) -> None:
@@ -55,8 +55,8 @@ class Own(Turn):
             if new == seen and self.name == "xpos":
                 return self.rotary.rotate_queries_and_keys(q_BHTD, k_BHSD)
             return self.rotary.rotate_queries_with_cached_keys(q_BHTD, k_BHSD)
-        turn = self.rotary.rotate_queries_or_keys
-        return turn(q_BHTD, offset=seen - new), turn(k_BHSD)
+        rotation = self.rotary.rotate_queries_or_keys
+        return rotation(q_BHTD, offset=seen - new), rotation(k_BHSD)
 
 
 class Lucidrains(Subject):
@@ -101,8 +101,8 @@ class Lucidrains(Subject):
         return other
 
     def scores(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
-        """By `offset` where the run does not begin at 0; xpos has no offset and turns the whole row."""
-        rotary = self.net().turn.rotary
+        """By `offset` where the run does not begin at 0; xpos has no offset and rotates the whole row."""
+        rotary = self.net().rotation.rotary
         first, last = run_of(positions)
         if self.name == "xpos":
             if last > 2_000_000:
@@ -117,7 +117,7 @@ class Lucidrains(Subject):
         return q @ k.mT / math.sqrt(self.head_dim)
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
-        rotary = self.net().turn.rotary
+        rotary = self.net().rotation.rotary
         theta = rotary.freqs.detach().double() / rotary.interpolate_factor
         decay = rotary.scale.double() ** (1 / rotary.scale_base) if self.name == "xpos" else None
         return compute_exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)

@@ -40,7 +40,7 @@ def segment_mask(segments_BT: Tensor) -> Tensor:
 
 
 def run_of(positions_T: Tensor) -> tuple[int, int]:
-    """First and last of the positions, for peers that turn side by side only."""
+    """First and last of the positions, for peers that rotate side by side only."""
     return int(positions_T.min()), int(positions_T.max())
 
 
@@ -50,21 +50,21 @@ def scattered(x_TD: Tensor, positions_T: Tensor) -> Tensor:
     return x_TD.new_zeros(last - first + 1, x_TD.shape[-1]).index_copy(0, positions_T - first, x_TD)
 
 
-class Turn(abc.ABC, nn.Module):
-    """How a peer's class turns the queries of new tokens and the keys of all; keys are kept as they came."""
+class PeerRotation(abc.ABC, nn.Module):
+    """How a peer's class rotates the queries of new tokens and the keys of all; keys are kept as they came."""
 
     @abc.abstractmethod
     def forward(self, q_BHTD: Tensor, k_BHSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Turned queries of the last T of S tokens, and turned keys of all S."""
+        """Rotated queries of the last T of S tokens, and rotated keys of all S."""
 
 
 class Net(nn.Module):
-    """A decoder whose attention calls a `Turn`; its cache holds keys that were not turned."""
+    """A decoder whose attention calls a `Rotate`; its cache holds keys that were not rotated."""
 
-    def __init__(self, turn: Turn, *, head_dim: int) -> None:
+    def __init__(self, rotation: PeerRotation, *, head_dim: int) -> None:
         super().__init__()
         dim = HEADS * head_dim
-        self.turn, self.head_dim = turn, head_dim
+        self.rotation, self.head_dim = rotation, head_dim
         self.emb = nn.Embedding(VOCAB, dim)
         self.qkv = nn.ModuleList(nn.Linear(dim, 3 * dim, bias=False) for _ in range(DEPTH))
         self.out = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(DEPTH))
@@ -82,7 +82,7 @@ class Net(nn.Module):
                     cache[layer] = torch.stack((k, v))
                 else:
                     cache.append(torch.stack((k, v)))
-            q, k = self.turn(q, k)
+            q, k = self.rotation(q, k)
             causal = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
             seen = causal if mask is None else mask.unsqueeze(1)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)

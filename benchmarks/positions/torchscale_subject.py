@@ -1,6 +1,7 @@
 """torchscale: xPos and the T5 bias, in a stack of its `MultiheadAttention` layers.
 
-Its attention takes no positions; a cache keeps keys that were not turned. Legend: B batch, T tokens, D head dim, C dim.
+Its attention takes no positions; a cache keeps keys that were not rotated.
+Legend: B batch, T tokens, D head dim, C dim.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class TorchScale(Subject):
         return compute_exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
 
     def relaid(self) -> Subject:
-        raise NotOffered("interleaved only" if self.name == "xpos" else "no pairs that turn")
+        raise NotOffered("interleaved only" if self.name == "xpos" else "no pairs that rotate")
 
 
 def added(seen: Tensor) -> Tensor:

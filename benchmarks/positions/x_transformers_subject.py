@@ -1,6 +1,6 @@
 """x-transformers: rotary, xPos, interpolated and NTK-rescaled rotary, PoPE, ALiBi, T5 and learned dynamic biases.
 
-Tiny `TransformerWrapper` models. Its cache keeps keys that were not turned and turns all of them again.
+Tiny `TransformerWrapper` models. Its cache keeps keys that were not rotated and rotates all of them again.
 Legend: T tokens, D head dim.
 """
 
@@ -127,14 +127,14 @@ class XTransformers(Subject):
 
     def exact(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
         if self.name in POLAR:
-            raise NotOffered("PoPE turns magnitudes, not pairs; no reference here")
+            raise NotOffered("PoPE rotates magnitudes, not pairs; no reference here")
         rotary = self.net.attn_layers.rotary_pos_emb
         theta = rotary.inv_freq.double() / rotary.interpolation_factor
         decay = rotary.scale.double() ** (1 / rotary.scale_base) if self.name == "xpos" else None
         return compute_exact_scores(q_TD, k_TD, positions, theta, layout="interleaved", decay_P=decay)
 
     def relaid(self) -> Subject:
-        raise NotOffered("interleaved only" if self.name in ROTARY else "no pairs that turn")
+        raise NotOffered("interleaved only" if self.name in ROTARY else "no pairs that rotate")
 
 
 def claims() -> Iterator[tuple[str, str, bool]]:

@@ -62,7 +62,7 @@ def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run,
 
 
 def test_a_rule_on_old_weights_has_their_base_and_layout_unless_they_are_given(ckpt):
-    """llama3's option has base 500,000 and irope's turning layers base 500,000 and interleaved pairs."""
+    """llama3's option has base 500,000 and irope's rotating layers base 500,000 and interleaved pairs."""
     stored = load_network(ckpt).config
     assert read_eval_request(["rope=llama3"]).filled(stored)["rope"]["base"] == 10_000.0
     assert read_eval_request(["rope=llama3", "rope.base=7"]).filled(stored)["rope"]["base"] == 7

@@ -30,7 +30,7 @@ IROPE = {
         (None, YARN, {}),
     ],
 )
-def test_base_and_layout_are_those_of_the_turning_layers(rule, trained, taken):
+def test_base_and_layout_are_those_of_the_rotating_layers(rule, trained, taken):
     assert find_inherited_values(rule, trained, ()) == taken
 
 
@@ -46,7 +46,7 @@ def test_what_is_given_stays():
     assert find_inherited_values(IROPE, PARTIAL, {"rope.inner.layout"}) == {"rope.inner.base": 5.0}
 
 
-def test_values_are_put_where_the_turning_rule_stands():
+def test_values_are_put_where_the_rotating_rule_stands():
     values = {"rope": {**IROPE, "inner": dict(IROPE["inner"])}, "context": 8}
     inner = {**IROPE["inner"], "base": 5.0, "layout": "interleaved"}
     assert fill_inherited_values(values, PARTIAL, ()) == {"rope": {**IROPE, "inner": inner}, "context": 8}

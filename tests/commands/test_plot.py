@@ -111,7 +111,7 @@ def test_a_bad_request_is_refused_with_the_way_out(args, message):
 
 def test_a_rule_without_frequencies_is_refused(tmp_path, capsys):
     assert main(["plot", "rope=none", f"out={tmp_path}"]) == 2
-    assert "rope=none turns no pair, so there is nothing to plot" in capsys.readouterr().err
+    assert "rope=none rotates no pair, so there is nothing to plot" in capsys.readouterr().err
 
 
 def test_an_analysis_that_was_not_asked_for_may_be_left_out_and_says_so(tmp_path, capsys):

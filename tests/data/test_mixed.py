@@ -186,7 +186,7 @@ def test_a_wrong_mix_is_refused(mix, message, make):
         make(**mix).train_dataloader()
 
 
-def test_the_model_turns_short_pieces_as_trained_and_long_segments_rescaled():
+def test_the_model_rotates_short_pieces_as_trained_and_long_segments_rescaled():
     plain, slow = make_tiny_decoder(rope=Standard()), make_tiny_decoder(rope=Linear(factor=4.0))
     rule = LongRoPE2(original_len=SHORT, factor=4.0, long=(4.0,) * 8)
     net = make_tiny_decoder(rope=rule)

@@ -187,7 +187,7 @@ def test_yarn_writes_its_temperature_as_a_factor_on_queries_and_keys():
         ),
         (
             {"rope": NoRope(), "attention": partial(FullAttention, qk_norm=True)},
-            r"a rope without rotation in some layers cannot be exported.*Qwen 3.*train with a rope that turns all",
+            r"a rope without rotation in some layers cannot be exported.*Qwen 3.*train with a rope that rotates all",
         ),
         (
             {"rope": IRope(), "attention": partial(FullAttention, window=SlidingWindow(size=5))},

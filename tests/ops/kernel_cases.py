@@ -111,7 +111,7 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
     spent, heads = whole.clone(), q + k
     kernel.rotate_forward(over := spent.transpose(1, 2)[:, :heads], *given, how, out=over, tile=tile)
     assert torch.equal(over, got), f"in place {size} {layout} {where} {dtype}"
-    assert torch.equal(spent[:, :, heads:], whole[:, :, heads:]), "values behind the keys are no heads to turn"
+    assert torch.equal(spent[:, :, heads:], whole[:, :, heads:]), "values behind the keys are no heads to rotate"
     dy = torch.randn(got.shape, generator=generator).to(device, dtype)
     dx, dw = kernel.rotate_backward(dy, x, *given, how, tile=tile)
     expected.backward(dy.double())

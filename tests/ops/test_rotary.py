@@ -57,5 +57,5 @@ def test_no_tokens_are_no_problem():
 
 def test_angles_of_other_heads_are_refused():
     cos, sin = (torch.ones(1, 6, 5, 4) for _ in range(2))
-    with pytest.raises(AptlabError, match=r"angles of 6 heads cannot turn 1; rotate queries and keys together"):
+    with pytest.raises(AptlabError, match=r"angles of 6 heads cannot rotate 1; rotate queries and keys together"):
         rotate_pairs(torch.randn(1, 1, 5, 8), cos, sin)

@@ -44,7 +44,7 @@ def test_float32_heads_are_rounded_once_where_the_frequencies_are_given():
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
-def test_heads_turn_as_the_rotary_module_turns_them(layout):
+def test_heads_rotate_as_the_rotary_module_rotates_them(layout):
     rotary = RotaryEmbedding(Standard(layout=layout), head_dim=16)
     x, positions = torch.randn(2, 5, 7, 16), torch.arange(7).unsqueeze(0) * 1001
     tables = rotary.tables

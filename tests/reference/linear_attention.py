@@ -23,7 +23,7 @@ def rotate(x, place, theta):
 
 
 def one_plus_cos(fq, fk, distance, theta):
-    """sum_j phi(q)_j phi(k)_j (1 + cos(distance · theta_j)); 2 for a dim that does not turn."""
+    """sum_j phi(q)_j phi(k)_j (1 + cos(distance · theta_j)); 2 for a dim that does not rotate."""
     pairs, total = len(theta), 0.0
     for j in range(len(fq)):
         t = theta[j % pairs] if j < 2 * pairs else 0.0

@@ -24,7 +24,7 @@ def ntk(base, factor, head_dim):
 
 
 def wavelengths(base, head_dim):
-    """lambda_i = 2 pi / theta_i = 2 pi b^(2i/|D|), the tokens of a full turn (arXiv:2309.00071, eq. 13)."""
+    """lambda_i = 2 pi / theta_i = 2 pi b^(2i/|D|), the tokens of a full rotation (arXiv:2309.00071, eq. 13)."""
     return np.array([2 * math.pi * math.pow(base, 2 * i / head_dim) for i in range(head_dim // 2)])
 
 
@@ -89,7 +89,7 @@ def yarn_logit_factor(factor):
 
 
 def rotate(x, position, theta):
-    """Turn pair (x_i, x_{i + P}) by position · theta_i (arXiv:2104.09864, eq. 34, in the half-split layout)."""
+    """Rotate pair (x_i, x_{i + P}) by position · theta_i (arXiv:2104.09864, eq. 34, in the half-split layout)."""
     pairs = len(theta)
     out = np.array(x, dtype=np.float64)
     for i in range(pairs):

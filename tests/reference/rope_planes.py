@@ -7,7 +7,7 @@ import numpy as np
 from tests.reference.rope import standard
 
 
-def turn(angle):
+def rotation_matrix(angle):
     """The 2 x 2 rotation."""
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
@@ -25,7 +25,8 @@ def blocks(parts):
 def axial(base, head_dim, place):
     """R over the streams one after the other: D / N dims each, with frequencies of a head of that width."""
     streams = len(place)
-    return blocks([turn(number * theta) for number in place for theta in standard(base, head_dim // streams)])
+    thetas = standard(base, head_dim // streams)
+    return blocks([rotation_matrix(number * theta) for number in place for theta in thetas])
 
 
 def kron(base, head_dim, place):
@@ -34,7 +35,7 @@ def kron(base, head_dim, place):
     for theta in standard(base, head_dim >> (len(place) - 1)):
         block = np.eye(1)
         for number in place:
-            block = np.kron(block, turn(number * theta))
+            block = np.kron(block, rotation_matrix(number * theta))
         out.append(block)
     return blocks(out)
 

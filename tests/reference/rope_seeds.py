@@ -74,5 +74,5 @@ def angle_decay_logit(q, k, m, n, *, base, rate=0.01):
 
 
 def llama4_layers(layers, interval):
-    """Whether each layer turns: Meta's model.py leaves out those where (l + 1) % interval == 0."""
+    """Whether each layer rotates: Meta's model.py leaves out those where (l + 1) % interval == 0."""
     return [(layer + 1) % interval != 0 for layer in range(layers)]

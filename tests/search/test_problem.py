@@ -1,4 +1,4 @@
-"""What a search begins from, for checkpoints that turn whole heads and for those that turn a part of each."""
+"""What a search begins from, for checkpoints that rotate whole heads and for those that rotate a part of each."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_baselines_of_a_part_are_those_of_a_head_of_that_size():
 @pytest.mark.parametrize(
     ("trained", "given", "rotated"), [(Standard(), {"fraction": 0.5}, (32, 16)), (Proportional(), {}, (8, 32))]
 )
-def test_a_checkpoint_that_turns_another_part_is_refused(trained, given, rotated):
+def test_a_checkpoint_that_rotates_another_part_is_refused(trained, given, rotated):
     message = rf"which rotates {rotated[0]} pairs of a head, and rope\.fraction=\S+ rotates {rotated[1]}; search for a"
     with pytest.raises(ConfigError, match=message):
         problem(trained, **given)

@@ -26,7 +26,7 @@ def test_critical_pairs_are_those_of_the_paper(base, pairs, length, first, last)
     assert (found[0], found[-1]) == (first, last)
 
 
-def test_the_theoretical_critical_pair_is_the_first_with_less_than_one_turn():
+def test_the_theoretical_critical_pair_is_the_first_with_less_than_one_rotation():
     last = list_critical_pairs(base=500_000, pairs=64, length=8192)[-1]
     rotations = [8192 * 500_000 ** (-i / 64) / (2 * math.pi) for i in range(64)]
     assert rotations[last - 1] > 1 > rotations[last]

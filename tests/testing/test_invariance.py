@@ -103,7 +103,7 @@ class Broken(Subject):
 
 
 class RestartingCache(Broken):
-    """Decoding that turns every chunk from position 0."""
+    """Decoding that rotates every chunk from position 0."""
 
     def cached(self, tokens_BT, chunks):
         cache, places, begin, parts = self.sound.net.new_cache(*tokens_BT.shape), 0, 0, []

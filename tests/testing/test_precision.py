@@ -51,7 +51,7 @@ def test_exact_scores_are_the_definition(layout, decay):
             assert got[t, s].item() == pytest.approx(expected, abs=1e-9)
 
 
-def test_turning_keeps_the_dims_that_have_no_pair_and_scales_by_the_amplitude():
+def test_rotating_keeps_the_dims_that_have_no_pair_and_scales_by_the_amplitude():
     x, angles = torch.arange(1.0, 7.0, dtype=torch.float64).unsqueeze(0), torch.zeros(1, 2, dtype=torch.float64)
     assert torch.equal(rotate_by_angles(x, angles, "half"), x)
     half = rotate_by_angles(x, angles, "interleaved", torch.full((1, 2), 0.5, dtype=torch.float64))

@@ -33,7 +33,7 @@ def count_cuda_devices() -> int:
 
 
 def require_cuda(device: str, count: int) -> None:
-    """Raise ConfigError unless so many CUDA devices are here; `asked` opens its message."""
+    """Raise ConfigError unless so many CUDA devices are here; `device` opens its message."""
     found = count_cuda_devices()
     if found < count:
         raise ConfigError(

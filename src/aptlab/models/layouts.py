@@ -1,6 +1,6 @@
 """From one layout of rotary pairs to the other: a permutation of the rows that make queries and keys.
 
-Legend: H heads, D head dim, P pairs that turn (2P <= D). Layout "half" pairs dims (i, i + P), "interleaved"
+Legend: H heads, D head dim, P pairs that rotate (2P <= D). Layout "half" pairs dims (i, i + P), "interleaved"
 (2i, 2i + 1) (`aptlab.nn.positions.rope.Rotation`). A head's logits do not change when the dims of queries and keys
 are permuted alike, so a model whose rows were permuted and whose rule names the other layout is the same model.
 """
@@ -34,7 +34,7 @@ def convert_qk_weights(
     """The rows of a query or key projection in another layout; swapping source and target undoes it exactly.
 
     weight       [H·D, ...] of a projection or its bias; [D] of a norm over heads' dims, with heads=1
-    rotary_dims  2P where only the first dims of a head turn; None = all
+    rotary_dims  2P where only the first dims of a head rotate; None = all
 
     Raises ConfigError for sizes that do not fit and layouts that do not exist.
     """

@@ -19,7 +19,7 @@ FOLDED = ("embed.weight", "head.weight")
 
 
 def convert_to_rope(net: Decoder, rule: Rope, *, length: PositiveInt | None = None, fold: bool = True) -> Decoder:
-    """A copy of a model with added positions (`embed`) that turns queries and keys by `rule` instead.
+    """A copy of a model with added positions (`embed`) that rotates queries and keys by `rule` instead.
 
     All other weights are kept. The copy reads text without order until it is fine-tuned: the old order is in weights
     that look for it in the stream, and nothing turns them into weights for rotated pairs. What was learned about tokens
@@ -62,7 +62,7 @@ def compute_position_mean(embed: nn.Module, length: PositiveInt | None = None) -
 
 
 def strip_positions(weights: Mapping[str, Tensor], mean_C: Tensor | None = None, *, tied: bool) -> dict[str, Tensor]:
-    """A decoder's state dict without added positions, their mean folded into the embedding; see `to_rope`."""
+    """A decoder's state dict without added positions, their mean folded into the embedding; see `convert_to_rope`."""
     plain = {name: weight for name, weight in weights.items() if not name.startswith(ADDED)}
     if mean_C is not None:
         for name in FOLDED if tied else FOLDED[:1]:

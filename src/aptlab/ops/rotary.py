@@ -69,7 +69,7 @@ def rotate_pairs(x_BHTD: Tensor, cos: Tensor, sin: Tensor, *, layout: str = "hal
     """
     if cos.ndim == x_BHTD.ndim and cos.shape[1] not in (1, x_BHTD.shape[1]):
         angle_heads, heads = cos.shape[1], x_BHTD.shape[1]
-        raise AptlabError(f"angles of {angle_heads} heads cannot turn {heads}; rotate queries and keys together")
+        raise AptlabError(f"angles of {angle_heads} heads cannot rotate {heads}; rotate queries and keys together")
     if torch.compiler.is_compiling() or cos.requires_grad or sin.requires_grad:
         return rotate_pairs_reference(x_BHTD, cos, sin, layout=layout)
     return _Rotate.apply(x_BHTD, cos, sin, layout)

@@ -1,6 +1,6 @@
 """Rotation of query and key heads from positions, with RMS norm and a factor by position in the same pass.
 
-Legend: B batch, N heads (queries, then keys), T tokens, D head dim, P <= D/2 pairs that turn.
+Legend: B batch, N heads (queries, then keys), T tokens, D head dim, P <= D/2 pairs that rotate.
 A CUDA device runs one Triton kernel, forward and backward; everything else runs the reference, whose shapes are static
 and which reads nothing on the host.
 """
@@ -20,7 +20,7 @@ KernelTensors = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | Non
 
 
 class HeadNorm(NamedTuple):
-    """x / rms(x) · weight over each head, "before" or "after" it turns. weight [2, D] of queries and keys, or None."""
+    """x / rms(x) · weight over each head, "before" or "after" its rotation; weight [2, D] for queries, keys."""
 
     weight: Tensor | None
     eps: float
@@ -28,11 +28,11 @@ class HeadNorm(NamedTuple):
 
 
 class RotationArgs(NamedTuple):
-    """How heads turn.
+    """How heads rotate.
 
     positions  int [B or 1, T]
     tables     float32 [4, 4096, P]: cos and sin of hi · 4096 · theta, cos and sin of lo · theta
-    theta      float64 [P], the radians per token that the tables are made of: float32 heads turn by these
+    theta      float64 [P], the radians per token that the tables are made of: float32 heads rotate by these
     queries    the first heads, which `scale` multiplies and which have the first row of the norm's weight
     factor     on cos and sin
     scale      float32 [B or 1, T]
@@ -122,7 +122,7 @@ def rotate_heads_(x_BNTD: Tensor, args: RotationArgs) -> Tensor:
 
 
 def pack_kernel_arguments(args: RotationArgs) -> tuple[KernelTensors, tuple[int, bool, int, float, float]]:
-    """Of the ops, behind the heads: tensors, and how they turn (the fields of the kernel's `How`)."""
+    """Of the ops, behind the heads: tensors, and how they rotate (the fields of the kernel's `KernelSpec`)."""
     norm = args.norm or HeadNorm(None, 0.0, "")
     kind = {"": 0, "before": 1, "after": 2}[norm.where]
     weight = None if norm.weight is None else norm.weight.contiguous()

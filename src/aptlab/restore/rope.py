@@ -18,7 +18,7 @@ from aptlab.nn.positions.rope import Rope, list_rope_warnings
 
 # Queries and keys were trained for these; another value is another model, not a longer context.
 KEYS = ("base", "layout", "fraction")
-PART = "RotaryFraction"  # the type of a `fraction` that is the part of each head that turns
+PART = "RotaryFraction"  # the type of a `fraction` that is the part of each head that rotates
 Node = dict[str, Any]
 
 
@@ -31,7 +31,7 @@ def warn_of_rope(rule: Rope, *, head_dim: int, length: int) -> list[str]:
 def find_inherited_values(rope: Node | None, trained: Node | None, keys: Collection[str]) -> dict[str, Any]:
     """Values of the trained rule by their keys in the new one ("rope.base"), where they differ and nobody gave one.
 
-    given  keys of the command line. The turning layers of irope count: theirs are below `inner`
+    keys  of the command line. The rotating layers of irope count: theirs are below `inner`
     """
     place, node = find_rotating_rule(rope or {})
     mine, theirs = read_rule_values(node), read_rule_values(find_rotating_rule(trained or {})[1])
@@ -52,7 +52,7 @@ def fill_inherited_values(values: Node, trained: Node | None, keys: Collection[s
 
 
 def find_rotating_rule(rope: Node) -> tuple[str, Node]:
-    """Where the rule of the layers that turn stands, and that rule."""
+    """Where the rule of the layers that rotate stands, and that rule."""
     inner = rope.get("inner")
     return ("rope.inner", inner) if isinstance(inner, dict) else ("rope", rope)
 

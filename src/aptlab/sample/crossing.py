@@ -17,8 +17,8 @@ class RowLengths:
     """The length that rows tell their position rules, and what happens where a rule then changes its mind.
 
     told_B  int64 [B]: the final length under "admit", else the length so far
-    Keys that were turned before a change do not fit queries turned after it. Reading the text again is exact.
-    Turning the keys again is not: beyond the first layer they were computed from states under the old angles.
+    Keys that were rotated before a change do not fit queries rotated after it. Reading the text again is exact.
+    Rotating the keys again is not: beyond the first layer they were computed from states under the old angles.
     """
 
     def __init__(self, net: Decoder, crossing: str, sizes_B: Tensor, steps: int) -> None:
@@ -56,7 +56,7 @@ class RowLengths:
         return False
 
     def _turn(self, cache: KVCache, before: Tensor) -> None:
-        """Turn every cached key by the difference between its new angle and its old one."""
+        """Rotate every cached key by the difference between its new angle and its old one."""
         mixers = [pair for block in self.net.each_block() for pair in block.mixers()]
         for site, mixer in mixers:
             rotary = mixer.layer_positions.rotary

@@ -25,7 +25,7 @@ class SamplingRules:
     crossing            what position rules that choose by length (dynamic, longrope) go by. admit: the length that
                         the text may reach, fixed at the start, so nothing is ever crossed. The others go by the
                         length so far, and where the rule changes its mind: reprefill reads the text again (exact),
-                        rerotate turns the cached keys (deeper layers keep what they computed), error stops
+                        rerotate rotates the cached keys (deeper layers keep what they computed), error stops
     """
 
     temperature: NonNegative = 1.0

@@ -26,7 +26,7 @@ from aptlab.search.space import Factors
 
 @dataclass(frozen=True)
 class SearchProblem:
-    """`rule` with its factors missing, for heads of which `head_dim` dims turn; lengths in tokens."""
+    """`rule` with its factors missing, for heads of which `head_dim` dims rotate; lengths in tokens."""
 
     rule: Any
     head_dim: int
@@ -96,7 +96,7 @@ class SearchProblem:
         return {**rules, f"{self.kind.lower()} guess": self.rule}  # its own factors where none are given
 
     def _of_a_part(self, rule: Rope, same: dict[str, Any]) -> Rope:
-        """A rule for whole heads as one that turns a part of each, at every length."""
+        """A rule for whole heads as one that rotates a part of each, at every length."""
         factors = compute_divisors(rule, self.rule.base, self.head_dim)
         return LongRoPE(
             factor=self.scale,

@@ -13,7 +13,7 @@ from aptlab.search.space import Factors, SearchSpace
 
 SEEDS = 8  # starting values per critical pair (released code of LongRoPE2)
 SPREAD = 0.1  # s · (1 + 0.1 k) for seed k
-PERIODS = 10  # full turns within L of the first pair that may be critical
+PERIODS = 10  # full rotations within L of the first pair that may be critical
 RISE = 4.0  # the last pair exceeds the one before it by at most this (released code)
 
 
@@ -34,13 +34,13 @@ def compute_published_factors(*, base: float, head_dim: int, original_len: int, 
 
 
 def find_pair_by_rotations(rotations: float, *, base: float, pairs: int, length: int) -> int:
-    """The first pair with fewer than this many turns within `length`: ceil(P · log_base(length / (2 pi turns)))."""
+    """The first pair with fewer rotations within `length`: ceil(P · log_base(length / (2 pi rotations)))."""
     exact = pairs * math.log(length / (2 * math.pi * rotations)) / math.log(base)
     return min(max(math.ceil(exact), 1), pairs - 1)
 
 
 def list_critical_pairs(*, base: float, pairs: int, length: int) -> range:
-    """Pairs that may be the real critical one: from the last with ten turns in L to the theoretical one (section 3)."""
+    """Pairs that may be the real critical one: from the last with ten rotations in L to the theoretical one."""
     theoretical = find_pair_by_rotations(1, base=base, pairs=pairs, length=length)
     return range(find_pair_by_rotations(PERIODS, base=base, pairs=pairs, length=length), theoretical + 1)
 

@@ -103,7 +103,7 @@ class SearchSpace:
         return genome
 
     def cross(self, first: Genome, second: Genome, rng: random.Random, probability: float) -> Genome:
-        """`one` with each gene of `other` taken with this probability where the order allows it."""
+        """`first` with each gene of `second` taken with this probability where the order allows it."""
         child = first
         for i, gene in enumerate(second):
             if rng.random() < probability:

@@ -86,9 +86,9 @@ class HalvingStrategy(Strategy):
     """Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) inside every iteration; our own variant.
 
     1. For each child of the published search `proposals` are made, and the most promising of all are measured, as
-       guessed from all earlier scores (`guess`): guessing costs no tokens. The first candidates, of which nothing can
-       be guessed, are read in a version of target / `shorter` tokens instead, whose positions are spread over the
-       target length (skipped between pieces as in PoSE, Zhu et al. 2023, arXiv:2309.10400).
+       guessed from all earlier scores (`select_promising`): guessing costs no tokens. The first candidates, of which
+       nothing can be guessed, are read in a version of target / `shorter` tokens instead, whose positions are spread
+       over the target length (skipped between pieces as in PoSE, Zhu et al. 2023, arXiv:2309.10400).
     2. They are read on at most `part` of the samples: those that tell the good candidates apart.
     3. The best, as many as 1/`keep` of these, are read on the rest, which makes their score complete.
 

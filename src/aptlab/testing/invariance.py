@@ -90,7 +90,7 @@ class Subject(abc.ABC):
     def scores(self, q_TD: Tensor, k_TD: Tensor, positions: Tensor) -> Tensor:
         """Attention scores before the softmax, float64 [..., T, T]; entries with key after query are ignored.
 
-        The subject's own module turns q and k in the dtype in which they come; the product is taken in float64.
+        The subject's own module rotates q and k in the dtype in which they come; the product is taken in float64.
         """
         del q_TD, k_TD, positions
         raise NotOffered("no rotation and no bias")
@@ -136,7 +136,7 @@ class Law:
 
 
 def measure_gap(got: Tensor, expected: Tensor) -> float:
-    """Largest difference of logits in standard deviations of `wanted`; NaN where a logit is not finite."""
+    """Largest difference of logits in standard deviations of `expected`; NaN where a logit is not finite."""
     if not (bool(got.isfinite().all()) and bool(expected.isfinite().all())):
         return math.nan
     return ((got.double() - expected.double()).abs().max() / expected.double().std()).item()
@@ -173,7 +173,7 @@ def batched_is_alone(subject: Subject) -> float:
 def cast_keeps_positions(subject: Subject) -> float:
     """Scores of a model cast to bfloat16 against those in float32, at positions beyond 256.
 
-    Vectors hold bfloat16 numbers. Rounding the turned vectors once costs about 0.01; wrong positions cost 1 and more.
+    Vectors hold bfloat16 numbers. Rounding the rotated vectors once costs about 0.01; wrong positions cost 1 and more.
     """
     q, k = (x.to(BFLOAT16) for x in make_unit_vectors(64, subject.head_dim))
     spread = torch.randperm(LAST - FIRST, generator=torch.Generator().manual_seed(5))[:64].sort().values

@@ -19,7 +19,7 @@ REACH = 2_000  # keys lie up to this many positions before the last query
 
 
 class ScoredSubject(Protocol):
-    """What `errors_at` needs of a `aptlab.testing.invariance.Subject`."""
+    """What `measure_errors_at` needs of a `aptlab.testing.invariance.Subject`."""
 
     head_dim: int
     streams: int
@@ -68,7 +68,7 @@ def compute_score_errors(got: Tensor, expected: Tensor) -> Tensor:
 
 
 def rotate_by_angles(x_TD: Tensor, angles_TP: Tensor, layout: str, amplitude_TP: Tensor | None = None) -> Tensor:
-    """x with pair i turned by its angle, in the dtype of the angles; dims beyond 2P stay.
+    """x with pair i rotated by its angle, in the dtype of the angles; dims beyond 2P stay.
 
     layout  half = pairs (i, i + P), interleaved = (2i, 2i + 1)
     """

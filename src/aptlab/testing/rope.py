@@ -37,7 +37,7 @@ class RopeContract(Contract):
     head_dims: tuple[int, ...] = HEAD_DIMS
 
     def test_frequencies_are_finite_positive_and_fastest_first(self) -> None:
-        """Zero is allowed (a pair that never turns); the order is asked of rules with a base and a factor only."""
+        """Zero is allowed (a pair that never rotates); the order is asked of rules with a base and a factor only."""
         for head_dim in self.head_dims:
             for freq in self.rule.regimes(head_dim):
                 where = f"inv_freq({head_dim})"
@@ -93,7 +93,7 @@ class RopeContract(Contract):
         for head_dim in self.head_dims:
             frequencies = rule.inv_freq(head_dim)
             for i, got in enumerate(frequencies):
-                expected = rule.base ** (-i / len(frequencies))  # over the dims that turn
+                expected = rule.base ** (-i / len(frequencies))  # over the dims that rotate
                 close_enough = got == 0 or math.isclose(got, expected, rel_tol=1e-12)
                 assert close_enough, f"factor=1: pair {i} has {got}, standard is {expected}"
         assert rule.temperature == 1.0, f"factor=1: temperature is {rule.temperature}, should be 1"

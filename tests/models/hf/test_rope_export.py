@@ -172,7 +172,7 @@ def gap_of(net, folder):
     [
         (
             {"rope": LongRoPE(**TO, retained=2)},
-            r"rope=LongRoPE cannot be exported.*with rope\.retained=2 turns the first tokens.*rope\.retained=0",
+            r"rope=LongRoPE cannot be exported.*with rope\.retained=2 rotates the first tokens.*rope\.retained=0",
         ),
         (
             {"rope": LongRoPE2(**TO, attention_factor=1.2)},
@@ -197,13 +197,13 @@ def test_what_no_rope_type_computes_is_refused(parts, message):
         describe_decoder(make_tiny_decoder(**parts), context=CONTEXT)
 
 
-def test_a_temperature_on_logits_of_partly_turning_heads_is_refused():
+def test_a_temperature_on_logits_of_partly_rotating_heads_is_refused():
     class Warm(Partial):
         @property
         def temperature(self):
             return 1.5
 
-    with pytest.raises(ConfigError, match=r"rope\.temperature_on=logits with a rope that turns a part of each head"):
+    with pytest.raises(ConfigError, match=r"rope\.temperature_on=logits with a rope that rotates a part of each head"):
         build_rope_parameters(Warm(fraction=0.5), 16)
     build_rope_parameters(Partial(fraction=0.5), 16)
 
@@ -250,7 +250,7 @@ def test_every_rule_with_a_rope_type_is_read_from_it():
         NTK.from_hf(HFSource({}, GIVEN))
 
 
-def test_parts_of_heads_that_turn_by_other_rules_are_refused():
+def test_parts_of_heads_that_rotate_by_other_rules_are_refused():
     given = {"rope_type": "yarn", "partial_rotary_factor": 0.75}
     with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.75 with rope_type=yarn cannot be imported"):
         read_rope_rule({"rope_parameters": given, "model_type": "phi3"})

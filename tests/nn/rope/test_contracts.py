@@ -78,7 +78,7 @@ class Laws(RopeContract):
                 self.rule = dataclasses.replace(self.rule, attention_factor=None)
             super().test_factor_one_is_the_standard_rule()
             return
-        for head_dim in self.head_dims:  # of its pairs that turn
+        for head_dim in self.head_dims:  # of its pairs that rotate
             freq = dataclasses.replace(self.rule, factor=1.0).inv_freq(head_dim)
             rotary = sum(f > 0 for f in freq)
             for i in range(rotary):
@@ -107,7 +107,7 @@ def test_every_option_is_here():
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_turns_the_layers_that_it_says(name):
+def test_an_option_rotates_the_layers_that_it_says(name):
     rule = globals()[f"Test_{name}"].rule
     rotary = [rule.for_layer(layer).rule is not None for layer in range(8)]
     assert rotary == ([True, True, True, False] * 2 if name == "irope" else [True] * 8)

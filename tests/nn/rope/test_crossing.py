@@ -122,7 +122,7 @@ ONE = Shape(dim=32, depth=1, heads=4, kv_heads=2, head_dim=16, hidden=48)
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name != "one layer of three"])
-def test_turning_keys_again_is_exact_in_a_model_of_one_layer(name):
+def test_rotating_keys_again_is_exact_in_a_model_of_one_layer(name):
     """Keys of the first layer come from embeddings, which know no angle."""
     net = make_tiny_decoder(rope=RULES[name], shape=ONE)
     tokens, expected = full(net, PROMPTS[0], NEW)
@@ -131,7 +131,7 @@ def test_turning_keys_again_is_exact_in_a_model_of_one_layer(name):
 
 @torch.no_grad()
 def stale(net, prompt, tokens):
-    """Logits where keys stay as they were turned, as caches of other projects leave them."""
+    """Logits where keys stay as they were rotated, as caches of other projects leave them."""
     lengths = torch.tensor([len(prompt)])
     cache = net.new_cache(1, len(prompt) + len(tokens), lengths=lengths)
     logits = [net(torch.tensor([prompt]), cache=cache).logits[0, -1]]
@@ -149,7 +149,7 @@ def kl(exact, other):
 
 @functools.cache
 def errors(name):
-    """KL after the crossing, mean of eight seeds: (keys turned again, stale keys)."""
+    """KL after the crossing, mean of eight seeds: (keys rotated again, stale keys)."""
     again, old = 0.0, 0.0
     for seed in range(8):
         net = make_tiny_decoder(rope=RULES[name], seed=seed, gain=4.0)
@@ -167,7 +167,7 @@ def forward(net, row):
 
 
 @pytest.mark.parametrize("name", ["longrope", "longrope2", "dynamic"])
-def test_turning_keys_again_is_near_and_stale_keys_are_farther(name):
+def test_rotating_keys_again_is_near_and_stale_keys_are_farther(name):
     again, old = errors(name)
     print(name, again, old)
     assert again < 0.5 * old

@@ -21,7 +21,7 @@ from tests.reference import rope_seeds as seeds
 
 
 @pytest.mark.parametrize(("layers", "interval"), [(48, 4), (8, 2), (6, 3), (5, 1)])
-def test_irope_turns_the_layers_that_llama_4_turns(layers, interval):
+def test_irope_rotates_the_layers_that_llama_4_rotates(layers, interval):
     rule = IRope(interval=interval)
     rotary = [rule.for_layer(layer).rule is not None for layer in range(layers)]
     assert rotary == seeds.llama4_layers(layers, interval)
@@ -41,7 +41,7 @@ def test_irope_is_llama_4s_as_it_stands():
 
 
 def test_irope_composes_with_frequency_scaling():
-    """Scout: llama3 scaling inside the schedule; Maverick has no norm after the turn."""
+    """Scout: llama3 scaling inside the schedule; Maverick has no norm after the rotation."""
     inner = Llama3(factor=16.0, low=1.0, high=1.0, layout="interleaved")
     rule = IRope(inner=inner, qk_norm=False)
     assert rule.for_layer(1) == LayerPositions(rule=inner, chunk=8192)
@@ -90,7 +90,7 @@ def test_per_layer_limits_layers_to_blocks():
     assert PerLayer(rules=(IRope(chunk=64),)).for_layer(0).chunk == 64  # a rule's own block stays where nothing is said
 
 
-def test_per_layer_takes_the_first_rule_that_turns():
+def test_per_layer_takes_the_first_rule_that_rotates():
     assert PerLayer(rules=(NoRope(), YaRN())).inv_freq(64) == YaRN().inv_freq(64)
     assert PerLayer(rules=(Standard(), Axial2D())).streams == 2
 
@@ -105,7 +105,7 @@ def test_irope_layers_has_a_base_per_layer():
 BAD = [
     (lambda: PerLayer(rules=()), r"^rules must be a list of rope rules, one per layer of the cycle"),
     (lambda: PerLayer(rules=(4,)), r"^rules must be a list of rope rules"),
-    (lambda: PerLayer(rules=(NoRope(),)).inv_freq(64), r"^rules turn no layer; use rope=none"),
+    (lambda: PerLayer(rules=(NoRope(),)).inv_freq(64), r"^rules rotate no layer; use rope=none"),
     (lambda: PerLayer(chunks=(64,)), r"^chunks=\[64\] must have one number .* for each of the 2 rules"),
     (lambda: PerLayer(chunks=(64, 0)), r"^chunks=\[64, 0\] must have one number of positions or null"),
     (lambda: IRope(interval=0), r"^interval must be a finite number >= 1, got 0"),

@@ -1,4 +1,4 @@
-"""Searched divisors: which list a token turns by, what stands in before a search, and lists that are refused."""
+"""Searched divisors: which list a token rotates by, what stands in before a search, and lists that are refused."""
 
 import numpy as np
 import pytest
@@ -43,12 +43,12 @@ def test_each_sequence_chooses_by_its_own_length(rule):
 
 @pytest.mark.parametrize("rule", [LongRoPE, LongRoPE2])
 def test_a_part_of_each_head_is_a_smaller_head(rule):
-    """Guess, critical pair and lists are those of a head that has the turning dims alone."""
+    """Guess, critical pair and lists are those of a head that has the rotating dims alone."""
     for given in ({}, {"long": LONG}, {"short": SHORT, "long": LONG}):
         part, whole = rule(fraction=0.5, **given), rule(**given)
         assert part.regimes(128) == whole.regimes(64)
         assert len(part.inv_freq(128)) == 32
-    with pytest.raises(ConfigError, match=r"^long has 32 divisors, and a head of which 48 dims turn needs 24"):
+    with pytest.raises(ConfigError, match=r"^long has 32 divisors, and a head of which 48 dims rotate needs 24"):
         rule(fraction=0.75, long=LONG).inv_freq(64)
     with pytest.raises(ConfigError, match=r"^fraction=0\.3 of head_dim=64 is 19 dims"):
         rule(fraction=0.3).inv_freq(64)

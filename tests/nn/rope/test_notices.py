@@ -88,7 +88,7 @@ def test_what_is_said_names_the_way_out(rule, length, message):
 QUIET = [
     (Standard(), 32_768),
     (Standard(base=500_000.0), 1_000_000),
-    (Partial(), 1_000_000),  # what does not turn tells far tokens apart by content
+    (Partial(), 1_000_000),  # what does not rotate tells far tokens apart by content
     (Proportional(), 1_000_000),
     (XPos(), 1_000_000),  # far tokens fade
     (Axial2D(), 1_000_000),  # rows and columns are no distances of text

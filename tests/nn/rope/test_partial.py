@@ -1,4 +1,4 @@
-"""Rules that turn a part of each head."""
+"""Rules that rotate a part of each head."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.reference import rope_lengths as lengths
 
 @pytest.mark.parametrize(("fraction", "head_dim", "dims"), [(0.25, 64, 16), (0.5, 128, 64), (0.4, 80, 32), (1.0, 8, 8)])
 def test_partial_is_the_standard_rule_on_the_first_dims(fraction, head_dim, dims):
-    """0.25 as GPT-NeoX, 0.4 of 80 as Phi-2: exponents over the dims that turn."""
+    """0.25 as GPT-NeoX, 0.4 of 80 as Phi-2: exponents over the dims that rotate."""
     rule = Partial(fraction=fraction)
     np.testing.assert_allclose(rule.inv_freq(head_dim), reference.standard(10_000.0, dims), rtol=1e-12)
     module, x = build_rotary(rule, head_dim=head_dim), np.random.default_rng(0).normal(size=head_dim)
@@ -46,9 +46,9 @@ BAD = [
     (lambda: Partial(fraction=1.5), r"^fraction must be in \[0, 1\], got 1\.5"),
     (
         lambda: Proportional().inv_freq(4),
-        r"^fraction=0\.25 of the 2 pairs of head_dim=4 turns none; use fraction=",
+        r"^fraction=0\.25 of the 2 pairs of head_dim=4 rotates none; use fraction=",
     ),
-    (lambda: Proportional(fraction=0.0).inv_freq(96), r"turns none; use fraction=0\.021 or more, or rope=none"),
+    (lambda: Proportional(fraction=0.0).inv_freq(96), r"rotates none; use fraction=0\.021 or more, or rope=none"),
     (lambda: Proportional(factor=0.0), r"^factor must be a finite number > 0, got 0"),
     (lambda: Proportional().inv_freq(63), r"^head_dim=63 is not a positive even number"),
 ]

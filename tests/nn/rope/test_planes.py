@@ -13,8 +13,8 @@ from tests.reference import rope_planes as planes
 PLACES = [(0, 0, 0), (3, 0, 0), (0, 5, 0), (7, 2, 9), (2, 11, 4095), (40, 63, 17)]
 
 
-def turned(rule, x, places, head_dim):
-    """Rows of x [T, D] as the rule's module turns them at places [T, N]."""
+def rotate_rows(rule, x, places, head_dim):
+    """Rows of x [T, D] as the rule's module rotates them at places [T, N]."""
     module = build_rotary(rule, head_dim=head_dim)
     angles = module.angles(torch.tensor([places]))
     heads = torch.tensor(x).expand(1, angles.cos.shape[1], -1, -1)  # a query head and a key head where heads differ
@@ -27,9 +27,9 @@ def vectors(head_dim, seed=0):
 
 
 @pytest.mark.parametrize(("rule", "streams", "head_dim"), [(Axial2D, 2, 16), (Axial2D, 2, 64), (Axial3D, 3, 12)])
-def test_axial_rules_turn_a_part_of_the_head_by_each_number(rule, streams, head_dim):
+def test_axial_rules_rotate_a_part_of_the_head_by_each_number(rule, streams, head_dim):
     x, places = vectors(head_dim), [place[:streams] for place in PLACES]
-    got = turned(rule(layout="interleaved"), x, places, head_dim)
+    got = rotate_rows(rule(layout="interleaved"), x, places, head_dim)
     expected = [planes.axial(10_000.0, head_dim, place) @ row for place, row in zip(places, x)]
     np.testing.assert_allclose(got, expected, atol=2e-6)
 
@@ -44,7 +44,7 @@ def test_kron_rules_are_the_literal_kronecker_product_after_a_change_of_basis(ru
     np.testing.assert_allclose(basis.T @ basis, np.eye(head_dim), atol=1e-15)
     q, k = vectors(head_dim, 0), vectors(head_dim, 1)
     literal = [[planes.kron(10_000.0, head_dim, place) @ row for place, row in zip(places, x)] for x in (q, k)]
-    ours = [turned(rule(layout="interleaved"), x @ basis, places, head_dim) for x in (q, k)]
+    ours = [rotate_rows(rule(layout="interleaved"), x @ basis, places, head_dim) for x in (q, k)]
     np.testing.assert_allclose(ours[0], np.array(literal[0]) @ basis, atol=2e-6)
     np.testing.assert_allclose(ours[0] @ ours[1].T, np.array(literal[0]) @ np.array(literal[1]).T, atol=1e-5)
 
@@ -54,12 +54,12 @@ def test_logits_depend_on_the_differences_of_both_numbers(rule):
     q, k = vectors(16, 0)[:1], vectors(16, 1)[:1]
 
     def logit(rows, columns):
-        queries = turned(rule, q, [(5 + rows, 3 + columns)], 16)
-        return queries @ turned(rule, k, [(2 + rows, 8 + columns)], 16).T
+        queries = rotate_rows(rule, q, [(5 + rows, 3 + columns)], 16)
+        return queries @ rotate_rows(rule, k, [(2 + rows, 8 + columns)], 16).T
 
     for shift in ((50, 9), (0, 4000), (4000, 0)):
         np.testing.assert_allclose(logit(*shift), logit(0, 0), atol=2e-6)
-    assert abs(logit(0, 0) - turned(rule, q, [(6, 3)], 16) @ turned(rule, k, [(2, 8)], 16).T) > 1e-3
+    assert abs(logit(0, 0) - rotate_rows(rule, q, [(6, 3)], 16) @ rotate_rows(rule, k, [(2, 8)], 16).T) > 1e-3
 
 
 SECTIONS = [(MRope, (16, 24, 24), 128), (MRope, (2, 3, 3), 16), (MRope, (8, 0, 0), 16)]
@@ -121,7 +121,7 @@ def test_text_is_read_as_rows_of_a_picture_or_frames_of_a_film():
     assert [each[0, 8].item() for each in MRope(grid=(2, 3)).spread(positions)] == [1, 0, 2]
 
 
-def test_mixed_rotation_turns_by_a_sum_of_both_numbers():
+def test_mixed_rotation_rotates_by_a_sum_of_both_numbers():
     module = build_rotary(Mixed2D(), head_dim=8, heads=2, kv_heads=1)
     weights = module.weight.detach().double().numpy()  # [2, key heads, P]
     assert weights.shape == (2, 1, 4)

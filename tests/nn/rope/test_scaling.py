@@ -73,7 +73,7 @@ def test_liu_bases_of_published_models(base, length, target, expected):
 
 
 def test_liu_makes_the_critical_pair_meet_angles_of_training_only():
-    """The critical exponent i* solves 2 pi b^(2i/D) = L; with the new base the same pair turns once in L'."""
+    """The critical exponent i* solves 2 pi b^(2i/D) = L; with the new base the same pair rotates once in L'."""
     rule = NTKLiu(base=500_000.0, original_len=8192, factor=16.0)
     pair = 64 * math.log(8192 / (2 * math.pi), 500_000.0)
     assert 2 * math.pi * rule.scaled_base() ** (2 * pair / 128) == pytest.approx(131_072, rel=1e-12)
@@ -122,7 +122,7 @@ def test_yarn_with_factor_one_is_the_standard_rule(ramp, head_dim):
 
 
 def test_scout_divides_the_pairs_from_35_on():
-    """Llama 4 Scout: factor 16, low = high = 1, so the ramp is a step at one turn in 8192 tokens."""
+    """Llama 4 Scout: factor 16, low = high = 1, so the ramp is a step at one rotation in 8192 tokens."""
     found = divisors(Llama3(factor=16.0, low=1.0, high=1.0), 128)
     assert np.flatnonzero(found > 1 + 1e-12)[0] == 35
     np.testing.assert_allclose(found[35:], 16.0, rtol=1e-12)

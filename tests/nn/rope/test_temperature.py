@@ -30,7 +30,7 @@ def test_laws_are_the_published_ones(factor):
 
 @pytest.mark.parametrize(("mscale", "all_dim"), [(1.0, 1.0), (0.707, 0.707), (0.707, 0.0), (1.0, 0.5)])
 @pytest.mark.parametrize("factor", FACTORS)
-def test_deepseeks_two_factors_are_one_where_the_whole_head_turns(factor, mscale, all_dim):
+def test_deepseeks_two_factors_are_one_where_the_whole_head_rotates(factor, mscale, all_dim):
     """V3 has 1, 1; V2 has 0.707, 0.707 (DeepSeek-AI 2024, arXiv:2405.04434): mscale_all_dim cancels."""
     rule = YaRN(factor=factor, mscale=mscale)
     assert rule.temperature == pytest.approx(lengths.deepseek_logits(factor, mscale, all_dim), rel=1e-14)

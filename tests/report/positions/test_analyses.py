@@ -166,7 +166,7 @@ def test_ntk_falls_short_of_its_factor_and_dynamic_goes_beyond_its_training():
     assert (extrapolation.find_seen_length(one(Dynamic(original_len=128, factor=4.0)), 128) or 0) > 128
 
 
-def test_a_rule_whose_pairs_all_made_whole_turns_has_no_end_in_sight():
+def test_a_rule_whose_pairs_all_made_whole_rotations_has_no_end_in_sight():
     assert extrapolation.find_seen_length(one(Standard(base=2.0)), 128) is None
 
 
@@ -190,7 +190,7 @@ def test_the_least_base_is_the_published_one(context, published):
     assert line["base"][-1] == pytest.approx(published, rel=0.08)
 
 
-def test_the_table_of_bases_counts_complete_turns():
+def test_the_table_of_bases_counts_complete_rotations():
     (facts_of,) = bases.compute_tables([], SMALL)["bases"]
     for base, longest, short, long in zip(*(facts_of[name] for name in facts_of.columns), strict=True):
         theta = reference.frequencies(base, 16)

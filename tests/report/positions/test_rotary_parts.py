@@ -1,4 +1,4 @@
-"""Rules taken apart: layers, heads, sections, sets that change, and rules that turn nothing."""
+"""Rules taken apart: layers, heads, sections, sets that change, and rules that rotate nothing."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from tests.report.positions.making import SMALL, one
 
 
 def test_a_rule_without_frequencies_is_an_error_with_a_way_out():
-    with pytest.raises(ConfigError, match=r"rope=none turns no pair.*rope=standard"):
+    with pytest.raises(ConfigError, match=r"rope=none rotates no pair.*rope=standard"):
         split_rotary_parts("none", NoRope(), SMALL)
 
 
@@ -54,7 +54,7 @@ def test_sections_share_out_all_pairs():
     assert select_all_pairs(parts).pairs == tuple(range(8))
 
 
-def test_each_head_turns_by_its_own_set():
+def test_each_head_rotates_by_its_own_set():
     parts = split_rotary_parts("irope_heads", IRopeHeads(), SMALL)
     bases = (10_000, 20_000, 30_000, 40_000)
     for part, base in zip(parts, bases, strict=True):
@@ -84,7 +84,7 @@ def test_retained_tokens_keep_the_plain_set():
     assert part.used(1024).tolist() == [1, 2]
 
 
-def test_dims_that_do_not_turn_count_into_the_head_but_not_into_a_section():
+def test_dims_that_do_not_rotate_count_into_the_head_but_not_into_a_section():
     assert one(Partial(fraction=0.5)).still == 8
     assert [part.still for part in split_rotary_parts("a", Axial2D(), SMALL)] == [0, 0]
 

@@ -50,7 +50,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, str]:
-        """Plain strings from which `from_state` makes an equal tokenizer."""
+        """Plain strings from which `restore_tokenizer` makes an equal tokenizer."""
 
     def key(self) -> str:
         """sha256 of the state: equal keys, equal ids."""

@@ -91,15 +91,15 @@ class NeedleTask(SyntheticTask):
         pairs = [key for key in keys for _ in range(self.values)]
         values = chance.distinct(len(pairs), DRAWN[self.value], taken=keys)
         at = [chance.uniform() if depth is None else depth for _ in pairs]
-        questions = chance.shuffled(keys[: self.queries])
+        queried = chance.shuffled(keys[: self.queries])
         facts = [self.fact(key, value) for key, value in zip(pairs, values)]
         order = sorted(range(len(pairs)), key=lambda i: at[i])
         if self.values > 1:
-            found = [i for i in order if pairs[i] == questions[0]]
+            found = [i for i in order if pairs[i] == queried[0]]
         else:
-            found = [pairs.index(key) for key in questions]
+            found = [pairs.index(key) for key in queried]
         hay = self._hay(chance, texts, keys)
-        several, names = len(found) > 1, join_words(questions)
+        several, names = len(found) > 1, join_words(queried)
         noun, verb = NOUN[self.value] + "s" * several, "are" if several else "is"
 
         def grow(n: int) -> PromptDraft:

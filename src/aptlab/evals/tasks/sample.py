@@ -218,7 +218,7 @@ class TaskSampler:
 
 
 def fit_draft(grow: Grow, tokenizer: Tokenizer, room: int, least: int) -> tuple[PromptDraft, str, list[int]] | None:
-    """Draft, body with filler and prompt tokens, exactly `wanted` of them; None if this draft cannot have so many."""
+    """Draft, body with filler and prompt tokens, exactly `room` of them; None if this draft cannot have so many."""
     draft = find_largest_draft(grow, tokenizer, room, least)
     if draft is None:
         return None
@@ -237,7 +237,7 @@ def fit_draft(grow: Grow, tokenizer: Tokenizer, room: int, least: int) -> tuple[
 
 
 def find_largest_draft(grow: Grow, tokenizer: Tokenizer, room: int, least: int) -> PromptDraft | None:
-    """The draft with the most units that has at most `wanted` tokens, by interpolation, every third time by halves.
+    """The draft with the most units that has at most `room` tokens, by interpolation, every third time by halves.
 
     From `ENOUGH` units on, one that lacks less than an average unit will do: each try encodes the whole text.
     """

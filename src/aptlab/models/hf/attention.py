@@ -158,7 +158,7 @@ def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
 
 
 def _blocks(config: Config, layers: list[str], rule: Rope, rotary_layers: list[bool]) -> IRope:
-    """Llama 4: blocks and a norm in layers that turn, growing queries in the others."""
+    """Llama 4: blocks and a norm in layers that rotate, growing queries in the others."""
     every = _interval(rotary_layers)
     if every is None or [kind == CHUNKED for kind in layers] not in (rotary_layers, [False] * len(rotary_layers)):
         raise ConfigError(
@@ -176,7 +176,7 @@ def _blocks(config: Config, layers: list[str], rule: Rope, rotary_layers: list[b
 
 
 def _interval(rotary_layers: list[bool]) -> int | None:
-    """n where exactly every n-th layer does not turn; None where there is none."""
+    """n where exactly every n-th layer does not rotate; None where there is none."""
     for every in range(1, len(rotary_layers) + 2):
         if rotary_layers == [bool((layer + 1) % every) for layer in range(len(rotary_layers))]:
             return every

@@ -37,7 +37,7 @@ class Family:
     schedule   layers without rotation are possible
     chunked    blocks, growing queries and a norm after rotation are possible
     sandwich   branches are normalised before they join, norms are stored less one, embeddings are scaled
-    partial    the first dims of a head may turn alone
+    partial    the first dims of a head may rotate alone
     expert     attention has sinks, and the feed-forward is one clamped, biased expert of a mixture
     layout     of rotary pairs
     names      of our matrices, separated by blanks where there are several

@@ -38,7 +38,7 @@ def fold_gemma_scales(weights: Mapping[str, Tensor], shape: Shape, *, tied: bool
 
 
 def unfold_gemma_scales(weights: Mapping[str, Tensor], shape: Shape, *, tied: bool) -> dict[str, Tensor]:
-    """The inverse of `fold`, with query_pre_attn_scalar = head_dim."""
+    """The inverse of `fold_gemma_scales`, with query_pre_attn_scalar = head_dim."""
     scale, _ = _scales(shape, 1.0)
     out = dict(weights)
     for name, weight in weights.items():

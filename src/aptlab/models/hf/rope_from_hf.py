@@ -58,19 +58,19 @@ def parse_rope_parameters(parameters: Given, config: Given, *, base: float | Non
 
 
 def _choose(readers: list[type[Rope]], kind: str, source: HFSource, value: Any) -> type[Rope]:
-    """The rule for the heads of a config: Phi-3's layout alone turns a part of them, and others do not ask."""
+    """The rule for the heads of a config: Phi-3's layout alone rotates a part of them, and others do not ask."""
     heads = "whole" if source.fraction == 1 else "part"
     if heads == "part" and source.config.get("model_type") != "phi3" and not _any(readers):
         raise ConfigError(
             f"partial_rotary_factor={value} cannot be imported with model_type={source.config.get('model_type')}: its "
-            "layout turns whole heads, and transformers either ignores the key or fails; repair the file"
+            "layout rotates whole heads, and transformers either ignores the key or fails; repair the file"
         )
     chosen = [rule for rule in readers if heads in rule.hf_heads or "any" in rule.hf_heads]
     if not chosen:
         raise ConfigError(
-            f"partial_rotary_factor={value} with rope_type={kind} cannot be imported: aptlab turns a part of each head "
-            "by rope=partial or rope=longrope; choose a model with rope_type=default or longrope, or one that turns "
-            "whole heads"
+            f"partial_rotary_factor={value} with rope_type={kind} cannot be imported: aptlab rotates a part of each "
+            "head by rope=partial or rope=longrope; choose a model with rope_type=default or longrope, or one that "
+            "rotates whole heads"
         )
     return chosen[0]
 

@@ -53,8 +53,8 @@ def _check_temperatures(rule: Rope, head_dim: int) -> None:
     pairs = len(rule.inv_freq(head_dim))
     if values != {1.0} and pairs < head_dim // 2 and rule.temperature_on == "logits":
         raise ConfigError(
-            "rope.temperature_on=logits with a rope that turns a part of each head cannot be exported to format=hf: "
-            "there the temperature multiplies the turning part alone; train with rope.temperature_on=cos_sin to export"
+            "rope.temperature_on=logits with a rope that rotates a part of each head cannot be exported to format=hf: "
+            "there the temperature multiplies the rotating part alone; train with rope.temperature_on=cos_sin to export"
         )
 
 

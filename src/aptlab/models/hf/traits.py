@@ -53,7 +53,7 @@ class Traits:
 
     @property
     def rules(self) -> list[Rope]:
-        """The different rules of layers that turn."""
+        """The different rules of layers that rotate."""
         return list(dict.fromkeys(layer.rule for layer in self.layers if layer.rule is not None))
 
     @property
@@ -136,7 +136,7 @@ def _nearest(found: Traits) -> tuple[Family, str]:
     if found.chunked:
         return families.LLAMA4, "of rope=irope with blocks, growth or qk_norm"
     if found.partial:
-        return families.PHI3, "in which the first dims of a head turn alone"
+        return families.PHI3, "in which the first dims of a head rotate alone"
     if found.qk_norm:
         return families.QWEN3, "with attention.qk_norm=true"
     if found.bias == "qkv":
@@ -169,7 +169,7 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
         (found.ffn_bias and not family.ffn_bias, "ffn.bias=true", "ffn.bias=false"),
         (bool(windows) and family.windows == "none", "attention=sliding", "attention=full"),
         (mixed and family.windows == "all", "attention.window.full_every", "attention.window.full_every=null"),
-        (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that turns all"),
+        (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that rotates all"),
         (found.partial and not family.partial, "rope=partial", "rope=standard or rope=proportional"),
         (
             found.partial and found.switching and not found.square,

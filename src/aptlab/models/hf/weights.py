@@ -62,13 +62,13 @@ def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str
     problems: list[str] = []
     for name, parameter in expected.items():
         theirs = list_hf_names(name, source.family, tied=source.tied)
-        missing = [missing_name for missing_name in theirs if missing_name not in weights]
+        missing = [hf_name for hf_name in theirs if hf_name not in weights]
         if missing:
-            problems += [f"{missing_name} is missing" for missing_name in missing]
+            problems += [f"{hf_name} is missing" for hf_name in missing]
             continue
-        parts = [weights[missing_name] for missing_name in theirs]
-        for missing_name in theirs:
-            left.pop(missing_name, None)
+        parts = [weights[hf_name] for hf_name in theirs]
+        for hf_name in theirs:
+            left.pop(hf_name, None)
         size = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
         if size != list(parameter.shape):
             problems.append(f"{' + '.join(theirs)} has sizes {size}, config.json says {list(parameter.shape)}")

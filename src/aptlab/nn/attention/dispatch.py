@@ -123,7 +123,7 @@ def fold_block_pairs(x_BHSD: Tensor, size: int) -> Tensor:
 
 
 def unfold_blocks(x: Tensor, batch: int) -> Tensor:
-    """The inverse of `fold`."""
+    """The inverse of `fold_blocks`."""
     return x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
 
 

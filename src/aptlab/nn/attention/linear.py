@@ -36,18 +36,18 @@ class LinearAttentionState(NamedTuple):
 class LinearAttention(HeadAttention):
     """Weights are products of positive features, phi(x) = elu(x) + 1 (Katharopoulos et al. 2020, arXiv:2006.16236).
 
-    R_m turns pair i by m · theta_i; sums run over the earlier tokens n <= m of the same document.
+    R_m rotates pair i by m · theta_i; sums run over the earlier tokens n <= m of the same document.
 
         numerator     out_m = sum_n (R_m phi(q_m))·(R_n phi(k_n)) v_n / sum_n phi(q_m)·phi(k_n)
         one_plus_cos  out_m = sum_n w(m, n) v_n / sum_n w(m, n)
                       w(m, n) = sum_j phi(q_m)_j phi(k_n)_j (1 + cos((m - n) theta_j)) over the D dims of a head
 
-    numerator is RoFormer's (Su et al. 2021, arXiv:2104.09864, eq. 19): the denominator is not turned, so it is
+    numerator is RoFormer's (Su et al. 2021, arXiv:2104.09864, eq. 19): the denominator is not rotated, so it is
     positive, while weights may be negative and need not sum to 1. In one_plus_cos both dims of a pair have the pair's
-    theta (0 where a dim does not turn). Every weight is >= 0, and they sum to 1. It follows from
-    cos((m - n) t) = cos(mt) cos(nt) + sin(mt) sin(nt) as a product of features [phi, phi cos, phi sin], F = 3D. Turning
-    both members of a pair by R instead would add a sine of either sign, and the weights would not stay >= 0. Without a
-    rotation both forms are those of Katharopoulos et al., section 3.3.
+    theta (0 where a dim does not rotate). Every weight is >= 0, and they sum to 1. It follows from
+    cos((m - n) t) = cos(mt) cos(nt) + sin(mt) sin(nt) as a product of features [phi, phi cos, phi sin], F = 3D. To
+    rotate both members of a pair by R instead would add a sine of either sign, and the weights would not stay >= 0.
+    Without a rotation both forms are those of Katharopoulos et al., section 3.3.
 
     What scales logits elsewhere (a rule's temperature, growth with position) scales the query before phi here; there
     is no 1/sqrt(D). All sums are float32 (float64 stays). Chunks of `chunk` tokens see each other directly and
@@ -285,7 +285,7 @@ def apply_feature_map(x: Tensor) -> Tensor:
 
 
 def build_cosine_features(phi: Tensor, angles: Angles, layout: str) -> Tensor:
-    """[phi, phi cos, phi sin], [B, H, T, 3D]; dims that do not turn have angle 0."""
+    """[phi, phi cos, phi sin], [B, H, T, 3D]; dims that do not rotate have angle 0."""
     rest = phi.shape[-1] - 2 * angles.cos.shape[-1]
     cos = F.pad(join_pairs(angles.cos, angles.cos, layout), (0, rest), value=1.0)
     sin = F.pad(join_pairs(angles.sin, angles.sin, layout), (0, rest))

@@ -18,8 +18,8 @@ from aptlab.ops.rotary_heads import HeadNorm, RotationArgs, can_use_kernel, rota
 def rotate_queries_keys(layer: HeadAttention, qk_BNTD: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
     """Queries [B, H, T, D] and keys [B, K, T, D] normalised, rotated, and queries scaled, as the layer's positions say.
 
-    On a device with the kernel one pass does it where every head turns by one set of frequencies; elsewhere the angles
-    are made once per forward pass and shared by all layers with the same rule.
+    On a device with the kernel one pass does it where every head rotates by one set of frequencies; elsewhere the
+    angles are made once per forward pass and shared by all layers with the same rule.
     """
     positions, rotary = layer.layer_positions, layer.layer_positions.rotary
     if rotary is not None and rotary.simple and can_use_kernel(qk_BNTD):

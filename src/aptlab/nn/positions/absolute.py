@@ -107,7 +107,7 @@ class SinusoidalPositions(AddedPositions):
         if dim % 2:
             raise ConfigError(f"dim={dim} is odd, and sinusoidal positions need pairs; use dim={dim + 1}")
         if base <= 1:
-            raise ConfigError(f"base={base} must be larger than 1, so that later pairs turn slower; e.g. 10000")
+            raise ConfigError(f"base={base} must be larger than 1, so that later pairs rotate slower; e.g. 10000")
         self.dim, self.base, self.scale = dim, base, scale
         for name, table in self._tables().items():
             self.register_buffer(name, table, persistent=False)

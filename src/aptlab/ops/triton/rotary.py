@@ -2,7 +2,7 @@
 # pyright: reportArgumentType=false, reportAssignmentType=false
 """Rotation of all query and key heads of a token in one pass over memory, with RMS norm fused in if asked.
 
-Legend: B batch, N query and key heads side by side, T tokens, H heads of a tile, D head dim, P pairs that turn, R dims
+Legend: B batch, N query and key heads side by side, T tokens, H heads of a tile, D head dim, P rotary pairs, R dims
 that stay. A program reads one token (several, where weights get gradients): its cosines and sines come from two small
 tables that stay in the cache of the device and serve every head.
 
@@ -299,7 +299,7 @@ def rotate_forward(
     """Rotated heads [B, N, T, D]. Arguments as in `ops.rotary_heads`.
 
     out    where to write, x itself perhaps: a program has read a head before it writes it; None = fresh [B, T, N, D]
-    back   turn by -angle: the gradient, where there is no norm
+    back   rotate by -angle: the gradient, where there is no norm
     """
     (batch, heads, tokens, _), out = x_BNTD.shape, allocate_heads(x_BNTD) if out is None else out
     tile = tile or choose_forward_tile(how.norm, tables.shape[-1], interleaved=how.interleaved)

@@ -1,4 +1,4 @@
-"""What the base of the frequencies does: decay, wavelengths, complete turns, and how large it must be."""
+"""What the base of the frequencies does: decay, wavelengths, complete rotations, and how large it must be."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ CHUNK, SHORT = 2048, 256  # distances at a time
 
 
 def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
-    """Of rope=standard with every base; `given` rules take no part.
+    """Of rope=standard with every base; the rules of the other analyses take no part.
 
     ""     expected logit of equal unit vectors in bins of distance
-    bases  longest wavelength in tokens, pairs with a complete turn within the trained and the target length
+    bases  longest wavelength in tokens, pairs with a complete rotation within the trained and the target length
     least  the least base for a context (`positive_reach`)
     """
     del parts
@@ -100,7 +100,7 @@ def _negative(base: float, head_dim: int, first: int, end: int) -> Array:
 def draw_figure(
     tables: Tables, parts: Sequence[RotaryPart], setting: AnalysisSettings, *, title: str, path: Path
 ) -> Path:
-    """Decay and least base above, longest wavelength and complete turns below."""
+    """Decay and least base above, longest wavelength and complete rotations below."""
     del parts
     lines = tables[""]
     figure = make_panel_figure(
@@ -127,7 +127,7 @@ def draw_figure(
         },
     )
     rotations.set_ylim(0, setting.head_dim // 2 * 1.08)
-    set_panel_titles(rotations, f"pairs with a complete turn, of {setting.head_dim // 2}", "base")
+    set_panel_titles(rotations, f"pairs with a complete rotation, of {setting.head_dim // 2}", "base")
     return figure.finish(path)
 
 

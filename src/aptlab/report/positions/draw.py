@@ -19,7 +19,7 @@ from aptlab.runs.folder import make_folder
 
 @dataclass(frozen=True)
 class RuleAnalyses:
-    """Position rules with their names, ready to be measured; all methods raise ConfigError for one that turns no pair.
+    """Position rules with their names, ready to be measured; all methods raise ConfigError for one without rotation.
 
     rules     (name, rule) of every curve
     settings  the lengths, sizes and bases that all analyses share

@@ -17,7 +17,7 @@ from aptlab.report.table import render_table
 
 HEAD = ["rule", "pairs", "longest wave", "critical pair", "temperature", "seen up to", "relative", "tables"]
 NOTES = (
-    "longest wave: tokens of the slowest turn. critical pair: the first that made no whole turn in training.",
+    "longest wave: tokens of the slowest rotation. critical pair: the first that made no whole rotation in training.",
     "temperature: factor on logits at the target length. seen up to: the longest text in which every pair meets",
     "angles of training only. relative: logits depend on distances alone. tables: bytes of cos and sin, all layers.",
 )
@@ -46,7 +46,7 @@ def summarize_rules(rules: Sequence[tuple[Rope, Sequence[RotaryPart]]], setting:
 
 
 def describe_longest_wave(part: RotaryPart, setting: AnalysisSettings) -> str:
-    """Tokens of the slowest turn among pairs that turn, and how many do not."""
+    """Tokens of the slowest rotation among pairs that rotate, and how many do not."""
     theta = part.frequencies(setting.length).min(0)
     still = int((theta == 0).sum())
     wave = format_tokens(2 * math.pi / theta[theta > 0].min())

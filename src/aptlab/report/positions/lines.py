@@ -64,7 +64,7 @@ def make_distance_bins(longest: int, *, count: int = 120, most: int = 64) -> lis
     """Whole distances from 1 to `longest` in bins of equal width on a logarithmic axis.
 
     A bin with more than `most` distances is told by so many of them, spread by the golden ratio: equal steps would
-    beat against the turns of fast pairs.
+    beat against the rotations of fast pairs.
     """
     edges = np.unique(np.ceil(np.geomspace(1, longest + 1, count + 1) - 1e-9).astype(np.int64))
     golden = (np.arange(most) * 0.6180339887498949) % 1

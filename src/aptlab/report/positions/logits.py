@@ -3,7 +3,7 @@
 Legend: X pairs of tokens (query at m, key at n), P pairs of dims, S samples.
 
 For a query and a key of unit norm with the same content, drawn evenly from the sphere, the expected logit is
-    E q·R q = T / D · (2 sum_i w_i cos(phi_i) + dims that do not turn)
+    E q·R q = T / D · (2 sum_i w_i cos(phi_i) + dims that do not rotate)
 with phi_i the angle between both tokens, w_i the sizes that the rule gives them and T its temperature.
 """
 
@@ -44,7 +44,7 @@ def choose_key_starts(part: RotaryPart) -> Array:
 
 
 def average_by_distance(part: RotaryPart, distances_X: Array, length: int) -> Array:
-    """[X] `similarity` at each distance, averaged over the first positions of keys."""
+    """[X] `compute_similarity` at each distance, averaged over the first positions of keys."""
     found = [
         compute_similarity(part, distances_X + start, np.full_like(distances_X, start), length)
         for start in choose_key_starts(part)
@@ -53,7 +53,7 @@ def average_by_distance(part: RotaryPart, distances_X: Array, length: int) -> Ar
 
 
 def sample_pair_shares(part: RotaryPart, samples: int, seed: int) -> Array:
-    """[S, P + 1] share of a random unit vector's square in each pair, and in what does not turn."""
+    """[S, P + 1] share of a random unit vector's square in each pair, and in what does not rotate."""
     random = np.random.default_rng(seed)
     dims = 2 * len(part.pairs) + part.still
     squares = random.standard_normal((samples, dims)) ** 2

@@ -1,9 +1,9 @@
-"""How the tokens of a text turn under a rule: what every analysis of positions is computed from.
+"""How the tokens of a text rotate under a rule: what every analysis of positions is computed from.
 
 Legend: P pairs, R sets of frequencies, T tokens. Everything is float64 and numpy; no torch.
 
-A rule may turn layers, heads or sections of a head differently. Each of these is a `Turning`, one curve in a figure;
-sets of frequencies that change from token to token, or with the length of the text, belong to one Turning.
+A rule may rotate layers, heads or sections of a head differently. Each of these is a `RotaryPart`, one curve in a
+figure; sets of frequencies that change from token to token, or with the length of the text, belong to one `RotaryPart`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LongArray(np.ndarray):
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryPart:
-    """Pairs that turn alike.
+    """Pairs that rotate alike.
 
     name    the rule as it was asked for, `yarn factor=8`; number  its place among the rules of the figure
     part    which layers, heads or section of the head, and place its number; empty where the whole rule is alike
@@ -74,7 +74,7 @@ class RotaryPart:
 
     @property
     def still(self) -> int:
-        """Dims of the head that do not turn and count into its logits."""
+        """Dims of the head that do not rotate, which count into its logits."""
         sections = self.rule.combine(self.head_dim)
         return 0 if sections and len(set(sections)) > 1 else self.head_dim - 2 * len(self.pairs)
 
@@ -129,7 +129,7 @@ class RotaryPart:
         return self.frequencies(original)
 
     def plain(self) -> Array:
-        """[P] radians per token of the standard rule with the same base, on the dims that turn."""
+        """[P] radians per token of the standard rule with the same base, on the dims that rotate."""
         base = getattr(self.rule, "base", None) or min(getattr(self.rule, "bases", (BASE,)))
         return self._own(compute_standard_frequencies(base, 2 * len(self.rule.inv_freq(self.head_dim))))
 
@@ -138,12 +138,12 @@ class RotaryPart:
 
 
 def split_rotary_parts(name: str, rule: Rope, setting: AnalysisSettings, number: int = 0) -> tuple[RotaryPart, ...]:
-    """All parts of a rule: one per different layer, head and section. Raises ConfigError for a rule that turns none."""
+    """All parts of a rule: one per different layer, head and section. ConfigError for a rule that rotates none."""
     rules = list(dict.fromkeys(rule.for_layer(layer).rule for layer in range(LAYERS)))
     rotary_rules = [candidate for candidate in rules if candidate is not None]
     if not rotary_rules:
         raise ConfigError(
-            f"rope={name} turns no pair, so there is nothing to plot; choose a rope such as rope=standard"
+            f"rope={name} rotates no pair, so there is nothing to plot; choose a rope such as rope=standard"
         )
     found = []
     for layer_rule in rotary_rules:
@@ -186,7 +186,7 @@ def compute_text_angles(part: RotaryPart, positions_T: Array, length: int) -> tu
 
 
 def count_seen_rotations(part: RotaryPart, original: int) -> Array:
-    """[P] how often each pair turned within the trained length, in the set where it turned most."""
+    """[P] how often each pair rotated within the trained length, in the set where it rotated most."""
     return part.trained(original).max(0) * original / (2 * math.pi)
 
 
@@ -199,7 +199,7 @@ def _heads(rule: Rope, setting: AnalysisSettings) -> list[tuple[int | None, str]
 
 
 def _sections(rule: Rope, head_dim: int) -> list[tuple[tuple[int, ...], str]]:
-    """Pairs by the sum of streams that they turn by, with its name."""
+    """Pairs by the sum of streams that they rotate by, with its name."""
     rows = rule.combine(head_dim)
     if rows is None:
         return [(tuple(range(len(rule.inv_freq(head_dim)))), "")]

@@ -1,4 +1,4 @@
-"""How long each pair takes for a turn, and by how much a rule slows it down."""
+"""How long each pair takes for a rotation, and by how much a rule slows it down."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WIDEST = 1e9  # tokens; slower pairs stand still for every text there is
 def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Tables:
     """Per pair: frequency in radians per token, wavelength 2 pi / theta in tokens, divisor theta_standard / theta.
 
-    The standard rule has the same base. A pair that does not turn has an infinite wavelength.
+    The standard rule has the same base. A pair that does not rotate has an infinite wavelength.
     """
     found = []
     for part in parts:
@@ -51,7 +51,7 @@ def compute_tables(parts: Sequence[RotaryPart], setting: AnalysisSettings) -> Ta
 
 
 def find_critical_pair(part: RotaryPart, original: int) -> int | None:
-    """The first turning pair that did not complete a turn within the trained length; None if all did.
+    """The first rotating pair that did not complete a rotation within the trained length; None if all did.
 
     For the standard rule ceil(D/2 · log_base(L / 2 pi)) (Liu et al. 2023, arXiv:2310.05209, theorem 1).
     """
@@ -81,7 +81,7 @@ def draw_figure(
         axes.set_xlim(-0.02 * setting.head_dim, 0.51 * setting.head_dim)
     draw_length_marks(figure, left, setting, across=True)
     _critical(figure, parts, setting)
-    set_panel_titles(left, "wavelength (tokens for one turn)", "pair, fastest first")
+    set_panel_titles(left, "wavelength (tokens for one rotation)", "pair, fastest first")
     set_panel_titles(right, "divisor: frequency of the standard rule (same base) / frequency", "pair, fastest first")
     return figure.finish(path)
 
@@ -104,7 +104,7 @@ def _divisor_axis(axes: Any, values: Array) -> None:
 
 
 def _critical(figure: PanelFigure, parts: Sequence[RotaryPart], setting: AnalysisSettings) -> None:
-    """A line at the first pair without a whole turn in training; rules with other bases have others."""
+    """A line at the first pair without a whole rotation in training; rules with other bases have others."""
     found = {find_critical_pair(part, setting.original) for part in parts if part.place == 0}
     pairs = sorted(pair for pair in found if pair is not None)
     for pair in pairs[:3]:

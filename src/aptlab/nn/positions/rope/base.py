@@ -1,7 +1,7 @@
 """What every position rule says: pure math on Python floats, no torch.
 
-A rule says how fast each pair of a head turns. For head dimension D there are P = D/2 pairs; pair i of
-the standard rule turns by `base^(-2i/D)` radians per token (Su et al. 2021, arXiv:2104.09864). The
+A rule says how fast each pair of a head rotates. For head dimension D there are P = D/2 pairs; pair i of
+the standard rule rotates by `base^(-2i/D)` radians per token (Su et al. 2021, arXiv:2104.09864). The
 extension rules slow pairs down so that a longer context meets only angles seen in training.
 
 `relative` declares that the logit of a query at m and a key at n depends on m - n alone.
@@ -37,7 +37,7 @@ class Rope(abc.ABC):
 
     relative: ClassVar[bool] = True
     streams: ClassVar[int] = 1  # numbers that make a position: 1 text, 2 (height, width), 3 (time, height, width)
-    rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:RotaryEmbedding"  # the module that turns by this rule
+    rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:RotaryEmbedding"  # the module that rotates by this rule
     way_to_relative: ClassVar[str] = "rope=standard is relative"  # said where `relative` is False
     switches_by_length: ClassVar[bool] = False  # its regimes go by the length of a text, not by positions
     learns_frequencies: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Rope(abc.ABC):
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Radians per token of each pair, fastest first, in float64.
 
-        P <= head_dim / 2 numbers; with fewer, only the first 2P dims of a head turn.
+        P <= head_dim / 2 numbers; with fewer, only the first 2P dims of a head rotate.
         """
 
     @property
@@ -97,7 +97,7 @@ class Rope(abc.ABC):
     def divisors(self, head_dim: int, learned: Frequencies | None = None) -> tuple[Frequencies, Frequencies]:
         """What the standard frequencies are divided by in short and in long texts, [P] each.
 
-        learned  frequencies of a rule that learns them. Raises ConfigError where a pair does not turn.
+        learned  frequencies of a rule that learns them. Raises ConfigError where a pair does not rotate.
         """
         divisors = divide_standard(self, learned or self.inv_freq(head_dim), head_dim)
         return divisors, divisors
@@ -175,12 +175,12 @@ class Rope(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Rotation(Rope):
-    """A rule with a base: what all options share that turn every layer alike.
+    """A rule with a base: what all options share that rotate every layer alike.
 
     layout          which dims of a head form pair i of P: half = (i, i + P) as in Hugging Face checkpoints,
                     interleaved = (2i, 2i + 1) as in Su et al. 2021, eq. 34, and Meta's weights
     temperature_on  logits = the temperature multiplies the softmax scale; cos_sin = queries and keys each are
-                    multiplied by its root where they turn, as some checkpoints expect
+                    multiplied by its root where they rotate, as some checkpoints expect
     """
 
     base: Positive = 10_000.0
@@ -210,16 +210,16 @@ def compute_standard_frequencies(base: float, head_dim: int) -> Frequencies:
     if head_dim < 2 or head_dim % 2:
         raise ConfigError(f"head_dim={head_dim} is not a positive even number, rotary pairs need one")
     if base <= 1:
-        raise ConfigError(f"base={base} must be larger than 1, so that later pairs turn slower; published: 10000")
+        raise ConfigError(f"base={base} must be larger than 1, so that later pairs rotate slower; published: 10000")
     return tuple(base ** (-2 * i / head_dim) for i in range(head_dim // 2))
 
 
 def divide_standard(rule: Rope, frequencies: Frequencies, head_dim: int) -> Frequencies:
-    """Per pair, the standard frequency by the given one; ConfigError where a pair does not turn."""
+    """Per pair, the standard frequency by the given one; ConfigError where a pair does not rotate."""
     standard = compute_standard_frequencies(rule.reference_base, head_dim)
     if len(frequencies) != len(standard) or min(frequencies) <= 0:
         raise ConfigError(
-            f"rope={type(rule).__name__} cannot be exported to format=hf: some of its pairs do not turn, and "
+            f"rope={type(rule).__name__} cannot be exported to format=hf: some of its pairs do not rotate, and "
             "transformers has no name for it; train with rope=partial or rope=proportional to export"
         )
     return tuple(s / f for s, f in zip(standard, frequencies, strict=True))
@@ -236,5 +236,5 @@ def clamp_to_unit(value: float) -> float:
 
 
 def count_rotations(frequency: float, length: int) -> float:
-    """How often a pair turns within `length` tokens."""
+    """How often a pair rotates within `length` tokens."""
     return length * frequency / (2 * math.pi)

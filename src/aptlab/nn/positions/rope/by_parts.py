@@ -43,7 +43,7 @@ class ByParts(ScaledRotation, abc.ABC):
         return blend_frequencies(compute_standard_frequencies(self.base, head_dim), self.stretch, self.keep(head_dim))
 
     def _by_turns(self, head_dim: int, low: float, high: float) -> Frequencies:
-        """A ramp that is linear in the turns within original_len, from 0 at `low` to 1 at `high`."""
+        """A ramp that is linear in the rotations within original_len, from 0 at `low` to 1 at `high`."""
         seen = [count_rotations(f, self.original_len) for f in compute_standard_frequencies(self.base, head_dim)]
         if self.critical_dim is not None:
             low = seen[check_critical(self.critical_dim, head_dim)]
@@ -55,12 +55,12 @@ class ByParts(ScaledRotation, abc.ABC):
 class YaRN(ByParts):
     """Keep fast pairs, divide slow ones by `factor`, ramp between, sharpen logits (Peng et al. 2023, arXiv:2309.00071).
 
-    A pair that turns `beta_fast` times or more within `original_len` tokens is kept, one that turns
+    A pair that rotates `beta_fast` times or more within `original_len` tokens is kept, one that rotates
     `beta_slow` times or fewer is divided by `factor`.
 
     ramp="index"  the ramp is linear in the pair index, as in the released code and in every published
                   checkpoint; `truncate` rounds its ends outwards to whole pairs.
-    ramp="ratio"  the ramp is linear in the number of turns, as the paper's eq. 17 and 18 write it.
+    ramp="ratio"  the ramp is linear in the number of rotations, as the paper's eq. 17 and 18 write it.
     Both differ by up to 0.37 in weight, so they are not interchangeable.
     The temperature multiplies queries and keys by 0.1 ln(factor) + 1 each (eq. 22), so logits by its square; other laws
     are in `aptlab.nn.positions.rope.temperature`, and `attention_factor` sets the factor on queries and keys itself.
@@ -93,7 +93,7 @@ class YaRN(ByParts):
         return compute_temperature(self.temperature_law, self.stretch, self.original_len, self.mscale)
 
     def keep(self, head_dim: int) -> Frequencies:
-        """1 for pairs of beta_fast turns and more, 0 for beta_slow and fewer, [P]."""
+        """1 for pairs of beta_fast rotations and more, 0 for beta_slow and fewer, [P]."""
         if self.ramp == "ratio":
             return self._by_turns(head_dim, self.beta_slow, self.beta_fast)
         low, high = self._pair_turning(self.beta_fast, head_dim), self._pair_turning(self.beta_slow, head_dim)
@@ -141,7 +141,7 @@ class YaRN(ByParts):
         return replace_attention_factor(rule, attention)
 
     def _pair_turning(self, times: float, head_dim: int) -> float:
-        """The (fractional) pair index that turns `times` times within the original context."""
+        """The (fractional) pair index that rotates `times` times within the original context."""
         return head_dim * math.log(self.original_len / (times * 2 * math.pi)) / (2 * math.log(self.base))
 
 
@@ -170,16 +170,16 @@ class NTKByParts(ByParts):
             raise ConfigError(f"beta={self.beta} must be larger than alpha={self.alpha}; published: 32, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
-        """1 for pairs of beta turns and more, 0 for alpha and fewer, [P]."""
+        """1 for pairs of beta rotations and more, 0 for alpha and fewer, [P]."""
         return self._by_turns(head_dim, self.alpha, self.beta)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3(ByParts):
-    """The Llama 3.1 rule: by-parts scaling with a ramp in turns and no temperature (Meta 2024, arXiv:2407.21783).
+    """The Llama 3.1 rule: by-parts scaling with a ramp in rotations and no temperature (Meta 2024, arXiv:2407.21783).
 
-    Pairs with more than `high` turns within `original_len` are kept, with fewer than `low` divided by `factor`,
-    between them the kept part is (turns - low) / (high - low): YaRN's ratio ramp with (low, high) for (1, 32).
+    Pairs with more than `high` rotations within `original_len` are kept, with fewer than `low` divided by `factor`,
+    between them the kept part is (rotations - low) / (high - low): YaRN's ratio ramp with (low, high) for (1, 32).
     low = high is a step, as in Llama 4 Scout.
     """
 
@@ -196,7 +196,7 @@ class Llama3(ByParts):
             raise ConfigError(f"high={self.high} must not be smaller than low={self.low}; published: 4, 1")
 
     def keep(self, head_dim: int) -> Frequencies:
-        """1 for pairs of more than high turns, 0 for fewer than low, [P]."""
+        """1 for pairs of more than high rotations, 0 for fewer than low, [P]."""
         if self.high > self.low:
             return self._by_turns(head_dim, self.low, self.high)
         if self.critical_dim is not None:

@@ -32,7 +32,7 @@ class HFSource:
     parameters  its `rope_parameters`, or the older `rope_scaling`
     config      the whole file
     base        rope_theta
-    fraction    part of each head that turns; 1 = all of it
+    fraction    part of each head that rotates; 1 = all of it
     """
 
     parameters: Mapping[str, Any]

@@ -13,14 +13,14 @@ from aptlab.nn.positions.rope.standard import Standard
 
 @dataclass(frozen=True, kw_only=True)
 class IRope(Rope):
-    """Most layers turn and see blocks of `chunk` positions; every `interval`-th neither turns nor is limited (Llama 4).
+    """Most layers rotate and see blocks of `chunk` positions; every `interval`-th does neither (Llama 4).
 
-    inner     the rule of the turning layers; any rule, so Scout's llama3 scaling composes with the schedule, and a
+    inner     the rule of the rotating layers; any rule, so Scout's llama3 scaling composes with the schedule, and a
               rule that differs from layer to layer keeps its own
     interval  layer l has no rotation where (l + 1) is divisible by it
-    chunk     positions of a block; None = turning layers see everything
+    chunk     positions of a block; None = rotating layers see everything
     growth    queries of the layers without rotation grow with position; None = they do not
-    qk_norm   queries and keys of turning layers get a root mean square of 1, without weights, after they turned;
+    qk_norm   queries and keys of rotating layers get a root mean square of 1, without weights, after they rotated;
               its eps is that of the model's norms
     """
 
@@ -45,7 +45,7 @@ class IRope(Rope):
         return self.inner.streams
 
     def inv_freq(self, head_dim: int) -> Frequencies:
-        """Those of the layers that turn."""
+        """Those of the layers that rotate."""
         return self.inner.inv_freq(head_dim)
 
     def for_layer(self, layer: int) -> LayerPositions:

@@ -27,10 +27,10 @@ Divisors = tuple[float, ...]
 class SearchedRotation(ScaledRotation, abc.ABC):
     """theta_i / lambda_i with two lists of divisors: `short` up to `original_len` tokens, `long` beyond.
 
-    Which list a token turns by follows from the length of its own sequence, so rows of a batch and documents of a
+    Which list a token rotates by follows from the length of its own sequence, so rows of a batch and documents of a
     packed row choose for themselves.
 
-    With `fraction` below 1 the first dims of a head turn alone, with exponents over these, as in Phi-4-mini (0.75);
+    With `fraction` below 1 the first dims of a head rotate alone, with exponents over these, as in Phi-4-mini (0.75);
     its factor is meant for them alone, temperature_on=cos_sin.
     """
 
@@ -55,10 +55,10 @@ class SearchedRotation(ScaledRotation, abc.ABC):
 
     @abc.abstractmethod
     def initial_divisors(self, rotary: int) -> Divisors:
-        """Long divisors where none are given, for the dims of a head that turn."""
+        """Long divisors where none are given, for the dims of a head that rotate."""
 
     def rotary_dims(self, head_dim: int) -> int:
-        """How many dims of a head turn."""
+        """How many dims of a head rotate."""
         return head_dim if self.fraction == 1 else count_rotary_dims(head_dim, self.fraction)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
@@ -96,7 +96,7 @@ class SearchedRotation(ScaledRotation, abc.ABC):
     def _divisors(self, name: str, rotary: int) -> Divisors | None:
         divisors = getattr(self, name)
         if divisors is not None and len(divisors) != rotary // 2:
-            what = f"a head of {rotary} dims" if self.fraction == 1 else f"a head of which {rotary} dims turn"
+            what = f"a head of {rotary} dims" if self.fraction == 1 else f"a head of which {rotary} dims rotate"
             raise ConfigError(
                 f"{name} has {len(divisors)} divisors, and {what} needs {rotary // 2}; it was found for another "
                 "model: search again with `aptlab search rope=longrope2 ckpt=… target=…`"
@@ -125,7 +125,7 @@ class LongRoPE(SearchedRotation):
 
     @property
     def relative(self) -> bool:  # type: ignore[override]
-        """Retained tokens turn by other frequencies than the rest."""
+        """Retained tokens rotate by other frequencies than the rest."""
         return self.retained == 0
 
     @property
@@ -138,13 +138,13 @@ class LongRoPE(SearchedRotation):
     def hf_refusal(self, head_dim: int) -> HFRefusal | None:
         """Retained tokens have no key in a config.json."""
         if self.retained:
-            reason = f"with rope.retained={self.retained} turns the first tokens by other frequencies"
+            reason = f"with rope.retained={self.retained} rotates the first tokens by other frequencies"
             return HFRefusal(reason, "train with rope.retained=0 to export")
         return super().hf_refusal(head_dim)
 
     @classmethod
     def from_hf(cls, source: HFSource) -> LongRoPE:
-        """On a part of each head the factor is meant for the dims that turn alone."""
+        """On a part of each head the factor is meant for the dims that rotate alone."""
         length = source.read_original_length()
         short, long = (read_divisors(source, key) for key in ("short_factor", "long_factor"))
         factor = max(1.0, source.read_factor(length))
@@ -202,7 +202,7 @@ class LongRoPE2(SearchedRotation):
             divisors = getattr(self, name) or ()
             if min(divisors, default=1.0) < 1:
                 raise ConfigError(
-                    f"{name} holds {min(divisors):g}, and divisors of longrope2 are at least 1, for no pair turns "
+                    f"{name} holds {min(divisors):g}, and divisors of longrope2 are at least 1, for no pair rotates "
                     "faster than in training; use rope=longrope for a published list with smaller ones"
                 )
             falls = [i + 1 for i, (a, b) in enumerate(itertools.pairwise(divisors)) if b < a]
@@ -213,7 +213,7 @@ class LongRoPE2(SearchedRotation):
                 )
 
     def critical(self, rotary: int) -> int:
-        """d_rcd as a pair index, of the dims that turn."""
+        """d_rcd as a pair index, of the dims that rotate."""
         if self.critical_dim is not None:
             return check_critical(self.critical_dim, rotary)
         return min(max(compute_critical_pair(self.base, self.original_len, rotary), 1), rotary // 2 - 1)
@@ -234,7 +234,7 @@ class LongRoPE2(SearchedRotation):
 
 
 def compute_critical_pair(base: float, original_len: int, head_dim: int) -> int:
-    """The first pair that does not complete a turn within L: ceil(D/2 · log_base(L / 2 pi)), counted from 0.
+    """The first pair that does not complete a rotation within L: ceil(D/2 · log_base(L / 2 pi)), counted from 0.
 
     Liu et al. 2023 (arXiv:2310.05209). LongRoPE2's code starts one pair earlier, at the last complete one.
     """

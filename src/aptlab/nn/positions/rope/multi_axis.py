@@ -61,7 +61,7 @@ def split_evenly(base: float, head_dim: int, parts: int, name: str) -> Frequenci
         below, above = head_dim // block * block, (head_dim // block + 1) * block
         nearest = f"{below}, {above}" if below else f"{above}"
         raise ConfigError(
-            f"head_dim={head_dim} is not divisible by {block}, and {name} turns a head in blocks of {block} "
+            f"head_dim={head_dim} is not divisible by {block}, and {name} rotates a head in blocks of {block} "
             f"dims; nearest: {nearest}"
         )
     return compute_standard_frequencies(base, head_dim // parts)
@@ -69,7 +69,7 @@ def split_evenly(base: float, head_dim: int, parts: int, name: str) -> Frequenci
 
 @dataclass(frozen=True, kw_only=True)
 class Axial2D(Rotation2D):
-    """Half of the pairs turn by height, half by width, with equal frequencies (as in Qwen2-VL's picture encoder)."""
+    """Half of the pairs rotate by height, half by width, with equal frequencies (as in Qwen2-VL's picture encoder)."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """The same D/4 frequencies for height and for width, [P]."""
@@ -212,7 +212,7 @@ class MRopeInterleaved(SectionedRotation):
 
 @dataclass(frozen=True, kw_only=True)
 class Kron2D(Rotation2D):
-    """R_h (x) R_w on blocks of four dims, the seeds' 2-D form: turns by (h + w) theta and by (h - w) theta.
+    """R_h (x) R_w on blocks of four dims, the seeds' 2-D form: rotates by (h + w) theta and by (h - w) theta.
 
     Written in the basis where it is two rotations; the change of basis is orthogonal and the same for queries and
     keys, so the projections absorb it. Published encoders use the block-diagonal sum, rope=axial2d.
@@ -229,7 +229,7 @@ class Kron2D(Rotation2D):
 
 @dataclass(frozen=True, kw_only=True)
 class Kron3D(Rotation3D):
-    """R_t (x) R_h (x) R_w on blocks of eight dims, the seeds' 3-D form: turns by (t ± h ± w) theta. See `Kron2D`."""
+    """R_t (x) R_h (x) R_w on blocks of eight dims, the seeds' 3-D form: rotates by (t ± h ± w) theta. See `Kron2D`."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Each frequency four times, [P]."""

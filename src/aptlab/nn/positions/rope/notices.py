@@ -52,7 +52,7 @@ def _of_layer(rule: Rope, option: str, *, head_dim: int, length: int, seen: int)
 
 
 def _longest_wavelength(rule: Rope, head_dim: int, length: int) -> float:
-    """Tokens of the slowest turn; infinite where pairs stand still, logits fade or positions are coordinates."""
+    """Tokens of the slowest rotation; infinite where pairs stand still, logits fade or positions are coordinates."""
     if rule.decay(head_dim) is not None or rule.amplitude(head_dim) is not None or not rule.plain_for_text:
         return math.inf
     frequencies = rule.frequencies_at(length, head_dim)

@@ -52,12 +52,12 @@ class PerLayer(Rope):
         return max(rule.streams for rule in self.rules)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
-        """Those of the first layer that turns."""
+        """Those of the first layer that rotates."""
         first = next(
             (placed for placed in map(self.for_layer, range(len(self.rules))) if placed.rule is not None), None
         )
         if first is None or first.rule is None:
-            raise ConfigError("rules turn no layer; use rope=none")
+            raise ConfigError("rules rotate no layer; use rope=none")
         return first.rule.inv_freq(head_dim)
 
     def for_layer(self, layer: int) -> LayerPositions:

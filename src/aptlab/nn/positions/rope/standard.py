@@ -95,7 +95,7 @@ def count_rotary_dims(head_dim: int, fraction: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Partial(Rotation):
-    """The first `fraction` of a head's dims turn, with exponents over these alone; the rest carries content.
+    """The first `fraction` of a head's dims rotate, with exponents over these alone; the rest carries content.
 
     As in GPT-J, GPT-NeoX and Phi (Black et al. 2022, arXiv:2204.06745, section 2.1, with a quarter).
     """
@@ -105,7 +105,7 @@ class Partial(Rotation):
     fraction: RotaryFraction = 0.25
 
     def inv_freq(self, head_dim: int) -> Frequencies:
-        """Those of the dims that turn, fewer than D/2."""
+        """Those of the dims that rotate, fewer than D/2."""
         return compute_standard_frequencies(self.base, count_rotary_dims(head_dim, self.fraction))
 
     def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
@@ -121,7 +121,7 @@ class Partial(Rotation):
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional(Rotation):
-    """The fastest `fraction` of the pairs turn as in the whole head, the slow rest does not (p-RoPE).
+    """The fastest `fraction` of the pairs rotate as in the whole head, the slow rest does not (p-RoPE).
 
     Barbero et al. 2024 (arXiv:2410.06205, section 6); as in Gemma 4. Frequencies keep their exponents over the whole
     head, which is how this differs from `partial`; `factor` divides them as interpolation does.
@@ -149,7 +149,7 @@ class Proportional(Rotation):
         rotary_pairs = int(self.fraction * head_dim // 2)
         if rotary_pairs == 0:
             raise ConfigError(
-                f"fraction={self.fraction} of the {head_dim // 2} pairs of head_dim={head_dim} turns none; "
+                f"fraction={self.fraction} of the {head_dim // 2} pairs of head_dim={head_dim} rotates none; "
                 f"use fraction={round_up_fraction(2, head_dim):g} or more, or rope=none"
             )
         return tuple(f / self.factor if i < rotary_pairs else 0.0 for i, f in enumerate(standard))

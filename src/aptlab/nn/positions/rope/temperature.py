@@ -12,9 +12,9 @@ def compute_temperature(law: str, factor: float, original_len: int, mscale: floa
     """Factor on q·k: the square of what queries and keys are multiplied by.
 
     none            1
-    yarn            (0.1 · mscale · ln s + 1)²  (Peng et al. 2023, arXiv:2309.00071, eq. 22). DeepSeek turns by
+    yarn            (0.1 · mscale · ln s + 1)²  (Peng et al. 2023, arXiv:2309.00071, eq. 22). DeepSeek rotates by
                     m(mscale) / m(mscale_all_dim) and multiplies the softmax scale by m(mscale_all_dim)², with
-                    m(c) = 0.1 c ln s + 1: where the whole head turns, mscale_all_dim cancels and this is left
+                    m(c) = 0.1 c ln s + 1: where the whole head rotates, mscale_all_dim cancels and this is left
     su              1 + ln s / ln L             (Phi-3 and LongRoPE checkpoints)
     apt_sqrt        (0.1 · sqrt(1 + ln s / 128))², the seeds' formula: about 0.01 at every s, so attention is all but
                     uniform

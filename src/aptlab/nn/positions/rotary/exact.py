@@ -92,10 +92,10 @@ class LearnedRotary(LearnedRotaryBase):
 
 
 class MixedRotary(LearnedRotaryBase):
-    """Pair i of key head k turns by h·a + w·b with learned a, b (Heo et al. 2024, arXiv:2403.13298, eq. 14).
+    """Pair i of key head k rotates by h·a + w·b with learned a, b (Heo et al. 2024, arXiv:2403.13298, eq. 14).
 
     Starts with the standard frequencies, each pointing in a direction of its own drawn with a fixed seed. Query
-    heads turn like the key head that they meet, so logits depend on the distance (dh, dw) alone.
+    heads rotate like the key head that they meet, so logits depend on the distance (dh, dw) alone.
     """
 
     def __init__(self, rule: Rope, *, head_dim: int, heads: int = 1, kv_heads: int = 1) -> None:

@@ -1,6 +1,6 @@
 """Rotation of queries and keys by exact angles at any position.
 
-Legend: B batch, H heads, T tokens, D head dim, P pairs that turn (D/2, or fewer), R regimes, N streams of positions.
+Legend: B batch, H heads, T tokens, D head dim, P pairs that rotate (D/2, or fewer), R regimes, N streams of positions.
 A position is split as hi·4096 + lo. Cosines and sines of hi·4096·theta and of lo·theta are built once in
 float64, stored in float32 and joined by one complex product, so that the error does not grow with position
 (a float32 product position·theta is off by half a radian at ten million tokens).
@@ -50,7 +50,7 @@ class RotaryEmbedding(Rotary):
 
     @property
     def simple(self) -> bool:  # type: ignore[override]
-        """Whether every head of every token turns by one set of frequencies, as the fused kernel does it."""
+        """Whether every head of every token rotates by one set of frequencies, as the fused kernel does it."""
         alone = self.regimes == 1 and self.of_head is None and self.combine is None and self.rule.streams == 1
         return alone and self.rule.amplitude(self.head_dim) is None
 
@@ -80,7 +80,7 @@ class RotaryEmbedding(Rotary):
         return torch.from_numpy(tables.reshape(4, -1, regimes.shape[1]))
 
     def _theta(self) -> Tensor:
-        """Radians per token of the first regime, float64 [P]: by these float32 heads turn in the kernel."""
+        """Radians per token of the first regime, float64 [P]: by these float32 heads rotate in the kernel."""
         return torch.tensor(self.rule.regimes(self.head_dim)[0], dtype=torch.float64, device="cpu")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
@@ -176,7 +176,7 @@ def group_pairs(coefficients: tuple[tuple[int, ...], ...] | None) -> PairGroups 
 
 
 def spread_heads(regimes: tuple[int, ...] | None, heads: int, kv_heads: int) -> list[int] | None:
-    """The regime of every query head and then of every key head: a query turns like the key it meets."""
+    """The regime of every query head and then of every key head: a query rotates like the key it meets."""
     if regimes is None:
         return None
     return [regimes[head * kv_heads // heads] for head in range(heads)] + list(regimes)
