@@ -54,12 +54,12 @@ def test_the_page_has_a_row_for_every_word(word):
 
 
 OVERRIDES = ["rope=yarn", "rope.factor=8", "rope=null", "recipe=smoke", "data.split={seed: 7}"]
-OVERRIDES += ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", "~trainer.log_every_n_steps"]
+OVERRIDES += ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", "~trainer.gradient_clip_val"]
 
 
 @pytest.mark.parametrize("text", OVERRIDES)
-def test_an_override_of_the_page_composes(text):
-    from aptlab.config import compose
+def test_an_override_of_the_page_is_right(text):
+    from aptlab.config import check, compose
 
     assert f"`{text}`" in DOCUMENT
-    compose("train", ["rope=yarn", text] if text == "rope.factor=8" else [text])
+    check(compose("train", ["rope=yarn", text] if text == "rope.factor=8" else [text]))

@@ -29,9 +29,12 @@ class _Request:
 def choose_options(command: str, choices: list[str], index: OptionIndex) -> tuple[dict[str, Any], dict[str, Any]]:
     """(values, chosen option of each group) of `conf/<command>.yaml` with these choices; values stay unresolved.
 
-    A merge takes Hydra tenths of a second, so an answer is remembered for as long as no file of the index changes.
-    Raises ConfigError where Hydra does.
+    The merge is the slow part of a command's start, so an answer is remembered for as long as no file of the index
+    changes. Raises ConfigError where Hydra does.
     """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     from aptlab.config.hydra_files import SCHEME
 
     # Hydra looks for the primary file in the first folder alone.
@@ -41,21 +44,18 @@ def choose_options(command: str, choices: list[str], index: OptionIndex) -> tupl
     swapped = sorted(word for word in choices if not word.startswith("+"))  # their order means nothing
     words = (*search, *swapped, *(word for word in choices if word.startswith("+")))
     request = _Request(command, words, str(home), _digest_files(index))
-    with _LOCK:
-        answer = _ask_hydra(request)
-    if isinstance(answer, Exception):
-        raise ConfigError(_describe_hydra_error(answer, index)) from None
-    return copy.deepcopy(answer)
+    try:
+        with _LOCK:
+            return copy.deepcopy(_ask_hydra(request))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_describe_hydra_error(error, index)) from None
 
 
 @functools.lru_cache(_REMEMBERED)
-def _ask_hydra(request: _Request) -> tuple[dict[str, Any], dict[str, Any]] | Exception:
+def _ask_hydra(request: _Request) -> tuple[dict[str, Any], dict[str, Any]]:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     from aptlab.config.hydra_files import read_quickly
 
@@ -65,8 +65,6 @@ def _ask_hydra(request: _Request) -> tuple[dict[str, Any], dict[str, Any]] | Exc
         with read_quickly(), hydra.initialize_config_dir(request.home, version_base="1.3"):
             words = [*_list_unused_parts(), *request.words]
             cfg = hydra.compose(request.command, words, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        return error
     finally:
         GlobalHydra.instance().hydra = before
     chosen = {key: value for key, value in cfg.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
@@ -77,7 +75,7 @@ def _ask_hydra(request: _Request) -> tuple[dict[str, Any], dict[str, Any]] | Exc
 
 @functools.cache
 def _list_unused_parts() -> tuple[str, ...]:
-    """Hydra's own groups (help, logging, launcher, …) are left out: a fifth of the time, and none of them is read."""
+    """Hydra's own groups (help, logging, launcher, …): to merge them takes time, and nobody reads them here."""
     from hydra.conf import HydraConf
 
     entries = [entry for entry in HydraConf().defaults if isinstance(entry, dict)]

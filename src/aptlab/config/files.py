@@ -52,16 +52,24 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The whole file as plain containers, interpolations as written; ConfigError names a broken line."""
     import yaml
 
-    return load_config_file(path, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return parse_config_text(read_config_text(path), path, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def load_config_file(path: Path, loader: Any) -> dict[str, Any]:
-    """The file by this YAML loader; ConfigError names file and line, and what is no mapping."""
+def read_config_text(path: Path) -> str:
+    """ConfigError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: this is no YAML: {error}") from None
+
+
+def parse_config_text(text: str, path: Path, loader: Any) -> dict[str, Any]:
+    """The text of this file by this YAML loader; ConfigError names file and line, and what is no mapping."""
     import yaml
 
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        loaded = yaml.load(text, loader)
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: this is no YAML: {getattr(error, 'problem', None) or error}") from None

@@ -1,4 +1,4 @@
-"""Hydra reads our option files through libyaml: a third of the time of a composition is Python's own YAML scanner.
+"""Hydra reads our option files through libyaml, for most of the time of reading them is YAML's scanner in Python.
 
 Both parts are plugins, registered as Hydra documents it (`Plugins.instance().register`). They act inside `read_quickly`
 alone, so a program that uses Hydra beside aptlab sees nothing of them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from aptlab.config.files import load_config_file
+from aptlab.config.files import parse_config_text, read_config_text
 
 SCHEME = "aptlab-file"
-_active: list[bool] = []
+_active = ContextVar("_active", default=False)
 
 
 @functools.cache
@@ -62,8 +63,9 @@ class OptionFiles(ConfigSource):
         path = Path(self.path, self._normalize_file_name(config_path))
         if not path.is_file():
             raise ConfigLoadError(f"Config not found : {path}")
-        config = OmegaConf.create(load_config_file(path, make_loader()))
-        header = ConfigSource._get_header_dict(path.read_text(encoding="utf-8")[:512])
+        text = read_config_text(path)
+        config = OmegaConf.create(parse_config_text(text, path, make_loader()))
+        header = ConfigSource._get_header_dict(text)
         return ConfigResult(config=config, path=f"{SCHEME}://{self.path}", provider=self.provider, header=header)
 
     def available(self) -> bool:
@@ -86,7 +88,7 @@ class OptionFolders(SearchPathPlugin):
     """Gives the folders of a search path to `OptionFiles`."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for element in search_path.get_path() if _active else []:
+        for element in search_path.get_path() if _active.get() else []:
             if element.path and "://" not in element.path:
                 element.path = f"{SCHEME}://{element.path}"
 
@@ -96,8 +98,8 @@ def read_quickly() -> Iterator[None]:
     """Inside, folders that Hydra is given by their path are read by `OptionFiles`."""
     Plugins.instance().register(OptionFiles)
     Plugins.instance().register(OptionFolders)
-    _active.append(True)
+    token = _active.set(True)
     try:
         yield
     finally:
-        _active.pop()
+        _active.reset(token)

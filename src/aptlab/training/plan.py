@@ -73,7 +73,7 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
-    # All that a request without a checkpoint starts sooner without.
+    # Imported here, for a request without a checkpoint needs none of it.
     from aptlab.checkpoint import find_checkpoint, find_run_folder, read_manifest
     from aptlab.restore.upgrade import upgrade_manifest
 
