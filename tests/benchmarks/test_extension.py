@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
@@ -18,13 +19,13 @@ ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "benchmarks" / "extension"
 
 
+@functools.cache
 def load(name: str) -> ModuleType:
     """A script of the study, which is no package; loaded once, for each start of Python and torch takes seconds."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, STUDY / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(f"study_{name}", STUDY / f"{name}.py")
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[spec.name])
+    return sys.modules[spec.name]
 
 
 @pytest.fixture
@@ -41,10 +42,11 @@ def study(monkeypatch, capsys):
     return call
 
 
-def python(*words: object) -> None:
-    """The same as a user runs it."""
+def python(*words: object) -> str:
+    """The same as a user runs it; returns what it printed."""
     done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -67,7 +69,7 @@ def test_it_goes_from_corpus_to_report_and_on_after_a_stop(tmp_path, study):
         "--tokens-per-step", 10_240, "--text-tokens", 4096, "--passkeys", 2, "--ruler", 1, "--population", 8,
         "--iterations", 1,
     ]  # fmt: skip
-    stopped = study("run", *bases, "--journal", journal, *small, "--seconds", 0)
+    stopped = python(STUDY / "run.py", *bases, "--journal", journal, *small, "--seconds", 0)
     assert "0.0 seconds are over before" in stopped
     done = study("run", *bases, "--journal", journal, *small)
     assert "all 11 measurements" in done

@@ -53,7 +53,7 @@ def test_the_page_has_a_row_for_every_word(word):
     assert f"`{word}`" in DOCUMENT
 
 
-OVERRIDES = ["rope=yarn", "rope.factor=8", "rope=null", "recipe=smoke", "data.split={seed: 7}"]
+OVERRIDES = ["rope=yarn", "rope.factor=8", "evals=null", "recipe=smoke", "data.split={seed: 7}"]
 OVERRIDES += ["+callbacks.timer._target_=lightning.pytorch.callbacks.Timer", "~trainer.gradient_clip_val"]
 
 
