@@ -55,11 +55,10 @@ BASE, CONTEXT, SHAPE = 10_000.0, 192, Shape(dim=96, depth=3, heads=3, hidden=288
 SAMPLES, HELD_OUT, STEP = 10, 40, 0.01
 HEAD_DIM = SHAPE.head_sizes()[2]
 LATE = 10  # a critical pair beyond the theoretical one, where this small model wants it
-SAME = {"base": BASE}
 
 
 def decoder() -> Decoder:
-    return make_decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(**SAME))
+    return make_decoder(SHAPE, vocab=ByteTokenizer().vocab_size, rope=Standard(base=BASE))
 
 
 def text() -> TextData:
@@ -127,7 +126,7 @@ def problems(target: int) -> dict[str, tuple[object, list[SearchStart]]]:
     firsts = list_critical_pairs(base=BASE, pairs=pairs, length=CONTEXT)
     second = [build_v2_space(one, pairs=pairs, scale=scale, step=STEP) for one in firsts]
     late = build_v2_space(LATE, pairs=pairs, scale=scale, step=STEP)
-    settings = {"factor": scale, "original_len": CONTEXT, **SAME}
+    settings = {"factor": scale, "original_len": CONTEXT, "base": BASE}
     return {
         "longrope": (LongRoPE(**settings), [SearchStart(first, tuple({first.nearest(f): 0 for f in known.values()}))]),
         "longrope2": (LongRoPE2(**settings), [SearchStart(space, tuple(build_v2_seeds(space))) for space in second]),
@@ -185,9 +184,9 @@ def measure(args: argparse.Namespace, weights: Path, seed: int) -> dict[str, Any
     shown = Make(weights, None, target)(0)
     held = Make(weights, None, target, count=HELD_OUT, seed=99)(0)
     rules = {
-        "linear (PI)": Linear(factor=scale, **SAME),
-        "ntk": NTK(factor=scale, **SAME),
-        "yarn": YaRN(factor=scale, original_len=CONTEXT, **SAME),
+        "linear (PI)": Linear(factor=scale, base=BASE),
+        "ntk": NTK(factor=scale, base=BASE),
+        "yarn": YaRN(factor=scale, original_len=CONTEXT, base=BASE),
     }
 
     def both(rule) -> dict[str, float]:

@@ -147,7 +147,7 @@ def llama(case: Case) -> Any:
             num_key_value_heads=shape.kv_heads,
             max_position_embeddings=case.args.context,
             tie_word_embeddings=True,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]
         )
     )
 
