@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,12 @@ from aptlab.testing.tiny import make_decoder
 
 SHAPE = Shape(dim=32, depth=2, heads=2, hidden=48)
 VOCAB = 61
+
+
+def assert_agree(got: Any, expected: Any, rel: float = 1e-12) -> None:
+    """As many numbers, each equal to the expected one up to this relative difference."""
+    assert len(got) == len(expected)
+    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
 
 
 def decoder(

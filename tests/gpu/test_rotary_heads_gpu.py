@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.ops.kernel_cases import LAYOUTS, check, main, tables_of, theta_of, units
+from tests.ops.kernel_cases import LAYOUTS, assert_all_cases, assert_case, tables_of, theta_of, units
 
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.positions.rope import IRope, Standard, YaRN
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def test_every_case_is_float64_to_a_unit_in_the_last_place():
-    main("cuda")
+    assert_all_cases("cuda")
 
 
 @pytest.mark.parametrize("size", [(2, 700, 32, 8, 128, 64), (1, 1500, 12, 2, 96, 48), (1, 900, 3, 3, 80, 20)], ids=str)
@@ -26,7 +26,7 @@ def test_every_case_is_float64_to_a_unit_in_the_last_place():
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_gradients_are_right_where_a_program_takes_several_tokens_and_tiles(size, layout, where, dtype):
-    check(size, layout, where, dtype, "cuda")
+    assert_case(size, layout, where, dtype, "cuda")
 
 
 def test_gradients_of_the_norms_weights_are_the_same_twice():

@@ -12,6 +12,7 @@ import aptlab.nn.positions.rope
 from aptlab.errors import ConfigError
 from aptlab.nn.positions.rope import NTK, Linear, Llama3, NoRope, Rope, Standard, YaRN
 from aptlab.testing import RopeContract
+from tests.helpers import assert_agree
 from tests.reference import rope as reference
 
 BASES = (10_000.0, 500_000.0)
@@ -55,27 +56,22 @@ class TestLlama3(RopeContract):
     config = config("Llama3")
 
 
-def agree(got, expected, rel=1e-12):
-    assert len(got) == len(expected)
-    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
-
-
 @pytest.mark.parametrize("head_dim", DIMS)
 @pytest.mark.parametrize("base", BASES)
 def test_frequencies_are_the_papers(base, head_dim):
-    agree(Standard(base=base).inv_freq(head_dim), reference.standard(base, head_dim))
-    agree(Linear(base=base, factor=3.0).inv_freq(head_dim), reference.linear(base, 3.0, head_dim))
-    agree(NTK(base=base, factor=8.0).inv_freq(head_dim), reference.ntk(base, 8.0, head_dim))
+    assert_agree(Standard(base=base).inv_freq(head_dim), reference.standard(base, head_dim))
+    assert_agree(Linear(base=base, factor=3.0).inv_freq(head_dim), reference.linear(base, 3.0, head_dim))
+    assert_agree(NTK(base=base, factor=8.0).inv_freq(head_dim), reference.ntk(base, 8.0, head_dim))
     for length in (256, 4096, 32_768):
         given = {"base": base, "factor": 16.0, "original_len": length}
         by_index = reference.yarn(base, 16.0, length, 1.0, 32.0, head_dim)
-        agree(YaRN(**given).inv_freq(head_dim), by_index)
+        assert_agree(YaRN(**given).inv_freq(head_dim), by_index)
         open_ends = reference.yarn(base, 16.0, length, 1.0, 32.0, head_dim, truncate=False)
-        agree(YaRN(**given, truncate=False).inv_freq(head_dim), open_ends)
+        assert_agree(YaRN(**given, truncate=False).inv_freq(head_dim), open_ends)
         by_ratio = reference.by_parts(base, 16.0, length, 1.0, 32.0, head_dim)
-        agree(YaRN(**given, ramp="ratio").inv_freq(head_dim), by_ratio)
+        assert_agree(YaRN(**given, ramp="ratio").inv_freq(head_dim), by_ratio)
         llama3 = reference.llama3(base, 16.0, 1.0, 4.0, length, head_dim)
-        agree(Llama3(**given).inv_freq(head_dim), llama3)
+        assert_agree(Llama3(**given).inv_freq(head_dim), llama3)
 
 
 HF = [
@@ -123,7 +119,7 @@ def test_frequencies_and_temperature_are_those_of_transformers(rule, parameters,
         rope_parameters={"rope_theta": rule.base, **parameters},
     )
     oracle = LlamaRotaryEmbedding(given)
-    agree(rule.inv_freq(head_dim), oracle.inv_freq.double().numpy(), rel=1e-6)
+    assert_agree(rule.inv_freq(head_dim), oracle.inv_freq.double().numpy(), rel=1e-6)
     assert rule.temperature == pytest.approx(oracle.attention_scaling**2, rel=1e-12)
 
 
@@ -132,7 +128,7 @@ def test_ntk_by_parts_with_llama3_bounds_is_llama3(ramp):
     llama3 = Llama3(base=500_000.0, factor=8.0, low=1.0, high=4.0, original_len=8192)
     parts = YaRN(base=500_000.0, factor=8.0, beta_fast=4.0, beta_slow=1.0, original_len=8192, ramp=ramp)
     if ramp == "ratio":
-        agree(parts.inv_freq(128), llama3.inv_freq(128), rel=1e-14)
+        assert_agree(parts.inv_freq(128), llama3.inv_freq(128), rel=1e-14)
     else:
         assert not np.allclose(parts.inv_freq(128), llama3.inv_freq(128), rtol=1e-2)
     assert llama3.temperature == 1.0
@@ -146,7 +142,7 @@ def test_ntk_keeps_the_fastest_pair_and_divides_the_slowest_by_the_factor():
 
 
 def test_linear_divides_every_pair():
-    agree(Linear(factor=4.0).inv_freq(128), np.array(Standard().inv_freq(128)) / 4.0, rel=0)
+    assert_agree(Linear(factor=4.0).inv_freq(128), np.array(Standard().inv_freq(128)) / 4.0, rel=0)
 
 
 MODELS = [

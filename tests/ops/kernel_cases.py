@@ -84,7 +84,7 @@ def exact(x, args, theta_P, layout):
     return out
 
 
-def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, theta=True, tile=None):
+def assert_case(size, layout, where, dtype, device, *, weighted=True, scaled=True, theta=True, tile=None):
     """Forward, backward and reference of one case; theta: whether the frequencies are given beside the tables."""
     batch, tokens, q, k, head_dim, pairs = size
     generator = torch.Generator().manual_seed(0)
@@ -134,16 +134,16 @@ def check(size, layout, where, dtype, device, *, weighted=True, scaled=True, the
         assert (dw.double() - weights.grad).abs().max() <= 1e-4 * weights.grad.abs().max()
 
 
-def main(device: str, sizes: str = "all") -> None:
+def assert_all_cases(device: str, sizes: str = "all") -> None:
     for size, layout, where in itertools.product(SIZES if sizes == "all" else SIZES[1:2], LAYOUTS, WHERES):
         for dtype in (torch.float32, torch.bfloat16) if device == "cpu" else DIGITS:
-            check(size, layout, where, dtype, device, scaled=size[0] == 2)
-        check(size, layout, where, torch.float32, device, theta=False)
-    check(SIZES[0], "half", "after", torch.float32, device, weighted=False)
+            assert_case(size, layout, where, dtype, device, scaled=size[0] == 2)
+        assert_case(size, layout, where, torch.float32, device, theta=False)
+    assert_case(SIZES[0], "half", "after", torch.float32, device, weighted=False)
     for tile in TILES if sizes == "all" else ():
-        check(SIZES[3], "half", "before", torch.bfloat16, device, tile=tile)
+        assert_case(SIZES[3], "half", "before", torch.bfloat16, device, tile=tile)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    assert_all_cases(*sys.argv[1:])
     print("all cases passed")

@@ -17,7 +17,7 @@ SIZES = {"heads": 6, "head_dim": 8, "layer": 0}
 QUERIES, KEYS = [3, 4, 5, 200, 10_000_000], [0, 3, 4, 5, 100, 199, 200]
 
 
-def compare(module, value, tolerance=1e-6):
+def assert_near_reference(module, value, tolerance=1e-6):
     """Largest difference to value(d, head) in units of max(1, |value|), over queries and keys at or before them."""
     got = module(torch.tensor([QUERIES]), torch.tensor([KEYS]))[0].detach().numpy()
     expected = reference.dense(value, QUERIES, KEYS, SIZES["heads"])
@@ -36,7 +36,7 @@ def test_alibi_slopes_of_eight_heads_are_those_of_the_paper():
 
 
 def test_alibi_is_the_paper():
-    compare(ALiBi(**SIZES), lambda d, head: reference.alibi(d, head, SIZES["heads"]))
+    assert_near_reference(ALiBi(**SIZES), lambda d, head: reference.alibi(d, head, SIZES["heads"]))
 
 
 def test_alibi_equals_transformers_where_heads_are_a_power_of_two_or_not():
@@ -80,13 +80,13 @@ def test_a_float32_logarithm_moves_an_edge_that_ours_does_not():
 def test_t5_reads_its_table_by_bucket():
     module = T5Bias(**SIZES)
     table = module.embed.weight.detach().double().numpy()
-    compare(module, lambda d, head: table[reference.t5_bucket(d, 32, 128), head])
+    assert_near_reference(module, lambda d, head: table[reference.t5_bucket(d, 32, 128), head])
 
 
 def test_learned_reads_its_table_by_distance_and_keeps_the_last_row_beyond():
     module = LearnedBias(**SIZES, max_distance=150)
     table = module.embed.weight.detach().double().numpy()
-    compare(module, lambda d, head: table[min(d, 150), head])
+    assert_near_reference(module, lambda d, head: table[min(d, 150), head])
     far = module(torch.tensor([[9_999_999]]), torch.tensor([[0]]))[0, :, 0, 0]
     assert torch.equal(far, module.embed.weight[150])
 
@@ -95,7 +95,7 @@ def test_learned_reads_its_table_by_distance_and_keeps_the_last_row_beyond():
 def test_kerple_is_the_paper(kernel, value):
     module = Kerple(**SIZES, kernel=kernel)
     r1, r2 = (rate.tolist() for rate in module.rates())
-    compare(module, lambda d, head: value(d, r1[head], r2[head]), tolerance=3e-6)
+    assert_near_reference(module, lambda d, head: value(d, r1[head], r2[head]), tolerance=3e-6)
 
 
 @pytest.mark.parametrize(("kernel", "limits"), [("log", (2.0, 1.0)), ("power", (1.0, 2.0))])

@@ -1,12 +1,12 @@
 """Searched divisors: which list a token rotates by, what stands in before a search, and lists that are refused."""
 
-import numpy as np
 import pytest
 import torch
 
 from aptlab.config import build, check, compose
 from aptlab.errors import ConfigError
 from aptlab.nn.positions.rope import LongRoPE, LongRoPE2, Standard, YaRN
+from tests.helpers import assert_agree
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
 
@@ -14,17 +14,13 @@ SHORT = tuple(1.0 + 0.01 * i for i in range(32))
 LONG = tuple(1.0 + 0.5 * i for i in range(32))
 
 
-def agree(got, expected, rel=1e-12):
-    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
-
-
 @pytest.mark.parametrize("rule", [LongRoPE, LongRoPE2])
 @pytest.mark.parametrize("base", [10_000.0, 500_000.0])
 def test_frequencies_are_divided_by_the_lists(rule, base):
     made = rule(base=base, short=SHORT, long=LONG)
     short, long = made.regimes(64)
-    agree(short, lengths.searched(base, SHORT, 64))
-    agree(long, lengths.searched(base, LONG, 64))
+    assert_agree(short, lengths.searched(base, SHORT, 64))
+    assert_agree(long, lengths.searched(base, LONG, 64))
     assert made.inv_freq(64) == long
     assert rule(base=base, long=list(LONG)).regimes(64) == (Standard(base=base).inv_freq(64), long)
 
@@ -59,7 +55,7 @@ def test_retained_tokens_keep_the_plain_frequencies_in_long_texts_only():
     positions, standard = torch.arange(6).unsqueeze(0), Standard().inv_freq(64)
     chosen = [rule.regime(positions, torch.full_like(positions, length))[0].tolist() for length in (10, 11)]
     assert chosen == [[0] * 6, [2, 2, 2, 1, 1, 1]]
-    agree(rule.regimes(64)[2], standard, rel=0)
+    assert_agree(rule.regimes(64)[2], standard, rel=0)
     assert (rule.relative, LongRoPE(original_len=10).relative) == (False, True)
     assert len(rule.temperatures()) == 3
 
@@ -67,8 +63,8 @@ def test_retained_tokens_keep_the_plain_frequencies_in_long_texts_only():
 def test_before_a_search_longrope_has_yarns_divisors():
     """The released code's first guess (evolution from YaRN's mask)."""
     rule = LongRoPE(base=500_000.0, factor=16.0, original_len=8192)
-    agree(rule.inv_freq(128), reference.yarn(500_000.0, 16.0, 8192, 1.0, 32.0, 128), rel=1e-13)
-    agree(rule.inv_freq(128), YaRN(base=500_000.0, factor=16.0, original_len=8192).inv_freq(128), rel=1e-14)
+    assert_agree(rule.inv_freq(128), reference.yarn(500_000.0, 16.0, 8192, 1.0, 32.0, 128), rel=1e-13)
+    assert_agree(rule.inv_freq(128), YaRN(base=500_000.0, factor=16.0, original_len=8192).inv_freq(128), rel=1e-14)
     assert rule.regimes(128)[0] == Standard(base=500_000.0).inv_freq(128)
 
 
@@ -76,7 +72,7 @@ def test_before_a_search_longrope_has_yarns_divisors():
 def test_before_a_search_longrope2_continues_ntk_below_the_theoretical_critical_pair(base, length, head_dim, pair):
     rule = LongRoPE2(base=base, factor=16.0, original_len=length)
     assert rule.critical(head_dim) == pair
-    agree(rule.initial_divisors(head_dim), lengths.continued(16.0, pair, head_dim))
+    assert_agree(rule.initial_divisors(head_dim), lengths.continued(16.0, pair, head_dim))
     assert rule.initial_divisors(head_dim)[pair] == 16.0
 
 

@@ -20,6 +20,7 @@ from aptlab.nn.positions.rope import (
     YaRNZones,
     compute_critical_pair,
 )
+from tests.helpers import assert_agree
 from tests.reference import rope as reference
 from tests.reference import rope_lengths as lengths
 from tests.reference import rope_seeds as seeds
@@ -27,11 +28,6 @@ from tests.reference import rope_seeds as seeds
 BASES = (10_000.0, 500_000.0)
 DIMS = (8, 64, 96, 128)
 FACTORS = (1.0, 2.0, 16.0)
-
-
-def agree(got, expected, rel=1e-12):
-    assert len(got) == len(expected)
-    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
 
 
 def divisors(rule, head_dim):
@@ -48,20 +44,20 @@ every = pytest.mark.parametrize(
 def test_ramps_are_the_papers(base, factor, head_dim, length):
     given = {"base": base, "factor": factor, "original_len": length}
     parts = NTKByParts(**given).inv_freq(head_dim)
-    agree(parts, reference.by_parts(base, factor, length, 1.0, 32.0, head_dim))
-    agree(parts, YaRN(**given, ramp="ratio").inv_freq(head_dim), rel=0)
+    assert_agree(parts, reference.by_parts(base, factor, length, 1.0, 32.0, head_dim))
+    assert_agree(parts, YaRN(**given, ramp="ratio").inv_freq(head_dim), rel=0)
     four = NTKByParts(**given, alpha=1.0, beta=4.0).inv_freq(head_dim)
-    agree(four, reference.llama3(base, factor, 1.0, 4.0, length, head_dim))
-    agree(four, Llama3(**given).inv_freq(head_dim), rel=1e-14)
-    agree(YaRNZones(**given).inv_freq(head_dim), seeds.zones(base, factor, 32, 64, head_dim))
+    assert_agree(four, reference.llama3(base, factor, 1.0, 4.0, length, head_dim))
+    assert_agree(four, Llama3(**given).inv_freq(head_dim), rel=1e-14)
+    assert_agree(YaRNZones(**given).inv_freq(head_dim), seeds.zones(base, factor, 32, 64, head_dim))
 
 
 @every
 def test_bases_are_the_papers(base, factor, head_dim):
-    agree(NTK(base=base, factor=factor).inv_freq(head_dim), reference.ntk(base, factor, head_dim))
+    assert_agree(NTK(base=base, factor=factor).inv_freq(head_dim), reference.ntk(base, factor, head_dim))
     liu = NTKLiu(base=base, factor=factor, original_len=2048)
     assert liu.scaled_base() == pytest.approx(lengths.liu_base(base, 2048, 2048 * factor), rel=1e-12)
-    agree(liu.inv_freq(head_dim), reference.standard(liu.scaled_base(), head_dim))
+    assert_agree(liu.inv_freq(head_dim), reference.standard(liu.scaled_base(), head_dim))
 
 
 @pytest.mark.parametrize(
@@ -92,8 +88,8 @@ def test_dynamic_bases_follow_the_length_of_each_sequence(factor, head_dim):
             expected = [lengths.dynamic_base(10_000.0, factor, 512, length, head_dim) for length in steps]
         else:
             expected = [lengths.dynamic_base_paper(10_000.0, 512, length, head_dim) for length in steps]
-        agree(got[0].tolist(), expected)
-        agree([rule.base_at(length, head_dim) for length in steps], expected)
+        assert_agree(got[0].tolist(), expected)
+        assert_agree([rule.base_at(length, head_dim) for length in steps], expected)
         assert got[0, :3].tolist() == [10_000.0] * 3  # exactly the plain rule up to L
 
 
@@ -107,8 +103,8 @@ def test_dynamic_at_its_own_length_is_ntk():
 def test_a_seed_called_yarn_is_interpolation():
     """Factor 1 / (alpha beta): 4 for a half and a half; the seeds' own 1.2 and 0.8 shrink the context by 4 %."""
     rule = YaRNUniform(alpha=1.2, beta=0.8)
-    agree(rule.inv_freq(128), seeds.uniform(10_000.0, 1.2, 0.8, 128), rel=1e-14)
-    agree(YaRNUniform(alpha=0.5, beta=0.5).inv_freq(128), Linear(factor=4.0).inv_freq(128), rel=1e-15)
+    assert_agree(rule.inv_freq(128), seeds.uniform(10_000.0, 1.2, 0.8, 128), rel=1e-14)
+    assert_agree(YaRNUniform(alpha=0.5, beta=0.5).inv_freq(128), Linear(factor=4.0).inv_freq(128), rel=1e-15)
     np.testing.assert_allclose(divisors(rule, 128), 1 / (1.2 * 0.8), rtol=1e-14)
     np.testing.assert_allclose(divisors(rule, 128), 1.042, atol=5e-4)
 
@@ -117,7 +113,7 @@ def test_a_seed_called_yarn_is_interpolation():
 @pytest.mark.parametrize("head_dim", DIMS)
 def test_yarn_with_factor_one_is_the_standard_rule(ramp, head_dim):
     rule = YaRN(factor=1.0, ramp=ramp)
-    agree(rule.inv_freq(head_dim), Standard().inv_freq(head_dim), rel=1e-15)
+    assert_agree(rule.inv_freq(head_dim), Standard().inv_freq(head_dim), rel=1e-15)
     assert rule.temperature == 1.0
 
 
@@ -178,16 +174,16 @@ def test_yarn_rcd_keeps_the_start_of_the_ramp_and_moves_its_end():
     assert [max(i for i, k in enumerate(keep) if k == 1.0) for keep in (plain, moved)] == [18, 18]
     assert moved[24] == pytest.approx(0.5)
     same = YaRN(base=500_000.0, factor=16.0, original_len=8192, critical_dim=35)
-    agree(same.keep(128), plain, rel=0)
+    assert_agree(same.keep(128), plain, rel=0)
 
 
 @pytest.mark.parametrize("critical", [1, 30, 46, 63])
 def test_ntk_rcd_divides_the_critical_pair_by_exactly_the_factor(critical):
     rule = NTK(factor=16.0, critical_dim=critical)
-    agree(rule.inv_freq(128), lengths.ntk_through(10_000.0, 16.0, critical, 128))
+    assert_agree(rule.inv_freq(128), lengths.ntk_through(10_000.0, 16.0, critical, 128))
     assert divisors(rule, 128)[critical] == pytest.approx(16.0, rel=1e-12)
     if critical == 63:
-        agree(rule.inv_freq(128), NTK(factor=16.0).inv_freq(128), rel=1e-13)
+        assert_agree(rule.inv_freq(128), NTK(factor=16.0).inv_freq(128), rel=1e-13)
 
 
 BAD = [

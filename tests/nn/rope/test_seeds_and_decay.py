@@ -19,23 +19,20 @@ from aptlab.nn.positions.rope import (
     XPosAngleDecay,
 )
 from aptlab.nn.positions.rotary import build_rotary
+from tests.helpers import assert_agree
 from tests.reference import rope as reference
 from tests.reference import rope_seeds as seeds
 
 DIMS = (8, 64, 128)
 
 
-def agree(got, expected, rel=1e-12):
-    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=rel, atol=0)
-
-
 @pytest.mark.parametrize("head_dim", DIMS)
 def test_frequencies_are_the_seeds(head_dim):
-    agree(LinearHarmonic().inv_freq(head_dim), seeds.harmonic(head_dim))
-    agree(IRopePairs().inv_freq(head_dim), seeds.over_pairs(head_dim))
+    assert_agree(LinearHarmonic().inv_freq(head_dim), seeds.harmonic(head_dim))
+    assert_agree(IRopePairs().inv_freq(head_dim), seeds.over_pairs(head_dim))
     expected = [reference.standard(base, head_dim) for base in seeds.BASES]
     for rule in (IRopePhase(), IRopeHeads()):
-        agree(rule.regimes(head_dim), expected)
+        assert_agree(rule.regimes(head_dim), expected)
     for rule in (XPos(), XPosAngleDecay(), Learnable(), Mixed2D()):
         assert rule.inv_freq(head_dim) == Standard().inv_freq(head_dim)
 
@@ -92,13 +89,13 @@ def test_xpos_has_the_numbers_of_the_released_code():
     decay = XPos().decay(128)
     assert decay[0] ** 512 == pytest.approx(0.4 / 1.4, rel=1e-12)
     assert decay[-1] ** 512 == pytest.approx((126 + 0.4 * 128) / (1.4 * 128), rel=1e-12)
-    agree(XPos(gamma=1.0, scale_base=64.0).decay(8), [((i / 4 + 1) / 2) ** (1 / 64) for i in range(4)])
+    assert_agree(XPos(gamma=1.0, scale_base=64.0).decay(8), [((i / 4 + 1) / 2) ** (1 / 64) for i in range(4)])
 
 
 def test_xpos_by_angle_is_the_seeds_decay_with_the_opposite_sign_on_keys():
     theta = np.array(Standard().inv_freq(64))
-    agree(XPos(zeta="angle").decay(64), np.exp(-theta / 100), rel=1e-14)
-    agree(XPosAngleDecay().amplitude(64), theta / 100, rel=1e-14)
+    assert_agree(XPos(zeta="angle").decay(64), np.exp(-theta / 100), rel=1e-14)
+    assert_agree(XPosAngleDecay().amplitude(64), theta / 100, rel=1e-14)
 
 
 def test_the_seeds_xpos_shrinks_with_both_positions():
