@@ -193,6 +193,7 @@ def is_rule(target: str) -> bool:
     return frozen and is_torch_free(found.module.name) and is_torch_free(target.rpartition(".")[0])
 
 
+@functools.cache
 def is_torch_free(name: str) -> bool:
     """Whether importing a module loads only its own package, aptlab and the standard library, and so no torch."""
     seen: set[str] = set()
@@ -215,10 +216,13 @@ def is_torch_free(name: str) -> bool:
 _IMPORT = re.compile(r"^(?:from\s+(\S+)\s+import\s+(\([^)]*\)|.*)|import\s+(.*))$", re.MULTILINE)
 
 
-def _imports(path: Path, name: str) -> Iterator[str]:
-    """Modules that a file imports, from lines that begin with an import: parsing takes ten times as long."""
+@functools.cache  # most rules share most of what they import
+def _imports(path: Path, name: str) -> tuple[str, ...]:
+    """Modules that a file imports, from lines that begin with an import: to parse it takes far longer."""
+    found: list[str] = []
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for origin, names, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
         base = importlib.util.resolve_name(origin, package) if origin else ""
-        for word in re.findall(r"([\w.]+)(?:\s+as\s+\w+)?", (names or plain).partition("#")[0]):
-            yield f"{base}.{word}" if base else word
+        words = re.findall(r"([\w.]+)(?:\s+as\s+\w+)?", (names or plain).partition("#")[0])
+        found += [f"{base}.{word}" if base else word for word in words]
+    return tuple(found)
