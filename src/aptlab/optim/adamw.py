@@ -17,15 +17,21 @@ FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 
 def make_parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms, biases and embeddings do not (Radford et al. 2019; Brown et al. 2020).
+    """Matrices decay; norms, biases, embeddings and positions do not (Radford et al. 2019; Brown et al. 2020).
 
-    A head tied to the embedding is the embedding.
+    A head tied to the embedding is the embedding. A module that is `aptlab.nn.decay.Undecayed` keeps what it has.
     """
-    named = [(name, weight) for name, weight in net.named_parameters() if weight.requires_grad]
-    decays = {name for name, weight in named if weight.ndim >= 2 and "embed" not in name}
+    from torch import nn
+
+    from aptlab.nn.decay import Undecayed
+
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+    owners = [module for module in net.modules() if isinstance(module, nn.Embedding | Undecayed)]
+    spared = {id(weight) for module in owners for weight in module.parameters()}
+    decays = [weight.ndim >= 2 and id(weight) not in spared for weight in weights]
     return [
-        {"params": [weight for name, weight in named if name in decays], "weight_decay": weight_decay},
-        {"params": [weight for name, weight in named if name not in decays], "weight_decay": 0.0},
+        {"params": [weight for weight, yes in zip(weights, decays) if yes], "weight_decay": weight_decay},
+        {"params": [weight for weight, yes in zip(weights, decays) if not yes], "weight_decay": 0.0},
     ]
 
 

@@ -15,6 +15,7 @@ A whole model, of this project or another, is measured behind an adapter, a `Sub
 """
 
 from aptlab.testing.bias import BiasContract
+from aptlab.testing.callbacks import CallbackContract
 from aptlab.testing.contract import Contract
 from aptlab.testing.data import RowsContract, SourceContract
 from aptlab.testing.evals import EvalContract
@@ -26,6 +27,7 @@ from aptlab.testing.tiny import decode_in_chunks, make_random_tokens, make_tiny_
 __all__ = [
     "LAWS",
     "BiasContract",
+    "CallbackContract",
     "Contract",
     "EvalContract",
     "Law",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.limits import Positive, PositiveInt
+from aptlab.nn.decay import Undecayed
 from aptlab.nn.init import OwnsInit, reset_tree
 
 STEP = 256
@@ -22,7 +23,7 @@ LEVELS = 3
 LONGEST = STEP**LEVELS  # positions that the tables cover: 16.7 million
 
 
-class AddedPositions(OwnsInit, nn.Module, abc.ABC):
+class AddedPositions(OwnsInit, Undecayed, abc.ABC):
     """What is added to the token embedding, by position; built as factory(dim=C).
 
     relative       whether nothing is said of where in the text a token stands

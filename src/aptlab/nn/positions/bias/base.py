@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from aptlab.nn.decay import Undecayed
 from aptlab.nn.init import OwnsInit, reset_tree
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 
 
-class PositionBias(OwnsInit, nn.Module, abc.ABC):
+class PositionBias(OwnsInit, Undecayed, abc.ABC):
     """A module whose output is added to the attention scores; built as factory(heads=, head_dim=, layer=).
 
     relative    what it adds depends on distances alone

@@ -88,7 +88,7 @@ def compute_bucket_edges(buckets: int, max_distance: int) -> list[int]:
 
     d lies in bucket E + j or above when (d / E)^n >= (max_distance / E)^j.
 
-    >>> bucket_edges(8, 32)
+    >>> compute_bucket_edges(8, 32)
     [1, 2, 3, 4, 7, 12, 20]
     """
     exact = max(1, buckets // 2)

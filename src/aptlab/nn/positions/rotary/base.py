@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import abc
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from aptlab.nn.decay import Undecayed
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary.angles import Angles
 from aptlab.ops.rotary import rotate_pairs
 from aptlab.ops.rotary_heads import HeadNorm, RotationArgs
 
 
-class Rotary(nn.Module, abc.ABC):
+class Rotary(Undecayed, abc.ABC):
     """Rotates heads by the angles of a rule; the model has one for each rule that its layers use.
 
     adaptive     whether angles depend on the length of a token's sequence
