@@ -210,6 +210,15 @@ def test_a_prompts_file_that_is_none_is_named_with_its_line(tmp_path, name, cont
         prompts_of([f"prompts_file={name}"])
 
 
+def test_prompts_are_cut_at_line_ends_alone(tmp_path):
+    lines = ["one\u2028two", "three\x0cfour\x85five", "six"]
+    Path("a.txt").write_bytes("\r\n".join([*lines, ""]).encode())
+    assert prompts_of(["prompts_file=a.txt"]) == tuple(lines)
+    rows = [json.dumps({"prompt": line, "n": 1}, ensure_ascii=False) for line in lines]
+    Path("a.jsonl").write_bytes("\n".join(rows).replace("1}", "7" * 5000 + "}").encode())
+    assert prompts_of(["prompts_file=a.jsonl"]) == tuple(lines)
+
+
 def test_without_a_checkpoint_the_place_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="outputs: no such file or folder"):
         command.run(["prompt=a", "device=cpu"])

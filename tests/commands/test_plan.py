@@ -250,6 +250,15 @@ def test_changes_are_leaves_and_leave_copies_out():
     assert flatten_config({"a": {"b": [1], "c": {}}, "d": None}) == {"a.b": [1], "d": None}
 
 
+def test_a_parameter_that_a_class_has_got_since_is_no_change_at_its_default():
+    new = compose("train", ["data.files=a.txt"]).resolved()
+    source = {key: value for key, value in new["source"].items() if key != "newlines"}
+    assert compare_configs({**new, "source": source}, new) == {}
+    other = {**new, "source": {**new["source"], "newlines": "unix"}}
+    assert compare_configs({**new, "source": source}, other) == {"source.newlines": (None, "unix")}
+    assert compare_configs({**new, "source": None}, new)["source.newlines"] == (None, "keep")
+
+
 @pytest.mark.parametrize(
     ("load", "changed", "resume"),
     [("auto", [], True), ("auto", ["trainer.max_steps"], True), ("auto", ["rope.base", "seed"], False)],

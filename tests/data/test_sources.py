@@ -105,13 +105,10 @@ PROBLEMS = [
     ("a.jsonl", b'{"text": "ok"}\n{"text": \n', r"a\.jsonl, line 2: bad JSON: .* at column \d+"),
     ("a.jsonl", b'{"text": "ok"}\n{"txt": "x"}\n', r"line 2: has no field 'text'; did you mean txt\?"),
     ("a.jsonl", b'{"text": "ok"}\n\n{"text": 5}\n', r"line 3: field 'text' expects text, got int '5'"),
-    ("a.jsonl", b'{"text": ""}\n', r"line 1: field 'text' is empty"),
     ("a.jsonl", b"[1, 2]\n", r"line 1: expects a JSON object, got list"),
     ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"line 2: not UTF-8: byte 0xff at column 11"),
     ("a.jsonl", b'{"text": "\\ud800"}\n', r"line 1: field 'text' holds a lone surrogate at character 0"),
     ("a.jsonl", b"[" * 100_000 + b"\n", r"line 1: bad JSON: nested too deeply"),
-    ("a.jsonl", b"", r"a\.jsonl: the file is empty"),
-    ("a.txt", b"", r"a\.txt: the file is empty"),
     ("a.txt", b"one\ntwo \xe9\n", r"a\.txt, line 2: not UTF-8: byte 0xe9"),
     ("a.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-9], r"a\.txt\.gz: the gzip stream is damaged"),
     (
@@ -119,8 +116,6 @@ PROBLEMS = [
         gzip.compress(b'{"text": "ok"}\n' * 9, mtime=0)[:-9],
         r"a\.jsonl\.gz, line \d+: the gzip stream is damaged",
     ),
-    ("a.txt.gz", gzip.compress(b"", mtime=0), r"a\.txt\.gz: the file is empty"),
-    ("a.jsonl.gz", gzip.compress(b"", mtime=0), r"a\.jsonl\.gz: the file is empty"),
     ("a.txt.gz", b"no gzip", r"a\.txt\.gz: the gzip stream is damaged"),
     ("a.parquet", b"PAR1 nonsense", r"a\.parquet, line 1: damaged parquet"),
 ]
@@ -133,13 +128,41 @@ def test_a_bad_file_is_an_error_with_file_and_line(tmp_path, name, data, message
         texts_of(path)
 
 
+EMPTY = [
+    ("a.jsonl", b'{"text": ""}\n', r"a\.jsonl, line 1: field 'text' is empty"),
+    ("a.jsonl", b"", r"a\.jsonl: the file is empty"),
+    ("a.jsonl", b"\n \n", r"a\.jsonl: the file has blank lines only"),
+    ("a.txt", b"", r"a\.txt: the file is empty"),
+    ("a.txt.gz", gzip.compress(b"", mtime=0), r"a\.txt\.gz: the file is empty"),
+    ("a.jsonl.gz", gzip.compress(b"", mtime=0), r"a\.jsonl\.gz: the file is empty"),
+]
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+@pytest.mark.parametrize(("name", "data", "message"), EMPTY)
+def test_an_empty_file_or_row_is_left_out_and_told(tmp_path, name, data, message, on_bad):
+    path = write(tmp_path / name, data)
+    with pytest.raises(
+        DataError, match=rf"^files=\S+ has no text: left out 1 without any text; the first: .*{message}$"
+    ):
+        texts_of(path, on_bad=on_bad)
+    write(tmp_path / "b.txt", "one")
+    notes = []
+    source = TextFiles([str(path), str(tmp_path / "b.txt")], on_bad=on_bad)
+    assert [text for _, text in source.documents(notes.append)] == ["one"]
+    assert len(notes) == 1
+    assert re.search(rf"^left out 1 without any text; the first: .*{message}$", notes[0])
+
+
 def test_bad_parquet_columns_are_named(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"body": ["x"], "n": [1]}), path)
-    with pytest.raises(DataError, match=r"a\.parquet: has no column 'text'; allowed: body, n"):
+    with pytest.raises(
+        DataError, match=r"^field=text: .*a\.parquet: has no column 'text'; allowed: body, n; choose one"
+    ):
         texts_of(path)
     with pytest.raises(DataError, match=r"a\.parquet, line 1: field 'n' expects text, got int '1'"):
         texts_of(path, field="n")
@@ -160,6 +183,83 @@ def test_skip_leaves_bad_rows_out_and_counts_them(tmp_path):
     assert [text for _, text in TextFiles(str(path), on_bad="skip").documents(notes.append)] == ["one", "two"]
     assert len(notes) == 1
     assert re.search(r"left out 2 bad of 4 rows; the first: .*a\.jsonl, line 2: has no field 'text'", notes[0])
+    assert re.search(
+        r"\(1 of this kind\); .*a\.jsonl, line 3: field 'text' expects text.* \(1 of this kind\)$", notes[0]
+    )
+
+
+def test_a_field_that_no_row_has_names_those_that_are_there_and_throws_nothing_away(tmp_path):
+    path = write(tmp_path / "a.jsonl", jsonl({"id": 1, "meta": {"content": "x", "lang": "en"}}, {"id": 2}))
+    with pytest.raises(
+        DataError,
+        match=r"^field=text: .*, line 1: has no field 'text'; allowed: id, meta\.content, meta\.lang; choose one of",
+    ):
+        texts_of(path)
+    with pytest.raises(DataError, match=r"has no text: left out 2 bad of 2 rows; the first: .* has no field 'text'"):
+        texts_of(path, on_bad="skip")
+
+
+def test_a_field_may_be_a_path_and_a_name_with_dots_comes_first(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"meta": {"content": "a"}}, {"meta.content": "b", "meta": {"content": "no"}}]
+    assert texts_of(write(tmp_path / "a.jsonl", jsonl(*rows)), field="meta.content") == ["a", "b"]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"meta": [{"content": "a", "n": 1}, {"content": "b", "n": 2}], "id": [1, 2]}), path)
+    assert texts_of(path, field="meta.content") == ["a", "b"]
+    with pytest.raises(
+        DataError, match=r"'meta\.text'; did you mean meta\.content\? It has: meta\.content, meta\.n, id; choose"
+    ):
+        texts_of(path, field="meta.text")
+    with pytest.raises(DataError, match=r"line 1: field 'meta' expects text, got dict"):
+        texts_of(path, field="meta")
+    pq.write_table(pa.table({"meta.content": ["c"]}), path)
+    assert texts_of(path, field="meta.content") == ["c"]
+
+
+def test_a_path_is_taken_as_it_is_before_it_is_a_glob(tmp_path):
+    write(tmp_path / "play[1].txt", "brackets")
+    write(tmp_path / "play1.txt", "glob")
+    assert texts_of(tmp_path / "play[1].txt") == ["brackets"]
+    assert texts_of(tmp_path / "play[12].txt") == ["glob"]
+    with pytest.raises(DataError, match=r"^files=\S+ is a folder; name the files in it, as in files='.*\*\.txt'"):
+        texts_of(tmp_path)
+
+
+def test_a_file_with_several_names_counts_once(tmp_path):
+    path = write(tmp_path / "one" / "a.txt", "first")
+    (tmp_path / "one" / "link.txt").symlink_to(path)
+    os.link(path, tmp_path / "one" / "hard.txt")
+    spelled = str(tmp_path / "one" / ".." / "one" / "a.txt")
+    source = TextFiles([str(tmp_path / "one" / "*.txt"), spelled])
+    notes = []
+    assert list(source.documents(notes.append)) == [("a.txt", "first")]
+    assert len(notes) == 1
+    assert re.search(r"a\.txt is the same file as .*a\.txt, and counts once \(3 such\)$", notes[0])
+    assert source.fingerprint() == TextFiles(str(path)).fingerprint()
+
+
+def test_line_ends_are_kept_and_told_or_read_as_one_sign(tmp_path):
+    for name, data in (("a.txt", "one\r\ntwo\rthree\n"), ("b.txt", "four\n")):
+        write(tmp_path / name, data.encode())
+    files, notes = str(tmp_path / "*.txt"), []
+    kept, unix = TextFiles(files), TextFiles(files, newlines="unix")
+    assert [text for _, text in kept.documents(notes.append)] == ["one\r\ntwo\rthree\n", "four\n"]
+    assert notes == ["1 of 2 documents have line ends with \\r, which become tokens; newlines=unix reads them as \\n"]
+    assert [text for _, text in unix.documents(notes.append)] == ["one\ntwo\nthree\n", "four\n"]
+    assert len(notes) == 1
+    assert kept.fingerprint() != unix.fingerprint()
+    with pytest.raises(ConfigError, match=r"^newlines=dos; allowed: keep, unix"):
+        TextFiles(files, newlines="dos")
+
+
+def test_an_integer_of_any_length_is_data(tmp_path):
+    digits = "7" * 5000
+    path = write(tmp_path / "a.jsonl", f'{{"text": "one", "n": {digits}}}\n{{"text": {digits}}}\n')
+    assert texts_of(path, on_bad="skip") == ["one"]
+    with pytest.raises(DataError, match=r"line 2: field 'text' expects text, got int '7{40}'"):
+        texts_of(path)
 
 
 def test_wrong_options_are_refused(tmp_path):
@@ -194,8 +294,30 @@ def test_hub_streams_rows_up_to_the_limit_and_counts_empty_ones(monkeypatch):
     source = Hub("owner/name", limit=3, revision="abc")
     assert list(source.documents(notes.append)) == [("train:1", "a"), ("train:3", "b")]
     assert asked == {"repo": "owner/name", "config": None, "split": "train", "revision": "abc", "streaming": True}
-    assert notes == ["left out 1 empty rows of owner/name"]
+    assert notes == ["left out 1 without any text; the first: repo=owner/name, row 2: field 'text' is empty"]
     assert source.fingerprint() != Hub("owner/name", limit=3).fingerprint()
+
+
+def test_hub_leaves_bad_rows_out_where_it_is_asked_to(monkeypatch):
+    rows = [{"text": "a"}, {"text": None}, {"body": "b"}, {"text": 3}, {"text": "c"}]
+    hub_with(monkeypatch, lambda *args, **options: iter(rows))
+    notes = []
+    assert [text for _, text in Hub("a/b", on_bad="skip").documents(notes.append)] == ["a", "c"]
+    assert notes == [
+        "left out 3 bad of 5 rows; the first: repo=a/b, row 2: field 'text' expects text, got NoneType 'None' "
+        "(2 of this kind); repo=a/b, row 3: has no field 'text'; allowed: body (1 of this kind)"
+    ]
+    with pytest.raises(
+        DataError, match=r"^repo=a/b, row 2: field 'text' expects text.*; leave .* out with on_bad=skip"
+    ):
+        list(Hub("a/b").documents())
+    with pytest.raises(DataError, match=r"^repo=a/b has no text: left out 5 bad of 5 rows"):
+        list(Hub("a/b", field="words", on_bad="skip").documents())
+    hub_with(monkeypatch, lambda *args, **options: iter([{"meta": {"content": "deep"}}]))
+    assert [text for _, text in Hub("a/b", field="meta.content").documents()] == ["deep"]
+    assert Hub("a/b").fingerprint() != Hub("a/b", on_bad="skip").fingerprint()
+    # Of a checkpoint that was written before there was `on_bad`.
+    assert Hub("a/b").fingerprint() == "c4b42a6439ff2d2ad599ca40647c21ae00087eb0450f939a2a2472eb8985862b"
 
 
 def test_hub_errors_are_clear(monkeypatch):

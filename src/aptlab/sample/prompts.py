@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
+from aptlab.data.sources.readers import read_json
 from aptlab.errors import DataError
 
 
@@ -25,7 +25,8 @@ def read_prompt_file(path: Path) -> tuple[str, ...]:
     Raises DataError naming the file, and the line that is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also cuts at form feeds, U+0085 and U+2028: these are text. \r\n was read as \n.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise DataError(f"prompts_file={path} cannot be read: {reason}; give a .txt or .jsonl file") from error
@@ -40,8 +41,8 @@ def read_prompt_file(path: Path) -> tuple[str, ...]:
 def parse_prompt_line(line: str, where: str) -> str:
     """The field `prompt` of one JSON object; `where` is named in errors."""
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = read_json(line)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}") from error
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
         raise DataError(f'{where} has no text under "prompt"; write {{"prompt": "…"}}')

@@ -13,6 +13,7 @@ from typing import Any
 from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
+from aptlab.training.defaults import is_unnamed_default
 from aptlab.training.trainer_keys import find_trainer_problems
 
 log = logging.getLogger("aptlab")
@@ -178,6 +179,7 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
         copies.append("vocab")
     keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]
     found = {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+    found = {key: pair for key, pair in found.items() if not is_unnamed_default(key, old, new)}
     return {key: pair for key, pair in found.items() if not is_slot_copy(key, found)}
 
 

@@ -27,6 +27,15 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """64 hex digits that change when a document changes, appears or goes."""
 
+    def find_problems(self) -> Iterable[str]:
+        """What a look at files and packages shows to be missing or wrong, before anything is read; no torch."""
+        return ()
+
+    def find_training_problems(self, context: int) -> Iterable[str]:
+        """What is wrong for training with rows of `context` tokens, as far as a look shows it."""
+        del context
+        return ()
+
 
 def fingerprint_parts(parts: Iterable[tuple[str, bytes]]) -> str:
     """sha256 over names and content hashes, in the order given."""

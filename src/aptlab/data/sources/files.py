@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,88 +11,139 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from aptlab.data.sources.bad_rows import BadRows, check_on_bad
 from aptlab.data.sources.base import Document, Note, Source
-from aptlab.data.sources.readers import SUFFIXES, DocumentRow, match_suffix, read_rows
+from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem
+from aptlab.data.sources.paths import NamedPath, find_files
+from aptlab.data.sources.readers import read_rows
 from aptlab.errors import ConfigError, DataError, suggest_option
+
+NEWLINES = ("keep", "unix")
+INSPECTED = 16  # files that a check looks into
+BEGINNING = 1 << 16  # bytes of each that it reads
 
 
 @dataclass(frozen=True)
 class TextFiles(Source):
     """Your own files: .txt and .md (one document per file), .jsonl and .parquet (one per row), also .gz.
 
-    `files` is a glob or a list of globs (`**` goes into folders); `field` names the column with the text.
-    `on_bad="error"` stops at the first bad row with file and line; `"skip"` leaves it out and counts it.
-    Raises DataError (no match, unknown suffix, bad row) and ConfigError (a wrong option).
+    files     a file, a glob or a list of them (`**` goes into folders); a file that is named twice counts once
+    field     the column with the text, or a path to it such as `meta.content`
+    on_bad    "error" stops at the first bad row with file and line; "skip" leaves bad rows out and counts them
+    newlines  "keep" takes line ends as they are; "unix" reads \\r\\n and \\r as \\n, as Python's text mode does
+
+    Empty files and rows are left out and counted. Raises DataError (no match, unknown suffix, bad row, no text) and
+    ConfigError (a wrong option).
     """
 
     name: ClassVar[str] = "files"
     files: str | Sequence[str]
     field: str = "text"
     on_bad: str = "error"
+    newlines: str = "keep"
 
     def __post_init__(self) -> None:
-        if self.on_bad not in ("error", "skip"):
-            raise ConfigError(f"on_bad={self.on_bad}{suggest_option(self.on_bad, ['error', 'skip'])}")
+        check_on_bad(self.on_bad)
+        if self.newlines not in NEWLINES:
+            raise ConfigError(f"newlines={self.newlines}{suggest_option(self.newlines, NEWLINES)}")
         if not self.files:
             raise ConfigError("files is empty; give a glob, such as files='texts/*.txt'")
 
     def documents(self, note: Note | None = None) -> Iterator[Document]:
-        bad: list[str] = []
-        good = count = 0
-        for name, path in self._paths():
+        left_out = BadRows()
+        good = returns = 0
+        paths, again = self._find_files()
+        for name, path in paths:
+            before = good
             for row in read_rows(path, self.field):
-                if row.problem is None:
-                    good += 1
-                    yield (name if row.line is None else f"{name}:{row.line}"), row.text
+                if row.problem is not None:
+                    self._refuse(path, row.line, row.problem, first=good == before)
+                    left_out.add(_where(path, row.line), row.problem)
                     continue
-                self._refuse(path, row)
-                count += 1
-                bad = bad or [_where(path, row)]
-        if count and note:
-            note(f"left out {count} bad of {count + good} rows; the first: {bad[0]}")
+                good += 1
+                returns += "\r" in row.text
+                yield (name if row.line is None else f"{name}:{row.line}"), self._convert_newlines(row.text)
+        if not good:
+            raise DataError(f"{self._describe_files()} has no text: {'; '.join(left_out.list_notes(0))}")
+        if note:
+            for line in (*_note_same_files(again), *left_out.list_notes(good), *self._note_returns(returns, good)):
+                note(line)
 
     def fingerprint(self) -> str:
-        total = hashlib.sha256(json.dumps([self.field, self.on_bad]).encode())
-        for name, path in self._paths():
+        options = [self.field, self.on_bad, *([] if self.newlines == "keep" else [self.newlines])]
+        total = hashlib.sha256(json.dumps(options).encode())
+        for name, path in self._find_files()[0]:
             with path.open("rb") as file:
                 total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return total.hexdigest()
 
-    def _refuse(self, path: Path, row: DocumentRow) -> None:
-        if self.on_bad == "error":
-            raise DataError(f"{_where(path, row)}; mend the file or set on_bad=skip")
+    def find_problems(self) -> Iterator[str]:
+        """The files that are not there or cannot be read, and what the first rows of some of them lack."""
+        try:
+            paths, _ = self._find_files()
+        except DataError as error:
+            yield str(error)
+            return
+        locked = [path for _, path in paths if not os.access(path, os.R_OK)]
+        if locked:
+            yield f"files={locked[0]} cannot be read: Permission denied; {len(locked):,} such"
+            return
+        if all(path.stat().st_size == 0 for _, path in paths):
+            yield f"{self._describe_files()} has no text: all of {len(paths):,} files are empty; give files with text"
+        for _, path in paths[:INSPECTED]:
+            yield from self._inspect_file(path)
 
-    def _paths(self) -> list[tuple[str, Path]]:
-        """Name and path of every matching file; names are relative to the fixed part of their glob."""
-        globs = [self.files] if isinstance(self.files, str) else list(self.files)
-        found: dict[Path, str] = {}
-        for pattern in globs:
-            base = _fixed_part(pattern)
-            paths = [Path(p) for p in glob.glob(os.path.expanduser(pattern), recursive=True)]
-            paths = [path for path in paths if path.is_file()]
-            if not paths:
-                raise DataError(f"files={pattern} matches no file (looked in {Path.cwd()}); check the path")
-            for path in paths:
-                if match_suffix(path) is None:
-                    raise DataError(f"{path} is no text file aptlab can read; allowed: {', '.join(SUFFIXES)}")
-                found.setdefault(path, os.path.relpath(path, base))
-        return sorted((name, path) for path, name in found.items())
+    def find_training_problems(self, context: int) -> Iterator[str]:
+        """Text that cannot fill one row of `context` tokens: no tokenizer makes more tokens than there are bytes."""
+        paths, _ = self._find_files()
+        if any(path.suffix in (".gz", ".parquet") for _, path in paths):
+            return  # what they unpack to is known only when they are read
+        size = sum(path.stat().st_size for _, path in paths)
+        if size + len(paths) <= context:
+            yield (
+                f"{self._describe_files()} holds {size:,} bytes, too few for one row of context={context} tokens; "
+                "give more text, or a smaller context"
+            )
+
+    def _inspect_file(self, path: Path) -> Iterator[str]:
+        """The first row of a file that stops a run, if one does."""
+        rows = list(itertools.islice(read_rows(path, self.field, limit=BEGINNING), 8))
+        bad = [(row.line, row.problem) for row in rows if row.problem is not None and row.problem.kind != EMPTY]
+        if bad and (self.on_bad == "error" or len(bad) == len(rows)):
+            yield str(self._make_error(path, *bad[0], first=rows[0].problem is bad[0][1]))
+
+    def _refuse(self, path: Path, line: int | None, problem: RowProblem, *, first: bool) -> None:
+        if self.on_bad == "error" and problem.kind != EMPTY:
+            raise self._make_error(path, line, problem, first=first)
+
+    def _make_error(self, path: Path, line: int | None, problem: RowProblem, *, first: bool) -> DataError:
+        """The message of a bad row; `first`: no row of the file was good, so a missing field is a wrong `field`."""
+        if problem.kind == NO_FIELD and first:
+            return DataError(f"field={self.field}: {_where(path, line)}: {problem.text}; choose one of these")
+        return DataError(f"{_where(path, line)}: {problem.text}; mend the file or set on_bad=skip")
+
+    def _convert_newlines(self, text: str) -> str:
+        return text.replace("\r\n", "\n").replace("\r", "\n") if self.newlines == "unix" and "\r" in text else text
+
+    def _note_returns(self, count: int, total: int) -> list[str]:
+        if not count or self.newlines == "unix":
+            return []
+        return [
+            f"{count:,} of {total:,} documents have line ends with \\r, which become tokens; "
+            "newlines=unix reads them as \\n"
+        ]
+
+    def _find_files(self) -> tuple[list[NamedPath], list[str]]:
+        return find_files([self.files] if isinstance(self.files, str) else list(self.files))
+
+    def _describe_files(self) -> str:
+        return f"files={self.files if isinstance(self.files, str) else ','.join(self.files)}"
 
 
-def _where(path: Path, row: DocumentRow) -> str:
-    return f"{path}: {row.problem}" if row.line is None else f"{path}, line {row.line}: {row.problem}"
+def _note_same_files(again: list[str]) -> list[str]:
+    more = f" ({len(again):,} such)" if len(again) > 1 else ""
+    return [f"{again[0]}{more}"] if again else []
 
 
-def _fixed_part(pattern: str) -> str:
-    """The folder in front of the first wildcard of a glob.
-
-    >>> _fixed_part("texts/**/*.md")
-    'texts'
-    """
-    parts = Path(os.path.expanduser(pattern)).parts
-    fixed = [*parts[:-1]]
-    for number, part in enumerate(fixed):
-        if glob.has_magic(part):
-            fixed = fixed[:number]
-            break
-    return str(Path(*fixed)) if fixed else "."
+def _where(path: Path, line: int | None) -> str:
+    return f"{path}" if line is None else f"{path}, line {line}"
