@@ -1,4 +1,4 @@
-"""Check a configuration without running anything: names, options, types, limits, and what rules demand.
+"""Check a configuration without running anything: names, options, types, limits, what rules demand, files and data.
 
 aptlab check rope=yarn size.heads=8        checks what `aptlab train` would run
 aptlab check eval ckpt=last                checks another command's configuration
@@ -6,20 +6,52 @@ aptlab check eval ckpt=last                checks another command's configuratio
 
 from __future__ import annotations
 
-from aptlab.config import check, compose
+import importlib
+
+from aptlab.config import Config, check, compose, inspect_inputs
 from aptlab.config.search_path import read_option_index
 from aptlab.report.table import format_columns
-from aptlab.training.plan import check_training
+from aptlab.restore.request import SOURCE, fill_source
+from aptlab.training.plan import plan_training, read_root_value
 
 
 def run(args: list[str]) -> int:
-    """Print `ok` and the choices; a ConfigError lists every problem."""
+    """Print `ok` and the choices; a ConfigError lists every problem, a DataError what is not there."""
     named = bool(args) and args[0] in read_option_index().primaries
     command, overrides = (args[0], args[1:]) if named else ("train", args)
-    config = compose(command, overrides)
-    (check_training if command == "train" else check)(config)
+    config = check_command(command, overrides)
     print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
     rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
     print(format_columns(rows, indent="  "))
     print(f"  config {config.hash()}")
     return 0
+
+
+# Commands that ask more of a request than `check` does, and what reads theirs; imported when it is asked for.
+READERS = {
+    "eval": "aptlab.commands.eval:read_eval_request",
+    "search": "aptlab.commands.search:read_search_request",
+    "generate": "aptlab.commands.generate:read_generate_request",
+}
+
+
+def check_command(command: str, overrides: list[str]) -> Config:
+    """The checked configuration, with the checkpoint, files and packages that it names looked for; no torch."""
+    if command == "train":
+        config = plan_training(overrides).config
+        inspect_inputs(config, train=True)
+        return config
+    if command in READERS:
+        module, _, name = READERS[command].partition(":")
+        config = getattr(importlib.import_module(module), name)(overrides).config
+        config = config.replaced(fill_source(config, SOURCE))
+    else:
+        config = compose(command, overrides)
+        check(config)
+        inspect_inputs(config)
+    if (ckpt := read_root_value(overrides, "ckpt")) is not None:
+        from aptlab.checkpoint import find_checkpoint
+
+        kind = ckpt if ckpt in ("last", "best") else None
+        find_checkpoint(config.cfg.paths.root if kind else ckpt, which=kind or "last")
+    return config

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, check, compose, expand_shortcuts, fill_request
+from aptlab.config import Config, check, compose, expand_shortcuts, fill_request, inspect_inputs
 from aptlab.errors import ConfigError
 from aptlab.limits import NonNegativeInt, PositiveInt
 from aptlab.restore.request import (
@@ -84,6 +84,7 @@ def read_eval_request(args: list[str]) -> EvalRequest:
     config = compose("eval", args)
     complete = replace_config_values(config, {**STAND_IN, **fill_source(config, SOURCE)})
     check(complete)
+    inspect_inputs(complete)
     if complete.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
     return fill_request(EvalRequest, config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aptlab.config import Config, build, check, compose, expand_shortcuts, fill_request
+from aptlab.config import Config, build, check, compose, expand_shortcuts, fill_request, inspect_inputs
 from aptlab.device.threads import limit_idle_spin
 from aptlab.errors import ConfigError
 from aptlab.limits import NonNegativeInt, OptionName, PositiveInt
@@ -84,7 +84,9 @@ def read_search_request(args: list[str]) -> SearchRequest:
     config = compose("search", args)
     if config.cfg.target is None:
         raise ConfigError("target: a length is needed, in tokens, as in target=2048")
-    check(replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)}))
+    complete = replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)})
+    check(complete)
+    inspect_inputs(complete)
     return fill_request(SearchRequest, config, search=build(config.cfg.search))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import build, check, compose
+from aptlab.config import build, check, compose, inspect_inputs
 from aptlab.config.sweeps import split_arguments
 from aptlab.errors import ConfigError
 from aptlab.redact import redact_overrides
@@ -41,7 +41,9 @@ def run(args: list[str], *, command: Sequence[str] = COMMAND, compose_job: Compo
 
 def compose_training(overrides: list[str]) -> Any:
     """The checked configuration of one job, exactly as `aptlab train` will see it; no torch."""
-    return plan_training(overrides).config
+    config = plan_training(overrides).config
+    inspect_inputs(config, train=True)
+    return config
 
 
 def read_sweep_request(args: Sequence[str], *, compose_job: ComposeJob = compose_training) -> CheckedSweep:

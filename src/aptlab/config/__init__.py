@@ -7,6 +7,7 @@ This package alone imports Hydra and OmegaConf, and only when something is compo
 from aptlab.config.building import build
 from aptlab.config.checking import check
 from aptlab.config.composing import Config, compose
+from aptlab.config.inspecting import inspect_inputs
 from aptlab.config.node_path import locate_error
 from aptlab.config.renamed import find_new_target, find_new_word, translate_overrides
 from aptlab.config.requests import fill_request, read_root_keys
@@ -29,6 +30,7 @@ __all__ = [
     "find_conf_dir",
     "find_new_target",
     "find_new_word",
+    "inspect_inputs",
     "list_parameter_values",
     "locate_error",
     "read_module_docstring",

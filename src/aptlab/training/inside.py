@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aptlab.config import inspect_inputs
 from aptlab.device.threads import limit_idle_spin
 from aptlab.runs import Run
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
@@ -11,9 +12,11 @@ from aptlab.training.plan import plan_training
 def train_inside_process(overrides: list[str]) -> Run:
     """Check, train, measure; returns the run, read back. Ranks other than zero may see it before it has a result.
 
-    Raises ConfigError with every problem of the request before anything is written.
+    Raises ConfigError with every problem of the request, or DataError with what it needs and is not there, before
+    torch is imported and anything is written.
     """
     plan = plan_training(overrides)
+    inspect_inputs(plan.config, train=True)
     with preserve_environment():
         limit_idle_spin()  # before torch is loaded, which reads it once
         # Imported before the loggers are copied: Lightning sets up its own.

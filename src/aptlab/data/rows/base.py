@@ -12,7 +12,7 @@ A micro-batch is a pure function of its number, so that resuming is starting at 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -101,3 +101,8 @@ class RowKind(ABC):
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         """Plain values that decide which rows a number means; a checkpoint with others is not resumed."""
+
+    def find_training_problems(self, context: int) -> Iterable[str]:
+        """What is wrong for training with rows of `context` tokens, before any text is read; no torch."""
+        del context
+        return ()

@@ -14,7 +14,7 @@ No numpy is loaded until rows are made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,17 +60,20 @@ class Mixed(RowKind):
         """Also raises ConfigError where `original_len` is missing or not shorter than the context."""
         from aptlab.data.rows.mixed_table import MixedRows, MixedTable
 
+        for problem in self.find_training_problems(context):
+            raise ConfigError(problem)
+        assert self.original_len is not None  # or there was a problem
+        table = MixedTable(side.tokens, side.offsets, context, self.original_len)
+        return MixedRows(table, plan, counts=self.counts(), settings=self.settings())
+
+    def find_training_problems(self, context: int) -> Iterator[str]:
         if self.original_len is None:
-            raise ConfigError(
-                "original_len=null, and the rope has none; set it to the length that the weights were trained with"
-            )
-        if self.original_len >= context:
-            raise ConfigError(
+            yield "original_len=null, and the rope has none; set it to the length that the weights were trained with"
+        elif self.original_len >= context:
+            yield (
                 f"original_len={self.original_len} must be shorter than context={context}, the length to "
                 "reach; set rope.original_len to the trained length and context to the new one"
             )
-        table = MixedTable(side.tokens, side.offsets, context, self.original_len)
-        return MixedRows(table, plan, counts=self.counts(), settings=self.settings())
 
     def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
         from aptlab.data.rows.packed_table import PackedTable

@@ -75,3 +75,7 @@ class TokenizerRule(ABC):
     @abstractmethod
     def prepare(self, texts: Texts, *, key: str, folder: Path) -> Tokenizer:
         """The tokenizer; one that has to be trained reads `texts()`, and is kept in `folder` under `key`."""
+
+    def find_problems(self) -> Iterable[str]:
+        """What a look at its files shows to be missing or wrong, before any text is read; no torch."""
+        return ()

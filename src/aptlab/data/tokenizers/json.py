@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.data.tokenizers.base import Texts, TextStream, Tokenizer, TokenizerRule
-from aptlab.errors import ConfigError, DataError
+from aptlab.errors import AptlabError, ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,13 @@ class TokenizerFile(TokenizerRule):
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise DataError(f"path={self.path} cannot be read: {reason}; give a tokenizer.json") from error
         return JsonTokenizer(text, f"path={self.path}", eos=self.eos)
+
+    def find_problems(self) -> Iterator[str]:
+        """A file that is not there, is no tokenizer, or has no token that ends a document."""
+        try:
+            self.prepare(lambda: iter(()), key="", folder=Path())
+        except AptlabError as error:
+            yield str(error)
 
 
 class JsonTokenizer(Tokenizer):
