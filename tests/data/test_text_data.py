@@ -119,6 +119,15 @@ def test_bits_per_byte_count_eos_as_tokens_and_not_as_bytes(texts):
     assert summary["val_tokens"] == summary["val_bytes"] + summary["val_documents"]
 
 
+def test_tokens_have_the_bytes_of_the_text(texts, monkeypatch):
+    assert make(texts).token_bytes.tolist() == [1.0] * 256 + [0.0]
+    data = make(texts, tokenizer=BPE(vocab=300))
+    assert data.token_bytes[data.store.val.tokens].sum() == data.store.val.sizes.sum()
+    # A tokenizer that drops half of what it reads.
+    monkeypatch.setattr(ByteTokenizer, "count_bytes", lambda self: np.append(np.full(256, 0.5), 0.0))
+    assert make(texts).token_bytes.tolist() == pytest.approx([1.0] * 256 + [0.0])
+
+
 def test_loaders_under_a_trainer_are_those_of_the_module_alone(texts, tmp_path):
     data = make(texts, val_batches=2)
     _, task = fit(data, tmp_path, 6, limit_val_batches=1.0, val_check_interval=3, check_val_every_n_epoch=None)

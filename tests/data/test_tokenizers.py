@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aptlab.data.tokenizers import BPE, ByteTokenizer, TokenizerFile, restore_tokenizer
+from aptlab.data.tokenizers import BPE, ByteTokenizer, JsonTokenizer, TokenizerFile, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError, DataError
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1eb\U0001f1f7"
@@ -96,6 +96,34 @@ def test_bpe_is_deterministic_cached_and_smaller_than_bytes(tmp_path, bpe, make_
     BPE(vocab=320).prepare(read, key="other corpus", folder=tmp_path)
     BPE(vocab=330).prepare(read, key="k", folder=tmp_path)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_bytes_of_tokens_add_up_to_those_of_the_text(tokenizer, text):
+    sizes = tokenizer.count_bytes()
+    assert sizes.shape == (tokenizer.vocab_size,)
+    assert sizes[tokenizer.encode(text)].sum() == len(text.encode())
+    assert sizes[tokenizer.eos] == 0
+
+
+def make_spelled(decoder, pre_tokenizer, vocab, **options):
+    """A tokenizer whose words are those of `vocab`, by the longest that fits."""
+    from tokenizers import AddedToken, models
+    from tokenizers import Tokenizer as Fast
+
+    fast = Fast(models.Unigram([(word, -float(len(vocab) - n)) for n, word in enumerate(vocab)], **options))
+    fast.decoder, fast.pre_tokenizer = decoder, pre_tokenizer
+    fast.add_tokens([AddedToken("<tab>", special=False)])
+    return JsonTokenizer(fast.to_str(), "test", eos="</s>")
+
+
+def test_bytes_of_tokens_that_are_no_bytes_are_those_that_they_add_to_a_text():
+    from tokenizers import decoders, pre_tokenizers
+
+    spelled = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    vocab = ["<unk>", "</s>", "a", "\u2581", "\u2581the", "<0xE4>", "<0xB8>", "日", "s"]
+    tokenizer = make_spelled(spelled, pre_tokenizers.Metaspace(), vocab, unk_id=0, byte_fallback=True)
+    assert tokenizer.count_bytes().tolist()[2:] == [1, 1, 4, 1, 1, 3, 1, 5]
 
 
 def test_a_corpus_too_small_for_the_vocabulary_gives_fewer_tokens(tmp_path):

@@ -69,6 +69,14 @@ def test_bytes_per_token_follows_the_documents_that_were_chosen():
     assert across.meta["bytes_per_token"] == pytest.approx(3)
 
 
+def test_bytes_per_token_are_those_of_exactly_the_targets():
+    text = side(200, 200)
+    token_bytes = np.where(np.arange(400) % 3 == 0, 4.0, 1.0)
+    windows = Windows(text, context=8, multiples=MULTIPLES, tokens=64 * 4, token_bytes=token_bytes)
+    found = targets(windows, 1)
+    assert windows.meta["bytes_per_token"] == token_bytes[found].sum() / len(found)
+
+
 def test_the_choice_is_the_same_each_time():
     first, second = (Windows(side(500, 700), context=8, tokens=256) for _ in range(2))
     assert np.array_equal(first.starts, second.starts)

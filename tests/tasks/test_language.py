@@ -65,6 +65,25 @@ def test_validation_weighs_tokens_and_not_batches():
     assert run.callback_metrics["val/bpb"].item() == pytest.approx(expected / math.log(2) / 2, rel=1e-6)
 
 
+class Sized(FewRows):
+    """Data that know the bytes of each token."""
+
+    token_bytes = torch.arange(VOCAB) % 4
+
+
+def test_bits_per_byte_are_those_of_exactly_the_targets_that_were_scored():
+    module, run = task(), trainer(max_steps=1, val_check_interval=1)
+    batches = [FewRows(2).row(10_000), FewRows(2).row(10_001)]
+    batches[1]["targets"] = batches[1]["targets"].clone()
+    batches[1]["targets"][:, 3:] = -100
+    module.bind_data(Sized(2))
+    run.validate(module, Given(batches), verbose=False)
+    with torch.no_grad():
+        nats = sum(compute_token_nll(module(b).logits, b["targets"], "sum").item() for b in batches)
+    size = sum(int(target) % 4 for b in batches for target in b["targets"].flatten() if target >= 0)
+    assert run.callback_metrics["val/bpb"].item() == pytest.approx(nats / math.log(2) / size, rel=1e-6)
+
+
 def test_an_untrained_model_is_about_as_good_as_guessing_and_training_improves_it():
     module, run = task(), trainer(max_steps=30, val_check_interval=1000)
     row = Rows().row(0)

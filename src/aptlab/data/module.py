@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -110,8 +111,19 @@ class TextData(LightningDataModule):
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes per token of the validation text; bits per byte = nats / ln 2 / this."""
+        """UTF-8 bytes per token of the whole validation text."""
         return self.store.val.bytes_per_token
+
+    @cached_property
+    def token_bytes(self) -> np.ndarray:
+        """UTF-8 bytes that each token stands for, float64 [vocab]: bits per byte = nats / ln 2 / sum over the targets.
+
+        Those of the tokenizer, exact for bytes and byte-level BPE. A tokenizer that changes the text (unknown words,
+        normalization) has tokens that do not add up to its size: then all are scaled so that the validation text does.
+        """
+        sizes, side = self.tokenizer.count_bytes(), self.store.val
+        found = np.bincount(side.tokens, minlength=len(sizes)) @ sizes
+        return sizes * (side.sizes.sum() / found) if found else np.full(len(sizes), side.bytes_per_token)
 
     def summary(self) -> dict[str, Any]:
         """What a result should say about its data."""
@@ -151,7 +163,13 @@ class TextData(LightningDataModule):
         self, context: int | None = None, *, multiples: Sequence[int] = (1, 2, 4, 8), tokens: int = 65_536
     ) -> Windows:
         """Validation segments for the table of losses at several lengths; see `Windows`."""
-        return Windows(self.store.val, context=context or self.context, multiples=multiples, tokens=tokens)
+        return Windows(
+            self.store.val,
+            context=context or self.context,
+            multiples=multiples,
+            tokens=tokens,
+            token_bytes=self.token_bytes,
+        )
 
     def epoch_of(self, micro_batches: int) -> float:
         """Passes over the training rows after that many micro-batches on each device."""

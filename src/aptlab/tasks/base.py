@@ -43,6 +43,7 @@ class Task(LightningModule, ABC):
     """
 
     unit: ClassVar[str] = "samples"  # what `count_units` counts, as in samples_per_second
+    validation_sums: ClassVar[int] = 2  # numbers that a validation adds up: losses, targets, and more of a task's own
 
     def __init__(
         self, net: nn.Module, *, objective: Objective, optim: Optim, schedule: Schedule, compile: bool = False
@@ -52,7 +53,7 @@ class Task(LightningModule, ABC):
         self.optim, self.schedule = optim, schedule
         self.compile_net = compile
         self.step_state = StepState(unit=self.unit)
-        self._sums = torch.zeros(2, dtype=torch.float64)  # of a validation: losses, targets
+        self._sums = torch.zeros(self.validation_sums, dtype=torch.float64)
 
     @abstractmethod
     def forward(self, batch: Batch, *, trace: bool = False) -> Any:
@@ -127,21 +128,24 @@ class Task(LightningModule, ABC):
     # Validation
 
     def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(self.validation_sums, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._sums += self.objective.sum_losses(self(batch), batch)
+        self._sums += self.sum_validation(self(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Weighted by targets over all ranks: a short batch does not count like a full one."""
         sums = cast(Tensor, self.all_gather(self._sums))
-        total, count = sums.view(-1, 2).sum(0).tolist()
-        values = self.describe_loss(total / count if count else math.nan)
+        values = self.describe_sums(sums.view(-1, self.validation_sums).sum(0).tolist())
         self.log_dict({f"val/{name}": torch.tensor(value) for name, value in values.items()}, logger=False)
 
-    def describe_loss(self, loss: float) -> dict[str, float]:
-        """The mean loss of a validation in all the ways it is logged, `loss` first."""
-        return {"loss": loss}
+    def sum_validation(self, output: Any, batch: Batch) -> Tensor:
+        """What a batch adds to the sums of a validation, float64 [validation_sums]: losses and targets first."""
+        return self.objective.sum_losses(output, batch)
+
+    def describe_sums(self, sums: list[float]) -> dict[str, float]:
+        """The sums of all batches and ranks in all the ways they are logged, the mean `loss` first."""
+        return {"loss": sums[0] / sums[1] if sums[1] else math.nan}
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps

@@ -6,16 +6,27 @@ import functools
 import math
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
+from torch import Tensor
+
 from aptlab.models import Decoder
 from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.positions.rope import list_rope_warnings
-from aptlab.objectives import NextToken, Objective, compute_perplexity
+from aptlab.objectives import IGNORE, NextToken, Objective, compute_perplexity
 from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task
 
 
 @runtime_checkable
+class HasTokenBytes(Protocol):
+    """Data that knows how many UTF-8 bytes each token stands for, [V]."""
+
+    @property
+    def token_bytes(self) -> Any: ...
+
+
+@runtime_checkable
 class HasBytesPerToken(Protocol):
-    """Data that knows the UTF-8 bytes per token of its validation text."""
+    """Data that knows the UTF-8 bytes per token of its validation text as a whole."""
 
     @property
     def bytes_per_token(self) -> float: ...
@@ -24,11 +35,13 @@ class HasBytesPerToken(Protocol):
 class LanguageTask(Task):
     """A language model: tokens [B, T] in, logits [B, T, V] out, trained for `objective` (next token by default).
 
-    Validation gives val/loss in nats per token, val/ppl = exp(loss), and val/bpb = loss / ln 2 / bytes per token.
+    Validation gives val/loss in nats per token, val/ppl = exp(loss), and val/bpb = nats / ln 2 / bytes, in bits per
+    byte of the targets that were scored; where the data knows an average alone, bytes = targets times that.
     """
 
     net: Decoder
     unit: ClassVar[str] = "tokens"
+    validation_sums: ClassVar[int] = 3  # nats, targets, bytes of the targets
 
     def __init__(
         self,
@@ -41,10 +54,13 @@ class LanguageTask(Task):
     ) -> None:
         super().__init__(net, objective=objective or NextToken(), optim=optim, schedule=schedule, compile=compile)
         self.bytes_per_token = 1.0  # until the data says otherwise: tokens are bytes
+        self.token_bytes: Tensor | None = None  # [V]; no buffer, which would be rounded with weights of 16 bits
 
     def bind_data(self, data: object) -> None:
-        """Take the bytes per token of the validation text, so that losses can be told in bits per byte."""
-        if isinstance(data, HasBytesPerToken):
+        """Take the bytes that tokens stand for, so that losses can be told in bits per byte."""
+        if isinstance(data, HasTokenBytes):
+            self.token_bytes = torch.as_tensor(data.token_bytes, dtype=torch.float64)
+        elif isinstance(data, HasBytesPerToken):
             self.bytes_per_token = data.bytes_per_token
 
     def forward(self, batch: Batch, *, trace: bool = False) -> Any:
@@ -69,10 +85,25 @@ class LanguageTask(Task):
     def count_part_parameters(self) -> list[tuple[str, int]]:
         return count_part_parameters(self.net)
 
-    def describe_loss(self, loss: float) -> dict[str, float]:
-        """loss, ppl and bpb (bits per byte)."""
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self.token_bytes is not None:
+            self.token_bytes = self.token_bytes.to(self.device)
+
+    def sum_validation(self, output: Any, batch: Batch) -> Tensor:
+        """Nats, targets, and UTF-8 bytes of the targets, [3]."""
+        sums = super().sum_validation(output, batch)
+        if self.token_bytes is None:
+            return torch.cat((sums, sums[1:] * self.bytes_per_token))
+        targets = batch["targets"]
+        return torch.cat((sums, self.token_bytes[targets[targets != IGNORE]].sum().view(1)))
+
+    def describe_sums(self, sums: list[float]) -> dict[str, float]:
+        """loss, ppl and bpb (bits per byte; nan where no target has a byte)."""
+        nats, _, size = sums
+        loss = super().describe_sums(sums)["loss"]
         return {
             "loss": loss,
             "ppl": compute_perplexity(loss),
-            "bpb": loss / math.log(2) / self.bytes_per_token,
+            "bpb": nats / math.log(2) / size if size else math.nan,
         }

@@ -26,12 +26,19 @@ class Windows:
 
     Segments inside one document come first; only when these hold fewer than `tokens` targets, segments of the
     packed stream that touch none of them fill up. `meta` says how many there are of each. The choice is spread
-    evenly over the text and depends on nothing random.
+    evenly over the text and depends on nothing random. `token_bytes` [vocab] are the UTF-8 bytes that each token
+    stands for; without them those of a target are the average of its document.
     Raises DataError when not one segment fits, ConfigError for a bad multiple.
     """
 
     def __init__(
-        self, side: TokenSide, *, context: int, multiples: Sequence[int] = (1, 2, 4, 8), tokens: int = 65_536
+        self,
+        side: TokenSide,
+        *,
+        context: int,
+        multiples: Sequence[int] = (1, 2, 4, 8),
+        tokens: int = 65_536,
+        token_bytes: np.ndarray | None = None,
     ) -> None:
         if not multiples or min(multiples) < 1:
             raise ConfigError(f"length multiples {list(multiples)} must be whole numbers >= 1, such as [1, 2, 4, 8]")
@@ -52,7 +59,7 @@ class Windows:
             "inside_documents": len(inside),
             "segment_length": self.length,
             "tokens": len(self.starts) * self.length,
-            "bytes_per_token": self._bytes_per_token(),
+            "bytes_per_token": self._estimate_bytes() if token_bytes is None else self._count_bytes(token_bytes),
         }
 
     def batches(self, multiple: int, *, tokens: int = 16_384) -> Iterator[Batch]:
@@ -77,7 +84,12 @@ class Windows:
         free = (starts >= padded[after] + self.length) & (starts + self.length <= padded[after + 1])
         return starts[free]
 
-    def _bytes_per_token(self) -> float:
+    def _count_bytes(self, token_bytes: np.ndarray) -> float:
+        """UTF-8 bytes per target, of exactly the targets that there are."""
+        total = sum(float(token_bytes[self.side.tokens[at + 1 : at + 1 + self.length]].sum()) for at in self.starts)
+        return total / (len(self.starts) * self.length)
+
+    def _estimate_bytes(self) -> float:
         """UTF-8 bytes per target, from the average of each document that a segment touches."""
         offsets = self.side.offsets
         rate = self.side.sizes / np.diff(offsets)

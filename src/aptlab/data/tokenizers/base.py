@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aptlab.data.tokenizers.token_bytes import count_decoded_bytes
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -43,6 +45,16 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; special tokens vanish, bytes that are no UTF-8 become U+FFFD."""
+
+    def count_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of text that each id stands for, float64 [vocab_size]; 0 for eos and other special tokens.
+
+        Those that an id adds to a decoded text, unless the tokenizer knows better.
+        """
+        import numpy as np
+
+        counts = count_decoded_bytes(range(self.vocab_size), encode=self.encode, decode=self.decode)
+        return np.array(counts, dtype=np.float64)
 
     @abstractmethod
     def stream(self) -> TextStream:

@@ -41,6 +41,11 @@ class ByteTokenizer(TokenizerRule, Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(i for i in map(int, ids) if i < BYTE_VALUES).decode("utf-8", errors="replace")
 
+    def count_bytes(self) -> np.ndarray:
+        import numpy as np
+
+        return np.append(np.ones(BYTE_VALUES), 0.0)
+
     def stream(self) -> TextStream:
         return ByteStream()
 

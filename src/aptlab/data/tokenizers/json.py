@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.data.tokenizers.base import Texts, TextStream, Tokenizer, TokenizerRule
+from aptlab.data.tokenizers.token_bytes import count_token_bytes
 from aptlab.errors import AptlabError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class JsonTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._fast.decode([i for i in map(int, ids) if i != self._eos], skip_special_tokens=True)
+
+    def count_bytes(self) -> np.ndarray:
+        """Exact for a byte-level tokenizer; otherwise of the text that a token adds behind others, as it is decoded."""
+        return count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
 
     def stream(self) -> TextStream:
         return JsonStream(self.decode)
