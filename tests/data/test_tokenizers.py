@@ -98,6 +98,39 @@ def test_bpe_is_deterministic_cached_and_smaller_than_bytes(tmp_path, bpe, make_
     assert len(calls) == 3
 
 
+def test_long_words_are_trained_on_in_pieces_and_told_once(tmp_path, caplog):
+    caplog.set_level("INFO", logger="aptlab")
+    chance = random.Random(0)
+    line = "".join(chance.choices("abcdefghijklmnop", k=20_000))
+    rule = BPE(vocab=400)
+    text = rule.train(iter([line, "an ordinary text", line]))
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0] == (
+        "the text has words of more than 1,024 bytes, one of 20,000; the tokenizer is trained on pieces of them"
+    )
+    tokenizer = JsonTokenizer(text, "test")
+    assert (tokenizer.vocab_size, tokenizer.decode(tokenizer.encode(line))) == (400, line)
+    # In pieces: the same as from a text that has them as words of its own.
+    pieces = [line[at : at + 1024] for at in range(0, len(line), 1024)]
+    assert rule.train(iter([*pieces, "an ordinary text", *pieces])) == text
+
+
+def test_ordinary_text_gives_the_tokenizer_of_the_library_alone(make_texts):
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    texts = [text for _, text in make_texts().documents()]
+    fast = Fast(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, min_frequency=2, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
+    )
+    fast.train_from_iterator(iter(texts), trainer=trainer)
+    assert BPE(vocab=320).train(iter(texts)) == fast.to_str()
+
+
 @pytest.mark.parametrize("text", HARD)
 def test_bytes_of_tokens_add_up_to_those_of_the_text(tokenizer, text):
     sizes = tokenizer.count_bytes()
