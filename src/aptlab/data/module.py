@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from aptlab.data.store.cache import (
     has_store,
     open_or_build_store,
 )
+from aptlab.data.store.plan import SplitPlan, open_or_make_plan
 from aptlab.data.store.split import Split
 from aptlab.data.tokenizers import Tokenizer, TokenizerRule
 from aptlab.data.validate import validate_rows, validate_source
@@ -78,10 +80,19 @@ class TextData(LightningDataModule):
         """The tokenizer; trains or reads it when first asked."""
         if self._tokenizer is None:
             assert isinstance(self._rule, TokenizerRule)
-            key = f"{self._source_key}:{self.split.key()}"
-            folder = find_cache_root(self.cache) / "tokenizers"
+            key = f"{self._source_key}:{self.split_plan.key()}"
+            folder = self._cache_root / "tokenizers"
             self._tokenizer = self._rule.prepare(self._train_texts, key=key, folder=folder)
         return self._tokenizer
+
+    @cached_property
+    def split_plan(self) -> SplitPlan:
+        """How this text is split; reads every document when it is asked for the first time on a machine."""
+        texts = self._read_validated()
+        plan = open_or_make_plan(self.split, texts, folder=self._cache_root / "splits", key=self._source_key)
+        for line in plan.list_notes():
+            log.info("%s", line)
+        return plan
 
     @property
     def vocab_size(self) -> int:
@@ -92,7 +103,7 @@ class TextData(LightningDataModule):
     def fingerprint(self) -> str:
         """64 hex digits: documents, tokenizer and split; the same on every machine that has the same text."""
         if self._key is None:
-            self._key = compute_cache_key(self._source_key, self.tokenizer, self.split)
+            self._key = compute_cache_key(self._source_key, self.tokenizer, self.split_plan)
         return self._key
 
     @property
@@ -102,8 +113,8 @@ class TextData(LightningDataModule):
             self._store = open_or_build_store(
                 self.source,
                 self.tokenizer,
-                self.split,
-                root=find_cache_root(self.cache),
+                self.split_plan,
+                root=self._cache_root,
                 key=self.fingerprint,
                 progress=self.progress,
             )
@@ -130,6 +141,7 @@ class TextData(LightningDataModule):
         sides = self.store.meta["sides"]
         counts = {f"{side}_{what}": sides[side][what] for side in sides for what in ("tokens", "documents", "bytes")}
         facts = {"name": self.source.name, "fingerprint": self.fingerprint, "vocab": self.vocab_size}
+        facts |= {"split": self.split_plan.name}
         return {**facts, **counts, **self.rows.settings()}
 
     def prepare_data(self) -> None:
@@ -137,7 +149,7 @@ class TextData(LightningDataModule):
 
         Raises DataError where the source or the rows break what `aptlab.testing` says of them.
         """
-        if self._store is None and not has_store(find_cache_root(self.cache), self.fingerprint):
+        if self._store is None and not has_store(self._cache_root, self.fingerprint):
             validate_source(self.source, fingerprint=self._source_key)
         validate_rows(self._training_rows(self._plan()), context=self.context)
 
@@ -255,8 +267,18 @@ class TextData(LightningDataModule):
     def _source_key(self) -> str:
         return self.source.fingerprint()
 
+    @cached_property
+    def _cache_root(self) -> Path:
+        return find_cache_root(self.cache)
+
+    def _read_validated(self) -> Iterator[str]:
+        """Every text, after a look at whether the source keeps its promises."""
+        validate_source(self.source, fingerprint=self._source_key)
+        yield from (text for _, text in self.source.documents())
+
     def _train_texts(self) -> Iterator[str]:
-        return (text for _, text in self.source.documents() if not self.split.is_val(text))
+        parts = (self.split_plan.divide(text)[0] for _, text in self.source.documents())
+        return (text for text in parts if text)
 
 
 def _check_positive(name: str, value: int | None) -> None:

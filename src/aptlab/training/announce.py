@@ -31,9 +31,11 @@ def describe_data(summary: dict[str, Any]) -> str:
     """One line: name and sizes of the data."""
     counts = dict(summary)
     if "train_tokens" in counts:
-        documents = counts["train_documents"] + counts["val_documents"]
+        documents = f"{counts['train_documents'] + counts['val_documents']:,} documents"
+        if counts.get("split", "by documents") != "by documents":
+            documents = f"split {counts['split']}"  # whose parts are on both sides
         return (
-            f"data     {counts['name']}: {documents:,} documents, {counts['train_tokens']:,} tokens to train on, "
+            f"data     {counts['name']}: {documents}, {counts['train_tokens']:,} tokens to train on, "
             f"{counts['val_tokens']:,} to validate"
         )
     sizes = [f"{value:,} {key.replace('_', ' ')}" for key, value in counts.items() if isinstance(value, int)]

@@ -40,6 +40,7 @@ class PackedTable(RowTable):
             raise DataError(
                 f"context={self.context} is longer than the {self.side} text, which has {len(self.tokens)} "
                 f"tokens; largest context: {max(0, len(self.tokens) - 1)}, or use more text"
+                f"{' or a larger split.val_fraction' if self.side == 'val' else ''}"
             )
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from aptlab.data.sources import Source
-from aptlab.data.store.split import Split
+from aptlab.data.store.split import Division
 from aptlab.data.store.writer import SIDES, write_sides
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import DataError
@@ -64,7 +64,7 @@ class TokenStore:
         return self.meta["key"]
 
 
-def compute_cache_key(source_fingerprint: str, tokenizer: Tokenizer, split: Split) -> str:
+def compute_cache_key(source_fingerprint: str, tokenizer: Tokenizer, split: Division) -> str:
     """sha256 over everything that decides the content of a cache, 64 hex digits."""
     parts = [VERSION, source_fingerprint, tokenizer.key(), split.key()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -108,7 +108,7 @@ def has_store(root: Path, key: str) -> bool:
 def open_or_build_store(
     source: Source,
     tokenizer: Tokenizer,
-    split: Split,
+    split: Division,
     *,
     root: Path,
     key: str,
@@ -182,7 +182,7 @@ def _map(folder: Path, side: str, dtype: str) -> TokenSide:
 
 
 def _build(
-    folder: Path, source: Source, tokenizer: Tokenizer, split: Split, *, key: str, progress: Progress | None
+    folder: Path, source: Source, tokenizer: Tokenizer, split: Division, *, key: str, progress: Progress | None
 ) -> None:
     temporary = folder.with_name(f".{folder.name}.build-{uuid.uuid4().hex[:8]}")
     temporary.mkdir()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aptlab.data.sources import Source
-from aptlab.data.store.split import Split
+from aptlab.data.store.split import Division
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import DataError
 
@@ -84,7 +84,7 @@ class SideWriter:
 
 
 def write_sides(
-    folder: Path, source: Source, tokenizer: Tokenizer, split: Split, *, progress: Progress | None
+    folder: Path, source: Source, tokenizer: Tokenizer, split: Division, *, progress: Progress | None
 ) -> dict[str, Any]:
     """Write both sides into `folder`; returns dtype, counts per side, and size and sha256 per file.
 
@@ -95,10 +95,10 @@ def write_sides(
     synced = False
     try:
         for names, texts in read_document_chunks(source):
-            for side, writer in writers.items():
-                chosen = [n for n, text in enumerate(texts) if split.is_val(text) == (side == "val")]
+            for writer, pieces in zip(writers.values(), zip(*map(split.divide, texts)), strict=True):
+                chosen = [n for n, piece in enumerate(pieces) if piece]
                 if chosen:
-                    writer.add([names[n] for n in chosen], [texts[n] for n in chosen])
+                    writer.add([names[n] for n in chosen], [pieces[n] for n in chosen])
             if progress:
                 progress("documents", len(texts))
         check_sides({side: writer.facts["documents"] for side, writer in writers.items()}, split)
@@ -110,7 +110,7 @@ def write_sides(
     return {"dtype": dtype, "files": files, "sides": {side: writer.facts for side, writer in writers.items()}}
 
 
-def check_sides(documents: dict[str, int], split: Split) -> None:
+def check_sides(documents: dict[str, int], split: Division) -> None:
     """Raise DataError when one side of the split got no document."""
     total = sum(documents.values())
     if total == 0:
