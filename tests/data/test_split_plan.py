@@ -134,7 +134,7 @@ def test_small_documents_are_taken_by_hash_and_the_last_is_cut():
 def test_a_split_inside_documents_is_told_in_one_line():
     plan = plan_split(Split(0.05), CORPORA["one large among small"]())
     assert list(plan.list_notes()) == [
-        "split inside documents: validation has the last 5.0% of 1 large and 5.0% of 400 small documents "
+        "split inside documents: validation has the last 5.0% of 1 large document and 5.0% of 400 small ones "
         f"(whole documents would be {plan.share:.1%} of the text)"
     ]
 

@@ -89,11 +89,11 @@ class SplitPlan:
         if self.blank:
             yield f"left out {self.blank:,} documents of white space only"
         if self.tails is not None:
-            asked = self.val_fraction
-            parts = [f"the last {asked:.1%} of {self.tails.large:,} large"] if self.tails.large else []
-            parts += [f"{asked:.1%} of {self.tails.small:,} small"] if self.tails.small else []
+            asked, large, small = self.val_fraction, self.tails.large, self.tails.small
+            parts = [f"the last {asked:.1%} of {large:,} large document{'s' * (large > 1)}"] if large else []
+            parts += [f"{asked:.1%} of {small:,} small one{'s' * (small > 1)}"] if small else []
             yield (
-                f"split inside documents: validation has {' and '.join(parts)} documents "
+                f"split inside documents: validation has {' and '.join(parts)} "
                 f"(whole documents would be {self.share:.1%} of the text)"
             )
 
