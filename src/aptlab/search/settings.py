@@ -27,7 +27,7 @@ class SearchSettings:
     strategy     halving (ours: candidates are read in part first) or published (all of them in full)
     samples      texts of the target length; 5 in LongRoPE, 10 in LongRoPE2
     population   candidates at first; then `iterations` times `mutations` + `crossovers` children of the best `parents`;
-                 null: half of the population are parents, a quarter each comes by mutation and by crossover, as published
+                 null: half of the population are parents, a quarter each comes by mutation and crossover (published)
     probability  of each factor to change
     step         grid of the factors
     """
