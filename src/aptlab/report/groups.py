@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
@@ -12,6 +13,8 @@ from aptlab.runs import Result, Run
 # What says where a run writes or how it began, not what was tried.
 RUN_ONLY = ("seed", "job", "run_dir", "ckpt", "load", "paths", "logger", "recipe")
 MISSING = "-"
+START = "start"  # a column of its own: whose weights a run began with
+SCRATCH = "scratch"
 
 
 @dataclass
@@ -46,6 +49,7 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGro
     keys = list(
         dict.fromkeys(key for run in runs for key in list_settings(run) if key.partition(".")[0] not in RUN_ONLY)
     )
+    keys.append(START)
     differing = [key for key in keys if len({get_setting(run, key) for run in runs}) > 1]
     for key in by:
         if all(get_setting(run, key) == MISSING for run in runs):
@@ -81,6 +85,8 @@ def list_settings(run: Run) -> list[str]:
 
 def get_setting(run: Run, key: str) -> str:
     """The option or the value that a run has for a key, as text; MISSING where the key does not exist."""
+    if key == START:
+        return describe_start(run)
     choices = run.choices or (run.result.choices if run.result else {})
     if key in choices:
         return MISSING if choices[key] is None else str(choices[key])
@@ -94,6 +100,19 @@ def get_setting(run: Run, key: str) -> str:
         if name == key:
             return value
     return MISSING
+
+
+def describe_start(run: Run) -> str:
+    """`scratch`, or the run and the step of the weights that a run began with: `base@400`.
+
+    A run of an earlier version has them in its command line alone.
+    """
+    origin = run.result.origin if run.result else {}
+    if origin:
+        path = PurePath(str(origin.get("checkpoint")))
+        return f"{path.parent.parent.name or path.name}@{origin.get('step')}"
+    given = dict(word.split("=", 1) for word in run.environment.get("command") or [] if "=" in str(word))
+    return f"weights of {given['ckpt']}" if given.get("load") == "weights" and "ckpt" in given else SCRATCH
 
 
 def _text(value: Any) -> str:
