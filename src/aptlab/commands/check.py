@@ -9,6 +9,7 @@ from __future__ import annotations
 from aptlab.config import check, compose
 from aptlab.config.search_path import read_option_index
 from aptlab.report.table import format_columns
+from aptlab.training.labels import list_position_notes
 from aptlab.training.plan import check_training
 
 
@@ -19,6 +20,7 @@ def run(args: list[str]) -> int:
     config = compose(command, overrides)
     (check_training if command == "train" else check)(config)
     print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
+    print("".join(f"{line}\n" for line in list_position_notes(config)), end="")
     rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
     print(format_columns(rows, indent="  "))
     print(f"  config {config.hash()}")
