@@ -49,6 +49,21 @@ def judge_search(
     return SearchVerdict(scores, guessing, informed=guessing is None or least < guessing, better=better)
 
 
+def find_guessing_warning(
+    losses: Mapping[str, Losses], objective: SearchObjective, samples: Sequence[SearchSample]
+) -> str | None:
+    """What to say before a search by hidden numbers that no rule without a search finds better than by guessing."""
+    if not objective.needles:
+        return None
+    guessing, least = compute_guessing_loss(samples), min(average_losses(pairs)[0] for pairs in losses.values())
+    if least < guessing:
+        return None
+    return (
+        f"hidden numbers cost {least:.3f} nats per token at best, and {guessing:.3f} by guessing: this model finds "
+        "none, so the search would follow noise; train it further, or use search.objective=ppl"
+    )
+
+
 def compute_guessing_loss(samples: Sequence[SearchSample]) -> float:
     """Mean loss of a hidden number's tokens where nothing but its form is known, in nats: ln(9·10^6) over them."""
     whole = math.log(9 * 10 ** (DIGITS - 1))
