@@ -82,7 +82,7 @@ def test_every_other_word_means_a_key_of_some_command():
     [
         (
             "validate.every=0",
-            "validate.every: validate=end measures at the end of the run alone, trainer.limit_val_batches=0 never",
+            "validate.every: validate=end measures at the end of the run alone",
         ),
         ("trainer.max_time=abc", "trainer.max_time: 'abc' is no time; write DD:HH:MM:SS, as in 00:01:30:00"),
     ],
@@ -92,22 +92,27 @@ def test_a_value_that_means_nothing_is_told_with_the_way_out(words, answer):
         check_training(compose("train", words.split()))
 
 
-def write_option(name: str, text: str) -> Path:
-    path = Path("conf/rope", f"{name}.yaml")
+def write_option(name: str, text: str, group: str = "rope") -> Path:
+    path = Path("conf", group, f"{name}.yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
 
 
 @pytest.mark.parametrize(
-    ("text", "holds"), [("# Nothing.\n", "it is empty"), ("target: x\nbase: 5\n", "it holds target, base")]
+    ("group", "text", "holds", "target"),
+    [
+        ("rope", "# Nothing.\n", "it is empty", "aptlab.nn.positions.rope."),
+        ("rope", "target: x\nbase: 5\n", "it holds target, base", "aptlab.nn.positions.rope."),
+        ("norm", "# Nothing.\n", "it is empty", "aptlab.nn.norm."),
+    ],
 )
-def test_an_option_that_names_no_class_is_told_with_its_file(text, holds):
-    path = write_option("mine", text)
+def test_an_option_that_names_no_class_is_told_with_its_file(group, text, holds, target):
+    path = write_option("mine", text, group)
     with pytest.raises(ConfigError, match=re.escape(f"{path.name} has no _target_ ({holds})")) as caught:
-        check(compose("train", ["rope=mine"]))
+        check(compose("train", [f"{group}=mine"]))
     assert len(str(caught.value).splitlines()) == 2
-    assert "write the class that it is, as in `_target_: aptlab.nn.positions.rope." in str(caught.value)
+    assert f"write the class that it is, as in `_target_: {target}" in str(caught.value)
 
 
 def test_a_key_that_stands_twice_is_told_by_show_too(capsys):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aptlab.config.files import read_config_file
-from aptlab.config.search_path import GROUPS_FILE, OptionIndex, list_config_roots
+from aptlab.config.search_path import GROUPS_FILE, SHIPPED, OptionIndex, list_config_roots
 from aptlab.config.static.classes import find_base_problem
 from aptlab.errors import ConfigError
 
@@ -47,19 +47,19 @@ def find_contract_problem(path: str, target: str, bases: Mapping[str, str]) -> s
     return f"{target} is no whole {base}, which every option of {group} must be; {' and '.join(steps)}"
 
 
-def find_empty_options(
-    values: Mapping[str, Any], choices: Mapping[str, Any], index: OptionIndex, bases: Mapping[str, str]
-) -> Iterator[str]:
-    """`group: problem` for every chosen option that names no class, where the group asks for one."""
-    for group, base in bases.items():
-        node, option = values.get(group), index.groups.get(group, {}).get(str(choices.get(group)))
+def find_empty_options(values: Mapping[str, Any], choices: Mapping[str, Any], index: OptionIndex) -> Iterator[str]:
+    """`group: problem` for every chosen option that names no class, in a group whose first shipped option does."""
+    for group, choice in choices.items():
+        node, option = values.get(group), index.groups.get(group, {}).get(str(choice))
         if option is None or not isinstance(node, Mapping) or "_target_" in node:
             continue
+        shipped = (item for item in index.groups[group].values() if item.place.name == SHIPPED and item is not option)
+        other = next(shipped, None)
+        target = read_config_file(other.path).get("_target_") if other else None
+        if other is None or target is None:
+            continue
         holds = f"it holds {', '.join(map(str, node))}" if node else "it is empty"
-        others = [item for item in index.groups[group].values() if item is not option]
-        example = next((read_config_file(item.path).get("_target_") for item in others), None) or base
-        copy = f"; aptlab cp {group}/{others[0].name} <name> writes one to begin with" if others else ""
         yield (
             f"{group}: {option.path} has no _target_ ({holds}), so nothing can be built from it; write the class that "
-            f"it is, as in `_target_: {example}`{copy}"
+            f"it is, as in `_target_: {target}`; aptlab cp {group}/{other.name} <name> writes one to begin with"
         )

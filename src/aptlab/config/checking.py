@@ -44,7 +44,7 @@ def find_config_problems(config: Config) -> Iterator[str]:
         if not isinstance(value, _Taken | _Unknown) and (text := find_root_key_problem(config.command, key, value))
     ]
     prefixes, bases = list_trusted_prefixes(), read_group_bases()
-    found += [(problem, "") for problem in find_empty_options(values, config.choices, config.library, bases)]
+    found += [(problem, "") for problem in find_empty_options(values, config.choices, config.library)]
     scope = CheckScope(prefixes, config.library, values)
     for path, node in walk_target_nodes(values):
         problems = list(_node_problems(path, node, scope))

@@ -132,7 +132,7 @@ def list_keys(node: Any, path: str = "") -> Iterator[str]:
 
 
 def list_open_keys(node: Any, path: str = "") -> Iterator[str]:
-    """Every parameter that the classes of a plain configuration take and that it does not list: `trainer.max_epochs`."""
+    """Every parameter that the classes of a plain configuration take and that it does not list."""
     if not isinstance(node, Mapping):
         return
     for name in _read_parameters(node) if path else ():
