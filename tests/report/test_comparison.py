@@ -196,6 +196,18 @@ def test_runs_from_trained_weights_are_not_ranked_with_runs_from_scratch():
     assert compare_runs(find_runs([RUNS / "weights-0", RUNS / "weights-1"])).warnings == []
 
 
+def test_dims_are_no_columns_where_the_size_is_named():
+    make_run(RUNS, "a", choices={"size": "tiny"})
+    folder = make_run(RUNS, "b", choices={"size": "135M"})
+    text = yaml.safe_load((folder / "overrides.yaml").read_text())
+    (folder / "overrides.yaml").write_text(yaml.safe_dump([*text, "size.dim=576", "size.depth=30"]))
+    assert [group.name for group in compared().groups] == ["size=tiny", "size=135M"]
+    for name, text in (("c", "size.dim=96"), ("d", "size.dim=80")):
+        folder = make_run(RUNS, name, choices={"size": "135M"})
+        (folder / "overrides.yaml").write_text(yaml.safe_dump([text]))
+    assert "size.dim" in compared().groups[-1].labels
+
+
 def test_the_start_of_an_older_run_is_read_from_its_command():
     folder = make_run(RUNS, "old")
     (folder / "environment.json").write_text(

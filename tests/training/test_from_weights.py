@@ -76,7 +76,11 @@ def test_the_size_that_the_weights_have_may_be_typed():
 
 @pytest.mark.parametrize(
     ("words", "label"),
-    [(["size=debug"], "debug"), (["size=debug", "size.kv_heads=null"], "debug"), (["size.dim=48"], "1.24B")],
+    [
+        (["size=debug"], "debug"),
+        (["size=debug", "size.kv_heads=2", "size.head_dim=16"], "debug"),
+        (["size.dim=48"], "1.24B"),
+    ],
 )
 def test_a_size_is_called_by_its_option_only_where_it_is_that(words, label):
     assert label_choices(compose("train", words), 1_240_000_000)["size"] == label

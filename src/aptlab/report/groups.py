@@ -54,7 +54,7 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGro
     for key in by:
         if all(get_setting(run, key) == MISSING for run in runs):
             raise AptlabError(f"by={key}: no run has this setting{suggest_option(key, keys)}")
-    columns, groups, notes = list(by) or differing, {}, []
+    columns, groups, notes = list(by) or drop_named_dims(differing, runs), {}, []
     short = {key: _shortened({get_setting(run, key) for run in runs}) for key in columns}
     for run in runs:
         labels = {key: get_setting(run, key) for key in columns}
@@ -71,6 +71,14 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGro
     if pooled:
         notes.append(f"by={','.join(by)}: rows average over runs that also differ in {', '.join(pooled)}")
     return list(groups.values()), notes
+
+
+def drop_named_dims(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """The columns without single dims of sizes whose names tell them apart already, as those of imported models do."""
+    dims = [key for key in keys if key.startswith("size.")]
+    names = {get_setting(run, "size") for run in runs}
+    whole = {tuple(get_setting(run, key) for key in ("size", *dims)) for run in runs}
+    return [key for key in keys if key not in dims] if len(names) == len(whole) else list(keys)
 
 
 def list_settings(run: Run) -> list[str]:

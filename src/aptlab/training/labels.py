@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aptlab.config import Config
@@ -20,9 +21,16 @@ def label_choices(config: Config, parameters: int) -> dict[str, Any]:
     dims = config.resolved().get("size") or {}
     if option is None or not isinstance(dims, dict):
         return dict(config.choices)
-    listed = read_config_file(option.path)
-    same = all(value == listed.get(key) for key, value in dims.items() if value is not None)
+    same = fill_dims(dims) == fill_dims(read_config_file(option.path))
     return dict(config.choices) if same else {**config.choices, "size": format_count(parameters)}
+
+
+def fill_dims(dims: Mapping[str, Any]) -> dict[str, Any]:
+    """The dims of a size with those that follow from others, as `aptlab.nn.shape.Shape` has them."""
+    given = {key: value for key, value in dims.items() if value is not None}
+    dim, heads = given.get("dim"), given.get("heads")
+    follows = {"kv_heads": heads, "head_dim": dim // heads} if isinstance(dim, int) and isinstance(heads, int) else {}
+    return {**follows, **given}
 
 
 def list_position_notes(config: Config) -> list[str]:
