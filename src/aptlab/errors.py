@@ -41,16 +41,22 @@ class EvalError(AptlabError):
     exit_code = 1
 
 
+def find_near(word: str, options: Iterable[str]) -> str | None:
+    """The option that the word is most likely a slip of, or None."""
+    near = difflib.get_close_matches(word, sorted(set(map(str, options))), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
 def suggest_option(word: str, options: Iterable[str]) -> str:
     """The tail of an error message: the nearest option, else the list of them.
 
-    >>> suggest("yran", ["yarn", "linear"])
+    >>> suggest_option("yran", ["yarn", "linear"])
     '; did you mean yarn?'
     """
     options = sorted(set(map(str, options)))
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]}?"
+    near = find_near(word, options)
+    if near is not None:
+        return f"; did you mean {near}?"
     if not options:
         return ""
     shown = options[:12] + (["…"] if len(options) > 12 else [])

@@ -266,3 +266,9 @@ def test_the_network_is_the_one_that_training_begins_with():
 def test_what_cannot_be_built_is_told_with_the_way_out(overrides, node, message):
     with pytest.raises(ConfigError, match=message):
         aptlab.build(*overrides, node=node)
+
+
+@pytest.mark.parametrize("prompts", [3, None, ["a", 3], b"ab"])
+def test_prompts_that_are_no_texts_are_refused(model, prompts):
+    with pytest.raises(ConfigError, match=r"prompts=.*: give a text, or a list of texts"):
+        aptlab.generate(model, prompts)

@@ -6,11 +6,12 @@ import re
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers.logger import Logger
 from tests.helpers import FewRows, Rows, task, trainer
 
 from aptlab.callbacks.monitor import Monitor
-from aptlab.callbacks.progress import TrainProgress
+from aptlab.callbacks.progress import TrainProgress, format_fresh_numbers, format_latest_numbers
 from aptlab.objectives import compute_token_nll
 
 
@@ -75,6 +76,64 @@ def test_tokens_and_seconds_survive_a_checkpoint():
     assert other.state_dict() == monitor.state_dict()
     torch.save(monitor.state_dict(), "state.pt")
     assert torch.load("state.pt", weights_only=True)["tokens"] == 4 * 4 * 16
+
+
+@pytest.mark.parametrize(("every", "lines"), [(10, 20), (3, 6)])
+def test_a_plain_line_has_the_loss_since_the_last_logged_one(capsys, every, lines):
+    """Between two logged lines too: none is without a loss, and none repeats an older one."""
+    run = trainer(max_steps=6, callbacks=[Monitor(every=every), TrainProgress(lines=lines)], val_check_interval=100)
+    run.fit(task(), Rows(), FewRows())
+    shown = [line for line in capsys.readouterr().out.splitlines() if "tok/s" in line]
+    assert [line.split()[1] for line in shown] == [f"{step}/6" for step in range(1, 7)]
+    losses = [float(re.search(r"loss ([\d.]+)", line)[1]) for line in shown]
+    assert losses[0] != losses[1]
+    expected, fresh = [], task()
+    optimizer = fresh.optim.make(fresh.net)
+    for number in range(2):
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 1e-2 * fresh.schedule.factor(number, 6)
+        loss = compute_token_nll(fresh(Rows().row(number)).logits, Rows().row(number)["targets"])
+        expected.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[:2] == pytest.approx([expected[0], sum(expected) / 2], abs=1e-3)
+
+
+def test_a_number_of_an_earlier_step_is_shown_with_its_step():
+    monitor = Monitor()
+    monitor.latest, monitor.logged, monitor.validated = {"train/loss": 2.0, "val/loss": 3.0}, 20, 10
+    assert format_latest_numbers(monitor, 20) == "loss 2.000  val 3.000 (step 10)"
+    assert format_latest_numbers(monitor, 25) == "loss 2.000 (step 20)  val 3.000 (step 10)"
+    assert format_latest_numbers(Monitor(), 25) == ""
+
+
+def test_several_ranks_wait_for_the_line_that_is_gathered():
+    monitor = Monitor()
+    monitor._loss, monitor._batches = torch.tensor(4.0), 2
+    monitor.latest, monitor.logged = {"train/loss": 2.0}, 20
+    assert format_fresh_numbers(monitor, 20, alone=False) == "loss 2.000"
+    assert format_fresh_numbers(monitor, 21, alone=False) is None
+    assert format_fresh_numbers(monitor, 21, alone=True).startswith("loss 2.000  0 tok/s")
+
+
+def test_the_speed_of_a_step_leaves_the_validation_before_it_out(monkeypatch):
+    """A clock that goes on one second a step and a thousand in each validation."""
+    now = [0.0]
+    monkeypatch.setattr("aptlab.callbacks.monitor.time.perf_counter", lambda: now[0])
+
+    class Clock(Callback):
+        def on_train_batch_start(self, *given) -> None:
+            now[0] += 1.0
+
+        def on_validation_batch_start(self, *given) -> None:
+            now[0] += 1000.0
+
+    logger, monitor = Kept(), Monitor(every=1)
+    run = trainer(logger=logger, callbacks=[monitor, Clock()], val_check_interval=2)
+    run.fit(task(), Rows(), FewRows())
+    speeds = [row["tokens_per_second"] for _, row in logger.rows if "train/loss" in row]
+    assert speeds == [4 * 16] * 6
+    assert monitor.seconds == 6
 
 
 def test_plain_lines_say_step_loss_speed_and_eta(capsys):

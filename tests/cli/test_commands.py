@@ -70,6 +70,11 @@ def test_check_says_ok_and_the_choices(capsys):
     assert shown.rstrip().endswith(compose("train", ["rope=yarn", "size=debug"]).hash())
 
 
+def test_check_notes_a_rotation_that_nobody_asked_for(capsys):
+    shown = out(capsys, "check", "embed=learned", "bias=alibi").splitlines()
+    assert shown[1].startswith("note: rope=standard rotates queries and keys beside embed=learned and bias=alibi; ")
+
+
 def test_check_lists_problems(capsys):
     shown = out(capsys, "check", "rope.factor=8", "seed=-1", code=2)
     assert shown.startswith("the config has problems:\n")

@@ -255,6 +255,18 @@ def test_a_length_that_is_too_short_is_an_error(run):
     assert re.match(rf"eval\.{message}", str(locate_error(caught.value)))
 
 
+@pytest.mark.parametrize("option", [("eval=passkey",), ("eval=needle", "eval.haystack=noise")])
+def test_lengths_that_are_too_short_are_left_out_with_one_line(run, capsys, option):
+    lengths, small = "eval.lengths=[16,32,256]", ("eval.samples=1", "eval.depths=[0.5]")
+    found = run(*option, lengths, *small)
+    assert [row["length"] for row in found["lengths"]] == [256]
+    name = option[0].removeprefix("eval=")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(lines) == 1
+    needs = rf"{name} needs at least \d+ tokens with this tokenizer, got 32"
+    assert re.fullmatch(rf"warning: left out, too short: 16, 32 tokens \({needs}\)", lines[0])
+
+
 @pytest.fixture(scope="module")
 def placed(tmp_path_factory) -> Path:
     """A model with learned positions, which end."""
@@ -269,6 +281,15 @@ def test_lengths_beyond_the_positions_of_the_model_are_an_error(run, placed, opt
     with pytest.raises(ConfigError, match=f"^{message}") as caught:
         run(f"ckpt={placed}", f"eval={option}", "eval.lengths=[9999]")
     assert str(locate_error(caught.value)).startswith(f"eval.{message}")
+
+
+def test_multiples_beyond_the_positions_are_left_out_by_other_evals_too(run, placed, capsys):
+    longest = load_network(placed).net.max_positions
+    found = run(f"ckpt={placed}", "eval=sliding", f"eval.multiples=[1,{longest // CONTEXT + 1}]", "eval.tokens=128")
+    assert [row["length"] for row in found["lengths"]] == [CONTEXT]
+    assert f"left out: {(longest // CONTEXT + 1) * CONTEXT:,} tokens, for the model has {longest:,} positions" in (
+        capsys.readouterr().err
+    )
 
 
 def test_multiples_beyond_the_positions_of_the_model_are_left_out_with_a_reason(run, placed, capsys):

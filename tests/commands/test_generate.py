@@ -229,3 +229,12 @@ def test_reading_a_request_loads_no_torch():
     code += "read_generate_request(['top_k=3']); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_text_beyond_the_positions_of_the_model_is_refused_before_its_prompt_is_shown(tmp_path, capsys):
+    placed = make_run(tmp_path / "outputs", texts=write_texts(tmp_path / "texts.jsonl"), extra=("embed=learned",))
+    with pytest.raises(
+        AptlabError, match=r"prompt 0 has 3 tokens, with max_new_tokens=99999 more than the \d+ positions"
+    ):
+        command.run([f"ckpt={placed}", "device=cpu", "prompt=abc", "max_new_tokens=99999"])
+    assert capsys.readouterr().out == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +55,10 @@ def measurements(out: str = "out") -> list[dict]:
 
 def test_the_option_can_be_used_at_once(run, ckpt, capsys):
     found = run("rope=longrope2")
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert re.search(
+        r"^warning: hidden numbers cost \d\.\d+ nats per token at best, and 2\.288 by guessing", warned, re.M
+    )
     rule = build(compose("train", ["rope=longrope2_256"]).resolved()["rope"])
     assert rule == LongRoPE2(
         factor=TARGET / CONTEXT,
@@ -63,7 +67,9 @@ def test_the_option_can_be_used_at_once(run, ckpt, capsys):
         long=tuple(found["found"]["factors"]),
         critical_dim=found["found"]["first"],
     )
-    assert f"use it   aptlab eval ckpt={ckpt} rope=longrope2_256" in said
+    # A random model knows no hidden number, so by needles nothing is ranked and nothing is recommended.
+    assert (found["verdict"], "use it" in said) == ("no basis", False)
+    assert "no basis: no rule finds hidden numbers better than by guessing (2.288 nats per token)" in said
     assert "LongRoPE2, 16 -> 256 tokens (16x), needle_ppl, halving" in said
     words = [f"ckpt={ckpt}", "device=cpu", "rope=longrope2_256", "tokens=512", "multiples=[1,2]", "out=measured"]
     assert evaluation.run(words) == 0
@@ -97,6 +103,25 @@ def test_the_table_holds_the_rules_that_need_no_search(run, capsys):
     ]
     assert {path.name for path in Path("out").iterdir()} >= {"journal.jsonl", "search.json", "figure.png"}
     assert found["found"]["score"] <= min(found["scores"].values()) + 1e-3
+
+
+@pytest.mark.parametrize("rope", ["longrope", "longrope2"])
+def test_an_option_is_recommended_where_it_beats_every_rule_without_a_search(run, ckpt, capsys, rope):
+    found = run(f"rope={rope}", "search.objective=ppl")
+    said, scores = capsys.readouterr().out, dict(found["scores"])
+    better = scores.pop("search") < min(scores.values())
+    assert found["verdict"] == ("better" if better else "not better")
+    assert (f"use it   aptlab eval ckpt={ckpt} rope={rope}_256" in said) == better
+    assert found["guessing"] is None
+    lines = Path(f"conf/rope/{rope}_256.yaml").read_text().splitlines()
+    papers = {"longrope": "LongRoPE (Ding et al. 2024, arXiv:2402.13753)"}
+    papers["longrope2"] = "LongRoPE2 (Shang et al. 2025, arXiv:2502.20082)"
+    assert lines[0] == f"# {papers[rope]} for 256 tokens, searched by ppl: {found['verdict']}."
+    assert f"yarn {scores['yarn']:.4f} (Peng et al. 2023, arXiv:2309.00071)" in lines[1]
+
+
+def test_a_smaller_population_alone_is_a_whole_request():
+    assert read_search_request(["target=64", "search.population=8"]).search.brood.parents == 4
 
 
 def test_a_mixed_objective_counts_in_losses_of_yarn(run):

@@ -141,6 +141,17 @@ def test_another_rule_starts_a_new_run_from_the_weights(capsys):
         assert weight.allclose(after["state_dict"][name], atol=1e-6), name
 
 
+def test_a_run_remembers_whose_weights_it_began_with():
+    first = train()
+    assert first.result.origin == {}
+    assert run([f"ckpt={first.path}", "load=weights"]) == 0
+    second = newest()
+    origin = {"checkpoint": f"{first.path}/checkpoints/step-00000002.ckpt", "step": 2}
+    assert second.result.origin == origin
+    assert run([f"ckpt={second.path}", "trainer.max_steps=3"]) == 0
+    assert (newest().result.steps, newest().result.origin) == (3, origin)
+
+
 def test_weights_keep_the_tokenizer_that_they_know():
     first = train("tokenizer=bpe", "tokenizer.vocab=300")
     other = texts(Path("other.jsonl"), words=80)

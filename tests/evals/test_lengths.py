@@ -156,6 +156,22 @@ def test_multiples_that_the_text_is_too_short_for_are_left_out_with_a_reason(cap
     ]
 
 
+@pytest.mark.parametrize(
+    ("longest", "said"),
+    [
+        (None, ["lengths 4x, 8x are left out: the validation text has 100 tokens, too few for a length of 120"]),
+        (30, ["lengths 2x, 4x, 8x are left out: the model has positions for 30 tokens only"]),
+        (60, ["lengths 4x, 8x are left out: the model has positions for 60 tokens only"]),
+    ],
+)
+def test_multiples_that_are_left_out_for_one_reason_are_told_in_one_line(caplog, longest, said):
+    with caplog.at_level(logging.WARNING, "aptlab"):
+        fit_windows(Data(), context=30, multiples=(1, 2, 4, 8), tokens=64, longest=longest)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(said)
+    assert all(line.startswith(start) for line, start in zip(told, said, strict=True))
+
+
 def test_a_text_shorter_than_one_window_is_an_error():
     with pytest.raises(DataError, match="100 tokens, too few for a length of 200"):
         fit_windows(Data(), context=200, multiples=(1, 2), tokens=64)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from aptlab.report.comparison import compare_runs
-from aptlab.report.write import format_comparison, format_comparison_csv
+from aptlab.report.comparison import compare_runs, describe_validation_rows
+from aptlab.report.groups import describe_start
+from aptlab.report.write import WIDTH, format_comparison, format_comparison_csv
 from aptlab.runs import find_runs
 from tests.report.making import make_run
 
@@ -145,6 +148,93 @@ def test_csv_has_every_digit():
     assert row["seeds"] == "0 1"
     assert float(row["val/loss ±95%"]) == pytest.approx(12.7062047 * (losses[1] - losses[0]) / 2, rel=1e-7)
     assert row["val/loss n"] == "2"
+
+
+ROWS = {"val_batches": 32, "batch": 16, "rows": {"document_mask": False}}
+
+
+def set_config(name: str, **config) -> None:
+    path = RUNS / name / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "context": 64, **config}))
+
+
+def test_other_validation_rows_are_warned_of():
+    family("standard", [1.5])
+    family("yarn", [1.5])
+    set_config("standard-0", data=ROWS)
+    set_config("yarn-0", data={**ROWS, "batch": 8})
+    (warning,) = compared().warnings
+    assert warning == (
+        "not the same validation rows: 512 rows of 64 tokens (rope=standard) against 256 rows of 64 tokens "
+        "(rope=yarn); val/loss cannot be compared"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        ({"data": {**ROWS, "val_batches": None}}, "all rows of 64 tokens"),
+        ({"data": {**ROWS, "rows": {"document_mask": True}}}, "512 rows of 64 tokens that end at their documents"),
+        ({"data": ROWS, "trainer": {"limit_val_batches": 3}}, "512 rows of 64 tokens, limit_val_batches=3"),
+        ({"data": {"name": "other"}}, ""),
+    ],
+)
+def test_validation_rows_are_described(config, rows):
+    assert describe_validation_rows({"context": 64, **config}) == rows
+
+
+def test_runs_from_trained_weights_are_not_ranked_with_runs_from_scratch():
+    family("standard", [1.500, 1.501, 1.502])
+    origin = {"checkpoint": "outputs/base/checkpoints/step-00000400.ckpt", "step": 400}
+    for seed, loss in enumerate([1.4, 1.401, 1.402]):
+        make_run(RUNS, f"weights-{seed}", seed=seed, loss=loss, origin=origin)
+    found = compared()
+    assert [group.labels for group in found.groups] == [{"start": "scratch"}, {"start": "base@400"}]
+    assert found.best is None
+    assert found.verdict == "not ranked: the runs did not begin alike: scratch, base@400"
+    assert found.warnings == ["steps, tokens and seconds do not count what trained weights cost before"]
+    assert compare_runs(find_runs([RUNS / "weights-0", RUNS / "weights-1"])).warnings == []
+
+
+def test_dims_are_no_columns_where_the_size_is_named():
+    make_run(RUNS, "a", choices={"size": "tiny"})
+    folder = make_run(RUNS, "b", choices={"size": "135M"})
+    text = yaml.safe_load((folder / "overrides.yaml").read_text())
+    (folder / "overrides.yaml").write_text(yaml.safe_dump([*text, "size.dim=576", "size.depth=30"]))
+    assert [group.name for group in compared().groups] == ["size=tiny", "size=135M"]
+    for name, text in (("c", "size.dim=96"), ("d", "size.dim=80")):
+        folder = make_run(RUNS, name, choices={"size": "135M"})
+        (folder / "overrides.yaml").write_text(yaml.safe_dump([text]))
+    assert "size.dim" in compared().groups[-1].labels
+
+
+def test_the_start_of_an_older_run_is_read_from_its_command():
+    folder = make_run(RUNS, "old")
+    (folder / "environment.json").write_text(
+        '{"command": ["aptlab", "train", "ckpt=base", "load=weights", "rope=ntk"]}'
+    )
+    (run,) = find_runs([folder])
+    assert describe_start(run) == "weights of base"
+
+
+def test_no_line_is_wider_than_the_page_and_long_settings_stand_below_by_their_row():
+    words = {f"callbacks.checkpoints.option_number_{i}": f"a-long-value-{i}" for i in range(6)}
+    for rope in ("standard", "yarn"):
+        for seed in (0, 1):
+            make_run(RUNS, f"{rope}-{seed}", seed=seed, loss=1.5 + seed / 9, choices={"rope": rope, **words})
+    set_config("yarn-0", data=ROWS)
+    for i in range(6):
+        make_run(
+            RUNS,
+            f"more-{i}",
+            loss=1.6,
+            choices={"rope": "ntk", **words, f"callbacks.checkpoints.option_number_{i}": "b"},
+        )
+    shown = format_comparison(compared(), terminal=False)
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    assert re.search(r"^row 1  \S+=\S+ \S+=\S+", shown, re.MULTILINE)
+    assert re.search(r"^row +n ", shown, re.MULTILINE)
+    assert re.search(r"^not separated: row \d+ leads", shown, re.MULTILINE)
 
 
 def test_a_narrow_terminal_gets_several_tables(monkeypatch):

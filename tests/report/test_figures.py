@@ -11,8 +11,15 @@ import pytest
 from aptlab.errors import AptlabError
 from aptlab.report.comparison import compare_runs
 from aptlab.report.curves import MOST, average_loss_curves, collect_length_points, draw_comparison, select_shown_groups
-from aptlab.report.figure import compute_loss_limits, draw_run_figure, extract_series, format_ppl, smooth_values
-from aptlab.report.style import get_indexed_style
+from aptlab.report.figure import (
+    compute_loss_limits,
+    draw_losses,
+    draw_run_figure,
+    extract_series,
+    format_ppl,
+    smooth_values,
+)
+from aptlab.report.style import get_indexed_style, make_two_panels
 from aptlab.report.table import format_columns, format_length_table, format_number, render_markdown_table, render_table
 from aptlab.runs import find_runs
 from tests.report.making import make_run
@@ -38,6 +45,15 @@ def test_a_run_without_numbers_still_has_a_figure(tmp_path):
     nothing = [{"multiple": 1, "length": 64, "loss": None, "ppl": None}]
     assert draw_run_figure({}, nothing, title="", path=tmp_path / "f.png", context=64).exists()
     assert draw_run_figure({"val/loss": [(0, 2.0)]}, [], title="", path=tmp_path / "g.png", context=64).exists()
+
+
+@pytest.mark.parametrize(("points", "marker"), [(1, "o"), (20, "o"), (40, "")])
+def test_a_single_point_of_the_training_loss_can_be_seen(points, marker):
+    _, axes, _ = make_two_panels("")
+    draw_losses(axes, [(step, 3.0) for step in range(1, points + 1)], [])
+    line = axes.get_lines()[-1]
+    assert str(line.get_marker()) in (marker, "None")
+    assert (str(line.get_marker()) == "o") == (marker == "o")
 
 
 def test_a_figure_that_cannot_be_written_names_its_path(tmp_path):

@@ -67,7 +67,8 @@ def test_metrics_come_as_columns_with_gaps(runs):
     assert run.metrics()["val/loss"] == [None, 3.0, None]
     assert run.metrics()["step"] == [1.0, 2.0, 3.0]
     assert run.series("val/loss") == ([2], [3.0])
-    assert run.series("missing") == ([], [])
+    with pytest.raises(AptlabError, match=r"missing: .*metrics\.csv has no such column; allowed: "):
+        run.series("missing")
     assert Run.read(runs / "1").metrics() == {}
 
 

@@ -61,6 +61,19 @@ def test_a_long_one_prints_no_line_within_the_pause(capsys, clock):
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["34/100", "68/100"]
 
 
+def test_a_note_that_is_not_known_yet_puts_the_line_off(capsys, clock):
+    asked = []
+    with ProgressBar("step", total=6, lines=3) as bar:
+        for done in range(1, 7):
+            bar.update(done, lambda done=done: asked.append(done) or (None if done < 3 else f"loss {done}"))
+    assert [line.partition("  ETA")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "step 3/6  loss 3",
+        "step 4/6  loss 4",
+        "step 6/6  loss 6",
+    ]
+    assert asked == [2, 3, 4, 6]
+
+
 def test_the_same_number_is_told_once_and_number_0_where_every_thing_has_a_line(capsys):
     with ProgressBar("iteration", total=None, lines=None) as bar:
         for done in (0, 0, 1, 1):

@@ -183,3 +183,18 @@ def test_impossible_sizes_are_refused(wrong, message):
 def test_an_unknown_strategy_is_named():
     with pytest.raises(ConfigError, match=r"^strategy=halvign: no such strategy; did you mean halving"):
         get_strategy("halvign")
+
+
+@pytest.mark.parametrize(
+    ("given", "brood"),
+    [
+        ({}, (32, 16, 16)),
+        ({"population": 8}, (4, 2, 2)),
+        ({"population": 1}, (1, 1, 1)),
+        ({"population": 8, "parents": 3, "crossovers": 0}, (3, 2, 0)),
+    ],
+)
+def test_sizes_of_a_generation_follow_the_population(given, brood):
+    settings = SearchSettings(**given)
+    assert tuple(settings.brood) == brood
+    assert settings.plain()["parents"] == brood[0]

@@ -36,6 +36,7 @@ class Monitor(Callback):
         self.seconds = 0.0
         self.latest: Numbers = {}
         self.validated: int | None = None  # step of the last validation
+        self.logged: int | None = None  # step of the last line
         self._step = -1
         self._reset()
 
@@ -86,9 +87,22 @@ class Monitor(Callback):
         if state.grad_norm is not None:
             numbers["grad_norm"] = float(state.grad_norm)
         numbers |= {f"train/{name}": float(part) / self._batches for name, part in self._parts.items()}
-        self.latest = self.latest | numbers
+        self.latest, self.logged = self.latest | numbers, step
         log_numbers(trainer, numbers, step)
         self._reset()
+
+    @property
+    def counts_batches(self) -> bool:
+        """Whether there are batches that no line tells of yet."""
+        return self._loss is not None
+
+    def measure_running(self) -> Numbers:
+        """This rank's mean loss since the last line and its speed meanwhile, for a display; waits for the device."""
+        if self._loss is None:
+            return {}
+        loss, now = float(self._loss) / self._batches, time.perf_counter()
+        seconds = self._elapsed + (0.0 if self._since is None else now - self._since)
+        return {"train/loss": loss, f"{self.unit}_per_second": self._tokens / max(seconds, 1e-9)}
 
     def _pause(self) -> None:
         if self._since is not None:
@@ -116,6 +130,7 @@ class Monitor(Callback):
             "seconds": self.seconds,
             "latest": self.latest,
             "validated": self.validated,
+            "logged": self.logged,
             "line": {
                 "loss": None if self._loss is None else float(self._loss),
                 "parts": {name: float(part) for name, part in self._parts.items()},
@@ -127,7 +142,7 @@ class Monitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.seconds, self.latest = state_dict["tokens"], state_dict["seconds"], state_dict["latest"]
-        self.validated = state_dict["validated"]
+        self.validated, self.logged = state_dict["validated"], state_dict.get("logged")
         line = state_dict["line"]
         self._loss = None if line["loss"] is None else torch.tensor(line["loss"])
         self._parts = {name: torch.tensor(part) for name, part in line.get("parts", {}).items()}

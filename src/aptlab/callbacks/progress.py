@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +20,9 @@ VALIDATION = {"val/ppl": "perplexity {:.3f}", "val/bpb": "{:.4f} bits per byte"}
 class TrainProgress(Callback):
     """Show step, loss, speed and the time left; `lines` plain lines a run where there is no terminal.
 
-    The numbers are the Monitor's latest, so that showing them costs no wait for the device.
+    A plain line has the mean loss since the Monitor's last line, for which it waits for the device; with several ranks,
+    whose losses only the Monitor gathers, lines come where it logs. A bar has the Monitor's latest numbers, and the
+    step of each that is not of this one.
     """
 
     def __init__(self, *, refresh: Positive = 0.2, lines: PositiveInt = 20) -> None:
@@ -34,8 +38,12 @@ class TrainProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._bar is not None:
-            monitor = find_monitor(trainer)
-            self._bar.update(trainer.global_step, format_training_numbers(monitor.latest, monitor.unit))
+            monitor, step = find_monitor(trainer), trainer.global_step
+            if self._bar.on_terminal:
+                note = functools.partial(format_latest_numbers, monitor, step)
+            else:
+                note = functools.partial(format_fresh_numbers, monitor, step, alone=trainer.world_size == 1)
+            self._bar.update(step, note)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         latest = find_monitor(trainer).latest
@@ -56,10 +64,27 @@ class TrainProgress(Callback):
             self._bar.stop()
 
 
-def format_training_numbers(latest: dict[str, float], unit: str) -> str:
-    """Loss, validation loss and speed in the task's own unit, as far as they were measured."""
+def format_fresh_numbers(monitor: Monitor, step: int, *, alone: bool) -> str | None:
+    """Loss and speed up to this step; None where they are known later, at the Monitor's next line."""
+    if monitor.logged == step:
+        return format_training_numbers(monitor.latest, monitor.unit)
+    if not monitor.counts_batches:  # the config took it out
+        return ""
+    return format_training_numbers(monitor.measure_running(), monitor.unit) if alone else None
+
+
+def format_latest_numbers(monitor: Monitor, step: int) -> str:
+    """The latest loss, validation loss and speed, with the step of each that is of an earlier one."""
+    parts = [(format_training_numbers(monitor.latest, monitor.unit), monitor.logged)]
+    if "val/loss" in monitor.latest:
+        parts.append((f"val {monitor.latest['val/loss']:.3f}", monitor.validated))
+    return "  ".join(text if at == step else f"{text} (step {at:,})" for text, at in parts if text and at is not None)
+
+
+def format_training_numbers(latest: Mapping[str, float], unit: str) -> str:
+    """Loss and speed in the task's own unit, as far as they were measured."""
     speed = f"{{:,.0f}} {SHORT.get(unit, unit)}/s"
-    forms = {"train/loss": "loss {:.3f}", "val/loss": "val {:.3f}", f"{unit}_per_second": speed}
+    forms = {"train/loss": "loss {:.3f}", f"{unit}_per_second": speed}
     return "  ".join(form.format(latest[name]) for name, form in forms.items() if name in latest)
 
 

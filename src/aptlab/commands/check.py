@@ -12,6 +12,7 @@ from aptlab.config import Config, check, compose, inspect_inputs
 from aptlab.config.search_path import read_option_index
 from aptlab.report.table import format_columns
 from aptlab.restore.request import SOURCE, fill_source
+from aptlab.training.labels import list_position_notes
 from aptlab.training.plan import plan_training, read_root_value
 
 
@@ -21,6 +22,7 @@ def run(args: list[str]) -> int:
     command, overrides = (args[0], args[1:]) if named else ("train", args)
     config = check_command(command, overrides)
     print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
+    print("".join(f"{line}\n" for line in list_position_notes(config)), end="")
     rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
     print(format_columns(rows, indent="  "))
     print(f"  config {config.hash()}")

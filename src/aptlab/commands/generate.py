@@ -17,6 +17,7 @@ from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, Posit
 from aptlab.runs.atomic import write_text
 from aptlab.sample import GeneratedText, SamplingRules, generate_texts
 from aptlab.sample.prompts import read_prompts
+from aptlab.sample.texts import encode_prompt
 
 RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
 
@@ -99,10 +100,12 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
 def write_texts(request: GenerateRequest, prompts: tuple[str, ...]) -> list[GeneratedText]:
     """Print every text, the only one as it comes, and the status to stderr."""
     from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint
+    from aptlab.sample.loop import check_prompts
 
     cfg = request.config.cfg
     device = build(cfg.device).torch_device
     model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
+    check_prompts([encode_prompt(model.tokenizer, text) for text in prompts], model.net, request.max_new_tokens)
     if warning := find_length_warning(model, prompts, request.max_new_tokens):
         print_status(f"warning: {warning}")
     jobs = [(prompt, request.seed + sample) for prompt in prompts for sample in range(request.samples)]

@@ -1,13 +1,18 @@
 """Explain one option: its file, what its class says of itself, and the parameters with their allowed values.
 
 aptlab show rope=yarn
+aptlab show data=packed      parts inside an option too, each by its whole key
 """
 
 from __future__ import annotations
 
-from aptlab.config import Parameter, Signature, read_signature
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aptlab.config import Parameter, Signature, find_new_word, read_signature
 from aptlab.config.files import read_config_file
-from aptlab.config.search_path import SHIPPED, read_option_index
+from aptlab.config.search_path import SHIPPED, OptionIndex, read_option_index
+from aptlab.config.shortcuts import SHORTCUTS
 from aptlab.errors import ConfigError
 from aptlab.limits import LIMITS
 from aptlab.report.table import format_columns
@@ -18,20 +23,56 @@ def run(args: list[str]) -> int:
     group, sign, name = (args[0] if args else "").replace("/", "=").rpartition("=")
     if len(args) != 1 or not sign or not name:
         raise ConfigError("aptlab show takes one option, for example: aptlab show rope=yarn")
-    option = read_option_index().option(group.replace("=", "/"), name)
+    index, group = read_option_index(), group.replace("=", "/")
+    if name not in index.groups.get(group, {}) and (new := find_new_word(f"{group}={name}")) and "=" in new:
+        print(f"{group}={name} is {new} now\n")
+        group, _, name = new.partition("=")
+    option = index.option(group, name)
+    node = read_config_file(option.path)
     where = "" if option.place.name == SHIPPED else f" ({option.place.name}, {option.path})"
     print(f"{option.group}={option.name}{where}\n")
     print(option.path.read_text(encoding="utf-8").rstrip())
-    target = read_config_file(option.path).get("_target_")
-    known = read_signature(target) if isinstance(target, str) else None
-    if known:
-        print(f"\n{target}")
-        if known.doc:
-            print(f"{known.doc.split(chr(10) * 2)[0].strip()}")
-        rows = [(item.name, describe_parameter(item)) for item in known.parameters.values()]
-        print(format_columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
-        _others(known)
+    for path, part in walk_parts(node, option.group):
+        print_part(path, part)
+    if rows := list_shortcuts(option.group, option.name, node, index):
+        print(f"\nchosen elsewhere\n{format_columns(rows, indent='  ')}")
     return 0
+
+
+def walk_parts(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The node and every node inside it that names a class, with their keys: `data`, `data.rows`, `data.split`."""
+    if isinstance(node.get("_target_"), str):
+        yield path, node
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from walk_parts(value, f"{path}.{key}")
+
+
+def print_part(path: str, node: Mapping[str, Any]) -> None:
+    """What the class of a node says of itself and takes; parameters of an inner node by their whole key."""
+    target = node["_target_"]
+    known = read_signature(target)
+    if known is None:
+        return
+    inner = "." in path
+    print(f"\n{path}: {target}" if inner else f"\n{target}")
+    if known.doc:
+        print(f"{known.doc.split(chr(10) * 2)[0].strip()}")
+    prefix = f"{path}." if inner else ""
+    rows = [(f"{prefix}{item.name}", describe_parameter(item)) for item in known.parameters.values()]
+    print(format_columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
+    _others(known)
+
+
+def list_shortcuts(group: str, name: str, node: Mapping[str, Any], index: OptionIndex) -> list[tuple[str, str]]:
+    """(what to type, what it means) for words that choose or set something of an option from outside of it."""
+    slots = [key for key, value in node.items() if value == f"${{{key}}}" and key in index.groups]
+    rows = [(f"{slot}=…", f"one of {', '.join(index.groups[slot])}") for slot in slots]
+    return rows + [
+        (f"{key}=…", f"{at}={option} {full}=…")
+        for key, (at, option, full) in SHORTCUTS.items()
+        if at in slots or (at, option) == (group, name)
+    ]
 
 
 def describe_parameter(parameter: Parameter) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from aptlab.config.files import read_config_file
-from aptlab.config.search_path import GROUPS_FILE, list_config_roots
+from aptlab.config.search_path import GROUPS_FILE, SHIPPED, OptionIndex, list_config_roots
 from aptlab.config.static.classes import find_base_problem
 from aptlab.errors import ConfigError
 
@@ -44,3 +45,21 @@ def find_contract_problem(path: str, target: str, bases: Mapping[str, str]) -> s
         *([f"write {', '.join(problem.missing)}"] * bool(problem.missing)),
     ]
     return f"{target} is no whole {base}, which every option of {group} must be; {' and '.join(steps)}"
+
+
+def find_empty_options(values: Mapping[str, Any], choices: Mapping[str, Any], index: OptionIndex) -> Iterator[str]:
+    """`group: problem` for every chosen option that names no class, in a group whose first shipped option does."""
+    for group, choice in choices.items():
+        node, option = values.get(group), index.groups.get(group, {}).get(str(choice))
+        if option is None or not isinstance(node, Mapping) or "_target_" in node:
+            continue
+        shipped = (item for item in index.groups[group].values() if item.place.name == SHIPPED and item is not option)
+        other = next(shipped, None)
+        target = read_config_file(other.path).get("_target_") if other else None
+        if other is None or target is None:
+            continue
+        holds = f"it holds {', '.join(map(str, node))}" if node else "it is empty"
+        yield (
+            f"{group}: {option.path} has no _target_ ({holds}), so nothing can be built from it; write the class that "
+            f"it is, as in `_target_: {target}`; aptlab cp {group}/{other.name} <name> writes one to begin with"
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from aptlab.config.bases import find_contract_problem, read_group_bases
+from aptlab.config.bases import find_contract_problem, find_empty_options, read_group_bases
 from aptlab.config.building import RESERVED, build_plain
 from aptlab.config.composing import Config, describe_config_error
 from aptlab.config.node_path import NodePath, follow_slots
@@ -14,6 +15,7 @@ from aptlab.config.requests import find_root_key_problem
 from aptlab.config.search_path import OptionIndex
 from aptlab.config.static import types
 from aptlab.config.static.signatures import Signature, is_rule, read_signature
+from aptlab.config.suggestions import find_listed, find_possible
 from aptlab.config.trust import find_target_problem, list_trusted_prefixes, walk_target_nodes
 from aptlab.errors import AptlabError, ConfigError, suggest_option
 
@@ -42,8 +44,10 @@ def find_config_problems(config: Config) -> Iterator[str]:
         if not isinstance(value, _Taken | _Unknown) and (text := find_root_key_problem(config.command, key, value))
     ]
     prefixes, bases = list_trusted_prefixes(), read_group_bases()
+    found += [(problem, "") for problem in find_empty_options(values, config.choices, config.library)]
+    scope = CheckScope(prefixes, config.library, values)
     for path, node in walk_target_nodes(values):
-        problems = list(_node_problems(path, node, prefixes, config.library))
+        problems = list(_node_problems(path, node, scope))
         found += problems
         if not problems and (text := find_contract_problem(path, str(node["_target_"]), bases)):
             found.append((f"{path}: {text}", ""))
@@ -97,16 +101,23 @@ def _resolve_one(cfg: Any, raw: str, path: str) -> tuple[list[str], Any]:
 Problem = tuple[str, str]  # the line, and the key the value was taken from (or "")
 
 
-def _node_problems(
-    path: str, node: dict[str, Any], prefixes: tuple[str, ...], library: OptionIndex
-) -> Iterator[Problem]:
+@dataclass(frozen=True)
+class CheckScope:
+    """What the check of one node may look at: prefixes that are trusted, all options, the whole configuration."""
+
+    prefixes: tuple[str, ...]
+    library: OptionIndex
+    values: dict[str, Any]
+
+
+def _node_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterator[Problem]:
     target = node["_target_"]
     if isinstance(target, _Unknown):
         return
     if renamed := find_target_rename(target):
         yield f"{path}._target_: {renamed}", ""
         return
-    if refused := find_target_problem(target, prefixes):
+    if refused := find_target_problem(target, scope.prefixes):
         yield f"{path}: {refused}", ""
         return
     try:
@@ -120,24 +131,28 @@ def _node_problems(
         if name in RESERVED or isinstance(value, _Unknown):
             continue
         if name in known.parameters:
-            if problem := _value_problem(value, name, known):
+            if problem := _value_problem(value, name, known, scope.library):
                 yield f"{path}.{name}: {problem}", value.origin if isinstance(value, _Taken) else ""
         elif not known.open:
-            yield f"{path}.{name}: {_no_such_parameter(name, known, path, node, library)}", ""
+            yield f"{path}.{name}: {_no_such_parameter(name, known, path, node, scope)}", ""
     if not node.get("_partial_") and "_args_" not in node:
         needed = [item.name for item in known.parameters.values() if item.required and item.name not in node]
         yield from ((f"{path}.{name}: {target} needs a value; set {path}.{name}=<value>", "") for name in needed)
 
 
-def _value_problem(value: Any, name: str, known: Signature) -> str | None:
+def _value_problem(value: Any, name: str, known: Signature, library: OptionIndex) -> str | None:
     if isinstance(value, _Taken):
         if value.value is None:  # null here means "filled in by the command", as in vocab: ${vocab}
             return None
         value = value.value
-    return types.find_value_problem(value, known.parameters[name])
+    problem = types.find_value_problem(value, known.parameters[name])
+    if problem is None or types.BY_GROUP not in problem or name not in library.groups:
+        return problem
+    option = str(value) if str(value) in library.groups[name] else next(iter(library.groups[name]))
+    return problem.replace(types.BY_GROUP, f"as in {name}={option}")
 
 
-def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, Any], library: OptionIndex) -> str:
+def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, Any], scope: CheckScope) -> str:
     """The message, with the part inside that has it, the nearest parameter, or the group's options that have one."""
     if renamed := find_renamed_problem(f"{path}.{name}"):
         return renamed.removeprefix(f"{path}.{name}: ")
@@ -145,12 +160,17 @@ def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, A
     parts = [key for key, part in node.items() if isinstance(part, dict) and "_target_" in part and name in part]
     if len(parts) == 1:
         return f"{text}; did you mean {path}.{parts[0]}.{name}?"
+    others = [option.name for option in scope.library.groups.get(path, {}).values() if _has_key(option.path, name)]
+    if not others and (place := find_listed(name, scope.values, scope.values, skip=f"{path}.{name}")):
+        return f"{text}; {place}"
     near = suggest_option(name, known.parameters)
     if "did you mean" in near:
         return text + near
     listed = ", ".join(known.parameters) or "no parameters"
-    others = [option.name for option in library.groups.get(path, {}).values() if _has_key(option.path, name)]
-    return f"{text}; it takes {listed}" + (f"; {path} options with it: {', '.join(others)}" if others else "")
+    if others:
+        return f"{text}; it takes {listed}; {path} options with it: {', '.join(others)}"
+    place = find_possible(name, scope.values, scope.values, scope.library)
+    return f"{text}; {place}" if place else f"{text}; it takes {listed}"
 
 
 def _has_key(path: Any, key: str) -> bool:

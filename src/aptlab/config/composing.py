@@ -16,6 +16,7 @@ from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
 from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts
+from aptlab.config.suggestions import find_hint, find_option_hint, suggest_key
 from aptlab.errors import ConfigError, suggest_option
 
 if TYPE_CHECKING:
@@ -73,12 +74,13 @@ def compose(command: str, overrides: list[str]) -> Config:
         if not item.is_group(found):
             values.append(item)
         elif problem := over.find_group_problem(item, found) or _foreign(command, item, found, slots):
-            problems.append(problem)
+            hint = find_option_hint(command, item.key, str(item.value), found) if item.package is None else None
+            problems.append(f"{item.text}: {hint}" if hint else problem)
         else:
             groups.append(item)
     plain, choices = choose_options(command, _as_hydra(groups, slots), found)
     roots = _roots(primary, slots, choices)
-    problems += _apply_values(command, plain, values, roots)
+    problems += _apply_values(command, plain, values, roots, found)
     problems += _root_problems(plain, roots, choices)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -119,13 +121,17 @@ def _as_hydra(items: list[over.Override], slots: dict[str, Any]) -> list[str]:
     return list(chosen.values())
 
 
-def _apply_values(command: str, plain: dict[str, Any], items: list[over.Override], roots: set[str]) -> list[str]:
+def _apply_values(
+    command: str, plain: dict[str, Any], items: list[over.Override], roots: set[str], found: OptionIndex
+) -> list[str]:
     problems = []
     for item in items:
         root = item.key.partition(".")[0]
         if root not in roots:
-            problem = f"{root}: unknown top-level key{suggest_option(root, roots)}"
-        elif not over.has_key(plain, item.key) and find_new_word(item.key):
+            problem = f"{root}: unknown top-level key{suggest_key(item.key, command, plain, roots, found)}"
+        elif hint := find_hint(command, item.key):
+            problem = f"{item.key}: {hint}"
+        elif find_new_word(item.key) and not over.means_something(plain, item):
             problem = find_renamed_problem(item.key)
         else:
             problem = over.apply_override(plain, item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,35 @@ def read_value_entries(path: Path) -> list[ConfigEntry]:
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The whole file as plain containers, interpolations as written; ConfigError names a broken line."""
+    return parse_config_text(read_config_text(path), path, make_plain_loader())
+
+
+@functools.cache
+def make_plain_loader() -> Any:
+    """PyYAML's safe loader, on libyaml where it is there, that refuses a key which stands twice."""
     import yaml
 
-    return parse_config_text(read_config_text(path), path, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return refuse_double_keys(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def refuse_double_keys(base: Any) -> Any:
+    """A YAML loader that raises for a mapping with the same key twice, of which the first would be lost."""
+    import yaml
+
+    class Loader(base):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys: set[str] = set()
+            for key, _ in node.value:
+                if key.tag != yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG:
+                    continue
+                if key.value in keys:
+                    problem = f"found duplicate key {key.value}"
+                    opening = "while constructing a mapping"
+                    raise yaml.constructor.ConstructorError(opening, node.start_mark, problem, key.start_mark)
+                keys.add(key.value)
+            return super().construct_mapping(node, deep=deep)
+
+    return Loader
 
 
 def read_config_text(path: Path) -> str:

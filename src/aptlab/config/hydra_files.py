@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from aptlab.config.files import parse_config_text, read_config_text
+from aptlab.config.files import parse_config_text, read_config_text, refuse_double_keys
 
 SCHEME = "aptlab-file"
 _active = ContextVar("_active", default=False)
@@ -39,17 +39,7 @@ def make_loader() -> Any:
         yaml_implicit_resolvers = base.yaml_implicit_resolvers
         yaml_constructors = base.yaml_constructors
 
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys: set[str] = set()
-            for key, _ in node.value:
-                if key.value in keys and key.tag == yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG:
-                    problem = f"found duplicate key {key.value}"
-                    opening = "while constructing a mapping"
-                    raise yaml.constructor.ConstructorError(opening, node.start_mark, problem, key.start_mark)
-                keys.add(key.value)
-            return super().construct_mapping(node, deep=deep)
-
-    return Loader
+    return refuse_double_keys(Loader)
 
 
 class OptionFiles(ConfigSource):

@@ -11,6 +11,7 @@ from typing import Any
 
 from aptlab.config.renamed import find_renamed_problem
 from aptlab.config.search_path import OptionIndex
+from aptlab.config.suggestions import join_words, list_keys
 from aptlab.errors import suggest_option
 
 GRAMMAR = "write key=value, group=option, +key=value or ~key"
@@ -119,12 +120,23 @@ def apply_override(config: dict[str, Any], override: Override) -> str | None:
 
 def has_key(config: dict[str, Any], key: str) -> bool:
     """Whether a plain config lists the key; what is behind an interpolation does not count."""
+    return _find(config, key) is not None
+
+
+def means_something(config: dict[str, Any], override: Override) -> bool:
+    """Whether a plain config has the override's key; a word does not fit a slot such as `source: ${source}`."""
+    value = _find(config, override.key)
+    slot = isinstance(value, str) and value.startswith("${")
+    return value is not None and not (slot and isinstance(override.value, str))
+
+
+def _find(config: dict[str, Any], key: str) -> Any:
     node: Any = config
     for part in key.split("."):
         node = _child(node, part) if isinstance(node, dict | list) else None
         if node is None:
-            return False
-    return True
+            return None
+    return node
 
 
 def _change(node: Any, last: str, override: Override) -> str | None:
@@ -161,6 +173,7 @@ def _child(node: Any, part: str) -> Any:
 
 
 def _unknown(path: str, node: Any) -> str:
-    kind = "key" if "." in path else "top-level key"
+    kind, word = "key" if "." in path else "top-level key", path.rpartition(".")[2]
     options = map(str, node if isinstance(node, dict) else range(len(node)))
-    return f"{path}: unknown {kind}{suggest_option(path.rpartition('.')[2], options)}"
+    below = [key for key in list_keys(node, path.rpartition(".")[0]) if key.rpartition(".")[2] == word]
+    return f"{path}: unknown {kind}{f'; did you mean {join_words(below)}?' if below else suggest_option(word, options)}"

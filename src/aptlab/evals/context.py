@@ -156,7 +156,9 @@ def describe_differences(loaded: LoadedModel, net: Decoder, data: Any | None, *,
             f"rope     {describe_rule_changes(before, now)} -> {describe_rule_changes(now, before)}, without training"
         )
     before = loaded.meta.get("fingerprint")
-    if data is not None and data.fingerprint != before and own_text:
+    if data is not None and not before:  # imported: nobody here has seen what it was trained on
+        lines.append(f"data     {data.summary()['name']}; the weights come without the text that they were trained on")
+    elif data is not None and data.fingerprint != before and own_text:
         lines.append("data     the text is not what it was in training: the source has changed, or is another here")
     elif data is not None and data.fingerprint != before:
         lines.append(f"data     {data.summary()['name']}, another text than in training")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aptlab.errors import ConfigError
 
+log = logging.getLogger("aptlab")
 DEPTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 if TYPE_CHECKING:
@@ -19,6 +21,15 @@ def choose_lengths(lengths: Sequence[int] | None, multiples: Sequence[int], trai
     if not found:
         raise ConfigError("lengths=[] measures nothing; choose lengths such as lengths=[512,1024]")
     return tuple(sorted(set(found)))
+
+
+def keep_reachable(lengths: Sequence[int], net: Decoder) -> tuple[int, ...]:
+    """Rising lengths without those that the model has no positions for, with one warning; at least the shortest."""
+    kept = tuple(length for length in lengths if length <= net.max_positions) or (lengths[0],)
+    if gone := lengths[len(kept) :]:
+        names = ", ".join(f"{length:,}" for length in gone)
+        log.warning("left out: %s tokens, for the model has %s positions", names, f"{net.max_positions:,}")
+    return kept
 
 
 def check_longest(lengths: Sequence[int], net: Decoder, trained_context: int) -> None:

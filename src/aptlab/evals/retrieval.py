@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aptlab.errors import ConfigError
 from aptlab.evals.base import Eval, EvalContext, Measurement, Row
-from aptlab.evals.options import check_longest, choose_lengths
+from aptlab.evals.options import check_longest, choose_lengths, keep_reachable
 from aptlab.evals.retrieval_tables import (
     NOTE,
     draw_retrieval_heatmap,
@@ -23,6 +24,10 @@ from aptlab.evals.tasks.sample import Budget, SyntheticTask, TaskSampler
 from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
 from aptlab.runs.journal import Journal
 
+if TYPE_CHECKING:
+    from aptlab.data.tokenizers import Tokenizer
+
+log = logging.getLogger("aptlab")
 BLOCK = 64  # samples that are made before they are answered; prompts are long, so not all at once
 
 
@@ -30,7 +35,8 @@ BLOCK = 64  # samples that are made before they are answered; prompts are long, 
 class RetrievalEval(Eval):
     """Questions with known answers in prompts of given lengths; the tasks are those of a subclass.
 
-    lengths    tokens of prompt and answer together; null = `multiples` of the trained context
+    lengths    tokens of prompt and answer together; null = `multiples` of the trained context. Those that a task does
+               not fit in are left out with a warning, and so are multiples beyond the positions of the model
     multiples  of the trained context, where no lengths are named
     samples    per task, length and depth
     seed       of prompts; task, length, depth and the number of the sample decide the rest
@@ -71,14 +77,15 @@ class RetrievalEval(Eval):
         return any(getattr(task, "haystack", None) == "text" for task in self.list_tasks())
 
     def check(self, context: EvalContext) -> None:
-        """ConfigError for lengths beyond the model's positions, and for those that a task does not fit in."""
+        """ConfigError for lengths beyond the model's positions, and where a task fits in none of them."""
         self._make_samplers(context)
 
     def measure(self, context: EvalContext) -> Measurement:
         """Ask and answer; see `tasks` and `scoring.retrieval`."""
         from aptlab.evals.scoring.retrieval import average_outcomes, summarize_grid
 
-        samplers, lengths = self._make_samplers(context), self.list_lengths(context.trained_context)
+        samplers = self._make_samplers(context)
+        lengths = tuple(dict.fromkeys(sampler.length for sampler in samplers))
         text = context.open_data().fingerprint if self.reads_data else None
         options = {name: value for name, value in self.describe_options().items() if name != "multiples"}
         with context.open_journal({**options, "lengths": list(lengths)}, text=text) as journal:
@@ -98,16 +105,29 @@ class RetrievalEval(Eval):
     def _make_samplers(self, context: EvalContext) -> list[TaskSampler]:
         """One sampler per length and task. Raises ConfigError for what cannot be asked."""
         lengths = self.list_lengths(context.trained_context)
+        if self.lengths is None:
+            lengths = keep_reachable(lengths, context.net)
         check_longest(lengths, context.net, context.trained_context)
         check_vocabulary(context)
         texts = StoredTexts(context.open_data().store.val, context.tokenizer) if self.reads_data else None
-        return [
-            TaskSampler(
-                task, tokenizer=context.tokenizer, length=length, texts=texts, seed=self.seed, budget=self.budget
-            )
-            for length in lengths
-            for task in self.list_tasks()
-        ]
+        found: list[TaskSampler] = []
+        short: dict[int, ConfigError] = {}
+        for length in lengths:
+            try:
+                found += [self._make_sampler(task, length, context.tokenizer, texts) for task in self.list_tasks()]
+            except ConfigError as error:
+                short[length] = error
+        if not found:
+            raise short[lengths[0]]
+        if short:
+            reason = str(list(short.values())[-1]).removeprefix("lengths: ").partition(";")[0]
+            log.warning("left out, too short: %s tokens (%s)", ", ".join(f"{length:,}" for length in short), reason)
+        return found
+
+    def _make_sampler(
+        self, task: SyntheticTask, length: int, tokenizer: Tokenizer, texts: StoredTexts | None
+    ) -> TaskSampler:
+        return TaskSampler(task, tokenizer=tokenizer, length=length, texts=texts, seed=self.seed, budget=self.budget)
 
     def _answer_missing(self, context: EvalContext, samplers: Sequence[TaskSampler], journal: Journal) -> None:
         """Answer what the journal does not hold yet; every outcome is on disk before the next batch is read."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aptlab.evals.base import Eval, EvalContext, Measurement, Row
-from aptlab.evals.options import check_longest, choose_lengths
+from aptlab.evals.options import check_longest, choose_lengths, keep_reachable
 from aptlab.limits import PositiveInt, validate_limits
 from aptlab.report.figure import draw_length_panel
 from aptlab.report.style import make_two_panels, save_figure, set_heading
@@ -54,13 +54,14 @@ class SlidingLoss(Eval):
 
     def check(self, context: EvalContext) -> None:
         """ConfigError for lengths beyond the model's positions, DataError for those beyond the text."""
-        self._cut(context)
+        context.open_data().windows(self._choose(context)[-1], multiples=(1,), tokens=self.tokens)
 
     def measure(self, context: EvalContext) -> Measurement:
         """Every length over the same segments; see `scoring.sliding`."""
         from aptlab.evals.scoring.sliding import summarize_segments
 
-        lengths, windows = self.list_lengths(context.trained_context), self._cut(context)
+        lengths = self._choose(context)
+        windows = context.open_data().windows(lengths[-1], multiples=(1,), tokens=self.tokens)
         text = context.open_data().fingerprint
         options = {name: value for name, value in self.describe_options().items() if name != "multiples"}
         with context.open_journal({**options, "lengths": list(lengths)}, text=text) as journal:
@@ -79,10 +80,11 @@ class SlidingLoss(Eval):
             facts={"data": {"fingerprint": text, **windows.meta}, "stride": self.stride, "note": NOTE},
         )
 
-    def _cut(self, context: EvalContext) -> Windows:
+    def _choose(self, context: EvalContext) -> tuple[int, ...]:
         lengths = self.list_lengths(context.trained_context)
+        lengths = keep_reachable(lengths, context.net) if self.lengths is None else lengths
         check_longest(lengths, context.net, context.trained_context)
-        return context.open_data().windows(lengths[-1], multiples=(1,), tokens=self.tokens)
+        return lengths
 
     def _score_missing(self, context: EvalContext, lengths: Sequence[int], windows: Windows, journal: Journal) -> None:
         """Score the segments that the journal does not hold yet, the short windows first."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
-from aptlab.report.groups import RunGroup, group_runs
+from aptlab.report.groups import RunGroup, describe_start, group_runs
 from aptlab.report.statistics import ConfidenceInterval, compute_interval, compute_paired_interval
 from aptlab.runs import Result, Run
 
@@ -90,9 +90,11 @@ def compare_runs(
         None if i == base else compute_paired_interval(value, values[base]) for i, value in enumerate(values)
     ]
     best, verdict = pick_best_row([group.name for group in groups], [row[columns.index(main)] for row in cells], main)
-    return Comparison(
-        groups, main, columns, cells, differences, base, best, verdict, warn_unequal_budgets(groups), notes
-    )
+    warnings = [*warn_unequal_budgets(groups), *warn_unequal_validation(groups)]
+    if starts := warn_unequal_starts(groups):
+        best, verdict = None, f"not ranked: {starts}"
+        warnings.append("steps, tokens and seconds do not count what trained weights cost before")
+    return Comparison(groups, main, columns, cells, differences, base, best, verdict, warnings, notes)
 
 
 def pick_best_row(
@@ -137,6 +139,39 @@ def warn_unequal_budgets(groups: Sequence[RunGroup]) -> list[str]:
     if len(data) > 1:
         warnings.append(f"not the same data: {' against '.join(list(data.values())[:3])}; losses cannot be compared")
     return warnings
+
+
+def warn_unequal_validation(groups: Sequence[RunGroup]) -> list[str]:
+    """A warning where runs were not validated on the same rows; the text itself is a matter of `data`."""
+    rows: dict[str, str] = {}
+    for group in groups:
+        for run in group.runs.values():
+            if found := describe_validation_rows(run.config):
+                rows.setdefault(found, f"{found} ({group.name})")
+    if len(rows) < 2:
+        return []
+    return [f"not the same validation rows: {' against '.join(list(rows.values())[:3])}; val/loss cannot be compared"]
+
+
+def describe_validation_rows(config: Mapping[str, Any]) -> str:
+    """The validation rows of a run: `512 rows of 256 tokens`; empty where its configuration says nothing of them."""
+    data, trainer = config.get("data"), config.get("trainer") or {}
+    if not isinstance(data, Mapping) or "val_batches" not in data or "batch" not in data:
+        return ""
+    count = "all" if data["val_batches"] is None else f"{data['val_batches'] * data['batch']:,}"
+    masked = (data.get("rows") or {}).get("document_mask")
+    limit = trainer.get("limit_val_batches")
+    return (
+        f"{count} rows of {config.get('context')} tokens"
+        + (" that end at their documents" if masked else "")
+        + (f", limit_val_batches={limit}" if limit is not None else "")
+    )
+
+
+def warn_unequal_starts(groups: Sequence[RunGroup]) -> str | None:
+    """What the runs began with, where that differs: nothing (`scratch`), or trained weights by their run and step."""
+    starts = dict.fromkeys(describe_start(run) for group in groups for run in group.runs.values())
+    return f"the runs did not begin alike: {', '.join(starts)}" if len(starts) > 1 else None
 
 
 def _baseline(groups: Sequence[RunGroup], name: str | None) -> int:

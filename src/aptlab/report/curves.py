@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.report.comparison import Comparison
-from aptlab.report.figure import Pairs, compute_loss_limits, format_length_axis, format_ppl_axis
+from aptlab.report.figure import Pairs, compute_loss_limits, extract_series, format_length_axis, format_ppl_axis
 from aptlab.report.groups import RunGroup
 from aptlab.report.statistics import ConfidenceInterval, compute_interval
 from aptlab.report.style import (
@@ -70,7 +70,7 @@ def average_loss_curves(runs: Sequence[Run], per_step: float) -> list[tuple[floa
 
     x is the step times `per_step` (tokens), or the step itself if that is 1.
     """
-    series: list[dict[int, float]] = [dict(zip(*run.series("val/loss"))) for run in runs]
+    series: list[dict[int, float]] = [dict(extract_series(run.metrics(), "val/loss")) for run in runs]
     series = [values for values in series if values]
     if not series:
         return []

@@ -63,7 +63,9 @@ def draw_losses(axes: Any, train: Pairs, val: Pairs) -> None:
         if len(train) > 20:
             axes.plot(steps, values, color=COLOURS[0], alpha=0.25, linewidth=0.8)
             values = smooth_values(values)
-        axes.plot(steps, values, color=COLOURS[0], linewidth=1.5, label=f"train {values[-1]:.3f}")
+        marker = "o" if len(train) <= 20 else ""  # a single point has no line
+        label = f"train {values[-1]:.3f}"
+        axes.plot(steps, values, color=COLOURS[0], linewidth=1.5, marker=marker, markersize=3.5, label=label)
     if val:
         steps, values = zip(*val)
         marker = "o" if len(val) <= 40 else ""

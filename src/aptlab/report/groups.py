@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
@@ -12,6 +13,8 @@ from aptlab.runs import Result, Run
 # What says where a run writes or how it began, not what was tried.
 RUN_ONLY = ("seed", "job", "run_dir", "ckpt", "load", "paths", "logger", "recipe")
 MISSING = "-"
+START = "start"  # a column of its own: whose weights a run began with
+SCRATCH = "scratch"
 
 
 @dataclass
@@ -46,11 +49,12 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGro
     keys = list(
         dict.fromkeys(key for run in runs for key in list_settings(run) if key.partition(".")[0] not in RUN_ONLY)
     )
+    keys.append(START)
     differing = [key for key in keys if len({get_setting(run, key) for run in runs}) > 1]
     for key in by:
         if all(get_setting(run, key) == MISSING for run in runs):
             raise AptlabError(f"by={key}: no run has this setting{suggest_option(key, keys)}")
-    columns, groups, notes = list(by) or differing, {}, []
+    columns, groups, notes = list(by) or drop_named_dims(differing, runs), {}, []
     short = {key: _shortened({get_setting(run, key) for run in runs}) for key in columns}
     for run in runs:
         labels = {key: get_setting(run, key) for key in columns}
@@ -69,6 +73,14 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[list[RunGro
     return list(groups.values()), notes
 
 
+def drop_named_dims(keys: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """The columns without single dims of sizes whose names tell them apart already, as those of imported models do."""
+    dims = [key for key in keys if key.startswith("size.")]
+    names = {get_setting(run, "size") for run in runs}
+    whole = {tuple(get_setting(run, key) for key in ("size", *dims)) for run in runs}
+    return [key for key in keys if key not in dims] if len(names) == len(whole) else list(keys)
+
+
 def list_settings(run: Run) -> list[str]:
     """Keys that this run overrode, in the order of its command line, then the groups it chose without a word."""
     keys = []
@@ -81,6 +93,8 @@ def list_settings(run: Run) -> list[str]:
 
 def get_setting(run: Run, key: str) -> str:
     """The option or the value that a run has for a key, as text; MISSING where the key does not exist."""
+    if key == START:
+        return describe_start(run)
     choices = run.choices or (run.result.choices if run.result else {})
     if key in choices:
         return MISSING if choices[key] is None else str(choices[key])
@@ -94,6 +108,19 @@ def get_setting(run: Run, key: str) -> str:
         if name == key:
             return value
     return MISSING
+
+
+def describe_start(run: Run) -> str:
+    """`scratch`, or the run and the step of the weights that a run began with: `base@400`.
+
+    A run of an earlier version has them in its command line alone.
+    """
+    origin = run.result.origin if run.result else {}
+    if origin:
+        path = PurePath(str(origin.get("checkpoint")))
+        return f"{path.parent.parent.name or path.name}@{origin.get('step')}"
+    given = dict(word.split("=", 1) for word in run.environment.get("command") or [] if "=" in str(word))
+    return f"weights of {given['ckpt']}" if given.get("load") == "weights" and "ckpt" in given else SCRATCH
 
 
 def _text(value: Any) -> str:

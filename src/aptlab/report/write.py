@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from aptlab.report.statistics import ConfidenceInterval
 from aptlab.report.table import format_number, render_markdown_table, render_table
 from aptlab.runs import find_runs
 from aptlab.runs.atomic import write_text
+
+WIDTH = 120  # of table.txt, and of a screen that has no width
 
 
 def report_comparison(
@@ -45,17 +48,41 @@ def report_comparison(
 
 
 def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -> str:
-    """The table and its lines of explanation."""
+    """The table and its lines of explanation, no line wider than the terminal, or than `WIDTH` elsewhere.
+
+    Columns that do not fit come in tables below each other; long settings stand below them, by the number of the row.
+    """
     head, rows, left = build_comparison_cells(comparison)
     bold = [] if comparison.best is None else [comparison.best]
     terminal = sys.stdout.isatty() if terminal is None else terminal
+    width = shutil.get_terminal_size().columns if terminal else WIDTH
+    remarks, legend = list_remarks(comparison), []
+    if sum(max(len(line[i]) for line in [head, *rows]) + 2 for i in range(left)) > width // 2:
+        legend = [f"row {i + 1}  {group.name}" for i, group in enumerate(comparison.groups)]
+        remarks = [name_rows(line, comparison) for line in remarks]
+        head = ["row", *head[left:]]
+        rows = [[f"{i + 1}{' *' * (i == comparison.best)}", *row[left:]] for i, row in enumerate(rows)]
+        left = 1
     tables = [
         render_table(
             [head[i] for i in part], [[row[i] for i in part] for row in rows], left=left, terminal=terminal, bold=bold
         )
-        for part in _parts(head, rows, left, shutil.get_terminal_size().columns if terminal else 10**6)
+        for part in _parts(head, rows, left, width)
     ]
-    return "\n".join([*tables, "", *list_remarks(comparison)])
+    return "\n".join([*tables, "", *(fold_line(line, width) for line in [*legend, *remarks])])
+
+
+def name_rows(line: str, comparison: Comparison) -> str:
+    """A remark that names rows by their number in place of all their settings."""
+    names = [group.name for group in comparison.groups]
+    for i in sorted(range(len(names)), key=lambda i: -len(names[i])):
+        line = line.replace(names[i], f"row {i + 1}")
+    return line
+
+
+def fold_line(line: str, width: int) -> str:
+    """A line in as many as it takes, those after the first indented; a word that is too long stays whole."""
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or line
 
 
 def _parts(head: list[str], rows: list[list[str]], left: int, width: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +67,7 @@ class LoadedModel:
         **sampling: Unpack[SamplingOptions],
     ) -> list[GeneratedText]:
         """Continue one prompt or several: `samples` texts of each, in order; see `aptlab.generate`."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        prompts = list_prompts(prompts)
         for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch", batch)):
             if value < 1:
                 raise ConfigError(f"{name}={value} must be 1 or more")
@@ -87,6 +87,14 @@ class LoadedModel:
             batch=batch,
         )
         return list(texts)
+
+
+def list_prompts(prompts: str | Sequence[str]) -> list[str]:
+    """One text or several as a list. ConfigError for what is neither."""
+    found = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else None
+    if found is None or not all(isinstance(prompt, str) for prompt in found):
+        raise ConfigError(f"prompts={prompts!r}: give a text, or a list of texts")
+    return found
 
 
 def find_length_warning(model: LoadedModel, prompts: Sequence[str], max_new_tokens: int) -> str | None:

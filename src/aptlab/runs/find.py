@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.errors import AptlabError
+from aptlab.errors import AptlabError, suggest_option
 from aptlab.runs.atomic import read_yaml
 from aptlab.runs.result import Result
 from aptlab.runs.table import MetricsTable
@@ -73,8 +73,12 @@ class Run:
         return table.numbers()
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """The steps at which a quantity was measured, and its values there."""
+        """The steps at which a quantity was measured, and its values there; AptlabError where there is no such one."""
         columns = self.metrics()
+        if name not in columns:
+            if not columns:
+                raise AptlabError(f"{name}: {self.path} has no metrics.csv to read it from")
+            raise AptlabError(f"{name}: {self.path / 'metrics.csv'} has no such column{suggest_option(name, columns)}")
         pairs = [
             (step, value)
             for step, value in zip(columns.get("step", []), columns.get(name, []))

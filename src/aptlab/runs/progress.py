@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
+
+Note = str | Callable[[], str | None]
 
 
 def format_duration(seconds: float) -> str:
@@ -78,21 +81,30 @@ class ProgressBar:
         """Count some more things as finished; `note` says what they are."""
         self.update(self.done + count, note)
 
-    def update(self, done: int, note: str = "") -> None:
-        """Set the number of finished things; `note` stands behind it."""
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a bar is shown, and no plain lines."""
+        return self._bar is not None
+
+    def update(self, done: int, note: Note = "") -> None:
+        """Set the number of finished things; `note` stands behind it.
+
+        A function is asked for the note only where it is shown; its None puts a plain line off to the next update.
+        """
         self.done = done
         if self._bar is not None:
             self.refresh(note)
-        elif self._is_due(now := time.monotonic()):
+        elif self._is_due(now := time.monotonic()) and (text := read_note(note)) is not None:
             self._shown, self._printed = now, done
-            print(f"{self.what} {self._describe(now, note)}", flush=True)
+            print(f"{self.what} {self._describe(now, text)}", flush=True)
 
-    def refresh(self, note: str) -> None:
+    def refresh(self, note: Note) -> None:
         """Another note on the bar; no plain line where there is none."""
         now = time.monotonic()
         if self._bar is not None and (now - self._shown > self.interval or self.done == self.total):
             self._shown = now
-            self._bar.update(self._task, completed=self.done, total=self.total, text=self._describe(now, note))
+            text = self._describe(now, read_note(note) or "")
+            self._bar.update(self._task, completed=self.done, total=self.total, text=text)
 
     def print_line(self, line: str) -> None:
         """Print a whole line, above the bar where there is one."""
@@ -114,3 +126,8 @@ class ProgressBar:
         if finished > 0 and self.total is not None:
             parts.append(f"ETA {format_duration((now - self._begun) / finished * (self.total - self.done))}")
         return "  ".join(part for part in parts if part)
+
+
+def read_note(note: Note) -> str | None:
+    """The text of a note, which may be a function that knows it."""
+    return note if isinstance(note, str) else note()

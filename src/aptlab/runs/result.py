@@ -19,7 +19,8 @@ class Result:
     `lengths` holds one entry per multiple of the training context:
     `{"multiple", "length", "loss", "ppl", "bpb", "tokens"}`; `evals` the rows of every other eval by its key, or
     `{"error": message}`. `ran` says what really ran: devices, strategy, precision. `unit` is what `tokens` counts in a
-    task that reads none. `status` is "trained" until the evals are done, then "finished".
+    task that reads none. `origin` is the checkpoint whose weights the run began with, {"checkpoint", "step"}, empty for
+    a run from scratch. `status` is "trained" until the evals are done, then "finished".
     """
 
     job: str
@@ -41,6 +42,7 @@ class Result:
     metrics: dict[str, float | None] = field(default_factory=dict)
     lengths: list[dict[str, Any]] = field(default_factory=list)
     evals: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
     status: str = "finished"
 
     def plain(self) -> dict[str, Any]:
@@ -79,5 +81,5 @@ class Result:
 
 _NUMBERS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "flops_per_token", "context")
 _KINDS: dict[str, Any] = {"choices": dict, "data": dict, "metrics": dict, "overrides": list, "lengths": list}
-_KINDS |= {"ran": dict, "evals": dict, "unit": str}
+_KINDS |= {"ran": dict, "evals": dict, "origin": dict, "unit": str}
 _KINDS |= {"job": str, **dict.fromkeys(_NUMBERS, int | float)}

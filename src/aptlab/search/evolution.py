@@ -38,7 +38,7 @@ def breed_children(
 ) -> list[Genome]:
     """Mutations, then crossovers, none of which is in `known`; a crossover that finds nothing new mutates."""
     breeder = Breeder(space, parents, rng, settings.probability)
-    sources = [(breeder.mutate, settings.mutations), (breeder.cross, settings.crossovers)]
+    sources = [(breeder.mutate, settings.brood.mutations), (breeder.cross, settings.brood.crossovers)]
     return collect_new_genomes(sources, breeder.mutate, known)
 
 
@@ -54,7 +54,7 @@ def breed_steps(
     `parents` come best first.
     """
     breeder = Breeder(space, parents, rng, settings.probability)
-    count = settings.mutations + settings.crossovers
+    count = settings.brood.mutations + settings.brood.crossovers
     quarter = count // 4
     sources = [(breeder.mutate, quarter), (breeder.cross, quarter), (breeder.step, count - 2 * quarter)]
     return collect_new_genomes(sources, breeder.mutate, known)

@@ -87,7 +87,7 @@ def prepare_search(
         "data": data.fingerprint,
         "rope": {"kind": problem.kind, **strip_rule_factors(problem.rule)},
         "target": problem.target,
-        "search": {**dataclasses.asdict(settings), "objective": name},
+        "search": {**settings.plain(), "objective": name},
         "seed": cfg.seed,
         "precision": precision,
         "device": device,

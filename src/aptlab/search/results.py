@@ -15,6 +15,15 @@ from aptlab.search.objectives import SearchObjective
 from aptlab.search.option import write_option
 from aptlab.search.prepare import PreparedSearch, strip_rule_factors
 from aptlab.search.progress import format_factors
+from aptlab.search.verdict import FOUND, SearchVerdict, describe_verdict, judge_search
+
+PAPERS = {
+    "LongRoPE": "Ding et al. 2024, arXiv:2402.13753",
+    "LongRoPE2": "Shang et al. 2025, arXiv:2502.20082",
+    "linear": "position interpolation, Chen et al. 2023, arXiv:2306.15595",
+    "ntk": "bloc97 2023",
+    "yarn": "Peng et al. 2023, arXiv:2309.00071",
+}
 
 
 def describe_search(search: PreparedSearch) -> list[str]:
@@ -41,12 +50,15 @@ def write_search_results(
     losses  of the rules without a search and of the one that was found, by name
     """
     problem, rule = search.problem, search.problem.found(found.factors, found.first)
-    scores = {name: score_losses(objective, pairs) for name, pairs in losses.items()}
-    about = (
-        f"{problem.kind} for {problem.target:,} tokens, searched: score {found.score:.4f}, YaRN {scores['yarn']:.4f}."
-    )
+    verdict = judge_search(losses, objective, search.worker.samples[problem.target])
     target = str(search.config.cfg.rope._target_)
-    write_option(search.output.option, rule, target=target, about=about, folder=search.output.folder)
+    write_option(
+        search.output.option,
+        rule,
+        target=target,
+        about=describe_option(search, objective, verdict),
+        folder=search.output.folder,
+    )
     write_json(
         search.output.folder / "search.json",
         {
@@ -56,26 +68,51 @@ def write_search_results(
             "target": problem.target,
             "objective": search.objective_name,
             "found": dataclasses.asdict(found),
-            "scores": scores,
+            "scores": verdict.scores,
+            "guessing": verdict.guessing,
+            "verdict": verdict.word,
             "losses": losses,
             "seconds": seconds,
         },
     )
     return [
-        render_score_table(search, objective, losses),
+        render_score_table(search, objective, losses, verdict),
         f"factors  {format_factors(found.factors)} (searched from pair {found.first})",
         f"cost     {found.tokens:,} tokens, {found.candidates:,} candidates, {found.iterations} iterations",
         f"option   {search.output.option}\nresults  {search.output.folder / 'search.json'}",
-        f"use it   aptlab eval ckpt={search.loaded.path} rope={search.output.option.stem}",
+        describe_verdict(
+            verdict, ckpt=search.loaded.path, option=search.output.option.stem, scale=search.problem.scale
+        ),
     ]
 
 
-def render_score_table(search: PreparedSearch, objective: SearchObjective, losses: Mapping[str, Losses]) -> str:
-    """One row per rule, the one that was found last and in bold."""
+def describe_option(search: PreparedSearch, objective: SearchObjective, verdict: SearchVerdict) -> str:
+    """The first lines of the option: what was searched, by what, and what the rules without a search score."""
+    problem = search.problem
+    others = ", ".join(
+        f"{name} {score:.4f}{f' ({PAPERS[name]})' if name in PAPERS else ''}"
+        for name, score in verdict.scores.items()
+        if name != FOUND
+    )
+    return (
+        f"{problem.kind} ({PAPERS[problem.kind]}) for {problem.target:,} tokens, searched by {search.objective_name}: "
+        f"{verdict.word}.\n# Scores ({objective.unit}, less is better): found {verdict.scores[FOUND]:.4f}; {others}."
+    )
+
+
+def render_score_table(
+    search: PreparedSearch, objective: SearchObjective, losses: Mapping[str, Losses], verdict: SearchVerdict
+) -> str:
+    """One row per rule, the one that was found last, and in bold where it is the best."""
     rows = []
     for name, pairs in losses.items():
         answer, text = (format_number(compute_perplexity(nats), 3) for nats in average_losses(pairs))
         score = format_number(score_losses(objective, pairs), 4)
         rows.append([name, score, answer if objective.needles else "-", text])
     title = f"{search.problem.kind} at {search.problem.target:,} tokens ({objective.unit})"
-    return render_table(["rule", "score", "needle ppl", "text ppl"], rows, title=title, bold=[len(rows) - 1])
+    return render_table(
+        ["rule", "score", "needle ppl", "text ppl"],
+        rows,
+        title=title,
+        bold=[len(rows) - 1] * (verdict.word == "better"),
+    )

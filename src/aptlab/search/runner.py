@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,9 @@ from aptlab.search.prepare import PreparedSearch, prepare_search
 from aptlab.search.progress import SearchProgress
 from aptlab.search.results import describe_search, write_search_results
 from aptlab.search.settings import SearchSettings
+from aptlab.search.verdict import find_guessing_warning
 
+log = logging.getLogger("aptlab")
 MOST_WORKERS = 8
 
 
@@ -57,6 +60,8 @@ def run_search(search: PreparedSearch) -> list[str]:
         )
         losses = {name: measure(name, rule) for name, rule in problem.baselines().items()}
         scorer.objective = objective = calibrate_objective(worker.objective, losses["yarn"])
+        if warning := find_guessing_warning(losses, objective, worker.samples[problem.target]):
+            log.warning(warning)
         draw = partial(
             draw_search_figure,
             baselines={name: score_losses(objective, pairs) for name, pairs in losses.items()},

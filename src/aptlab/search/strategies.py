@@ -39,7 +39,7 @@ class Strategy(abc.ABC):
     ) -> list[Genome]:
         """The candidates of the next iteration; `known` are the estimates of all candidates so far."""
         del cache
-        return breed_children(settings, space, rank_genomes(known)[: settings.parents], known, rng)
+        return breed_children(settings, space, rank_genomes(known)[: settings.brood.parents], known, rng)
 
     def fitted(self, target: int, least: int) -> Strategy:
         """The strategy for samples of `target` tokens that need `least` to make sense."""
@@ -117,14 +117,14 @@ class HalvingStrategy(Strategy):
         """See Strategy."""
         more = dataclasses.replace(
             settings,
-            mutations=settings.mutations * self.proposals,
-            crossovers=settings.crossovers * self.proposals,
+            mutations=settings.brood.mutations * self.proposals,
+            crossovers=settings.brood.crossovers * self.proposals,
         )
-        proposed = breed_steps(more, space, rank_genomes(known)[: settings.parents], known, rng)
+        proposed = breed_steps(more, space, rank_genomes(known)[: settings.brood.parents], known, rng)
         named = {space.factors(genome): genome for genome in proposed}
         read = len(self.telling(cache))
         each = read + (cache.samples - read) / self.keep
-        count = int(self.share * (settings.mutations + settings.crossovers) * cache.samples / each)
+        count = int(self.share * (settings.brood.mutations + settings.brood.crossovers) * cache.samples / each)
         seen = [space.factors(genome) for genome in known]
         chosen = select_promising(list(named), max(count, 1), seen, list(known.values()))
         return [named[factors] for factors in chosen]

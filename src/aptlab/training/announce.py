@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aptlab.tasks.base import count_parameters
+from aptlab.training.labels import label_choices
 from aptlab.training.protocols import RowData
 from aptlab.training.state import TrainRun
 
@@ -17,7 +18,8 @@ def announce_run(run: TrainRun, notes: tuple[str, ...]) -> None:
     """Print everything that is known before the first step; rank zero only."""
     if not run.folder.writer:
         return
-    parts = "  ".join(f"{group}={option}" for group, option in select_shown_choices(run.config.choices).items())
+    choices = label_choices(run.config, count_parameters(run.task.net))
+    parts = "  ".join(f"{group}={option}" for group, option in select_shown_choices(choices).items())
     lines = [*notes, f"run      {run.folder}", f"parts    {parts}", describe_data(run.data.summary())]
     print("\n".join([*lines, *describe_model(run), describe_budget(run)]), flush=True)
 

@@ -23,7 +23,9 @@ from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder
 from aptlab.tasks import Task
+from aptlab.tasks.base import count_parameters
 from aptlab.training.evaluate import build_evals, check_evals
+from aptlab.training.labels import label_choices
 from aptlab.training.plan import TrainPlan
 from aptlab.training.protocols import TokenizedData, require_run_data
 from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ran
@@ -53,7 +55,8 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
         log.warning(line)
     task.bind_data(data)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
-    parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, build_evals(config), resume)
+    evals, origin = build_evals(config), find_origin(plan, saved)
+    parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, evals, resume, origin)
     check_evals(parts)
     return parts
 
@@ -67,6 +70,14 @@ def fill_task(task: Task, data: Any, plan: TrainPlan, saved: dict[str, Any]) -> 
     entry = saved["aptlab"]
     data.check_state(entry)
     return ResumePoint(plan.ckpt, entry["step"], entry.get("wandb_id"))
+
+
+def find_origin(plan: TrainPlan, saved: dict[str, Any] | None) -> dict[str, Any]:
+    """The checkpoint whose weights the run began with, which a run that goes on has from its own checkpoint."""
+    if saved is None:
+        return {}
+    entry = saved["aptlab"]
+    return dict(entry.get("origin") or {}) if plan.resume else {"checkpoint": str(plan.ckpt), "step": entry["step"]}
 
 
 def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
@@ -89,13 +100,14 @@ def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
     folder.write_start(
         config={**config.resolved(), "ran": describe_ran(trainer)},
         overrides=config.overrides,
-        choices=config.choices,
+        choices=label_choices(config, count_parameters(parts.task.net)),
         seed=config.cfg.seed,
     )
     if isinstance(data, TokenizedData):
         files = build_tokenizer_files(data.tokenizer.state(), longest=0)
         folder.write_text("tokenizer.json", files["tokenizer.json"])
-    return TrainRun(config, parts.config_hash, folder, data, parts.task, trainer, parts.device, parts.evals, loggers)
+    task, device, evals = parts.task, parts.device, parts.evals
+    return TrainRun(config, parts.config_hash, folder, data, task, trainer, device, evals, loggers, parts.origin)
 
 
 def reuse_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, Any]:
@@ -151,6 +163,7 @@ def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger
             "tokenizer": tokenizer,
             "fingerprint": parts.data.fingerprint,
             "run_dir": str(folder),
+            "origin": parts.origin,
             "wandb_id": ids[0] if ids else None,
         }
 

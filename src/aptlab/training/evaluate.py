@@ -17,6 +17,8 @@ from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder, Measurement
 from aptlab.evals.context import build_eval
 from aptlab.evals.runner import measure_eval
+from aptlab.tasks.base import count_parameters
+from aptlab.training.labels import label_choices
 from aptlab.training.protocols import TokenizedData
 from aptlab.training.state import TrainParts, TrainRun
 
@@ -76,17 +78,17 @@ def make_eval_context(run: TrainParts | TrainRun, precision: str, *, folder: Eva
         device=run.device.torch_device,
         precision=precision,
         trained_context=config.cfg.context,
-        title=write_title(config, step),
+        title=write_title(run, step),
         open_data=lambda: data,
         folder=folder,
     )
 
 
-def write_title(config: Config, step: int) -> str:
+def write_title(run: TrainParts | TrainRun, step: int) -> str:
     """One line for figures: job, choices and step."""
-    names = ("size", "rope", "smooth")
-    chosen = " ".join(f"{name}={config.choices[name]}" for name in names if name in config.choices)
-    return f"{config.cfg.job}: {chosen} at step {step:,}"
+    choices = label_choices(run.config, count_parameters(run.task.net))
+    chosen = " ".join(f"{name}={choices[name]}" for name in ("size", "rope", "smooth") if name in choices)
+    return f"{run.config.cfg.job}: {chosen} at step {step:,}"
 
 
 def run_evals(run: TrainRun) -> EndResults:

@@ -13,6 +13,7 @@ from aptlab.runs import Result, find_runs
 from aptlab.runs.progress import format_duration
 from aptlab.tasks.base import count_parameters
 from aptlab.training.evaluate import run_evals, write_title
+from aptlab.training.labels import label_choices
 from aptlab.training.state import TrainRun, describe_ran
 
 METRICS = ("val/loss", "val/ppl", "val/bpb", "train/loss")
@@ -57,7 +58,7 @@ def write_failure(run: TrainRun, failed: dict[str, str]) -> str:
 def draw_training_figure(run: TrainRun, lengths: list[dict[str, Any]]) -> Path:
     """figure.png: the curves of metrics.csv, and the loss by length where it was measured."""
     metrics = find_runs([run.folder.path])[0].metrics()
-    title = write_title(run.config, run.trainer.global_step)
+    title = write_title(run, run.trainer.global_step)
     path = run.folder / "figure.png"
     return draw_run_figure(metrics, lengths, title=title, path=path, context=run.config.cfg.context)
 
@@ -68,10 +69,11 @@ def make_result(run: TrainRun) -> Result:
     latest, data = monitor.latest, run.data.summary()
     units = monitor.tokens * trainer.world_size
     measured = {name: value for name, value in latest.items() if name.startswith(("val/", "train/"))}
+    parameters = count_parameters(run.task.net)
     return Result(
         job=config.cfg.job,
         seed=config.cfg.seed,
-        choices=dict(config.choices),
+        choices=label_choices(config, parameters),
         overrides=list(config.overrides),
         config_hash=run.config_hash,
         ran=describe_ran(trainer),
@@ -80,7 +82,8 @@ def make_result(run: TrainRun) -> Result:
         unit=run.task.unit,
         seconds=monitor.seconds,
         tokens_per_second=units / max(monitor.seconds, 1e-9),
-        parameters=count_parameters(run.task.net),
+        parameters=parameters,
+        origin=run.origin,
         flops_per_token=run.task.estimate_training_flops(config.cfg.context),
         context=config.cfg.context,
         skipped_steps=int(latest.get("skipped_steps", 0)),

@@ -14,6 +14,8 @@ from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.training.defaults import is_unnamed_default
+from aptlab.training.from_weights import check_size, describe_unnamed_text, drop_recipe_values, flatten_config
+from aptlab.training.labels import list_position_notes
 from aptlab.training.trainer_keys import find_trainer_problems
 
 log = logging.getLogger("aptlab")
@@ -58,7 +60,7 @@ def plan_training(args: list[str]) -> TrainPlan:
         check_training(config)
         if load != "auto":
             raise ConfigError(f"load={load} needs a checkpoint; add ckpt=last or ckpt=<path>")
-        return TrainPlan(config)
+        return TrainPlan(config, notes=tuple(list_position_notes(config)))
     return plan_from_checkpoint(ckpt, load, args)
 
 
@@ -84,16 +86,18 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     )
     manifest = upgrade_manifest(read_manifest(path))
     new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
-    stored = filter_stored_overrides(manifest.overrides, new, manifest.choices)
+    stored = filter_stored_overrides(drop_recipe_values(manifest.overrides, new), new, manifest.choices)
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
     config = compose("train", [*stored, *new])
     carried = inherit_trained_values(config, manifest.config, [*stored, *new])
     stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
     config = compose("train", [*stored, *new]) if carried else config
+    check_size(new, config, (manifest.config or {}).get("size") or {})
     check_training(config)
     changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
-    resume = decide_resume(load, changed, trained=manifest.step > 0 or bool(manifest.run_dir))
+    trained = manifest.step > 0 or bool(manifest.run_dir)  # else it was imported
+    resume = decide_resume(load, changed, trained=trained)
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
         config = config if fresh == stored else compose("train", [*fresh, *new])
@@ -101,6 +105,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     lines = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
+    lines += [] if trained else describe_unnamed_text(new, config)
+    lines += [] if resume else list_position_notes(config)
     return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *lines, *lost))
 
 
@@ -150,17 +156,6 @@ def matches_key_pattern(key: str, pattern: str) -> bool:
 def quote_override(text: str) -> str:
     """The text as a quoted value of an override."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; lists count as values."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= flatten_config(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -31,6 +31,7 @@ class TrainParts:
 
     config        with `vocab` filled in; `config_hash` is of the configuration as composed
     trainer_args  what the Trainer is given beside `trainer.`: device, precision and lengths
+    origin        the checkpoint whose weights the run began with, or {}; see `Result`
     """
 
     config: Config
@@ -41,6 +42,7 @@ class TrainParts:
     task: Task
     evals: dict[str, Eval]
     resume: ResumePoint | None
+    origin: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class TrainRun:
     device: Device
     evals: dict[str, Eval]
     loggers: list[RunLogger]
+    origin: dict[str, Any]
 
 
 def describe_ran(trainer: Trainer) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ OWNED: dict[str, str | Callable[[Any], str]] = {
 
 def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
     """`key: problem` for every key of `cfg.trainer` that would not do what it says, and for a doubtful interval."""
-    trainer = cfg.get("trainer") or {}
+    trainer, every = cfg.get("trainer") or {}, (cfg.get("validate") or {}).get("every")
     problems = [
         f"trainer.{key}: a run sets this itself, so {value!r} would mean nothing; use {write_way_out(key, value)}"
         for key, value in ((key, trainer.get(key)) for key in OWNED)
@@ -45,8 +46,16 @@ def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
     return [
         *problems,
         *find_length_problems(trainer),
-        *find_interval_problems(trainer, (cfg.get("validate") or {}).get("every")),
+        *find_time_problems(trainer.get("max_time")),
+        *find_every_problems(every),
+        *find_interval_problems(trainer, every),
     ]
+
+
+def find_every_problems(every: Any) -> Iterator[str]:
+    """The way out for a `validate.every` below one step, which the check of limits refuses."""
+    if isinstance(every, int) and every < 1:
+        yield "validate.every: validate=end measures at the end of the run alone, trainer.limit_val_batches=0 never"
 
 
 def find_length_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
@@ -55,6 +64,15 @@ def find_length_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
     endless = not isinstance(epochs, int) or epochs < 0
     if isinstance(steps, int) and steps < 1 and endless:
         yield f"trainer.max_steps={steps}: the schedule needs an end; use 1 or more, or set trainer.max_epochs"
+
+
+def find_time_problems(limit: Any) -> Iterator[str]:
+    """What is wrong with `trainer.max_time`, which Lightning reads when the Trainer is made."""
+    if isinstance(limit, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit.strip()) is None:
+        yield (
+            f"trainer.max_time: {limit!r} is no time; write DD:HH:MM:SS, as in 00:01:30:00 for an hour and a half, or "
+            "null for none"
+        )
 
 
 def write_way_out(key: str, value: Any) -> str:

@@ -18,6 +18,7 @@ SEQUENCES = ("list", "tuple", "Sequence", "Iterable", "Collection", "set", "List
 MAPPINGS = ("dict", "Mapping", "MutableMapping", "Dict")
 SCALARS = {"int": int, "float": float, "bool": bool, "str": str, "None": type(None)}
 DEPTH = 6  # longest chain of type aliases that is followed
+BY_GROUP = "as in rope=yarn"  # the check puts the group in question in its place
 
 
 def find_value_problem(value: Any, parameter: Parameter) -> str | None:
@@ -196,5 +197,5 @@ def _hint(value: Any, members: list[Member]) -> str:
     if isinstance(value, str | int | float) and kinds & set(SEQUENCES):
         return f"; write [{value}]"
     if isinstance(value, str) and not kinds - {"None"} & {*SCALARS, *SEQUENCES, *MAPPINGS, "Literal"}:
-        return "; choose a part by its group, as in rope=yarn"
+        return f"; choose a part by its group, {BY_GROUP}"
     return ""
