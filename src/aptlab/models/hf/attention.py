@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3, Family
+from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3
+from aptlab.models.hf.layout import Family
 from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, parse_rope_parameters
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Growth, IRope, NoRope, PerLayer, Rope

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import INIT_STD, Decoder
-from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
+from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
+from aptlab.models.hf.layout import Family
 from aptlab.models.hf.rope_to_hf import build_rope_parameters
 from aptlab.models.hf.traits import Traits, choose_family, read_traits
 from aptlab.nn.positions.rope import Frequencies, Rope, Standard

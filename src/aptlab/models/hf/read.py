@@ -13,7 +13,8 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
-from aptlab.models.hf.family import FAMILIES, LLAMA4, Family
+from aptlab.models.hf.family import FAMILIES, LLAMA4
+from aptlab.models.hf.layout import Family
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape

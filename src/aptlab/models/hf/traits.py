@@ -10,7 +10,7 @@ from torch import nn
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import Decoder
 from aptlab.models.hf import family as families
-from aptlab.models.hf.family import Family
+from aptlab.models.hf.layout import Family
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError
 from aptlab.models.decoder import Decoder
-from aptlab.models.hf.family import Family
 from aptlab.models.hf.gemma import fold_gemma_scales, unfold_gemma_scales
 from aptlab.models.hf.gpt_oss import stack_expert, unstack_expert
+from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read import HFModel
 from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.shape import Shape
