@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aptlab.nn.attention.base import HeadAttention
+from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.layer import Growth
 from aptlab.nn.positions.rotary import Rotary
@@ -23,7 +24,7 @@ def rotate_queries_keys(layer: HeadAttention, qk_BNTD: Tensor, context: ForwardC
     """
     positions, rotary = layer.layer_positions, layer.layer_positions.rotary
     if rotary is not None and rotary.simple and can_use_kernel(qk_BNTD):
-        if positions.norm_after:
+        if not fits_kernel(layer):
             qk_BNTD = layer.normalize_qk(qk_BNTD)
         # Written over where nobody needs the heads as they were: no gradient, no compiler, no hook that kept them.
         spare = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or layer.qkv._forward_hooks)
@@ -38,12 +39,17 @@ def rotate_queries_keys(layer: HeadAttention, qk_BNTD: Tensor, context: ForwardC
     return scale_queries(layer, qk_BNTD, scale, context)
 
 
+def fits_kernel(layer: HeadAttention) -> bool:
+    """Whether the kernel itself norms: each head by its root mean square, and no second norm after the rotation."""
+    return layer.qk_norm in (None, QKNorm()) and not layer.layer_positions.norm_after
+
+
 def make_rotation_args(layer: HeadAttention, rotary: Rotary, context: ForwardContext) -> RotationArgs:
     """What the kernel does in one pass: rotation, and the norm before or after it."""
     norm = None
     if layer.layer_positions.norm_after:
         norm = HeadNorm(None, layer.layer_positions.norm_eps, "after")
-    elif layer.qk_norm:
+    elif layer.qk_norm and fits_kernel(layer):
         weights = torch.stack((layer.q_norm.weight, layer.k_norm.weight))  # type: ignore[arg-type]
         norm = HeadNorm(weights, layer.q_norm.eps, "before")  # type: ignore[arg-type]
     return rotary.kernel_args(context.positions_BT, layer.heads, norm)
