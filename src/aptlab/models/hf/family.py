@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aptlab.models.hf.family_blocks import BLOCKS
 from aptlab.models.hf.layout import FEED_FORWARD, FUSED, NAMES, SANDWICH, Family
 
 LLAMA = Family(
@@ -76,6 +77,8 @@ GEMMA3 = Family(
     qk_norm=True,
     windows="any",
     sandwich=True,
+    two_ropes=True,
+    blocks=("sandwich",),
     names=SANDWICH,
     defaults={
         "vocab_size": 262_208,
@@ -150,7 +153,7 @@ GPT_OSS = Family(
 )
 
 PLAIN = (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4, GPT_OSS)
-ALL = (*PLAIN,)  # a file with more layouts adds its tuple here, and the README's list follows
+ALL = (*PLAIN, *BLOCKS)  # a file with more layouts adds its tuple here, and the README's list follows
 FAMILIES = {family.model_type: family for family in ALL}
 
 

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
-from aptlab.models.hf.family import FAMILIES, LLAMA4
+from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4
 from aptlab.models.hf.layout import Family
+from aptlab.models.hf.read_block import BlockOptions, read_block
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
 
-ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
+TANH = "gelu_pytorch_tanh"  # gelu_new and gelu_fast are the same function
+ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", TANH: TANH, "gelu_new": TANH, "gelu_fast": TANH}
 EXPERTS = ("mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
 
 
@@ -32,7 +34,8 @@ class HFModel:
     attention       rope and the options of attention
     act             gate of the feed-forward: silu, gelu or gelu_pytorch_tanh
     clamp           alpha and limit of a gate that is clamped, which is no silu whatever `act` says
-    scalar          query_pre_attn_scalar, 1 / (factor on the logits)²; the head dim outside Gemma
+    scalar          query_pre_attn_scalar of Gemma 3, 1 / (factor on the logits)²; the head dim elsewhere
+    block           what stands around the layers, and what the head has
     weights         by Hugging Face names, as stored
     tokenizer       text of tokenizer.json, None where there is none
     """
@@ -50,6 +53,7 @@ class HFModel:
     weights: dict[str, Tensor]
     tokenizer: str | None
     eos: int | None
+    block: BlockOptions
 
     @property
     def rope(self) -> Rope:
@@ -68,15 +72,15 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     folder = Path(folder)
     config, inner = _of_text(_json(folder / "config.json"))
     family = _computable(config)
-    config = {**family.defaults, **config}
-    attention, act = read_attention(config), _act(config)
+    config = family.complete(config)
+    attention, act = read_attention(config), read_activation(family, config)
     if layout is not None:
         attention = dataclasses.replace(attention, rope=replace_layout(attention.rope, layout))
     shape = Shape(
         dim=_whole(config, "hidden_size"),
         depth=_whole(config, "num_hidden_layers"),
         heads=_whole(config, "num_attention_heads"),
-        kv_heads=config.get("num_key_value_heads"),
+        kv_heads=None if family.heads == "single" else config.get("num_key_value_heads"),
         head_dim=config.get("head_dim"),
         hidden=_whole(config, "intermediate_size_mlp" if family is LLAMA4 else "intermediate_size"),
     )
@@ -93,7 +97,8 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
         clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
         ffn_bias=family.expert or bool(config.get("mlp_bias", False)),
         tied=bool(config.get("tie_word_embeddings", False)),
-        scalar=float(config.get("query_pre_attn_scalar", shape.head_sizes()[2])),
+        scalar=float(config["query_pre_attn_scalar"] if family is GEMMA3 else shape.head_sizes()[2]),
+        block=read_block(family, config),
         weights=_text_weights(weights) if inner else weights,
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
@@ -157,7 +162,7 @@ def _computable(config: Mapping[str, Any]) -> Family:
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.read_attention(config) reads its attention"
         )
-    experts = {**FAMILIES[kind].defaults, **config}.get("num_local_experts", 1)
+    experts = FAMILIES[kind].complete(config).get("num_local_experts", 1)
     if FAMILIES[kind].expert and experts != 1:
         raise ConfigError(
             f"model_type={kind} with num_local_experts={experts} cannot be imported: aptlab has no mixture of experts "
@@ -168,13 +173,16 @@ def _computable(config: Mapping[str, Any]) -> Family:
     return FAMILIES[kind]
 
 
-def _act(config: Mapping[str, Any]) -> str:
+def read_activation(family: Family, config: Mapping[str, Any]) -> str:
+    """silu, gelu or gelu_pytorch_tanh; ConfigError for another one, or one that no feed-forward of this form has."""
     key = "hidden_activation" if "hidden_activation" in config else "hidden_act"
     value = config.get(key) or "silu"
     if value not in ACTS:
         raise ConfigError(
             f"{key}={value} cannot be imported; ffn=swiglu is silu, ffn=geglu is gelu or gelu_pytorch_tanh"
         )
+    if not family.gated and ACTS[value] == "silu":
+        raise ConfigError(f"{key}={value} cannot be imported with model_type={family.model_type}; ffn=gelu is gelu")
     return ACTS[value]
 
 

@@ -10,10 +10,12 @@ from torch import nn
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import Decoder
 from aptlab.models.hf import family as families
+from aptlab.models.hf import family_blocks as blocks
+from aptlab.models.hf.block_traits import BlockTraits, list_block_lacks, read_block_traits
 from aptlab.models.hf.layout import Family
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
-from aptlab.nn.norm import RMSNorm
+from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
+from aptlab.nn.norm import LayerNorm, RMSNorm
 from aptlab.nn.positions.rope import Growth, Rope
 from aptlab.nn.smooth import Plain, PostNorm
 
@@ -34,22 +36,33 @@ class LayerTraits(NamedTuple):
 class Traits:
     """What the layouts differ in.
 
-    act     the feed-forward's gate as transformers names it
-    clamp   alpha and limit of a clamped gate
-    square  whether heads · head_dim is the width
+    around   the block without its layers
+    act      the feed-forward's gate as transformers names it
+    clamp    alpha and limit of a clamped gate
+    square   whether heads · head_dim is the width
+    grouped  whether heads share keys and values
     """
 
     layers: tuple[LayerTraits, ...]
+    around: BlockTraits
     bias: bool | str
-    qk_norm: bool
     act: str
     clamp: tuple[float, float] | None
     ffn_bias: bool
     sinks: bool
-    sandwich: bool
     head_dim: int
     square: bool
-    epsilons: dict[str, float]
+    grouped: bool
+
+    @property
+    def sandwich(self) -> bool:
+        """Whether norms stand before and after every layer."""
+        return self.around.block == "sandwich"
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether queries and keys are normalised."""
+        return self.around.qk_norm is not None
 
     @property
     def rules(self) -> list[Rope]:
@@ -83,28 +96,22 @@ def read_traits(net: Decoder) -> Traits:
     _beside(net)
     for block in net.blocks:
         _plain_block(block)
-    if type(net.norm) is not RMSNorm:
-        raise ConfigError(explain_refusal("norm", net.norm, "norm=rms"))
+    if type(net.norm) not in (RMSNorm, LayerNorm):
+        raise ConfigError(explain_refusal("norm", net.norm, "norm=rms or layer"))
     block: Any = net.blocks[0]
-    epsilons = {"norm.eps": net.norm.eps}
-    if block.attention.qk_norm:
-        epsilons["attention.qk_norm_eps"] = block.attention.q_norm.eps
-    if isinstance(block.attention_smooth, PostNorm):
-        epsilons["smooth.eps"] = block.attention_smooth.norm.eps
     layers = tuple(_layer(net, index) for index in range(net.shape.depth))
-    heads, _, head_dim = net.shape.head_sizes()
+    heads, kv_heads, head_dim = net.shape.head_sizes()
     return Traits(
         layers=layers,
+        around=read_block_traits(net),
         bias=_bias(block.attention),
-        qk_norm=block.attention.qk_norm,
         act=_act(block.ffn),
         clamp=(block.ffn.alpha, block.ffn.limit) if isinstance(block.ffn, ClampedSwiGLU) else None,
-        ffn_bias=block.ffn.gate_up.bias is not None,
+        ffn_bias=block.ffn.down.bias is not None,
         sinks=block.attention.sinks is not None,
-        sandwich=isinstance(block.attention_smooth, PostNorm),
         head_dim=head_dim,
         square=heads * head_dim == net.shape.dim,
-        epsilons=epsilons,
+        grouped=heads != kv_heads,
     )
 
 
@@ -117,11 +124,11 @@ def choose_family(found: Traits) -> Family:
                 f"{setting} cannot be exported to format=hf: {family.title} is the layout {why}, and it has no such "
                 f"thing; train with {way_out} to export, {KEEP}"
             )
-    names = list(found.epsilons)
-    for name in names[1:]:
-        if found.epsilons[name] != found.epsilons[names[0]]:
+    epsilons = found.around.epsilons
+    for name, eps in epsilons.items():
+        if eps != epsilons["norm.eps"]:
             raise ConfigError(
-                f"norm.eps={found.epsilons[names[0]]} differs from {name}={found.epsilons[name]}, and the "
+                f"norm.eps={epsilons['norm.eps']} differs from {name}={eps}, and the "
                 f"{family.title} layout has one for both; train with equal ones to export to format=hf"
             )
     return family
@@ -131,8 +138,16 @@ def _nearest(found: Traits) -> tuple[Family, str]:
     windows = any(found.windows)
     if found.sinks or found.clamp:
         return families.GPT_OSS, "with attention.sinks=true or ffn=swiglu_clamped"
+    if found.around.norm != "rms":
+        return _nearest_with_means(found)
     if found.sandwich:
-        return families.GEMMA3, "with smooth=post_norm"
+        where = "smooth=post_norm" if found.around.post_norm else "block=sandwich"
+        if found.qk_norm:
+            return families.GEMMA3, f"with {where} and attention.qk_norm=true"
+        return blocks.GEMMA2, f"with {where}"
+    if found.around.block == "reordered":
+        mixed = windows or len(found.rules) > 1
+        return (blocks.OLMO3 if mixed else blocks.OLMO2), f"with block=reordered and {'' if mixed else 'no '}windows"
     if found.chunked:
         return families.LLAMA4, "of rope=irope with blocks, growth or qk_norm"
     if found.partial:
@@ -148,28 +163,48 @@ def _nearest(found: Traits) -> tuple[Family, str]:
     return (families.MISTRAL, "with one window for all layers") if windows else (families.LLAMA, "of plain decoders")
 
 
+def _nearest_with_means(found: Traits) -> tuple[Family, str]:
+    """Of layouts whose norm takes the mean off."""
+    block = found.around.block
+    if not found.around.gated:
+        if block == "parallel_shared":
+            return blocks.PHI, "with block=parallel_shared and ffn=gelu"
+        return blocks.GPT_NEOX, "with norm=layer and ffn=gelu"
+    if block == "parallel_shared" and found.around.norm == "layer without bias":
+        if found.scheduled or any(found.windows):
+            return blocks.COHERE2, "with block=parallel_shared and windows"
+        return blocks.COHERE, "with block=parallel_shared and norm.bias=false"
+    return blocks.STABLELM, "with norm=layer and ffn=swiglu"
+
+
 def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
     """(whether it is lacking, setting, way out) of everything a layout may lack."""
     biases = " or ".join(str(bias).lower() for bias in family.biases)
     windows = {window for window in found.windows if window is not None}
     mixed = bool(windows) and None in found.windows
-    qk_norm = str(found.qk_norm).lower()
     return [
+        *list_block_lacks(family, found.around),
         (family.expert and not found.sinks, "attention.sinks=false", "attention.sinks=true"),
         (family.expert and found.clamp is None, "ffn other than swiglu_clamped", "ffn=swiglu_clamped"),
         (family.expert and not found.ffn_bias, "ffn.bias=false", "ffn.bias=true"),
-        (found.sandwich and not family.sandwich, "smooth=post_norm", "smooth=none"),
         (found.chunked and not family.chunked, "rope=irope with blocks, growth or qk_norm", "rope=yarn"),
         (found.bias not in family.biases, f"attention.bias={str(found.bias).lower()}", f"attention.bias={biases}"),
-        (
-            found.qk_norm != family.qk_norm,
-            f"attention.qk_norm={qk_norm}",
-            f"attention.qk_norm={not found.qk_norm}".lower(),
-        ),
         (found.ffn_bias and not family.ffn_bias, "ffn.bias=true", "ffn.bias=false"),
+        (not found.ffn_bias and not family.gated, "ffn.bias=false", "ffn.bias=true"),
+        (
+            not found.square and bool(family.heads),
+            f"size.head_dim={found.head_dim}, which is not dim / heads,",
+            "heads of dim / heads",
+        ),
+        (found.grouped and family.heads == "single", "size.kv_heads", "size.kv_heads=null"),
         (bool(windows) and family.windows == "none", "attention=sliding", "attention=full"),
         (mixed and family.windows == "all", "attention.window.full_every", "attention.window.full_every=null"),
         (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that rotates all"),
+        (
+            family is blocks.COHERE2 and any((layer.rule is None) == bool(layer.window) for layer in found.layers),
+            "a rope that rotates full layers, or no sliding ones,",
+            "rope.interval=4 and attention.window.full_every=4",
+        ),
         (found.partial and not family.partial, "rope=partial", "rope=standard or rope=proportional"),
         (
             found.partial and found.switching and not found.square,
@@ -193,10 +228,10 @@ def _plain_block(block: nn.Module) -> None:
         ("smooth", block.attention_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
         ("smooth", block.ffn_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
         ("attention", block.attention, (FullAttention,), "attention=full"),
-        ("ffn", block.ffn, (SwiGLU, GeGLU, ClampedSwiGLU), "ffn=swiglu or geglu"),
-        ("norm", block.attention_norm, (RMSNorm,), "norm=rms"),
-        ("norm", block.ffn_norm, (RMSNorm,), "norm=rms"),
+        ("ffn", block.ffn, (SwiGLU, GeGLU, GELU, ClampedSwiGLU), "ffn=swiglu, geglu or gelu"),
     )
+    norms = (block.norm, block.attention_norm, block.attention_norm_after, block.ffn_norm, block.ffn_norm_after)
+    parts += tuple(("norm", norm, (RMSNorm, LayerNorm, nn.Identity), "norm=rms or layer") for norm in norms)
     for group, part, plain, way_out in parts:
         if type(part) not in plain:
             raise ConfigError(explain_refusal(group, part, way_out))
@@ -221,7 +256,7 @@ def _bias(attention: FullAttention) -> bool | str:
     return True if attention.out.bias is not None else "qkv"
 
 
-def _act(ffn: SwiGLU | GeGLU | ClampedSwiGLU) -> str:
-    if not isinstance(ffn, GeGLU):
+def _act(ffn: SwiGLU | GeGLU | GELU | ClampedSwiGLU) -> str:
+    if not isinstance(ffn, GeGLU | GELU):
         return "silu"
     return "gelu" if ffn.approximate == "none" else "gelu_pytorch_tanh"
