@@ -68,9 +68,7 @@ def test_a_model_goes_in_and_out(name, tmp_path, capsys):
     assert "written" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "name", ["llama yarn", "phi3", "qwen2", "gemma3", "smollm3", "gpt-oss one expert", *OTHER_LAYOUT]
-)
+@pytest.mark.parametrize("name", OTHER_LAYOUT)
 def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
     theirs, run, back = tmp_path / "theirs", tmp_path / "run", tmp_path / "back"
     model = folder(name, theirs)

@@ -1,5 +1,6 @@
 """Forms of a block, norms on queries and keys, capped logits: each as its paper writes it, and what is refused."""
 
+import functools
 from functools import partial
 
 import numpy as np
@@ -70,12 +71,18 @@ def test_a_block_is_its_papers(form):
     assert {name.rpartition(".")[0] for name, _ in block.named_parameters() if "norm" in name} == set(NORMS[form])
 
 
+@functools.cache
+def resolved(word):
+    return compose("train", ["size=debug", "context=32", "vocab=61", "attention.qk_norm=true", word]).resolved()
+
+
 @pytest.mark.parametrize("smooth", ["none", "post_norm", "left_spin", "left_spin_seed", "memory"])
 @pytest.mark.parametrize("form", NORMS)
 def test_every_form_trains_with_every_smoothing_and_reads_with_a_cache(form, smooth):
-    words = ["size=debug", "context=32", "vocab=61", f"block={form}", f"smooth={smooth}", "attention.qk_norm=true"]
+    model, node = resolved(f"block={form}")["model"], resolved(f"smooth={smooth}")["smooth"]
+    sites = {name: {**site, "smooth": node} for name, site in model["block"]["sites"].items()}
     torch.manual_seed(0)
-    net = build(compose("train", words).resolved()["model"])
+    net = build({**model, "block": {**model["block"], "sites": sites}})
     tokens = make_random_tokens(2, 24)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     losses = []

@@ -28,7 +28,7 @@ MODELS = {
         {"use_parallel_residual": False, "rope_parameters": YARN | {"partial_rotary_factor": 1.0}},
     ),
     "neox without attention biases": ("GPTNeoXConfig", PART | {"attention_bias": False, "hidden_act": "gelu_fast"}),
-    "cohere": ("CohereConfig", {"logit_scale": 0.3}),
+    "cohere": ("CohereConfig", {"logit_scale": 0.7}),
     "cohere qk_norm, untied": (
         "CohereConfig",
         {
@@ -39,7 +39,7 @@ MODELS = {
             "rope_parameters": YARN,
         },
     ),
-    "cohere2": ("Cohere2Config", {"sliding_window": 5, "num_hidden_layers": 4, "logit_scale": 0.3}),
+    "cohere2": ("Cohere2Config", {"sliding_window": 5, "num_hidden_layers": 4, "logit_scale": 0.7}),
     "stablelm": ("StableLmConfig", PART | {"use_qkv_bias": True}),
     "stablelm parallel, qk_norm": ("StableLmConfig", PART | {"use_parallel_residual": True, "qk_layernorm": True}),
     "phi": ("PhiConfig", PART),
