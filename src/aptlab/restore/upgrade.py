@@ -2,8 +2,8 @@
 
 A configuration names classes (`_target_`) and their parameters. Both have been renamed; a checkpoint keeps what its
 code called them. What is read from one is translated here, in memory: the file is never changed. To rename again, add a
-row to `aptlab.config.renamed` (classes) or to KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES; for a
-parameter that a class has got, one to ADDED.
+row to `aptlab.config.renamed` (classes) or to KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES; for
+a parameter that a class has got, one to ADDED.
 """
 
 from __future__ import annotations
