@@ -33,6 +33,7 @@ class Decoder(nn.Module):
     positions  how tokens are placed: rope, bias on scores, addition to the embedding
     norm       factory norm(dim) of the last norm
     tied       share the embedding with the head
+    embedding  factory embedding(vocab, dim) of the token embedding, which has its table as `weight`
     head       scale, cap and bias of the logits; None = none of them
 
     Components draw their own weights, the rest starts as N(0, 0.02) (GPT-2).
@@ -47,13 +48,14 @@ class Decoder(nn.Module):
         norm: Callable[..., nn.Module],
         positions: Positions | None = None,
         tied: bool = True,
+        embedding: Callable[..., nn.Module] = nn.Embedding,
         head: HeadRule | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.vocab, self.tied = shape, vocab, tied
         positions = positions or Positions()
         self.rotaries, self.biases = nn.ModuleList(), nn.ModuleList()
-        self.embed = nn.Embedding(vocab, shape.dim)
+        self.embed: Any = embedding(vocab, shape.dim)
         added: AddedPositions = NoEmbed(shape.dim) if positions.embed is None else positions.embed(dim=shape.dim)
         self.embed_positions = added if added.adds else None
         last = norm(shape.dim)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aptlab.models import Decoder, HeadRule
 from aptlab.nn.attention import FullAttention
@@ -32,6 +32,7 @@ def make_decoder(
     bias: Factory | None = None,
     embed: Factory | None = None,
     norm: Factory = RMSNorm,
+    embedding: Factory = nn.Embedding,
     head: HeadRule | None = None,
     **sites: Factory,
 ) -> Decoder:
@@ -46,6 +47,7 @@ def make_decoder(
         norm=norm,
         positions=Positions(rope=rope or Standard(), bias=bias, embed=embed),
         tied=tied,
+        embedding=embedding,
         head=head,
     )
 
