@@ -75,6 +75,6 @@ def normalize_rms(x: Tensor, eps: float) -> Tensor:
 
 
 def compute_query_growth(positions_BT: Tensor, growth: Growth) -> Tensor:
-    """1 + scale · ln(1 + floor((position + 1) / floor)), float32 [B, 1, T, 1]."""
-    steps = (positions_BT + 1).div(growth.floor, rounding_mode="floor")
+    """1 + scale · ln(1 + floor((position + offset) / floor)), float32 [B, 1, T, 1]."""
+    steps = (positions_BT + growth.offset).div(growth.floor, rounding_mode="floor")
     return (1 + growth.scale * torch.log1p(steps.float()))[:, None, :, None]
