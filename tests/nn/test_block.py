@@ -12,6 +12,7 @@ from aptlab.errors import ConfigError
 from aptlab.models import HeadRule
 from aptlab.nn.attention import FullAttention, LogitRule, QKNorm
 from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.block import Block, Site
 from aptlab.nn.context import ForwardContext
@@ -187,11 +188,33 @@ def test_queries_and_keys_are_normalised_over_what_the_rule_says(rule):
             assert np.abs(got[b, :, t] - expected).max() < 1e-12
 
 
+@pytest.mark.parametrize("over", ["head", "each_head", "all_heads"])
+def test_a_norm_after_the_rotation_sees_rotated_heads(over):
+    rule = QKNorm(over=over, where="after")
+    net = make_tiny_decoder(attention=partial(FullAttention, qk_norm=rule))
+    layer, context = net.blocks[0].attention, ForwardContext(T)
+    x = torch.randn(2, T, 32, generator=torch.Generator().manual_seed(0))
+    qk = layer.split_heads(x)[:, : layer.heads + layer.kv_heads]
+    with torch.no_grad():
+        for weight in (*layer.q_norm.parameters(), *layer.k_norm.parameters()):
+            weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
+        context.prepare(net.rotaries)
+        q, k = rotate_queries_keys(layer, qk, context)
+        rotary = layer.layer_positions.rotary
+        rotated = rotary.rotate(qk, context.angles(rotary))
+        late = (layer.q_norm(rotated[:, : layer.heads]), layer.k_norm(rotated[:, layer.heads :]))
+        early = rotary.rotate(layer.normalize_qk(qk), context.angles(rotary))
+    assert (q - late[0]).abs().max() < 1e-5
+    assert (k - late[1]).abs().max() < 1e-5
+    assert (q - early[:, : layer.heads]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"kind": "rsm"}, r"kind='rsm'; allowed: rms, layer"),
         ({"over": "heads"}, r"over='heads'; allowed: head, each_head, all_heads"),
+        ({"where": "later"}, r"where='later'; allowed: before, after"),
         ({"bias": True}, r"bias=true goes with kind=layer and over=head, not with rms, head"),
     ],
 )

@@ -10,8 +10,8 @@ from aptlab.errors import ConfigError
 from aptlab.nn.attention.rotation import compute_query_growth
 from aptlab.nn.positions.rope import (
     Axial2D,
-    Growth,
     GrowingQueries,
+    Growth,
     IRope,
     IRopeLayers,
     IRopePhase,

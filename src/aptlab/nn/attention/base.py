@@ -43,8 +43,8 @@ class Attention(Layer, abc.ABC):
 class HeadAttention(Attention, abc.ABC):
     """Attention over heads: queries, keys and values are one matrix, heads may share keys (arXiv:2305.13245).
 
-    `qk_norm` normalises queries and keys before anything else, true = each head by its root mean square
-    (Dehghani et al. 2023, arXiv:2302.05442).
+    `qk_norm` normalises queries and keys, before anything else unless it says "after"; true = each head by its root
+    mean square (Dehghani et al. 2023, arXiv:2302.05442).
     """
 
     def __init__(

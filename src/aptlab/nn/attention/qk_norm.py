@@ -1,4 +1,4 @@
-"""Norms on queries and keys before they are rotated. Legend: B batch, H heads, T tokens, D head dim."""
+"""Norms on queries and keys, before or after they are rotated. Legend: B batch, H heads, T tokens, D head dim."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from aptlab.nn.norm import LayerNorm, RMSNorm
 
 @dataclass(frozen=True, kw_only=True)
 class QKNorm:
-    """How queries and keys are normalised before rotation (Dehghani et al. 2023, arXiv:2302.05442).
+    """How queries and keys are normalised (Dehghani et al. 2023, arXiv:2302.05442).
 
     kind  rms = by the root mean square; layer = the mean is taken off, too
     over  head = each head by itself, one weight [D] for all of them (Qwen 3);
           each_head = each head by itself, a weight of its own [H, D] (Command R+, StableLM 2);
           all_heads = all heads of a token together, a weight [H·D] (OLMo 2, arXiv:2501.00656)
     bias  of kind=layer over=head (Phi)
+    where before the rotation, or after it (Hunyuan): another function, as weights differ within a pair
     """
 
     kind: Literal["rms", "layer"] = "rms"
     over: Literal["head", "each_head", "all_heads"] = "head"
     bias: bool = False
+    where: Literal["before", "after"] = "before"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("kind", ("rms", "layer")), ("over", ("head", "each_head", "all_heads"))):
+        words = {"kind": ("rms", "layer"), "over": ("head", "each_head", "all_heads"), "where": ("before", "after")}
+        for name, allowed in words.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.bias and (self.kind, self.over) != ("layer", "head"):

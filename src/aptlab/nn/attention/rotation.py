@@ -23,25 +23,28 @@ def rotate_queries_keys(layer: HeadAttention, qk_BNTD: Tensor, context: ForwardC
     angles are made once per forward pass and shared by all layers with the same rule.
     """
     positions, rotary = layer.layer_positions, layer.layer_positions.rotary
-    if rotary is not None and rotary.simple and can_use_kernel(qk_BNTD):
+    late = layer.qk_norm is not None and layer.qk_norm.where == "after"
+    if rotary is not None and rotary.simple and can_use_kernel(qk_BNTD) and (fits_kernel(layer) or not late):
         if not fits_kernel(layer):
             qk_BNTD = layer.normalize_qk(qk_BNTD)
         # Written over where nobody needs the heads as they were: no gradient, no compiler, no hook that kept them.
         spare = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or layer.qkv._forward_hooks)
         qk_BNTD = (rotate_heads_ if spare else rotate_heads)(qk_BNTD, make_rotation_args(layer, rotary, context))
         return scale_queries(layer, qk_BNTD, None, context)
-    qk_BNTD, scale = layer.normalize_qk(qk_BNTD), None
+    qk_BNTD, scale = qk_BNTD if late else layer.normalize_qk(qk_BNTD), None
     if rotary is not None:
         angles = context.angles(rotary)
         qk_BNTD, scale = rotary.rotate(qk_BNTD, angles), angles.scale
     if positions.norm_after:
         qk_BNTD = normalize_rms(qk_BNTD, positions.norm_eps)
+    if late:
+        qk_BNTD = layer.normalize_qk(qk_BNTD)
     return scale_queries(layer, qk_BNTD, scale, context)
 
 
 def fits_kernel(layer: HeadAttention) -> bool:
     """Whether the kernel itself norms: each head by its root mean square, and no second norm after the rotation."""
-    return layer.qk_norm in (None, QKNorm()) and not layer.layer_positions.norm_after
+    return layer.qk_norm in (None, QKNorm(), QKNorm(where="after")) and not layer.layer_positions.norm_after
 
 
 def make_rotation_args(layer: HeadAttention, rotary: Rotary, context: ForwardContext) -> RotationArgs:
@@ -51,7 +54,7 @@ def make_rotation_args(layer: HeadAttention, rotary: Rotary, context: ForwardCon
         norm = HeadNorm(None, layer.layer_positions.norm_eps, "after")
     elif layer.qk_norm and fits_kernel(layer):
         weights = torch.stack((layer.q_norm.weight, layer.k_norm.weight))  # type: ignore[arg-type]
-        norm = HeadNorm(weights, layer.q_norm.eps, "before")  # type: ignore[arg-type]
+        norm = HeadNorm(weights, layer.q_norm.eps, layer.qk_norm.where)  # type: ignore[arg-type]
     return rotary.kernel_args(context.positions_BT, layer.heads, norm)
 
 

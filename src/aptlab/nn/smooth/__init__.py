@@ -1,4 +1,4 @@
-"""How a branch joins the residual stream: plainly, scaled, normalised, or shrunk where its step is large or turns sharply.
+"""How a branch joins the residual stream: as it is, scaled, normalised, or shrunk where it is large or turns sharply.
 
 Every layer here is called `smooth(u, delta, context)` and returns the new stream; what the same site of the next block
 gets (`carry`) and statistics go through the context.

@@ -10,11 +10,11 @@ from aptlab.nn.smooth.base import Smooth
 
 
 class ScaledResidual(Smooth):
-    """u' = u + factor · delta, with a factor that is not learned (Yang et al. 2023, arXiv:2310.02244, there a / sqrt(L)).
+    """u' = u + factor · delta, a factor that is not learned.
 
-    Granite's `residual_multiplier`. A trained model may hold the factor in its output matrices as well; in training it
-    is another model, as the step of an Adam does not shrink with the factor. Asked for a trace it gives
-    peak = max |u'|.
+    Yang et al. 2023 (arXiv:2310.02244) have a / sqrt(depth), Granite a number that it calls `residual_multiplier`. The
+    output matrices of a trained model may hold the factor as well; in training it is another model, as the step of an
+    Adam does not shrink with it. Asked for a trace it gives peak = max |u'|.
     """
 
     def __init__(self, dim: int, *, layer: int, site: str, factor: Positive = 0.22) -> None:

@@ -1,4 +1,4 @@
-"""Any rule with queries that grow with their position. Source: Mistral AI's Ministral 3 as modeling_ministral3.py has it."""
+"""Any rule with queries that grow with their position. Source: modeling_ministral3.py of transformers."""
 
 from __future__ import annotations
 
