@@ -267,10 +267,6 @@ GIVEN = describe_decoder(make_tiny_decoder(), context=CONTEXT).config
             "must be 3 of full_attention, sliding_attention, chunked_att",
         ),
         (
-            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
-            r"sliding-window layers \[1, 2\] of 3 cannot be imported: aptlab's attention\.window limits all layers, or",
-        ),
-        (
             {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},
             r"sliding_window=None in config\.json with sliding layers; repair the file",
         ),

@@ -13,6 +13,7 @@ from aptlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from aptlab.models.hf import HFModel
+    from aptlab.models.hf.scalars import Multipliers
     from aptlab.nn.positions.rope import Rope
 
 NAME = "step-00000000.ckpt"
@@ -36,7 +37,7 @@ def import_hf_folder(folder: Path, target: Path, *, layout: str | None = None) -
     if file != target:
         write_run_files(state["aptlab"], target)
     written = f"written {file}: {state['aptlab']['vocab']} tokens; try aptlab generate ckpt={target}"
-    return [*source.attention.notes, written]
+    return [*source.notes, written]
 
 
 def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[str, Any]:
@@ -91,7 +92,18 @@ def derive_layer_overrides(source: HFModel) -> list[str]:
     lines = ["attention=full" if window is None else "attention=sliding"]
     if window is not None:
         lines += [f"attention.window.{key}={format_literal(value)}" for key, value in vars(window).items()]
-    return [*lines, *derive_ffn_overrides(source), "smooth=none"]
+    return [*lines, *derive_ffn_overrides(source), *derive_multiplier_overrides(source.multipliers)]
+
+
+def derive_multiplier_overrides(multipliers: Multipliers) -> list[str]:
+    """The options of residual and embedding."""
+    lines = ["smooth=none"]
+    if multipliers.residual != 1:
+        lines = ["smooth=scaled", f"smooth.factor={format_literal(multipliers.residual)}"]
+    if multipliers.embedding != 1:
+        node = f"_target_:aptlab.nn.embedding.ScaledEmbedding,_partial_:true,scale:{multipliers.embedding}"
+        lines.append(f"model.embedding={{{node}}}")
+    return lines
 
 
 def derive_block_overrides(source: HFModel) -> list[str]:

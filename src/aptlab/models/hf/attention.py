@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3
+from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, QWEN2, SMOLLM3
 from aptlab.models.hf.family_blocks import COHERE2
 from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read_block import describe_dropout, read_logit_rule, read_qk_norm
 from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, parse_rope_parameters
+from aptlab.models.hf.scalar_families import HUNYUAN, MINISTRAL
+from aptlab.models.hf.scalars import read_fixed_alpha, read_growing_queries, replace_temperature
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.attention import LogitRule, QKNorm
 from aptlab.nn.positions.rope import Growth, IRope, NoRope, PerLayer, Rope
@@ -67,16 +69,22 @@ def read_attention(config: Config) -> AttentionOptions:
 
 def _bias(family: Family, config: Config) -> bool | str:
     """Which matrices of attention have a bias."""
-    if family is QWEN2:
-        return "qkv"
-    chosen = True if True in family.biases else "qkv" if "qkv" in family.biases else False
-    return chosen if config.get("attention_bias") else False
+    if len(family.biases) == 1:
+        return family.biases[0]
+    first = bool(config.get("attention_bias"))
+    out = bool(config[family.out_bias]) if family.out_bias else first and True in family.biases
+    if out and not first:
+        raise ConfigError(
+            f"{family.out_bias}=true with attention_bias=false cannot be imported: aptlab's attention.bias is of all "
+            "four matrices, or of queries, keys and values alone; choose another model"
+        )
+    return out or ("qkv" if first else False)
 
 
 def read_layer_types(family: Family, config: Config) -> list[str]:
     """full_attention, sliding_attention or chunked_attention of every layer, by each layout's own rules."""
     depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
-    if family in (MISTRAL, PHI3):
+    if family.windows == "all":
         return [SLIDING if window else FULL] * depth
     types = config.get("layer_types")
     if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
@@ -84,6 +92,8 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
             return [FULL] * depth
         first = int(config.get("max_window_layers", 0))
         types = types or [SLIDING if layer >= first else FULL for layer in range(depth)]
+    if not types and family is MINISTRAL:
+        types = [SLIDING if window else FULL] * depth
     if not types:
         every = int(config.get("sliding_window_pattern", 0))
         types = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
@@ -105,21 +115,18 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
 
 
 def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWindow | None:
-    """The setting that gives each layer its window; ConfigError for a pattern that `attention.window` cannot say."""
+    """The setting that gives each layer its window: a cycle where there is one, else a list of layers."""
     limited = [kind == SLIDING for kind in layers]
     if not any(limited):
         return None
     if not window:
         raise ConfigError(f"sliding_window={window} in config.json with sliding layers; repair the file")
-    if all(limited):
-        return SlidingWindow(size=int(window))
-    for every in range(2, len(limited) + 1):
-        if all(local == bool((layer + 1) % every) for layer, local in enumerate(limited)):
-            return SlidingWindow(size=int(window), full_every=every)
-    raise ConfigError(
-        f"sliding-window layers {[layer for layer, local in enumerate(limited) if local]} of {len(layers)} cannot be "
-        "imported: aptlab's attention.window limits all layers, or all but every n-th; choose another model"
-    )
+    for every in (None, *range(2, len(limited) + 1)):
+        cycle = SlidingWindow(size=int(window), full_every=every)
+        if limited == [cycle.for_layer(layer) is not None for layer in range(len(limited))]:
+            return cycle
+    full = tuple(layer for layer, local in enumerate(limited) if not local)
+    return SlidingWindow(size=int(window), full_layers=full)
 
 
 def read_rotary_layers(config: Config) -> list[bool]:
@@ -137,8 +144,14 @@ def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if family.two_ropes:
         return _two_bases(family, config, layers)
+    if family is HUNYUAN and (fixed := read_fixed_alpha(parameters, config)) is not None:
+        return fixed
     notes = describe_factor_mismatch(parameters, config)
     rule = parse_rope_parameters(parameters, config)
+    if family is HUNYUAN:  # its norm after the rotation undoes a factor on cosines and sines
+        rule = replace_temperature(rule, "cos_sin")
+    if family.growing:
+        return read_growing_queries(parameters, rule), notes
     if family.layout == "interleaved":
         rule = replace_layout(rule, "interleaved")
     if not family.schedule:
@@ -168,9 +181,8 @@ def _two_bases(family: Family, config: Config, layers: list[str]) -> tuple[Rope,
     if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
         return rules[layers[0]], notes
     window = infer_sliding_window(layers, config.get("sliding_window"))
-    assert window is not None
-    assert window.full_every is not None
-    return PerLayer(rules=(*(rules[SLIDING],) * (window.full_every - 1), rules[FULL])), notes
+    cycle = window.full_every if window is not None else None
+    return PerLayer(rules=tuple(rules[kind] for kind in layers[: cycle or len(layers)])), notes
 
 
 def _nest_gemma3(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:

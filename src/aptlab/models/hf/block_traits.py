@@ -114,7 +114,7 @@ def list_block_lacks(family: Family, found: BlockTraits) -> Lacks:
             " or ".join(f"attention.qk_norm={_name_qk_norm(rule)}" for rule in allowed),
         ),
         (has_cap and not family.caps, "attention.logits.softcap", "attention.logits.softcap=null"),
-        (scaled and not family.sandwich, "attention.logits.scale", "attention.logits.scale=null"),
+        (scaled and not (family.sandwich or family.scaled), "attention.logits.scale", "attention.logits.scale=null"),
         (found.head.softcap is not None and not family.caps, "model.head.softcap", "model.head.softcap=null"),
         (found.head.scale != 1 and family.head != "scale", "model.head.scale", "model.head.scale=1"),
         (found.head.bias and family.head != "bias", "model.head.bias=true", "model.head.bias=false"),
@@ -127,4 +127,4 @@ def _name_qk_norm(rule: QKNorm | None) -> str:
     if rule in (None, QKNorm()):
         return str(rule is not None).lower()
     assert rule is not None
-    return f"{rule.kind} over {rule.over}"
+    return f"{rule.kind} over {rule.over}" + (" after the rotation" if rule.where == "after" else "")

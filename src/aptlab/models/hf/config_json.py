@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import INIT_STD, Decoder
 from aptlab.models.hf.describe_block import describe_block, read_query_scalar
+from aptlab.models.hf.describe_scalars import describe_scalars
 from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from aptlab.models.hf.family_blocks import BLOCKS
 from aptlab.models.hf.layout import Family
 from aptlab.models.hf.rope_to_hf import build_rope_parameters
+from aptlab.models.hf.scalar_families import SCALAR
 from aptlab.models.hf.traits import Traits, choose_family, read_traits
 from aptlab.nn.positions.rope import Frequencies, Rope, Standard
 from aptlab.nn.positions.rotary import LearnedRotary
@@ -85,7 +87,7 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         return {"sliding_window": window}
     if family in (QWEN2, QWEN3):
         return {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds} | (
-            {"max_window_layers": 0 if window is not None else len(kinds)}
+            {"max_window_layers": kinds.index(SLIDING) if window is not None else len(kinds)}
         )
     if family is SMOLLM3:
         windows = {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds}
@@ -104,12 +106,10 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         return experts | {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
     if family is LLAMA4:
         return _llama4(found, config, rotary_layers)
-    assert family in BLOCKS
-    return describe_block(family, found, config) | (
-        {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
-        if family.windows == "any"
-        else {}
-    )
+    assert family in (*BLOCKS, *SCALAR)
+    windows = {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
+    own = describe_block(family, found, config) | describe_scalars(family, found, config)
+    return own | (windows if family.windows == "any" else {})
 
 
 def _llama4(found: Traits, config: dict[str, Any], rotary_layers: list[int]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def describe_block(family: Family, found: Traits, config: dict[str, Any]) -> dic
         values["query_pre_attn_scalar"] = read_query_scalar(found)
         values["attn_logit_softcapping"] = found.around.logits.softcap
         values["final_logit_softcapping"] = found.around.head.softcap
-    if family.head == "scale":
+    if family.head == "scale" and not family.scaled:
         values["logit_scale"] = found.around.head.scale
     if family.partial:
         values["partial_rotary_factor"] = config["rope_parameters"].get("partial_rotary_factor", 1.0)

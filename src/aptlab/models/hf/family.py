@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aptlab.models.hf.family_blocks import BLOCKS
 from aptlab.models.hf.layout import FEED_FORWARD, FUSED, NAMES, SANDWICH, Family
+from aptlab.models.hf.scalar_families import SCALAR
 
 LLAMA = Family(
     model_type="llama",
@@ -153,7 +154,7 @@ GPT_OSS = Family(
 )
 
 PLAIN = (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4, GPT_OSS)
-ALL = (*PLAIN, *BLOCKS)  # a file with more layouts adds its tuple here, and the README's list follows
+ALL = (*PLAIN, *BLOCKS, *SCALAR)  # a file with more layouts adds its tuple here, and the README's list follows
 FAMILIES = {family.model_type: family for family in ALL}
 
 

@@ -37,7 +37,12 @@ FEED_FORWARD = NAMES | {
 class Family:
     """One layout.
 
-    biases     attention.bias that it can have
+    biases     attention.bias that it can have, which `attention_bias` in a config.json chooses
+    out_bias   key that chooses the bias of the output matrix apart
+    ffn_bias   biases in the feed-forward are possible
+    bias_key   key that chooses them
+    scaled     embedding, logits of attention, branches and logits have fixed factors
+    growing    queries of layers that rotate grow with their position
     windows    which layers may have a window: none, all alike, or any of them
     schedule   layers without rotation are possible
     chunked    blocks, growing queries and a norm after rotation are possible
@@ -66,8 +71,12 @@ class Family:
     architecture: str
     title: str
     biases: tuple[bool | str, ...] = (False,)
+    out_bias: str = ""
     qk_norm: bool = False
     ffn_bias: bool = False
+    bias_key: str = "mlp_bias"
+    scaled: bool = False
+    growing: bool = False
     windows: str = "none"
     schedule: bool = False
     chunked: bool = False

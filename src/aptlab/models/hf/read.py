@@ -13,16 +13,18 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
+from aptlab.models.hf.experts import find_experts
 from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4
 from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read_block import BlockOptions, read_block
+from aptlab.models.hf.scalars import Multipliers, read_multipliers
+from aptlab.models.hf.wrapped import unwrap_config, unwrap_weights
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
 
 TANH = "gelu_pytorch_tanh"  # gelu_new and gelu_fast are the same function
 ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", TANH: TANH, "gelu_new": TANH, "gelu_fast": TANH}
-EXPERTS = ("mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class HFModel:
     clamp           alpha and limit of a gate that is clamped, which is no silu whatever `act` says
     scalar          query_pre_attn_scalar of Gemma 3, 1 / (factor on the logits)²; the head dim elsewhere
     block           what stands around the layers, and what the head has
+    multipliers     fixed factors on embedding and branches
     weights         by Hugging Face names, as stored
     tokenizer       text of tokenizer.json, None where there is none
+    notes           lines for the user
     """
 
     family: Family
@@ -54,6 +58,8 @@ class HFModel:
     tokenizer: str | None
     eos: int | None
     block: BlockOptions
+    multipliers: Multipliers
+    notes: tuple[str, ...] = ()
 
     @property
     def rope(self) -> Rope:
@@ -70,7 +76,8 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     Raises ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one.
     """
     folder = Path(folder)
-    config, inner = _of_text(_json(folder / "config.json"))
+    whole = _json(folder / "config.json")
+    config = unwrap_config(whole)
     family = _computable(config)
     config = family.complete(config)
     attention, act = read_attention(config), read_activation(family, config)
@@ -86,7 +93,9 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     )
     tokenizer = folder / "tokenizer.json"
     eos = config.get("eos_token_id")
-    weights = read_weights(folder)
+    weights, left_out = read_weights(folder), ()
+    if "text_config" in whole:
+        weights, left_out = unwrap_weights(weights)
     return HFModel(
         family=family,
         shape=shape,
@@ -95,13 +104,15 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
         attention=attention,
         act=act,
         clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
-        ffn_bias=family.expert or bool(config.get("mlp_bias", False)),
+        ffn_bias=family.expert or (family.ffn_bias and bool(config.get(family.bias_key, False))),
         tied=bool(config.get("tie_word_embeddings", False)),
         scalar=float(config["query_pre_attn_scalar"] if family is GEMMA3 else shape.head_sizes()[2]),
         block=read_block(family, config),
-        weights=_text_weights(weights) if inner else weights,
+        multipliers=read_multipliers(family, config),
+        weights=weights,
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
+        notes=(*attention.notes, *left_out),
     )
 
 
@@ -127,33 +138,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _of_text(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The language model's part of a Gemma 3 that also sees; other configs as they are."""
-    if config.get("model_type") != "gemma3" or not isinstance(config.get("text_config"), dict):
-        return config, False
-    outer = {key: config[key] for key in ("eos_token_id", "tie_word_embeddings") if key in config}
-    return {**outer, **config["text_config"], "model_type": "gemma3_text"}, True
-
-
-def _text_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the language model under the names that it has alone; those of the picture encoder are left out."""
-    renamed = {}
-    for name, weight in weights.items():
-        if ".language_model." in f".{name}":
-            rest = name.partition("language_model.")[2].removeprefix("model.")
-            renamed["lm_head.weight" if rest == "lm_head.weight" else f"model.{rest}"] = weight
-        elif name == "lm_head.weight":
-            renamed[name] = weight
-    return renamed
-
-
 def _computable(config: Mapping[str, Any]) -> Family:
     """The layout; ConfigError for a setting that changes what the model computes and that our decoder does not have."""
     kind = str(config.get("model_type"))
-    if kind in EXPERTS or kind.endswith("_moe"):
+    experts = find_experts(config)
+    if experts is not None and kind not in FAMILIES:
         raise ConfigError(
-            f"model_type={kind} cannot be imported: its feed-forward layers are a mixture of experts, which aptlab "
-            f"does not have yet; it reads {', '.join(FAMILIES)}"
+            f"model_type={kind} cannot be imported: its feed-forward layers are a mixture of experts ({experts}), "
+            f"which aptlab does not have yet; it reads {', '.join(FAMILIES)}"
         )
     if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
@@ -162,10 +154,10 @@ def _computable(config: Mapping[str, Any]) -> Family:
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.read_attention(config) reads its attention"
         )
-    experts = FAMILIES[kind].complete(config).get("num_local_experts", 1)
-    if FAMILIES[kind].expert and experts != 1:
+    count = FAMILIES[kind].complete(config).get("num_local_experts", 1)
+    if FAMILIES[kind].expert and count != 1:
         raise ConfigError(
-            f"model_type={kind} with num_local_experts={experts} cannot be imported: aptlab has no mixture of experts "
+            f"model_type={kind} with num_local_experts={count} cannot be imported: aptlab has no mixture of experts "
             "yet, and one expert is a plain layer; aptlab.models.hf.read_attention(config) reads its attention"
         )
     if config.get("quantization_config"):

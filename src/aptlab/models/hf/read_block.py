@@ -43,6 +43,8 @@ def read_block(family: Family, config: Config) -> BlockOptions:
         block = next(name for name in family.blocks if name.startswith("parallel") == parallel)
     cap = config.get("final_logit_softcapping") if family.caps else None
     scale = config.get("logit_scale") if family.head == "scale" else None
+    if family.scaled:
+        scale = 1 / float(config["logits_scaling"])
     head = HeadRule(
         scale=1.0 if scale is None else float(scale),
         softcap=None if cap is None else float(cap),
@@ -67,7 +69,7 @@ def read_logit_rule(family: Family, config: Config) -> LogitRule:
                     f"{key}={config[key]} cannot be imported with model_type={family.model_type}: released models of "
                     "this layout have no cap; Gemma 2 has"
                 )
-        return LogitRule()
+        return LogitRule(scale=float(config["attention_multiplier"]) if family.scaled else None)
     cap, scalar = config.get("attn_logit_softcapping"), float(config["query_pre_attn_scalar"])
     plain = scalar == config.get("head_dim")
     return LogitRule(scale=None if plain else 1 / math.sqrt(scalar), softcap=None if cap is None else float(cap))

@@ -11,13 +11,16 @@ from aptlab.errors import ConfigError
 from aptlab.models.decoder import Decoder
 from aptlab.models.hf import family as families
 from aptlab.models.hf import family_blocks as blocks
+from aptlab.models.hf import scalar_families as scalars
 from aptlab.models.hf.block_traits import BlockTraits, list_block_lacks, read_block_traits
 from aptlab.models.hf.layout import Family
-from aptlab.nn.attention import FullAttention
+from aptlab.models.hf.scalars import Multipliers, list_growth_lacks
+from aptlab.nn.attention import FullAttention, QKNorm
+from aptlab.nn.embedding import ScaledEmbedding
 from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import LayerNorm, RMSNorm
 from aptlab.nn.positions.rope import Growth, Rope
-from aptlab.nn.smooth import Plain, PostNorm
+from aptlab.nn.smooth import Plain, PostNorm, ScaledResidual
 
 KEEP = "or keep the checkpoint and use `aptlab generate` and `aptlab eval`"
 
@@ -39,6 +42,7 @@ class Traits:
     around   the block without its layers
     act      the feed-forward's gate as transformers names it
     clamp    alpha and limit of a clamped gate
+    multipliers  fixed factors on embedding and branches
     square   whether heads · head_dim is the width
     grouped  whether heads share keys and values
     """
@@ -48,6 +52,7 @@ class Traits:
     bias: bool | str
     act: str
     clamp: tuple[float, float] | None
+    multipliers: Multipliers
     ffn_bias: bool
     sinks: bool
     head_dim: int
@@ -75,7 +80,18 @@ class Traits:
 
     @property
     def chunked(self) -> bool:
-        return any(layer.chunk or layer.growth or layer.norm_after for layer in self.layers)
+        return any(layer.chunk or (layer.growth and layer.rule is None) or layer.norm_after for layer in self.layers)
+
+    @property
+    def growing(self) -> bool:
+        """Whether queries of layers that rotate grow with their position."""
+        return any(layer.growth is not None and layer.rule is not None for layer in self.layers)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether embedding or branches have fixed factors, or attention has one and no cap."""
+        logits = self.around.logits
+        return self.multipliers != Multipliers() or (logits.scale is not None and logits.softcap is None)
 
     @property
     def scheduled(self) -> bool:
@@ -84,6 +100,10 @@ class Traits:
     @property
     def partial(self) -> bool:
         return any(len(rule.inv_freq(self.head_dim)) < self.head_dim // 2 for rule in self.rules)
+
+    @property
+    def growths(self) -> list[Growth | None]:
+        return [layer.growth for layer in self.layers]
 
     @property
     def switching(self) -> bool:
@@ -107,6 +127,7 @@ def read_traits(net: Decoder) -> Traits:
         bias=_bias(block.attention),
         act=_act(block.ffn),
         clamp=(block.ffn.alpha, block.ffn.limit) if isinstance(block.ffn, ClampedSwiGLU) else None,
+        multipliers=_multipliers(net),
         ffn_bias=block.ffn.down.bias is not None,
         sinks=block.attention.sinks is not None,
         head_dim=head_dim,
@@ -144,14 +165,24 @@ def _nearest(found: Traits) -> tuple[Family, str]:
         where = "smooth=post_norm" if found.around.post_norm else "block=sandwich"
         if found.qk_norm:
             return families.GEMMA3, f"with {where} and attention.qk_norm=true"
+        if found.partial or found.bias == "qkv":
+            return scalars.GLM4, f"with {where} and rope=partial or attention.bias=qkv"
         return blocks.GEMMA2, f"with {where}"
     if found.around.block == "reordered":
         mixed = windows or len(found.rules) > 1
         return (blocks.OLMO3 if mixed else blocks.OLMO2), f"with block=reordered and {'' if mixed else 'no '}windows"
+    if found.scaled:
+        return scalars.GRANITE, "with fixed factors on embedding, attention or branches"
+    if found.growing:
+        return scalars.MINISTRAL3, "of rope=growing"
     if found.chunked:
         return families.LLAMA4, "of rope=irope with blocks, growth or qk_norm"
+    if found.partial and found.bias == "qkv":
+        return scalars.GLM, "in which the first dims of a head rotate alone, with attention.bias=qkv"
     if found.partial:
         return families.PHI3, "in which the first dims of a head rotate alone"
+    if found.around.qk_norm == QKNorm(where="after"):
+        return scalars.HUNYUAN, "with a norm on queries and keys after the rotation"
     if found.qk_norm:
         return families.QWEN3, "with attention.qk_norm=true"
     if found.bias == "qkv":
@@ -199,6 +230,16 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
         (found.grouped and family.heads == "single", "size.kv_heads", "size.kv_heads=null"),
         (bool(windows) and family.windows == "none", "attention=sliding", "attention=full"),
         (mixed and family.windows == "all", "attention.window.full_every", "attention.window.full_every=null"),
+        (found.multipliers.embedding != 1 and not family.scaled, "model.embedding", "model=decoder"),
+        (found.multipliers.residual != 1 and not family.scaled, "smooth=scaled", "smooth=none"),
+        (found.growing and not family.growing, "rope=growing", "rope=yarn"),
+        (
+            QKNorm(where="after") in family.allowed_qk_norms
+            and any(rule.temperature != 1 and rule.temperature_on == "logits" for rule in found.rules),
+            "rope.temperature_on=logits",
+            "rope.temperature_on=cos_sin, which the norm after the rotation undoes",
+        ),
+        *list_growth_lacks(family, found.growths),
         (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that rotates all"),
         (
             family is blocks.COHERE2 and any((layer.rule is None) == bool(layer.window) for layer in found.layers),
@@ -225,8 +266,8 @@ def _beside(net: Decoder) -> None:
 def _plain_block(block: nn.Module) -> None:
     """Raises ConfigError unless every part of the block is one that some layout has."""
     parts = (
-        ("smooth", block.attention_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
-        ("smooth", block.ffn_smooth, (Plain, PostNorm), "smooth=none or post_norm"),
+        ("smooth", block.attention_smooth, (Plain, PostNorm, ScaledResidual), "smooth=none, post_norm or scaled"),
+        ("smooth", block.ffn_smooth, (Plain, PostNorm, ScaledResidual), "smooth=none, post_norm or scaled"),
         ("attention", block.attention, (FullAttention,), "attention=full"),
         ("ffn", block.ffn, (SwiGLU, GeGLU, GELU, ClampedSwiGLU), "ffn=swiglu, geglu or gelu"),
     )
@@ -248,6 +289,19 @@ def _layer(net: Decoder, index: int) -> LayerTraits:
     placed = net.rope.for_layer(index)
     window: Any = net.blocks[index].attention.window  # type: ignore[union-attr]
     return LayerTraits(placed.rule, placed.chunk, placed.growth, placed.norm_after, window)
+
+
+def _multipliers(net: Decoder) -> Multipliers:
+    """Fixed factors; ConfigError where sites or layers differ."""
+    joins = [join for block in net.each_block() for join in (block.attention_smooth, block.ffn_smooth)]
+    factors = {join.factor if isinstance(join, ScaledResidual) else 1.0 for join in joins}
+    if len(factors) > 1:
+        raise ConfigError(
+            f"smooth.factor differs between sites ({', '.join(f'{factor:g}' for factor in sorted(factors))}) and "
+            "cannot be exported to format=hf: Granite has one; train with one to export"
+        )
+    scale = net.embed.scale if isinstance(net.embed, ScaledEmbedding) else 1.0
+    return Multipliers(embedding=scale, residual=factors.pop())
 
 
 def _bias(attention: FullAttention) -> bool | str:
