@@ -114,7 +114,7 @@ def test_a_configuration_of_today_is_left_alone():
 
 
 def test_a_parameter_that_a_class_has_got_says_in_old_configurations_what_the_class_did():
-    words = ["size=debug", "attention=sliding", "ffn=gelu", "block=parallel"]
+    words = ["size=debug", "attention=sliding", "ffn=gelu", "block=parallel", "rope=irope"]
     today = compose("train", words).resolved()
 
     def strip(node):
@@ -125,7 +125,7 @@ def test_a_parameter_that_a_class_has_got_says_in_old_configurations_what_the_cl
 
     old = strip(today)
     assert "logits" not in old["attention"]
-    assert "head" not in old["model"]
+    assert not {"head", "embedding"} & set(old["model"])
     assert upgrade_config(old) == today
     assert compare_configs(upgrade_config(old), today) == {}
     changed = compose("train", [*words, "model.head.scale=2.0", "attention.logits.softcap=5.0"]).resolved()

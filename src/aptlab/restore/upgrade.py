@@ -33,8 +33,11 @@ ADDED: dict[str, Node] = {
     },
     "aptlab.nn.ffn.GELU": {"approximate": "none"},
     "aptlab.models.Decoder": {
-        "head": {"_target_": "aptlab.models.HeadRule", "scale": 1.0, "softcap": None, "bias": False}
+        "head": {"_target_": "aptlab.models.HeadRule", "scale": 1.0, "softcap": None, "bias": False},
+        "embedding": {"_target_": "torch.nn.Embedding", "_partial_": True},
     },
+    "aptlab.nn.positions.rope.Growth": {"offset": 1},
+    "aptlab.nn.window.SlidingWindow": {"full_layers": []},
 }
 # Beginnings of the names of weights.
 WEIGHTS = {"net.places.": "net.embed_positions."}
