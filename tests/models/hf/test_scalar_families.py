@@ -14,7 +14,7 @@ from aptlab.errors import ConfigError
 from aptlab.models.hf import build_tokenizer_files, describe_decoder, read_attention, read_folder
 from aptlab.models.hf.experts import find_experts
 from aptlab.nn.attention import FullAttention, QKNorm
-from aptlab.nn.positions.rope import GrowingQueries, Growth, IRope, Standard, YaRN
+from aptlab.nn.positions.rope import Growth, GrowingQueries, IRope, NoRope, Standard, YaRN
 from aptlab.nn.smooth import PostNorm, ScaledResidual
 from aptlab.nn.window import SlidingWindow
 from aptlab.restore.load import load_network
@@ -35,6 +35,13 @@ MODELS = {  # class of the configuration, changes, layout that it leaves in
     "granite biased": (
         "GraniteConfig",
         MULTIPLIERS | {"attention_bias": True, "mlp_bias": True, "rope_parameters": YARN},
+        "granite",
+    ),
+    "granite4": (
+        "GraniteMoeHybridConfig",
+        MULTIPLIERS
+        | {"num_local_experts": 0, "shared_intermediate_size": 48, "position_embedding_type": "rope"}
+        | {"layer_types": ["attention"] * 3},
         "granite",
     ),
     "seed_oss": ("SeedOssConfig", {"head_dim": 24}, "qwen2"),
@@ -143,7 +150,7 @@ def make_folder_with_eyes(name, tied, path):
     return model
 
 
-@pytest.mark.parametrize(("name", "tied"), zip(WITH_EYES, (False, True, True), strict=True))
+@pytest.mark.parametrize(("name", "tied"), list(zip(WITH_EYES, (False, True, True), strict=True)))
 def test_the_language_model_of_a_model_that_sees(name, tied, tmp_path, capsys):
     model = make_folder_with_eyes(name, tied, tmp_path / "theirs")
     assert import_command.run([f"path={tmp_path / 'theirs'}", f"out={tmp_path / 'run'}"]) == 0
@@ -196,6 +203,7 @@ EXPERTS = [
     ({"model_type": "qwen3_vl_moe", "text_config": {"num_experts": 128}}, "num_experts=128"),
     ({"model_type": "unheard_of", "num_experts": 8}, "num_experts=8"),
 ]
+HYBRID = {"model_type": "granitemoehybrid", "layer_types": ["attention"] * 3, "num_local_experts": 0}
 
 
 @pytest.mark.parametrize(("config", "why"), EXPERTS, ids=[config["model_type"] for config, _ in EXPERTS])
@@ -209,6 +217,13 @@ def test_mixtures_of_experts_are_refused_by_name(config, why, tmp_path):
     assert f"({why}), which aptlab does not have yet; it reads llama, mistral, qwen2" in str(e.value)
 
 
+def test_experts_beside_a_dense_layer_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(HYBRID | {"num_local_experts": 64}))
+    with pytest.raises(ConfigError, match=r"hybrid with num_local_experts=64 cannot be .* this layout with 0"):
+        read_folder(tmp_path)
+    assert read_attention(FEW | HYBRID).rope == NoRope()  # position_embedding_type is null
+
+
 def test_a_dense_config_is_no_mixture():
     assert find_experts({"model_type": "llama", "num_experts": 1, "num_local_experts": None}) is None
     assert find_experts({"model_type": "gemma4", "text_config": {"num_experts": None}}) is None
@@ -219,6 +234,7 @@ WRONG = [
         {"model_type": "seed_oss", "attention_bias": False, "attention_out_bias": True},
         "attention_out_bias=true with attention_bias=false cannot be imported: aptlab's attention.bias is of all four",
     ),
+    ({"model_type": "granitemoehybrid"}, r"layer_types=\['linear_attention', .*must be 3 of full_attention"),
     (
         {"model_type": "ministral3", "rope_parameters": YARN},
         r"rope_parameters\.llama_4_scaling_beta=None in config\.json is not a number, and the queries of model_type=mi",

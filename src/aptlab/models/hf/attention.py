@@ -12,14 +12,16 @@ from aptlab.models.hf.family_blocks import COHERE2
 from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read_block import describe_dropout, read_logit_rule, read_qk_norm
 from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, parse_rope_parameters
-from aptlab.models.hf.scalar_families import HUNYUAN, MINISTRAL
+from aptlab.models.hf.scalar_families import GRANITE4, HUNYUAN, MINISTRAL
 from aptlab.models.hf.scalars import read_fixed_alpha, read_growing_queries, replace_temperature
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.attention import LogitRule, QKNorm
 from aptlab.nn.positions.rope import Growth, IRope, NoRope, PerLayer, Rope
 from aptlab.nn.window import SlidingWindow
 
+ALIASES = {"attention": "full_attention", "mamba": "linear_attention"}  # of older files
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+LINEAR = "linear_attention"  # what transformers calls recurrent layers
 Config = Mapping[str, Any]
 
 
@@ -86,14 +88,14 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
     depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
     if family.windows == "all":
         return [SLIDING if window else FULL] * depth
-    types = config.get("layer_types")
+    types = [ALIASES.get(kind, kind) for kind in config.get("layer_types") or ()]
     if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
         if not config.get("use_sliding_window"):
             return [FULL] * depth
         first = int(config.get("max_window_layers", 0))
         types = types or [SLIDING if layer >= first else FULL for layer in range(depth)]
-    if not types and family is MINISTRAL:
-        types = [SLIDING if window else FULL] * depth
+    if not types and family in (MINISTRAL, GRANITE4):
+        types = [(SLIDING if window else FULL) if family is MINISTRAL else LINEAR] * depth
     if not types:
         every = int(config.get("sliding_window_pattern", 0))
         types = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
@@ -146,6 +148,8 @@ def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list
         return _two_bases(family, config, layers)
     if family is HUNYUAN and (fixed := read_fixed_alpha(parameters, config)) is not None:
         return fixed
+    if family is GRANITE4 and config.get("position_embedding_type") != "rope":
+        return NoRope(), []
     notes = describe_factor_mismatch(parameters, config)
     rule = parse_rope_parameters(parameters, config)
     if family is HUNYUAN:  # its norm after the rotation undoes a factor on cosines and sines

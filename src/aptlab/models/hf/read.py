@@ -154,11 +154,11 @@ def _computable(config: Mapping[str, Any]) -> Family:
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.read_attention(config) reads its attention"
         )
-    count = FAMILIES[kind].complete(config).get("num_local_experts", 1)
-    if FAMILIES[kind].expert and count != 1:
+    count, plain = FAMILIES[kind].complete(config).get("num_local_experts"), int(FAMILIES[kind].expert)
+    if "num_local_experts" in FAMILIES[kind].defaults and count != plain:
         raise ConfigError(
             f"model_type={kind} with num_local_experts={count} cannot be imported: aptlab has no mixture of experts "
-            "yet, and one expert is a plain layer; aptlab.models.hf.read_attention(config) reads its attention"
+            f"yet, and reads this layout with {plain}; aptlab.models.hf.read_attention(config) reads its attention"
         )
     if config.get("quantization_config"):
         raise ConfigError("quantization_config: quantised weights cannot be imported; take the unquantised model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aptlab.models.hf.layout import NAMES, Family
 from aptlab.nn.attention import QKNorm
 
+FACTORS = {"embedding_multiplier": 1.0, "attention_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0}
 GRANITE = Family(
     model_type="granite",
     architecture="GraniteForCausalLM",
@@ -14,13 +15,19 @@ GRANITE = Family(
     ffn_bias=True,
     scaled=True,
     head="scale",
-    defaults={
-        "rms_norm_eps": 1e-6,
-        "embedding_multiplier": 1.0,
-        "attention_multiplier": 1.0,
-        "residual_multiplier": 1.0,
-        "logits_scaling": 1.0,
-    },
+    defaults=FACTORS | {"rms_norm_eps": 1e-6},
+)
+GRANITE4 = Family(
+    model_type="granitemoehybrid",
+    architecture="GraniteMoeHybridForCausalLM",
+    title="Granite 4, dense",
+    models="Granite 4.0 Micro, 1B and 350M (no -H), read alone: they leave as Granite",
+    biases=(False, True),
+    scaled=True,
+    head="scale",
+    names=NAMES | {"ffn.gate_up": "shared_mlp.input_linear", "ffn.down": "shared_mlp.output_linear"},
+    keys={"shared_intermediate_size": "intermediate_size"},
+    defaults=FACTORS | {"rms_norm_eps": 1e-6, "num_local_experts": 8, "shared_intermediate_size": 1024},
 )
 SEED_OSS = Family(
     model_type="seed_oss",
@@ -136,4 +143,4 @@ GLM4 = Family(
     },
     defaults=GLM_DEFAULTS,
 )
-SCALAR = (GRANITE, SEED_OSS, ERNIE, MINISTRAL, MINISTRAL3, HUNYUAN, GLM, GLM4)
+SCALAR = (GRANITE, GRANITE4, SEED_OSS, ERNIE, MINISTRAL, MINISTRAL3, HUNYUAN, GLM, GLM4)
