@@ -14,7 +14,7 @@ from aptlab.errors import ConfigError
 from aptlab.models.hf import build_tokenizer_files, describe_decoder, read_attention, read_folder
 from aptlab.models.hf.experts import find_experts
 from aptlab.nn.attention import FullAttention, QKNorm
-from aptlab.nn.positions.rope import Growth, GrowingQueries, IRope, NoRope, Standard, YaRN
+from aptlab.nn.positions.rope import GrowingQueries, Growth, IRope, NoRope, Standard, YaRN
 from aptlab.nn.smooth import PostNorm, ScaledResidual
 from aptlab.nn.window import SlidingWindow
 from aptlab.restore.load import load_network
