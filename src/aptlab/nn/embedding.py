@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aptlab.limits import Positive
-from aptlab.nn.init import OwnsInit
 
 
-class ScaledEmbedding(OwnsInit, nn.Module):
+class ScaledEmbedding(nn.Embedding):
     """Row `token` of a learned table [V, C], times a fixed factor; built as factory(V, C).
 
     The factor lets the stream start as large as its width asks while the table, which a tied head shares, starts as
@@ -19,20 +16,13 @@ class ScaledEmbedding(OwnsInit, nn.Module):
     """
 
     def __init__(self, vocab: int, dim: int, *, scale: Positive = 12.0) -> None:
-        super().__init__()
+        super().__init__(vocab, dim)
         self.scale = scale
-        self.weight = nn.Parameter(torch.empty(vocab, dim))
-        nn.init.normal_(self.weight)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """[B, T, C], in the dtype of the table."""
-        return F.embedding(tokens_BT, self.weight) * self.scale
-
-    def reset_parameters(self, std: float, depth: int) -> None:
-        """The table starts as N(0, std); the factor does not shrink it."""
-        del depth
-        nn.init.normal_(self.weight, std=std)
+    def forward(self, input: Tensor) -> Tensor:
+        """Rows of tokens [B, T] times the factor, [B, T, C] in the dtype of the table."""
+        return super().forward(input) * self.scale
 
     def extra_repr(self) -> str:
-        """The factor, for printing."""
-        return f"scale={self.scale}"
+        """Sizes and the factor, for printing."""
+        return f"{super().extra_repr()}, scale={self.scale}"

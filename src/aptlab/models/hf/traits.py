@@ -177,8 +177,11 @@ def _nearest(found: Traits) -> tuple[Family, str]:
         return scalars.MINISTRAL3, "of rope=growing"
     if found.chunked:
         return families.LLAMA4, "of rope=irope with blocks, growth or qk_norm"
-    if found.partial and found.bias == "qkv":
-        return scalars.GLM, "in which the first dims of a head rotate alone, with attention.bias=qkv"
+    if found.partial and (found.bias == "qkv" or found.rules[0].layout == "interleaved"):
+        return (
+            scalars.GLM,
+            "in which the first dims of a head rotate alone, in neighbouring pairs or with q, k, v biased",
+        )
     if found.partial:
         return families.PHI3, "in which the first dims of a head rotate alone"
     if found.around.qk_norm == QKNorm(where="after"):
