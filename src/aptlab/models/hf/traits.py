@@ -188,8 +188,6 @@ def _nearest(found: Traits) -> tuple[Family, str]:
         return scalars.HUNYUAN, "with a norm on queries and keys after the rotation"
     if found.qk_norm:
         return families.QWEN3, "with attention.qk_norm=true"
-    if found.bias == "qkv" and not found.square and not windows:  # readers of Qwen 2 take its head_dim for dim / heads
-        return scalars.SEED_OSS, "with attention.bias=qkv and heads that are not dim / heads wide"
     if found.bias == "qkv":
         return families.QWEN2, "with attention.bias=qkv"
     if found.scheduled or (windows and (not all(found.windows) or found.bias or found.ffn_bias)):
