@@ -1,8 +1,8 @@
 """The tables of README.md, CONTRIBUTING.md and docs/components.md that the repository itself holds.
 
-A group's line is the first of conf/<group>/README.md, an option's the first comment of its file, and the rows of the
-house are those that tests/test_layers.py keeps. `python benchmarks/readme.py --tables` writes them, and
-tests/test_readme.py fails when they are stale.
+A group's line is the first of conf/<group>/README.md, an option's the first comment of its file, the rows of the house
+are those that tests/test_layers.py keeps, and the families of `aptlab import` are those that models/hf declares.
+`python benchmarks/readme.py --tables` writes them, and tests/test_readme.py fails when they are stale.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from aptlab.config.search_path import SHIPPED, Option, read_option_index
+from aptlab.models.hf.family import list_families
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPONENTS = ROOT / "docs" / "components.md"
@@ -76,6 +77,12 @@ def format_rows() -> str:
     return "\n".join(["```", *(" ".join(row) for row in read_rows()), "```"])
 
 
+def format_families() -> str:
+    """A row a Hugging Face layout, for README.md: those that the code declares."""
+    rows = ["| family | `model_type` | released models |", "|---|---|---|"]
+    return "\n".join(rows + [f"| {title} | `{kind}` | {models} |" for title, kind, models in list_families()])
+
+
 def replace_block(text: str, name: str, block: str) -> str:
     """The text with what stands between two markers replaced; SystemExit where the markers are missing."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -89,7 +96,11 @@ def render_tables() -> dict[Path, str]:
     groups, rows = read_groups(), format_rows()
     readme, guide, house = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"
     return {
-        readme: replace_block(readme.read_text(encoding="utf-8"), "components", format_group_table(groups)),
+        readme: replace_block(
+            replace_block(readme.read_text(encoding="utf-8"), "components", format_group_table(groups)),
+            "families",
+            format_families(),
+        ),
         guide: replace_block(guide.read_text(encoding="utf-8"), "rows", rows),
         house: replace_block(house.read_text(encoding="utf-8"), "rows", rows),
         COMPONENTS: format_components_page(groups),

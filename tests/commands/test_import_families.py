@@ -12,6 +12,7 @@ from aptlab.errors import ConfigError
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.restore.load import load_network
 from aptlab.testing import make_random_tokens
+from tests.models.hf.block_models import MODELS as BLOCK_MODELS
 from tests.models.hf.making import gap, greedy, loaded, saved
 from tests.models.hf.test_from_transformers import MODELS, L, made
 
@@ -30,7 +31,11 @@ NAMES = [
     "gpt-oss one expert",
     "llama4 dense",
     "llama4 dense, scaled",
+    *BLOCK_MODELS,
 ]
+OTHER_LAYOUT = ["llama yarn", "phi3", "qwen2", "gemma3", "smollm3", "gpt-oss one expert"]
+OTHER_LAYOUT += ["olmo2", "neox", "stablelm parallel, qk_norm", "phi qk_norm"]
+TRAINED = ["gemma2", "olmo2", "olmo3", "neox", "cohere", "cohere2", "stablelm", "phi"]
 
 
 def folder(name, path, **changes):
@@ -63,7 +68,7 @@ def test_a_model_goes_in_and_out(name, tmp_path, capsys):
     assert "written" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["llama yarn", "phi3", "qwen2", "gemma3", "smollm3", "gpt-oss one expert"])
+@pytest.mark.parametrize("name", OTHER_LAYOUT)
 def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
     theirs, run, back = tmp_path / "theirs", tmp_path / "run", tmp_path / "back"
     model = folder(name, theirs)
@@ -81,7 +86,7 @@ def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
         assert torch.equal(again[key], weight), key
 
 
-@pytest.mark.parametrize("name", ["gemma3", "gpt-oss one expert"])
+@pytest.mark.parametrize("name", ["gemma3", "gpt-oss one expert", *TRAINED])
 def test_an_imported_model_trains(name, tmp_path):
     folder(name, tmp_path / "theirs")
     import_command.run([f"path={tmp_path / 'theirs'}", f"out={tmp_path / 'run'}"])

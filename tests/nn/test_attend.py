@@ -143,6 +143,14 @@ def test_sliding_layers_alternate_as_asked(window, every, layers):
     assert [SlidingWindow(size=window, full_every=every).for_layer(layer) for layer in range(4)] == layers
 
 
+def test_layers_of_a_list_see_everything():
+    window = SlidingWindow(size=4, full_every=3, full_layers=[0, 1])
+    assert [window.for_layer(layer) for layer in range(7)] == [None, None, None, 4, 4, None, 4]
+    assert hash(window) == hash(SlidingWindow(size=4, full_every=3, full_layers=(0, 1)))
+    with pytest.raises(ConfigError, match=r"^full_layers=\[-1\] must be numbers of layers, counted from 0"):
+        SlidingWindow(full_layers=(-1,))
+
+
 def test_a_reach_that_limits_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"^full_every=1 limits no layer; use attention=full"):
         SlidingWindow(full_every=1)

@@ -16,6 +16,7 @@ from aptlab.config import check, compose, read_signature
 from aptlab.config.renamed import MODULES, TARGETS
 from aptlab.restore.load import load_network
 from aptlab.restore.upgrade import (
+    ADDED,
     rename_parts,
     rename_target,
     upgrade_checkpoint,
@@ -23,6 +24,7 @@ from aptlab.restore.upgrade import (
     upgrade_manifest,
     upgrade_overrides,
 )
+from aptlab.training.plan import compare_configs
 
 DATA = Path(__file__).with_name("data")
 NAMES = sorted(path.name for path in DATA.iterdir())
@@ -109,6 +111,28 @@ def test_a_configuration_of_today_is_left_alone():
     config = compose("train", ["rope=irope", "attention=sliding"]).resolved()
     assert upgrade_config(config) is config
     assert upgrade_checkpoint({"state_dict": {}}) == {"state_dict": {}}
+
+
+def test_a_parameter_that_a_class_has_got_says_in_old_configurations_what_the_class_did():
+    words = ["size=debug", "attention=sliding", "ffn=gelu", "block=parallel", "rope=irope"]
+    today = compose("train", words).resolved()
+
+    def strip(node):
+        if not isinstance(node, dict):
+            return node
+        added = ADDED.get(node.get("_target_"), {})
+        return {key: strip(value) for key, value in node.items() if key not in added}
+
+    old = strip(today)
+    assert "logits" not in old["attention"]
+    assert not {"head", "embedding"} & set(old["model"])
+    assert upgrade_config(old) == today
+    assert compare_configs(upgrade_config(old), today) == {}
+    changed = compose("train", [*words, "model.head.scale=2.0", "attention.logits.softcap=5.0"]).resolved()
+    found = compare_configs(upgrade_config(old), changed)
+    assert found == {"model.head.scale": (1.0, 2.0), "attention.logits.softcap": (None, 5.0)}
+    for target, added in ADDED.items():
+        assert set(added) <= set(read_signature(target).parameters)
 
 
 def test_a_key_is_renamed_only_where_the_class_takes_the_new_name(monkeypatch):

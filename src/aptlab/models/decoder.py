@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.errors import AptlabError
+from aptlab.models.head import HeadRule, VocabularyHead
 from aptlab.models.output import Hidden, Output
 from aptlab.nn.attention.cache import KVCache
 from aptlab.nn.block import Block
@@ -32,6 +33,8 @@ class Decoder(nn.Module):
     positions  how tokens are placed: rope, bias on scores, addition to the embedding
     norm       factory norm(dim) of the last norm
     tied       share the embedding with the head
+    embedding  factory embedding(vocab, dim) of the token embedding, which has its table as `weight`
+    head       scale, cap and bias of the logits; None = none of them
 
     Components draw their own weights, the rest starts as N(0, 0.02) (GPT-2).
     """
@@ -45,12 +48,14 @@ class Decoder(nn.Module):
         norm: Callable[..., nn.Module],
         positions: Positions | None = None,
         tied: bool = True,
+        embedding: Callable[..., nn.Module] = nn.Embedding,
+        head: HeadRule | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.vocab, self.tied = shape, vocab, tied
         positions = positions or Positions()
         self.rotaries, self.biases = nn.ModuleList(), nn.ModuleList()
-        self.embed = nn.Embedding(vocab, shape.dim)
+        self.embed: Any = embedding(vocab, shape.dim)
         added: AddedPositions = NoEmbed(shape.dim) if positions.embed is None else positions.embed(dim=shape.dim)
         self.embed_positions = added if added.adds else None
         last = norm(shape.dim)
@@ -59,7 +64,7 @@ class Decoder(nn.Module):
             block(shape, layer=layer, positions=layer_positions) for layer, layer_positions in enumerate(all_positions)
         )
         self.norm = last
-        self.head = nn.Linear(shape.dim, vocab, bias=False)
+        self.head = VocabularyHead(shape.dim, vocab, head or HeadRule())
         self.reset_parameters()
 
     def _layer_positions(

@@ -79,9 +79,11 @@ def convert_layout(weights: Mapping[str, Tensor], shape: Shape, rope: Rope, *, t
         order = compute_layout_order(
             head_dim, source=rule.layout, target=target, rotary_dims=2 * len(rule.inv_freq(head_dim))
         )
-        for name, count in (("qkv.weight", heads + kv_heads), ("qkv.bias", heads + kv_heads), ("q_norm.weight", 1)):
-            _reorder(out, f"blocks.{layer}.attention.{name}", count, order)
-        _reorder(out, f"blocks.{layer}.attention.k_norm.weight", 1, order)
+        stem = f"blocks.{layer}.attention."
+        for name in ("qkv.weight", "qkv.bias"):
+            _reorder(out, stem + name, heads + kv_heads, order)
+        for name in [name for name in out if name.startswith((f"{stem}q_norm.", f"{stem}k_norm."))]:
+            out[name] = out[name].reshape(-1, head_dim)[:, order].view_as(out[name])  # of one head, or of all
     return out
 
 

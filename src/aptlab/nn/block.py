@@ -22,39 +22,70 @@ Carries = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Factories of one place in a block: norm(dim), layer(shape, layer=), smooth(dim, layer=, site=)."""
+    """Factories of one place in a block: norm(dim), layer(shape, layer=), norm_after(dim), smooth(dim, layer=, site=).
+
+    norm        before the layer; None = none
+    norm_after  of what the layer gives, before it joins the stream; None = none
+    """
 
     layer: Factory
-    norm: Factory
+    norm: Factory | None
     smooth: Factory
+    norm_after: Factory | None = None
 
 
 class Block(nn.Module):
-    """x = smooth(x, layer(norm(x))) at every site in turn (pre-norm, Xiong et al. 2020, arXiv:2002.04745).
+    """x = smooth(x, norm_after(layer(norm(x)))) at every site in turn; both norms may be missing.
+
+    norm alone is pre-norm (Xiong et al. 2020, arXiv:2002.04745), norm_after alone the reordered norm of OLMo 2
+    (arXiv:2501.00656), both the sandwich of Gemma 2 (arXiv:2408.00118).
+
+    parallel  every site reads the stream as it entered the block, so that with a plain smooth
+              x' = x + attention(norm(x)) + ffn(norm(x)) (Wang & Komatsuzaki 2021, GPT-J; arXiv:2204.06745, section 2.1)
+    norm      factory norm(dim) of one norm that all sites of a parallel block read, before their own, if they have any
 
     A decoder has the sites "attention" and "ffn". A site's modules are children of the block: "ffn_norm", "ffn",
-    "ffn_smooth". `carries` maps sites to what they hand to the same site of the next block: it goes in and comes out,
-    so that a block that is recomputed sees what it saw.
+    "ffn_norm_after", "ffn_smooth". `carries` maps sites to what they hand to the same site of the next block: it goes
+    in and comes out, so that a block that is recomputed sees what it saw.
     """
 
-    def __init__(self, shape: Shape, *, layer: int, positions: LayerPositions, sites: Mapping[str, Site]) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        layer: int,
+        positions: LayerPositions,
+        sites: Mapping[str, Site],
+        parallel: bool = False,
+        norm: Factory | None = None,
+    ) -> None:
         super().__init__()
         if not sites:
             raise ConfigError("sites={} leaves nothing to do; a decoder's are attention and ffn")
-        self.layer, self.sites = layer, tuple(sites)
+        if norm is not None and not parallel:
+            raise ConfigError(
+                "norm is read by all sites of a parallel block, and this one is not; set parallel=true, or norm=null "
+                "and a norm at each site"
+            )
+        self.layer, self.sites, self.parallel = layer, tuple(sites), parallel
+        self.norm = build_norm(norm, shape)
         for name, site in sites.items():
-            self.add_module(f"{name}_norm", site.norm(shape.dim))
+            self.add_module(f"{name}_norm", build_norm(site.norm, shape))
             self.add_module(name, checked(site.layer(shape, layer=layer), Layer, name))
+            self.add_module(f"{name}_norm_after", build_norm(site.norm_after, shape))
             self.add_module(f"{name}_smooth", checked(site.smooth(shape.dim, layer=layer, site=name), Smooth, name))
         self.bind_positions(positions)
 
     def forward(self, x_BTC: Tensor, context: ForwardContext, carries: Carries) -> tuple[Tensor, dict[str, Any]]:
         """The stream after all sites, [B, T, C], and what they hand on."""
         handed: dict[str, Any] = {}
+        entered_BTC = self.norm(x_BTC)
         for name in self.sites:
-            norm, layer, smooth = (getattr(self, f"{name}{part}") for part in ("_norm", "", "_smooth"))
+            parts = (getattr(self, f"{name}{part}") for part in ("_norm", "", "_norm_after", "_smooth"))
+            norm, layer, norm_after, smooth = parts
             context.enter_site(f"{self.layer}/{name}", carries.get(name))
-            x_BTC = smooth(x_BTC, layer(norm(x_BTC), context), context)
+            read_BTC = norm(entered_BTC if self.parallel else x_BTC)
+            x_BTC = smooth(x_BTC, norm_after(layer(read_BTC, context)), context)
             handed[name] = context.next_carry
         return x_BTC, handed
 
@@ -70,6 +101,11 @@ class Block(nn.Module):
         """Let every mixer know positions in this way from now on."""
         for _, mixer in self.mixers():
             mixer.bind_positions(positions)
+
+
+def build_norm(factory: Factory | None, shape: Shape) -> nn.Module:
+    """A norm of the stream's width, or what gives back what it gets."""
+    return nn.Identity() if factory is None else factory(shape.dim)
 
 
 def checked(module: nn.Module, base: type[nn.Module], site: str) -> nn.Module:

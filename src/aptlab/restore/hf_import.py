@@ -13,6 +13,7 @@ from aptlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from aptlab.models.hf import HFModel
+    from aptlab.models.hf.scalars import Multipliers
     from aptlab.nn.positions.rope import Rope
 
 NAME = "step-00000000.ckpt"
@@ -36,7 +37,7 @@ def import_hf_folder(folder: Path, target: Path, *, layout: str | None = None) -
     if file != target:
         write_run_files(state["aptlab"], target)
     written = f"written {file}: {state['aptlab']['vocab']} tokens; try aptlab generate ckpt={target}"
-    return [*source.attention.notes, written]
+    return [*source.notes, written]
 
 
 def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def derive_overrides(source: HFModel) -> list[str]:
     shape, parts = source.shape, source.attention
     sizes = {name: getattr(shape, name) for name in ("dim", "depth", "heads", "kv_heads", "head_dim", "hidden")}
     lines = [f"size.{name}={value}" for name, value in sizes.items()]
-    lines += derive_rope_overrides(source.rope) + derive_layer_overrides(source)
+    lines += derive_rope_overrides(source.rope) + derive_layer_overrides(source) + derive_block_overrides(source)
     values: dict[str, Any] = {
         "context": source.context,
         "vocab": source.vocab,
@@ -72,6 +73,8 @@ def derive_overrides(source: HFModel) -> list[str]:
         "attention.qk_norm": parts.qk_norm,
         "attention.qk_norm_eps": source.eps,
         "attention.sinks": parts.sinks,
+        "attention.logits.scale": parts.logits.scale,
+        "attention.logits.softcap": parts.logits.softcap,
         "ffn.bias": source.ffn_bias,
     }
     return lines + [f"{key}={format_literal(value)}" for key, value in values.items()]
@@ -89,19 +92,38 @@ def derive_layer_overrides(source: HFModel) -> list[str]:
     lines = ["attention=full" if window is None else "attention=sliding"]
     if window is not None:
         lines += [f"attention.window.{key}={format_literal(value)}" for key, value in vars(window).items()]
-    lines += derive_ffn_overrides(source)
-    if source.family.sandwich:
-        return [*lines, "smooth=post_norm", f"smooth.eps={format_literal(source.eps)}"]
-    return [*lines, "smooth=none"]
+    return [*lines, *derive_ffn_overrides(source), *derive_multiplier_overrides(source.multipliers)]
+
+
+def derive_multiplier_overrides(multipliers: Multipliers) -> list[str]:
+    """The options of residual and embedding."""
+    lines = ["smooth=none"]
+    if multipliers.residual != 1:
+        lines = ["smooth=scaled", f"smooth.factor={format_literal(multipliers.residual)}"]
+    if multipliers.embedding != 1:
+        node = f"_target_:aptlab.nn.embedding.ScaledEmbedding,_partial_:true,scale:{multipliers.embedding}"
+        lines.append(f"model.embedding={{{node}}}")
+    return lines
+
+
+def derive_block_overrides(source: HFModel) -> list[str]:
+    """The options of the block, its norms and the head."""
+    around = source.block
+    kind, _, without_bias = around.norm.partition(" ")
+    lines = [f"block={around.block}", f"norm={kind}", *(["norm.bias=false"] if without_bias else [])]
+    return lines + [f"model.head.{key}={format_literal(value)}" for key, value in vars(around.head).items()]
 
 
 def derive_ffn_overrides(source: HFModel) -> list[str]:
-    """The option of the feed-forward by its gate."""
+    """The option of the feed-forward by its gate and activation."""
     if source.clamp is not None:
         return ["ffn=swiglu_clamped", *(f"ffn.{k}={v}" for k, v in zip(("alpha", "limit"), source.clamp, strict=True))]
     if source.act == "silu":
         return ["ffn=swiglu"]
-    return ["ffn=geglu", f"ffn.approximate={'none' if source.act == 'gelu' else 'tanh'}"]
+    return [
+        f"ffn={'geglu' if source.block.gated else 'gelu'}",
+        f"ffn.approximate={'none' if source.act == 'gelu' else 'tanh'}",
+    ]
 
 
 def format_literal(value: Any) -> str:

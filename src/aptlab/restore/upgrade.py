@@ -2,7 +2,8 @@
 
 A configuration names classes (`_target_`) and their parameters. Both have been renamed; a checkpoint keeps what its
 code called them. What is read from one is translated here, in memory: the file is never changed. To rename again, add a
-row to `aptlab.config.renamed` (classes) or to KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES.
+row to `aptlab.config.renamed` (classes) or to KEYS, OPTIONS or WEIGHTS; for a value in another node, one to MOVES; for
+a parameter that a class has got, one to ADDED.
 """
 
 from __future__ import annotations
@@ -25,6 +26,19 @@ KEYS = {"reach": "window", "window": "size", "beside": "positions", "law": "temp
 MOVES = {"trainer.val_check_interval": "validate.every"}
 # Options of a group that have another name: (group, option) -> option.
 OPTIONS = {("logger", "none"): "csv"}
+# Parameters that a class did not have, with the value that computes what it did; else they would count as changed.
+ADDED: dict[str, Node] = {
+    "aptlab.nn.attention.FullAttention": {
+        "logits": {"_target_": "aptlab.nn.attention.LogitRule", "scale": None, "softcap": None}
+    },
+    "aptlab.nn.ffn.GELU": {"approximate": "none"},
+    "aptlab.models.Decoder": {
+        "head": {"_target_": "aptlab.models.HeadRule", "scale": 1.0, "softcap": None, "bias": False},
+        "embedding": {"_target_": "torch.nn.Embedding", "_partial_": True},
+    },
+    "aptlab.nn.positions.rope.Growth": {"offset": 1},
+    "aptlab.nn.window.SlidingWindow": {"full_layers": []},
+}
 # Beginnings of the names of weights.
 WEIGHTS = {"net.places.": "net.embed_positions."}
 
@@ -32,8 +46,11 @@ WEIGHTS = {"net.places.": "net.embed_positions."}
 def upgrade_config(config: Node) -> Node:
     """A resolved configuration in the words of today; the same object if it is in them already."""
     renamed = rename_parts(modernize_config(config))
-    if renamed == config:
-        return config
+    return fill_added(config if renamed == config else _merge_with_today(renamed))
+
+
+def _merge_with_today(renamed: Node) -> Node:
+    """The root nodes that today's `train` has beside those of an older one."""
     today = compose("train", [])
     for old, new in MOVES.items():
         if new.partition(".")[0] in today.cfg and _find(renamed, new) is None:
@@ -107,6 +124,19 @@ def rename_parts(value: Any) -> Any:
     node["_target_"] = target = rename_target(target)
     taken = read_parameter_names(target)
     return {KEYS[key] if key in KEYS and key not in taken and KEYS[key] in taken else key: node[key] for key in node}
+
+
+def fill_added(value: Any) -> Any:
+    """A configuration with what ADDED says in nodes that lack it; the same object where none does."""
+    if isinstance(value, list):
+        items = [fill_added(item) for item in value]
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+    if not isinstance(value, Mapping):
+        return value
+    node = {key: fill_added(item) for key, item in value.items()}
+    node |= {key: item for key, item in ADDED.get(str(value.get("_target_")), {}).items() if key not in node}
+    same = len(node) == len(value) and all(node[key] is item for key, item in value.items())
+    return value if same else node
 
 
 def read_parameter_names(target: str) -> frozenset[str]:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from aptlab.models import Decoder
+from aptlab.models import Decoder, HeadRule
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.block import Block, Factory, Site
 from aptlab.nn.ffn import SwiGLU
@@ -32,6 +32,8 @@ def make_decoder(
     bias: Factory | None = None,
     embed: Factory | None = None,
     norm: Factory = RMSNorm,
+    embedding: Factory = nn.Embedding,
+    head: HeadRule | None = None,
     **sites: Factory,
 ) -> Decoder:
     """A decoder from its parts as classes or partials; `sites` are attention, ffn and smooth."""
@@ -45,6 +47,8 @@ def make_decoder(
         norm=norm,
         positions=Positions(rope=rope or Standard(), bias=bias, embed=embed),
         tied=tied,
+        embedding=embedding,
+        head=head,
     )
 
 

@@ -166,9 +166,9 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     before, after = (
         flatten_config({k: v for k, v in tree.items() if k not in ("task", "model")}) for tree in (old, new)
     )
-    for key in ("tied", "_target_"):
-        before[f"model.{key}"] = (old.get("model") or {}).get(key)
-        after[f"model.{key}"] = (new.get("model") or {}).get(key)
+    for tree, leaves in ((old, before), (new, after)):
+        model = tree.get("model") or {}
+        leaves |= flatten_config({key: model.get(key) for key in ("tied", "head", "embedding", "_target_")}, "model.")
     copies = ["data.tokenizer", "data.context", "data.source"]
     if None in (before.get("vocab"), after.get("vocab")):
         copies.append("vocab")

@@ -9,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from aptlab.config import build, compose
 from aptlab.models.hf import convert_from_hf, convert_to_hf, describe_decoder, read_folder
+from aptlab.models.hf.family_blocks import BLOCKS
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.smooth import Plain, PostNorm
+from aptlab.restore.hf_import import derive_overrides
 from aptlab.testing import make_random_tokens, make_tiny_decoder
 
 CONTEXT = 16
@@ -38,9 +41,9 @@ def export(net, folder, dtype="float32", context=CONTEXT):
 
 
 def kinds_of(folder):
-    """The attention implementations that transformers has for a folder's model; gpt-oss' sinks have no sdpa."""
+    """The attention implementations that transformers has for a folder's model; sinks and caps have no sdpa."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    return ("eager",) if model_type == "gpt_oss" else ("eager", "sdpa")
+    return ("eager",) if model_type in ("gpt_oss", "gemma2") else ("eager", "sdpa")
 
 
 def loaded(folder, kind=None):
@@ -54,7 +57,11 @@ def loaded(folder, kind=None):
 
 
 def built(source):
-    """Our decoder with the weights of a source."""
+    """Our decoder with the weights of a source; one with another block by the command line that an import writes."""
+    if source.family in BLOCKS:
+        net = build(compose("train", derive_overrides(source)).resolved()["model"]).eval()
+        net.load_state_dict(convert_from_hf(source, net.state_dict()))
+        return net
     kinds = {"silu": SwiGLU, "gelu": GeGLU, "gelu_pytorch_tanh": partial(GeGLU, approximate="tanh")}
     kind = kinds[source.act]
     if source.clamp is not None:

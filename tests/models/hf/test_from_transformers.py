@@ -7,6 +7,7 @@ from aptlab.models.hf import read_folder
 from aptlab.nn.positions.rope import IRope, PerLayer
 from aptlab.nn.window import SlidingWindow
 from aptlab.testing import make_random_tokens
+from tests.models.hf.block_models import MODELS as BLOCK_MODELS
 from tests.models.hf.making import TOLERANCE, built, export, gap, kinds_of, loaded, saved, transformers
 
 L = 16
@@ -109,6 +110,7 @@ MODELS |= {
         | {"rope_parameters": ROPES["llama3"]},
     ),
 }
+MODELS |= BLOCK_MODELS
 
 
 @pytest.mark.parametrize("name", MODELS)

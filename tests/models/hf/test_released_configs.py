@@ -164,6 +164,100 @@ SCOUT = {
     "rope_theta": 500000.0,
     "use_qk_norm": True,
 }
+GRANITE_33_8B = {
+    "model_type": "granite",
+    "attention_multiplier": 0.0078125,
+    "embedding_multiplier": 12.0,
+    "hidden_size": 4096,
+    "logits_scaling": 16.0,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 8,
+    "residual_multiplier": 0.22,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 10000000.0,
+}
+SEED_OSS = {
+    "model_type": "seed_oss",
+    "attention_bias": True,
+    "attention_out_bias": False,
+    "head_dim": 128,
+    "hidden_size": 5120,
+    "max_position_embeddings": 524288,
+    "num_attention_heads": 80,
+    "num_hidden_layers": 64,
+    "num_key_value_heads": 8,
+    "rope_scaling": {"rope_type": "default"},
+    "rope_theta": 10000000.0,
+}
+ERNIE_45 = {
+    "model_type": "ernie4_5",
+    "head_dim": 128,
+    "hidden_size": 1024,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 18,
+    "num_key_value_heads": 2,
+    "rope_scaling": None,
+    "rope_theta": 500000.0,
+    "use_bias": False,
+}
+GLM_4_9B = {  # without partial_rotary_factor, which is 0.5 there
+    "model_type": "glm",
+    "attention_bias": True,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1.5625e-07,
+    "rope_theta": 10000.0,
+}
+HUNYUAN_MT = {
+    "model_type": "hunyuan_v1_dense",
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rope_scaling": {
+        "alpha": 100000.0,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "type": "dynamic",
+    },
+    "rope_theta": 10000.0,
+    "use_qk_norm": True,
+}
+DEVSTRAL_SMALL_2 = {  # the text_config of a mistral3
+    "model_type": "ministral3",
+    "head_dim": 128,
+    "hidden_size": 5120,
+    "max_position_embeddings": 393216,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 8,
+    "rope_parameters": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 48.0,
+        "llama_4_scaling_beta": 0.1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_theta": 100000000.0,
+        "rope_type": "yarn",
+        "type": "yarn",
+    },
+    "sliding_window": None,
+}
 RELEASED = {
     "llama 3.1 8b": (LLAMA_31, "llama.LlamaRotaryEmbedding", None),
     "mistral 7b 0.1": (MISTRAL, "mistral.MistralRotaryEmbedding", SlidingWindow(size=4096)),
@@ -176,6 +270,13 @@ RELEASED = {
     "smollm3 3b": (SMOLLM_3, "smollm3.SmolLM3RotaryEmbedding", None),
     "gpt-oss 20b": (GPT_OSS, "gpt_oss.GptOssRotaryEmbedding", SlidingWindow(size=128, full_every=2)),
     "llama 4 scout": (SCOUT, "llama4.Llama4TextRotaryEmbedding", None),
+    "granite 3.3 8b": (GRANITE_33_8B, "granite.GraniteRotaryEmbedding", None),
+    "seed-oss 36b": (SEED_OSS, "seed_oss.SeedOssRotaryEmbedding", None),
+    "ernie 4.5 0.3b": (ERNIE_45, "ernie4_5.Ernie4_5RotaryEmbedding", None),
+    "glm-4 9b": (GLM_4_9B, "glm.GlmRotaryEmbedding", None),
+    "glm-4 9b 0414": (GLM_4_9B | {"model_type": "glm4"}, "glm4.Glm4RotaryEmbedding", None),
+    "hunyuan-mt 7b": (HUNYUAN_MT, "hunyuan_v1_dense.HunYuanDenseV1RotaryEmbedding", None),
+    "devstral small 2": (DEVSTRAL_SMALL_2, "ministral3.Ministral3RotaryEmbedding", None),
 }
 
 
@@ -224,3 +325,11 @@ def test_scout_is_irope_and_needs_no_warning():
     assert [parts.rope.for_layer(layer).chunk for layer in range(4)] == [8192, 8192, 8192, None]
     assert parts.rope.for_layer(3).growth.floor == 8192
     assert read_attention(LLAMA_31).notes == parts.notes == ()
+
+
+def test_numbers_of_released_models_are_theirs():
+    assert read_attention(GRANITE_33_8B).logits.scale == 1 / 128
+    assert [read_attention(config).bias for config in (SEED_OSS, ERNIE_45, GLM_4_9B)] == ["qkv", False, "qkv"]
+    assert read_attention(HUNYUAN_MT).rope.base == 10000.0 * 100000.0 ** (128 / 126)
+    growth = read_attention(DEVSTRAL_SMALL_2).rope.growth
+    assert (growth.floor, growth.scale, growth.offset) == (8192, 0.1, 0)

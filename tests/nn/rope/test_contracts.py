@@ -11,6 +11,8 @@ from aptlab.config.files import read_config_file
 from aptlab.config.search_path import find_conf_dir, read_option_index
 from aptlab.nn.positions.rope import (
     Dynamic,
+    GrowingQueries,
+    Growth,
     IRope,
     Llama3,
     LongRoPE,
@@ -46,6 +48,7 @@ FORMS = {
     "LongRoPE2OfHalfAHead": LongRoPE2(factor=8.0, fraction=0.5, **LENGTHS),
     "Scout": IRope(inner=Llama3(factor=16.0, low=1.0, high=1.0, layout="interleaved")),
     "IRopeOfThreeBases": IRope(inner=PerLayer(), chunk=None, growth=None, qk_norm=False),
+    "Ministral3": GrowingQueries(inner=YaRN(**LENGTHS), growth=Growth(floor=16, offset=0)),
     "LocalAndGlobal": PerLayer(chunks=(8, None)),
     "XPosByAngle": XPos(zeta="angle"),
     "PartialHalf": Partial(fraction=0.5, layout="interleaved"),
@@ -85,10 +88,17 @@ class Laws(RopeContract):
                 assert math.isclose(freq[i], self.rule.base ** (-2 * i / head_dim), rel_tol=1e-12)
 
 
+def fill_context(node):
+    """The node with the default context where it stands, in nested rules too."""
+    if isinstance(node, dict):
+        return {key: fill_context(value) for key, value in node.items()}
+    return 256 if node == "${context}" else node
+
+
 def option(name):
     """The laws of the option as its file has it; to compose all of them would hold up every collection of tests."""
     node = read_config_file(CONF / f"{name}.yaml")
-    node = {key: 256 if value == "${context}" else value for key, value in node.items()}
+    node = fill_context(node)
     return type(f"Test_{name}", (Laws,), {"rule": build(node), "config": node})
 
 

@@ -1,11 +1,16 @@
 """Rules that differ from layer to layer: irope, per_layer, irope_layers."""
 
+import math
+
 import pytest
+import torch
 
 from aptlab.config import build, check, compose
 from aptlab.errors import ConfigError
+from aptlab.nn.attention.rotation import compute_query_growth
 from aptlab.nn.positions.rope import (
     Axial2D,
+    GrowingQueries,
     Growth,
     IRope,
     IRopeLayers,
@@ -62,6 +67,9 @@ def test_irope_keeps_what_its_inner_rule_does_in_each_layer():
         (IRope(growth=None), False),
         (IRope(chunk=None, growth=None), True),
         (IRope(chunk=None, growth=None, inner=IRopePhase()), False),
+        (GrowingQueries(), False),
+        (GrowingQueries(growth=Growth(scale=0.0)), True),
+        (GrowingQueries(growth=Growth(scale=0.0), inner=IRopePhase()), False),
         (PerLayer(), True),
         (PerLayer(rules=(Standard(), IRopePhase())), False),
         (PerLayer(chunks=(None, None)), True),
@@ -70,6 +78,21 @@ def test_irope_keeps_what_its_inner_rule_does_in_each_layer():
 )
 def test_a_schedule_is_relative_if_all_of_it_is(rule, relative):
     assert rule.relative is relative
+
+
+def test_growing_queries_keep_what_the_inner_rule_does_in_each_layer():
+    inner = IRope(inner=Standard(base=100.0), interval=2, chunk=7, growth=None)
+    rule = GrowingQueries(inner=inner, growth=Growth(floor=5, offset=0))
+    places = [rule.for_layer(layer) for layer in range(4)]
+    assert [(place.rule, place.chunk) for place in places] == [(inner.inner, 7), (None, None)] * 2
+    assert {place.growth for place in places} == {Growth(floor=5, offset=0)}
+    assert rule.inv_freq(8) == inner.inv_freq(8)
+
+
+@pytest.mark.parametrize(("offset", "steps"), [(0, [0, 0, 0, 1, 1, 1, 2]), (1, [0, 0, 1, 1, 1, 2, 2])])
+def test_queries_grow_from_the_position_that_the_offset_says(offset, steps):
+    grown = compute_query_growth(torch.arange(7).unsqueeze(0), Growth(floor=3, scale=0.5, offset=offset))
+    assert grown.flatten().tolist() == pytest.approx([1 + 0.5 * math.log(1 + step) for step in steps])
 
 
 def test_per_layer_cycles_through_its_rules():

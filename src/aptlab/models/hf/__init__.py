@@ -1,4 +1,4 @@
-"""Hugging Face layouts: our decoder as Llama, Mistral, Qwen 2, Qwen 3, SmolLM 3, Phi-3, Gemma 3 or Llama 4, and back.
+"""Hugging Face layouts: our decoder as one of `family.ALL` (Llama, Mistral, Qwen, Phi, Gemma, …), and back.
 
 Only names and numbers are translated here; nothing imports transformers.
 """
@@ -6,7 +6,8 @@ Only names and numbers are translated here; nothing imports transformers.
 from aptlab.models.hf.attention import AttentionOptions, read_attention
 from aptlab.models.hf.card import render_model_card
 from aptlab.models.hf.config_json import DecoderDescription, describe_decoder
-from aptlab.models.hf.family import FAMILIES, Family
+from aptlab.models.hf.family import FAMILIES, list_families
+from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read import HFModel, read_folder
 from aptlab.models.hf.rope_from_hf import read_rope_rule
 from aptlab.models.hf.rope_to_hf import build_rope_parameters
@@ -25,6 +26,7 @@ __all__ = [
     "convert_from_hf",
     "convert_to_hf",
     "describe_decoder",
+    "list_families",
     "read_attention",
     "read_folder",
     "read_rope_rule",

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, MISTRAL, PHI3, QWEN2, SMOLLM3, Family
+from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, QWEN2, SMOLLM3
+from aptlab.models.hf.family_blocks import COHERE2
+from aptlab.models.hf.layout import Family
+from aptlab.models.hf.read_block import describe_dropout, read_logit_rule, read_qk_norm
 from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, parse_rope_parameters
+from aptlab.models.hf.scalar_families import GRANITE4, HUNYUAN, MINISTRAL
+from aptlab.models.hf.scalars import read_fixed_alpha, read_growing_queries, replace_temperature
 from aptlab.models.layouts import replace_layout
+from aptlab.nn.attention import LogitRule, QKNorm
 from aptlab.nn.positions.rope import Growth, IRope, NoRope, PerLayer, Rope
 from aptlab.nn.window import SlidingWindow
 
+ALIASES = {"attention": "full_attention", "mamba": "linear_attention"}  # of older files
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+LINEAR = "linear_attention"  # what transformers calls recurrent layers
 Config = Mapping[str, Any]
 
 
@@ -26,10 +34,11 @@ class AttentionOptions:
 
     rope: Rope
     bias: bool | str
-    qk_norm: bool
+    qk_norm: bool | QKNorm
     eps: float
     window: SlidingWindow | None
     sinks: bool
+    logits: LogitRule = field(default_factory=LogitRule)
     notes: tuple[str, ...] = ()
 
 
@@ -42,32 +51,51 @@ def read_attention(config: Config) -> AttentionOptions:
     if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    config = {**family.defaults, **config}
-    _refuse_caps(config)
+    config = family.complete(config)
+    if config.get("use_bidirectional_attention"):
+        raise ConfigError("use_bidirectional_attention=true cannot be imported: aptlab's attention is causal")
+    logits = read_logit_rule(family, config)
     layers = read_layer_types(family, config)
     rope, notes = _rope(family, config, layers)
     return AttentionOptions(
         rope=rope,
-        bias="qkv" if family is QWEN2 else True in family.biases and bool(config.get("attention_bias", False)),
-        qk_norm=family.qk_norm,
+        bias=_bias(family, config),
+        qk_norm=read_qk_norm(family, config),
         eps=float(config["rms_norm_eps"]),
         window=infer_sliding_window(layers, config.get("sliding_window")),
         sinks=family.expert,
-        notes=tuple(notes),
+        logits=logits,
+        notes=(*notes, *describe_dropout(config)),
     )
+
+
+def _bias(family: Family, config: Config) -> bool | str:
+    """Which matrices of attention have a bias."""
+    if len(family.biases) == 1:
+        return family.biases[0]
+    first = bool(config.get("attention_bias"))
+    out = bool(config[family.out_bias]) if family.out_bias else first and True in family.biases
+    if out and not first:
+        raise ConfigError(
+            f"{family.out_bias}=true with attention_bias=false cannot be imported: aptlab's attention.bias is of all "
+            "four matrices, or of queries, keys and values alone; choose another model"
+        )
+    return out or ("qkv" if first else False)
 
 
 def read_layer_types(family: Family, config: Config) -> list[str]:
     """full_attention, sliding_attention or chunked_attention of every layer, by each layout's own rules."""
     depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
-    if family in (MISTRAL, PHI3):
+    if family.windows == "all":
         return [SLIDING if window else FULL] * depth
-    types = config.get("layer_types")
+    types = [ALIASES.get(kind, kind) for kind in config.get("layer_types") or ()]
     if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
         if not config.get("use_sliding_window"):
             return [FULL] * depth
         first = int(config.get("max_window_layers", 0))
         types = types or [SLIDING if layer >= first else FULL for layer in range(depth)]
+    if not types and family in (MINISTRAL, GRANITE4):
+        types = [(SLIDING if window else FULL) if family is MINISTRAL else LINEAR] * depth
     if not types:
         every = int(config.get("sliding_window_pattern", 0))
         types = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
@@ -89,21 +117,18 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
 
 
 def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWindow | None:
-    """The setting that gives each layer its window; ConfigError for a pattern that `attention.window` cannot say."""
+    """The setting that gives each layer its window: a cycle where there is one, else a list of layers."""
     limited = [kind == SLIDING for kind in layers]
     if not any(limited):
         return None
     if not window:
         raise ConfigError(f"sliding_window={window} in config.json with sliding layers; repair the file")
-    if all(limited):
-        return SlidingWindow(size=int(window))
-    for every in range(2, len(limited) + 1):
-        if all(local == bool((layer + 1) % every) for layer, local in enumerate(limited)):
-            return SlidingWindow(size=int(window), full_every=every)
-    raise ConfigError(
-        f"sliding-window layers {[layer for layer, local in enumerate(limited) if local]} of {len(layers)} cannot be "
-        "imported: aptlab's attention.window limits all layers, or all but every n-th; choose another model"
-    )
+    for every in (None, *range(2, len(limited) + 1)):
+        cycle = SlidingWindow(size=int(window), full_every=every)
+        if limited == [cycle.for_layer(layer) is not None for layer in range(len(limited))]:
+            return cycle
+    full = tuple(layer for layer, local in enumerate(limited) if not local)
+    return SlidingWindow(size=int(window), full_layers=full)
 
 
 def read_rotary_layers(config: Config) -> list[bool]:
@@ -119,15 +144,25 @@ def read_rotary_layers(config: Config) -> list[bool]:
 
 def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if family is GEMMA3:
-        return _two_bases(config, layers)
+    if family.two_ropes:
+        return _two_bases(family, config, layers)
+    if family is HUNYUAN and (fixed := read_fixed_alpha(parameters, config)) is not None:
+        return fixed
+    if family is GRANITE4 and config.get("position_embedding_type") != "rope":
+        return NoRope(), []
     notes = describe_factor_mismatch(parameters, config)
     rule = parse_rope_parameters(parameters, config)
+    if family is HUNYUAN:  # its norm after the rotation undoes a factor on cosines and sines
+        rule = replace_temperature(rule, "cos_sin")
+    if family.growing:
+        return read_growing_queries(parameters, rule), notes
+    if family.layout == "interleaved":
+        rule = replace_layout(rule, "interleaved")
     if not family.schedule:
         return rule, notes
-    rotary_layers = read_rotary_layers(config)
+    rotary_layers = [kind == SLIDING for kind in layers] if family is COHERE2 else read_rotary_layers(config)
     if family is LLAMA4:
-        return _blocks(config, layers, replace_layout(rule, "interleaved"), rotary_layers), notes
+        return _blocks(config, layers, rule, rotary_layers), notes
     if all(rotary_layers) or not any(rotary_layers):
         return (rule if all(rotary_layers) else NoRope()), notes
     every = _interval(rotary_layers)
@@ -136,25 +171,55 @@ def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list
     return PerLayer(rules=tuple(rule if rotates else NoRope() for rotates in rotary_layers)), notes
 
 
-def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
-    """Gemma 3: one rule for sliding layers, one for full ones."""
+def _two_bases(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
+    """Gemma 3 and OLMo 3: one rule for sliding layers, one for full ones."""
+    parameters, notes = (_nest_gemma3 if family is GEMMA3 else _nest_olmo3)(config)
+    rules = {}
+    for kind in (FULL, SLIDING):
+        rules[kind] = parse_rope_parameters(
+            parameters[kind],
+            {key: value for key, value in config.items() if key != "rope_theta"},
+            base=parameters[kind]["rope_theta"],
+        )
+        notes += describe_factor_mismatch(parameters[kind], config)
+    if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
+        return rules[layers[0]], notes
+    window = infer_sliding_window(layers, config.get("sliding_window"))
+    cycle = window.full_every if window is not None else None
+    return PerLayer(rules=tuple(rules[kind] for kind in layers[: cycle or len(layers)])), notes
+
+
+def _nest_gemma3(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The parameters of both kinds of layers, and lines for the user."""
     parameters = config.get("rope_parameters")
     if parameters is None:  # the form of the first releases
         far = dict(config.get("rope_scaling") or {}) | {"rope_theta": config["rope_theta"]}
         parameters = {FULL: far, SLIDING: {"rope_theta": config["rope_local_base_freq"]}}
-    rules, notes = {}, []
-    for kind, base in ((FULL, 1_000_000.0), (SLIDING, 10_000.0)):
-        parameters_of_kind = parameters.get(kind) or {}
-        rules[kind] = parse_rope_parameters(
-            parameters_of_kind, {key: value for key, value in config.items() if key != "rope_theta"}, base=base
+    bases = ((FULL, 1_000_000.0), (SLIDING, 10_000.0))
+    return {kind: {"rope_theta": base} | (parameters.get(kind) or {}) for kind, base in bases}, []
+
+
+def _nest_olmo3(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The same for OLMo 3, whose `rope_scaling` and `rope_theta` are those of full layers alone, as transformers reads.
+
+    Sliding layers have base 500,000 in the older form, whatever `rope_theta` says.
+    """
+    parameters, base = config.get("rope_parameters") or {}, 500_000.0
+    if parameters and not {FULL, SLIDING} & set(parameters):
+        raise ConfigError(
+            f"rope_parameters={parameters} in config.json names neither {FULL} nor {SLIDING}, and transformers ignores "
+            "it in this layout; repair the file"
         )
-        notes += describe_factor_mismatch(parameters_of_kind, config)
-    if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
-        return rules[layers[0]], notes
-    window = infer_sliding_window(layers, config.get("sliding_window"))
-    assert window is not None
-    assert window.full_every is not None
-    return PerLayer(rules=(*(rules[SLIDING],) * (window.full_every - 1), rules[FULL])), notes
+    far = {"rope_theta": float(config.get("rope_theta") or base)}
+    far |= (parameters.get(FULL) or {}) | (config.get("rope_scaling") or {})
+    near = {"rope_theta": base} | (parameters.get(SLIDING) or {})
+    notes = []
+    if far["rope_theta"] != base and not parameters:
+        notes = [
+            f"warning: rope_theta={far['rope_theta']:g} counts in full layers alone, sliding layers have {base:g}, as "
+            "in transformers; rope_parameters.sliding_attention.rope_theta in config.json says another"
+        ]
+    return {FULL: far, SLIDING: near}, notes
 
 
 def _blocks(config: Config, layers: list[str], rule: Rope, rotary_layers: list[bool]) -> IRope:
@@ -181,11 +246,3 @@ def _interval(rotary_layers: list[bool]) -> int | None:
         if rotary_layers == [bool((layer + 1) % every) for layer in range(len(rotary_layers))]:
             return every
     return None
-
-
-def _refuse_caps(config: Config) -> None:
-    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-        if config.get(key) is not None:
-            raise ConfigError(f"{key}={config[key]} cannot be imported: aptlab's logits have no cap; Gemma 3 has none")
-    if config.get("use_bidirectional_attention"):
-        raise ConfigError("use_bidirectional_attention=true cannot be imported: aptlab's attention is causal")

@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 from aptlab.errors import ConfigError
 from aptlab.models.decoder import INIT_STD, Decoder
-from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3, Family
+from aptlab.models.hf.describe_block import describe_block, read_query_scalar
+from aptlab.models.hf.describe_scalars import describe_scalars
+from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
+from aptlab.models.hf.family_blocks import BLOCKS
+from aptlab.models.hf.layout import Family
 from aptlab.models.hf.rope_to_hf import build_rope_parameters
+from aptlab.models.hf.scalar_families import SCALAR
 from aptlab.models.hf.traits import Traits, choose_family, read_traits
 from aptlab.nn.positions.rope import Frequencies, Rope, Standard
 from aptlab.nn.positions.rotary import LearnedRotary
@@ -54,7 +59,8 @@ def describe_decoder(
         "pad_token_id": None,
         "dtype": dtype,
     }
-    return DecoderDescription(config | _only_here(family, found, config), notes, family)
+    config |= _only_here(family, found, config)
+    return DecoderDescription(family.rename_keys(config), notes, family)
 
 
 def _sizes(net: Decoder) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         return {"sliding_window": window}
     if family in (QWEN2, QWEN3):
         return {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds} | (
-            {"max_window_layers": 0 if window is not None else len(kinds)}
+            {"max_window_layers": kinds.index(SLIDING) if window is not None else len(kinds)}
         )
     if family is SMOLLM3:
         windows = {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": kinds}
@@ -90,18 +96,20 @@ def _only_here(family: Family, found: Traits, config: dict[str, Any]) -> dict[st
         original = config["rope_parameters"].get("original_max_position_embeddings", config["max_position_embeddings"])
         return {"sliding_window": window, "original_max_position_embeddings": original}
     if family is GEMMA3:
-        values = {
-            "layer_types": kinds,
-            "query_pre_attn_scalar": found.head_dim,
-        }  # a window must stand there, used or not
-        return values | {"sliding_window": window or config["max_position_embeddings"]}
+        # a window must stand there, used or not
+        windows = {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
+        return windows | {"query_pre_attn_scalar": read_query_scalar(found)}
     if family is GPT_OSS:
         assert found.clamp is not None
         alpha, limit = found.clamp
         experts = {"num_local_experts": 1, "num_experts_per_tok": 1, "swiglu_alpha": alpha, "swiglu_limit": limit}
         return experts | {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
-    assert family is LLAMA4
-    return _llama4(found, config, rotary_layers)
+    if family is LLAMA4:
+        return _llama4(found, config, rotary_layers)
+    assert family in (*BLOCKS, *SCALAR)
+    windows = {"layer_types": kinds, "sliding_window": window or config["max_position_embeddings"]}
+    own = describe_block(family, found, config) | describe_scalars(family, found, config)
+    return own | (windows if family.windows == "any" else {})
 
 
 def _llama4(found: Traits, config: dict[str, Any], rotary_layers: list[int]) -> dict[str, Any]:
@@ -121,14 +129,14 @@ def _llama4(found: Traits, config: dict[str, Any], rotary_layers: list[int]) -> 
 
 def _rope(net: Decoder, family: Family, found: Traits) -> Rotation:
     """rope_parameters, and the older keys beside them; notes."""
-    if family is GEMMA3:
-        return _rope_by_kind(net, found)
+    if family.two_ropes:
+        return _rope_by_kind(net, family, found)
     rules = found.rules or [Standard()]
     if len(rules) > 1:
         raise ConfigError(
             f"rope={type(net.rope).__name__} differs from layer to layer and cannot be exported to format=hf: only the "
-            "Gemma 3 layout (smooth=post_norm with attention.qk_norm=true) has two rules, for sliding and full layers; "
-            "train with one rule for all layers to export"
+            "layouts of Gemma 3 (block=sandwich with attention.qk_norm=true) and OLMo 3 (block=reordered) have two "
+            "rules, for sliding and full layers; train with one rule for all layers to export"
         )
     rope, notes = _written(net, rules[0])
     if family is not PHI3 and rules[0].switches_by_length:
@@ -140,22 +148,24 @@ def _rope(net: Decoder, family: Family, found: Traits) -> Rotation:
     return _older(rope), notes
 
 
-def _rope_by_kind(net: Decoder, found: Traits) -> Rotation:
-    """Gemma 3: a rule for sliding layers and one for full layers."""
+def _rope_by_kind(net: Decoder, family: Family, found: Traits) -> Rotation:
+    """Gemma 3 and OLMo 3: a rule for sliding layers and one for full layers."""
     parameters, notes = {}, []
     for kind, sliding in ((SLIDING, True), (FULL, False)):
         rules = {layer.rule for layer in found.layers if (layer.window is not None) == sliding}
         if len(rules) > 1:
             raise ConfigError(
-                f"rope={type(net.rope).__name__} cannot be exported to format=hf: the Gemma 3 layout has one rule for "
-                "sliding layers and one for full layers; let rope.rules change where attention.window does"
+                f"rope={type(net.rope).__name__} cannot be exported to format=hf: the {family.title} layout has one "
+                "rule for sliding layers and one for full layers; let rope.rules change where attention.window does"
             )
         rule = rules.pop() if rules else found.rules[0]
         assert rule is not None
         parameters[kind], more = _written(net, rule, nested=True)
         notes += more
     far, near = parameters[FULL], parameters[SLIDING]
-    older = _older(far) | {"rope_local_base_freq": near["rope_theta"], "rope_parameters": parameters}
+    older = _older(far) | {"rope_parameters": parameters}
+    if family is GEMMA3:
+        older |= {"rope_local_base_freq": near["rope_theta"]}
     return older, list(dict.fromkeys(notes))
 
 

@@ -1,70 +1,16 @@
-"""The Hugging Face layouts that aptlab reads and writes: what each can hold, its names and its defaults."""
+"""The Hugging Face layouts that aptlab reads and writes. The README's list of families is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-NAMES = {
-    "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attention.qkv": "self_attn.q_proj self_attn.k_proj self_attn.v_proj",
-    "attention.out": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "ffn.gate_up": "mlp.gate_proj mlp.up_proj",
-    "ffn.down": "mlp.down_proj",
-}
-FUSED = NAMES | {"attention.qkv": "self_attn.qkv_proj", "ffn.gate_up": "mlp.gate_up_proj"}
-SANDWICH = NAMES | {
-    "attention_smooth.norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "ffn_smooth.norm": "post_feedforward_layernorm",
-}
-FEED_FORWARD = NAMES | {
-    "ffn.gate_up": "feed_forward.gate_proj feed_forward.up_proj",
-    "ffn.down": "feed_forward.down_proj",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """One layout.
-
-    biases     attention.bias that it can have
-    windows    which layers may have a window: none, all alike, or any of them
-    schedule   layers without rotation are possible
-    chunked    blocks, growing queries and a norm after rotation are possible
-    sandwich   branches are normalised before they join, norms are stored less one, embeddings are scaled
-    partial    the first dims of a head may rotate alone
-    expert     attention has sinks, and the feed-forward is one clamped, biased expert of a mixture
-    layout     of rotary pairs
-    names      of our matrices, separated by blanks where there are several
-    defaults   of keys that a config.json may leave out, from transformers' configuration classes
-    """
-
-    model_type: str
-    architecture: str
-    title: str
-    biases: tuple[bool | str, ...] = (False,)
-    qk_norm: bool = False
-    ffn_bias: bool = False
-    windows: str = "none"
-    schedule: bool = False
-    chunked: bool = False
-    sandwich: bool = False
-    partial: bool = False
-    expert: bool = False
-    layout: str = "half"
-    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
+from aptlab.models.hf.family_blocks import BLOCKS
+from aptlab.models.hf.layout import FEED_FORWARD, FUSED, NAMES, SANDWICH, Family
+from aptlab.models.hf.scalar_families import SCALAR
 
 LLAMA = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
     title="Llama",
+    models="Llama 1, 2, 3 to 3.3, Vicuna, TinyLlama, Yi, SmolLM 2",
     biases=(False, True),
     ffn_bias=True,
     defaults={"rms_norm_eps": 1e-6},
@@ -73,6 +19,7 @@ MISTRAL = Family(
     model_type="mistral",
     architecture="MistralForCausalLM",
     title="Mistral",
+    models="Mistral 7B, Mathstral, Zephyr",
     windows="all",
     defaults={"rms_norm_eps": 1e-6, "num_key_value_heads": 8, "sliding_window": 4096},
 )
@@ -80,6 +27,7 @@ QWEN2 = Family(
     model_type="qwen2",
     architecture="Qwen2ForCausalLM",
     title="Qwen 2",
+    models="Qwen 2, Qwen 2.5, QwQ",
     biases=("qkv",),
     windows="any",
     defaults={"rms_norm_eps": 1e-6, "sliding_window": 4096, "max_window_layers": 28},
@@ -88,6 +36,7 @@ QWEN3 = Family(
     model_type="qwen3",
     architecture="Qwen3ForCausalLM",
     title="Qwen 3",
+    models="Qwen 3, dense",
     biases=(False, True),
     qk_norm=True,
     windows="any",
@@ -97,6 +46,7 @@ SMOLLM3 = Family(
     model_type="smollm3",
     architecture="SmolLM3ForCausalLM",
     title="SmolLM 3",
+    models="SmolLM 3",
     biases=(False, True),
     ffn_bias=True,
     windows="any",
@@ -113,6 +63,7 @@ PHI3 = Family(
     model_type="phi3",
     architecture="Phi3ForCausalLM",
     title="Phi-3",
+    models="Phi-3 mini and medium, Phi-3.5 mini, Phi-4, Phi-4 mini",
     windows="all",
     partial=True,
     names=FUSED,
@@ -122,10 +73,13 @@ GEMMA3 = Family(
     model_type="gemma3_text",
     architecture="Gemma3ForCausalLM",
     title="Gemma 3",
+    models="Gemma 3, its language model",
     biases=(False, True),
     qk_norm=True,
     windows="any",
     sandwich=True,
+    two_ropes=True,
+    blocks=("sandwich",),
     names=SANDWICH,
     defaults={
         "vocab_size": 262_208,
@@ -147,6 +101,7 @@ LLAMA4 = Family(
     model_type="llama4_text",
     architecture="Llama4ForCausalLM",
     title="Llama 4",
+    models="dense Llama 4 (moe_layers=[])",
     biases=(False, True),
     schedule=True,
     chunked=True,
@@ -170,6 +125,7 @@ GPT_OSS = Family(
     model_type="gpt_oss",
     architecture="GptOssForCausalLM",
     title="gpt-oss",
+    models="gpt-oss with one expert",
     biases=(False, True),
     ffn_bias=True,
     windows="any",
@@ -197,5 +153,11 @@ GPT_OSS = Family(
     },
 )
 
-ALL = (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4, GPT_OSS)
+PLAIN = (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, GEMMA3, LLAMA4, GPT_OSS)
+ALL = (*PLAIN, *BLOCKS, *SCALAR)  # a file with more layouts adds its tuple here, and the README's list follows
 FAMILIES = {family.model_type: family for family in ALL}
+
+
+def list_families() -> list[tuple[str, str, str]]:
+    """(title, model_type, released models) of every layout that is read and written, by title."""
+    return sorted((family.title, family.model_type, family.models) for family in ALL)

@@ -1,9 +1,9 @@
-"""Gemma's weights in our terms: what its code multiplies at run time stands in our weights.
+"""Gemma 2's and 3's weights in our terms: what its code multiplies at run time stands in our weights.
 
     embedding       E' = E · sqrt(C)                       Gemma scales the stream, not the head that shares E
     last norm       w' = (1 + w) / sqrt(C) with a shared head, else 1 + w
     other norms     w' = 1 + w
-    query norm      w' = (1 + w) · sqrt(D / query_pre_attn_scalar)
+    query norm      w' = (1 + w) · sqrt(D / query_pre_attn_scalar), in Gemma 3; Gemma 2 has none, and a scale on logits
 
 C is the model's width, D the head dim. Products and sums are made in float64 and rounded once. Where sqrt(C) is a power
 of two and norms lie in [0.5, 2], the way there and back is exact in float32; else a weight may move by one ulp.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aptlab.nn.shape import Shape
 
-NORMS = ("norm.weight", "k_norm.weight")
+NORMS = ("norm.weight", "norm_after.weight", "k_norm.weight")
 
 
 def fold_gemma_scales(weights: Mapping[str, Tensor], shape: Shape, *, tied: bool, scalar: float) -> dict[str, Tensor]:

@@ -13,13 +13,18 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
-from aptlab.models.hf.family import FAMILIES, LLAMA4, Family
+from aptlab.models.hf.experts import find_experts
+from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4
+from aptlab.models.hf.layout import Family
+from aptlab.models.hf.read_block import BlockOptions, read_block
+from aptlab.models.hf.scalars import Multipliers, read_multipliers
+from aptlab.models.hf.wrapped import unwrap_config, unwrap_weights
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.shape import Shape
 
-ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
-EXPERTS = ("mixtral", "llama4", "phimoe", "deepseek_v2", "deepseek_v3")
+TANH = "gelu_pytorch_tanh"  # gelu_new and gelu_fast are the same function
+ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", TANH: TANH, "gelu_new": TANH, "gelu_fast": TANH}
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,12 @@ class HFModel:
     attention       rope and the options of attention
     act             gate of the feed-forward: silu, gelu or gelu_pytorch_tanh
     clamp           alpha and limit of a gate that is clamped, which is no silu whatever `act` says
-    scalar          query_pre_attn_scalar, 1 / (factor on the logits)²; the head dim outside Gemma
+    scalar          query_pre_attn_scalar of Gemma 3, 1 / (factor on the logits)²; the head dim elsewhere
+    block           what stands around the layers, and what the head has
+    multipliers     fixed factors on embedding and branches
     weights         by Hugging Face names, as stored
     tokenizer       text of tokenizer.json, None where there is none
+    notes           lines for the user
     """
 
     family: Family
@@ -49,6 +57,9 @@ class HFModel:
     weights: dict[str, Tensor]
     tokenizer: str | None
     eos: int | None
+    block: BlockOptions
+    multipliers: Multipliers
+    notes: tuple[str, ...] = ()
 
     @property
     def rope(self) -> Rope:
@@ -65,23 +76,26 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     Raises ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one.
     """
     folder = Path(folder)
-    config, inner = _of_text(_json(folder / "config.json"))
+    whole = _json(folder / "config.json")
+    config = unwrap_config(whole)
     family = _computable(config)
-    config = {**family.defaults, **config}
-    attention, act = read_attention(config), _act(config)
+    config = family.complete(config)
+    attention, act = read_attention(config), read_activation(family, config)
     if layout is not None:
         attention = dataclasses.replace(attention, rope=replace_layout(attention.rope, layout))
     shape = Shape(
         dim=_whole(config, "hidden_size"),
         depth=_whole(config, "num_hidden_layers"),
         heads=_whole(config, "num_attention_heads"),
-        kv_heads=config.get("num_key_value_heads"),
+        kv_heads=None if family.heads == "single" else config.get("num_key_value_heads"),
         head_dim=config.get("head_dim"),
         hidden=_whole(config, "intermediate_size_mlp" if family is LLAMA4 else "intermediate_size"),
     )
     tokenizer = folder / "tokenizer.json"
     eos = config.get("eos_token_id")
-    weights = read_weights(folder)
+    weights, left_out = read_weights(folder), ()
+    if "text_config" in whole:
+        weights, left_out = unwrap_weights(weights)
     return HFModel(
         family=family,
         shape=shape,
@@ -90,12 +104,15 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
         attention=attention,
         act=act,
         clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
-        ffn_bias=family.expert or bool(config.get("mlp_bias", False)),
+        ffn_bias=family.expert or (family.ffn_bias and bool(config.get(family.bias_key, False))),
         tied=bool(config.get("tie_word_embeddings", False)),
-        scalar=float(config.get("query_pre_attn_scalar", shape.head_sizes()[2])),
-        weights=_text_weights(weights) if inner else weights,
+        scalar=float(config["query_pre_attn_scalar"] if family is GEMMA3 else shape.head_sizes()[2]),
+        block=read_block(family, config),
+        multipliers=read_multipliers(family, config),
+        weights=weights,
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
+        notes=(*attention.notes, *left_out),
     )
 
 
@@ -121,33 +138,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _of_text(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The language model's part of a Gemma 3 that also sees; other configs as they are."""
-    if config.get("model_type") != "gemma3" or not isinstance(config.get("text_config"), dict):
-        return config, False
-    outer = {key: config[key] for key in ("eos_token_id", "tie_word_embeddings") if key in config}
-    return {**outer, **config["text_config"], "model_type": "gemma3_text"}, True
-
-
-def _text_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the language model under the names that it has alone; those of the picture encoder are left out."""
-    renamed = {}
-    for name, weight in weights.items():
-        if ".language_model." in f".{name}":
-            rest = name.partition("language_model.")[2].removeprefix("model.")
-            renamed["lm_head.weight" if rest == "lm_head.weight" else f"model.{rest}"] = weight
-        elif name == "lm_head.weight":
-            renamed[name] = weight
-    return renamed
-
-
 def _computable(config: Mapping[str, Any]) -> Family:
     """The layout; ConfigError for a setting that changes what the model computes and that our decoder does not have."""
     kind = str(config.get("model_type"))
-    if kind in EXPERTS or kind.endswith("_moe"):
+    experts = find_experts(config)
+    if experts is not None and kind not in FAMILIES:
         raise ConfigError(
-            f"model_type={kind} cannot be imported: its feed-forward layers are a mixture of experts, which aptlab "
-            f"does not have yet; it reads {', '.join(FAMILIES)}"
+            f"model_type={kind} cannot be imported: its feed-forward layers are a mixture of experts ({experts}), "
+            f"which aptlab does not have yet; it reads {', '.join(FAMILIES)}"
         )
     if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
@@ -156,24 +154,27 @@ def _computable(config: Mapping[str, Any]) -> Family:
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.read_attention(config) reads its attention"
         )
-    experts = {**FAMILIES[kind].defaults, **config}.get("num_local_experts", 1)
-    if FAMILIES[kind].expert and experts != 1:
+    count, plain = FAMILIES[kind].complete(config).get("num_local_experts"), int(FAMILIES[kind].expert)
+    if "num_local_experts" in FAMILIES[kind].defaults and count != plain:
         raise ConfigError(
-            f"model_type={kind} with num_local_experts={experts} cannot be imported: aptlab has no mixture of experts "
-            "yet, and one expert is a plain layer; aptlab.models.hf.read_attention(config) reads its attention"
+            f"model_type={kind} with num_local_experts={count} cannot be imported: aptlab has no mixture of experts "
+            f"yet, and reads this layout with {plain}; aptlab.models.hf.read_attention(config) reads its attention"
         )
     if config.get("quantization_config"):
         raise ConfigError("quantization_config: quantised weights cannot be imported; take the unquantised model")
     return FAMILIES[kind]
 
 
-def _act(config: Mapping[str, Any]) -> str:
+def read_activation(family: Family, config: Mapping[str, Any]) -> str:
+    """silu, gelu or gelu_pytorch_tanh; ConfigError for another one, or one that no feed-forward of this form has."""
     key = "hidden_activation" if "hidden_activation" in config else "hidden_act"
     value = config.get(key) or "silu"
     if value not in ACTS:
         raise ConfigError(
             f"{key}={value} cannot be imported; ffn=swiglu is silu, ffn=geglu is gelu or gelu_pytorch_tanh"
         )
+    if not family.gated and ACTS[value] == "silu":
+        raise ConfigError(f"{key}={value} cannot be imported with model_type={family.model_type}; ffn=gelu is gelu")
     return ACTS[value]
 
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.models.hf.family import FAMILIES
 from aptlab.nn.positions import rope as room
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rope.hf import HFSource
 
+PARTIAL = tuple(family.model_type for family in FAMILIES.values() if family.partial)
 OLDER = {"su": "longrope"}  # names in configs of the first releases
 Given = Mapping[str, Any]
 
@@ -58,9 +60,9 @@ def parse_rope_parameters(parameters: Given, config: Given, *, base: float | Non
 
 
 def _choose(readers: list[type[Rope]], kind: str, source: HFSource, value: Any) -> type[Rope]:
-    """The rule for the heads of a config: Phi-3's layout alone rotates a part of them, and others do not ask."""
+    """The rule for the heads of a config: some layouts rotate a part of them, and others do not ask."""
     heads = "whole" if source.fraction == 1 else "part"
-    if heads == "part" and source.config.get("model_type") != "phi3" and not _any(readers):
+    if heads == "part" and source.config.get("model_type") not in PARTIAL and not _any(readers):
         raise ConfigError(
             f"partial_rotary_factor={value} cannot be imported with model_type={source.config.get('model_type')}: its "
             "layout rotates whole heads, and transformers either ignores the key or fails; repair the file"

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from aptlab.errors import CheckpointError
 from aptlab.models.decoder import Decoder
-from aptlab.models.hf.family import Family
 from aptlab.models.hf.gemma import fold_gemma_scales, unfold_gemma_scales
 from aptlab.models.hf.gpt_oss import stack_expert, unstack_expert
+from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read import HFModel
+from aptlab.models.hf.stored import read_stored, write_stored
 from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.shape import Shape
 
@@ -46,6 +47,7 @@ def convert_to_hf(net: Decoder, family: Family, *, dtype: torch.dtype | None = N
         named |= dict(zip(theirs, parts, strict=True))
     if family.expert:
         named = stack_expert(named)
+    named = write_stored(named, family, net.shape)
     return {name: weight.detach().to("cpu", dtype).contiguous().clone() for name, weight in named.items()}
 
 
@@ -55,9 +57,10 @@ def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str
     Raises CheckpointError that lists every weight which is missing, left over, or of another size.
     """
     weights = unstack_expert(source.weights) if source.family.expert else source.weights
+    weights = read_stored(weights, source.family, source.shape)
     left = {name: weight for name, weight in weights.items() if not name.endswith(IGNORED)}
     if source.tied:
-        left.pop("lm_head.weight", None)
+        left.pop(f"{source.family.outer['head']}.weight", None)
     found: dict[str, Tensor] = {}
     problems: list[str] = []
     for name, parameter in expected.items():
@@ -94,13 +97,11 @@ def _laid_out(weights: dict[str, Tensor], source: HFModel) -> dict[str, Tensor]:
 
 def list_hf_names(name: str, family: Family, *, tied: bool) -> list[str]:
     """Their names of one of our weights."""
-    outer = {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
-    outer["head.weight"] = outer["embed.weight"] if tied else "lm_head.weight"
-    if name in outer:
-        return [outer[name]]
-    _, layer, rest = name.split(".", 2)
-    kind = rest.rpartition(".")[2]
-    return [f"model.layers.{layer}.{stem}.{kind}" for stem in family.names[_part(name)].split()]
+    part, _, kind = name.rpartition(".")
+    if part in ("embed", "norm", "head"):
+        return [f"{family.outer['embed' if name == 'head.weight' and tied else part]}.{kind}"]
+    layer = name.split(".")[1]
+    return [f"{family.outer['layers']}.{layer}.{stem}.{kind}" for stem in family.names[_part(name)].split()]
 
 
 def _part(name: str) -> str:

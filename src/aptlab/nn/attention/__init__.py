@@ -3,6 +3,17 @@
 from aptlab.nn.attention.base import Attention, HeadAttention
 from aptlab.nn.attention.full import FullAttention
 from aptlab.nn.attention.linear import LinearAttention
+from aptlab.nn.attention.logits import LogitRule
+from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 
-__all__ = ["Attention", "AttentionSpec", "FullAttention", "HeadAttention", "Heads", "LinearAttention"]
+__all__ = [
+    "Attention",
+    "AttentionSpec",
+    "FullAttention",
+    "HeadAttention",
+    "Heads",
+    "LinearAttention",
+    "LogitRule",
+    "QKNorm",
+]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.limits import Positive
+from aptlab.nn.attention.qk_norm import QKNorm, resolve_qk_norm
 from aptlab.nn.layer import Layer
-from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
 
@@ -43,19 +43,28 @@ class Attention(Layer, abc.ABC):
 class HeadAttention(Attention, abc.ABC):
     """Attention over heads: queries, keys and values are one matrix, heads may share keys (arXiv:2305.13245).
 
-    `qk_norm` normalises queries and keys per head before anything else (Dehghani et al. 2023, arXiv:2302.05442).
+    `qk_norm` normalises queries and keys, before anything else unless it says "after"; true = each head by its root
+    mean square (Dehghani et al. 2023, arXiv:2302.05442).
     """
 
     def __init__(
-        self, shape: Shape, *, layer: int, qkv_bias: bool, out_bias: bool, qk_norm: bool, qk_norm_eps: Positive
+        self,
+        shape: Shape,
+        *,
+        layer: int,
+        qkv_bias: bool,
+        out_bias: bool,
+        qk_norm: bool | QKNorm,
+        qk_norm_eps: Positive,
     ) -> None:
         super().__init__()
-        self.layer, self.qk_norm = layer, qk_norm
+        self.layer, self.qk_norm, self.qk_norm_eps = layer, resolve_qk_norm(qk_norm), qk_norm_eps
         self.heads, self.kv_heads, self.head_dim = shape.head_sizes()
         self.qkv = nn.Linear(shape.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=qkv_bias)
         self.out = nn.Linear(self.heads * self.head_dim, shape.dim, bias=out_bias)
-        self.q_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        rule = self.qk_norm
+        self.q_norm = rule.build(self.heads, self.head_dim, qk_norm_eps) if rule else nn.Identity()
+        self.k_norm = rule.build(self.kv_heads, self.head_dim, qk_norm_eps) if rule else nn.Identity()
 
     def output_matrices(self) -> tuple[nn.Linear, ...]:
         """The matrix that joins the heads."""
@@ -70,8 +79,8 @@ class HeadAttention(Attention, abc.ABC):
         return self.out(out_BHTD.transpose(1, 2).flatten(2))
 
     def normalize_qk(self, qk_BNTD: Tensor) -> Tensor:
-        """Heads over their root mean square times a weight, where `qk_norm` is on; N = H + K."""
-        if not self.qk_norm:
+        """Heads normalised as `qk_norm` says, where it is on; N = H + K."""
+        if self.qk_norm is None:
             return qk_BNTD
         q, k = qk_BNTD.split([self.heads, self.kv_heads], dim=1)
         return torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)

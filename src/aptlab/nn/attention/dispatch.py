@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from aptlab.errors import AptlabError
+from aptlab.nn.attention.capped import attend_capped
 from aptlab.nn.attention.flex import attend_flex, attend_split_keys, can_use_flex, needs_split_keys
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
@@ -26,15 +27,19 @@ BLOCK = 1024  # queries that share the centre of a decay
 
 def compute_attention(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> Tensor:
     """Attention of the new tokens, [B, H, T, D]."""
+    if spec.softcap is not None and can_use_flex(heads, context, spec):
+        return attend_flex(heads, context, spec)
     if spec.plain and context.simple:
         if context.tokens == 1:
             seen = slice_visible_keys(heads, context, spec)
-            return attend_split_keys(seen, spec) if needs_split_keys(seen) else attend_single_query(seen, spec)
+            split = spec.softcap is None and needs_split_keys(seen)
+            return attend_split_keys(seen, spec) if split else attend_single_query(seen, spec)
         if can_fold(context, spec.chunk) and context.past % (spec.chunk or 1) == 0:
             return attend_in_chunks(heads, context, spec)
         if can_fold(context, spec.window) and context.past == 0:
             return attend_in_windows(heads, spec)
-        if spec.chunk is None and spec.window is None and context.past and heads.q.is_cuda:
+        whole = spec.chunk is None and spec.window is None and spec.softcap is None
+        if whole and context.past and heads.q.is_cuda:
             return attend_sdpa(heads, spec, causal_lower_right(context.tokens, context.end))
     if can_use_flex(heads, context, spec):
         return attend_flex(heads, context, spec)
@@ -55,6 +60,8 @@ def attend_sdpa(heads: Heads, spec: AttentionSpec, mask: Any = None, *, causal: 
     """PyTorch's kernels; without a mask every query sees every key, or those before it if `causal`."""
     if spec.sinks is not None:
         heads, mask = append_sinks(heads, mask, spec.sinks)
+    if spec.softcap is not None:
+        return attend_capped(heads, spec, mask, causal=causal and heads.q.shape[2] > 1)
     return F.scaled_dot_product_attention(
         *heads,
         attn_mask=mask,

@@ -1,4 +1,4 @@
-"""Attention with a score bias that never makes the matrix of all scores, on CUDA (FlexAttention).
+"""Attention with a score bias or a cap that never makes the matrix of all scores, on CUDA (FlexAttention).
 
 Legend: B batch, H heads, T new tokens, S keys, D head dim.
 """
@@ -66,24 +66,41 @@ def attend_with_logsumexp(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tupl
 
 
 def can_use_flex(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> bool:
-    """Whether this pass can go through FlexAttention: many tokens on CUDA, a bias of positions, and nothing else."""
-    if spec.scores is None or spec.scores.contextual or spec.decay is not None or spec.sinks is not None:
+    """Whether this pass can go through FlexAttention: many tokens on CUDA, a bias of positions or a cap, no more."""
+    if (spec.scores is None and spec.softcap is None) or spec.decay is not None or spec.sinks is not None:
+        return False
+    if spec.scores is not None and spec.scores.contextual:
         return False
     return heads.q.is_cuda and context.causal and context.tokens >= LEAST and not spec.dropout
 
 
 def attend_flex(heads: Heads, context: ForwardContext, spec: AttentionSpec) -> Tensor:
-    """softmax(scale · q·k + bias) v over the keys that a query sees; the same numbers as with the dense bias."""
+    """softmax(cap(scale · q·k) + bias) v over the keys that a query sees; the same numbers as with dense logits."""
     keys = heads.k.shape[2]
     out = compile_flex_attention()(
         *heads,
-        score_mod=spec.scores.score_mod(context.positions_BT, context.keys[:, -keys:]),
+        score_mod=build_score_mod(context, keys, spec),
         block_mask=build_block_mask(context, keys, spec.chunk, spec.window),
         scale=spec.scale,
         enable_gqa=heads.q.shape[1] != heads.k.shape[1],
     )
     assert isinstance(out, Tensor)
     return out
+
+
+def build_score_mod(context: ForwardContext, keys: int, spec: AttentionSpec) -> Callable[..., Tensor]:
+    """What becomes of each logit: the cap first, then the bias."""
+    bias = None if spec.scores is None else spec.scores.score_mod(context.positions_BT, context.keys[:, -keys:])
+    softcap = spec.softcap
+    if softcap is None:
+        assert bias is not None
+        return bias
+
+    def cap(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        capped = softcap * torch.tanh(score / softcap)
+        return capped if bias is None else bias(capped, b, h, q_idx, kv_idx)
+
+    return cap
 
 
 def build_block_mask(context: ForwardContext, keys: int, chunk: int | None, window: int | None) -> BlockMask:

@@ -5,7 +5,6 @@ Legend: B batch, H query heads, K key/value heads, T new tokens, S all tokens, D
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -15,6 +14,8 @@ from aptlab.errors import ConfigError
 from aptlab.limits import OpenFraction, Positive
 from aptlab.nn.attention.base import HeadAttention
 from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.logits import LogitRule
+from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
@@ -26,12 +27,13 @@ class FullAttention(HeadAttention):
     """softmax(q·k / sqrt(D)) v over earlier tokens (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
 
     Heads may share keys and values (Ainslie et al. 2023, arXiv:2305.13245). `qk_norm` normalises queries and
-    keys per head before they are rotated (Dehghani et al. 2023, arXiv:2302.05442; the Qwen 3 order). The rotary
+    keys before they are rotated, true = per head (Dehghani et al. 2023, arXiv:2302.05442; the Qwen 3 order). The rotary
     rule's temperature multiplies the logits, which is the same as scaling its cosines while all pairs rotate.
 
     bias    of all four matrices, or with "qkv" of queries, keys and values alone (as in Qwen 2)
     window  how many earlier tokens each layer sees; None = all
     sinks   a learned logit per head that takes attention and gives nothing (as in gpt-oss)
+    logits  another scale than 1 / sqrt(D), and a soft cap (as in Gemma 2); None = neither
     """
 
     def __init__(
@@ -39,19 +41,20 @@ class FullAttention(HeadAttention):
         shape: Shape,
         *,
         layer: int,
-        qk_norm: bool = False,
+        qk_norm: bool | QKNorm = False,
         bias: bool | Literal["qkv"] = False,
         dropout: OpenFraction = 0.0,
         qk_norm_eps: Positive = 1e-5,
         window: SlidingWindow | None = None,
         sinks: bool = False,
+        logits: LogitRule | None = None,
     ) -> None:
         if bias not in (True, False, "qkv"):
             raise ConfigError(f"bias={bias!r}; allowed: true, false, qkv (queries, keys and values alone)")
         super().__init__(
             shape, layer=layer, qkv_bias=bool(bias), out_bias=bias is True, qk_norm=qk_norm, qk_norm_eps=qk_norm_eps
         )
-        self.dropout = dropout
+        self.dropout, self.logits = dropout, logits or LogitRule()
         self.sinks = nn.Parameter(torch.zeros(self.heads)) if sinks else None
         self.window = None if window is None else window.for_layer(layer)
 
@@ -81,7 +84,8 @@ class FullAttention(HeadAttention):
             temperature, rates = rotary.temperature, rotary.rule.decay(self.head_dim)
             decay = None if rates is None else (rates, rotary.rule.layout)
         return AttentionSpec(
-            scale=temperature / math.sqrt(self.head_dim),
+            scale=temperature * self.logits.find_scale(self.head_dim),
+            softcap=self.logits.softcap,
             chunk=self.layer_positions.chunk,
             window=self.window,
             dropout=self.dropout if self.training else 0.0,

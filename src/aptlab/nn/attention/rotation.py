@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aptlab.nn.attention.base import HeadAttention
+from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.layer import Growth
 from aptlab.nn.positions.rotary import Rotary
@@ -22,20 +23,28 @@ def rotate_queries_keys(layer: HeadAttention, qk_BNTD: Tensor, context: ForwardC
     angles are made once per forward pass and shared by all layers with the same rule.
     """
     positions, rotary = layer.layer_positions, layer.layer_positions.rotary
-    if rotary is not None and rotary.simple and can_use_kernel(qk_BNTD):
-        if positions.norm_after:
+    late = layer.qk_norm is not None and layer.qk_norm.where == "after"
+    if rotary is not None and rotary.simple and can_use_kernel(qk_BNTD) and (fits_kernel(layer) or not late):
+        if not fits_kernel(layer):
             qk_BNTD = layer.normalize_qk(qk_BNTD)
         # Written over where nobody needs the heads as they were: no gradient, no compiler, no hook that kept them.
         spare = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or layer.qkv._forward_hooks)
         qk_BNTD = (rotate_heads_ if spare else rotate_heads)(qk_BNTD, make_rotation_args(layer, rotary, context))
         return scale_queries(layer, qk_BNTD, None, context)
-    qk_BNTD, scale = layer.normalize_qk(qk_BNTD), None
+    qk_BNTD, scale = qk_BNTD if late else layer.normalize_qk(qk_BNTD), None
     if rotary is not None:
         angles = context.angles(rotary)
         qk_BNTD, scale = rotary.rotate(qk_BNTD, angles), angles.scale
     if positions.norm_after:
         qk_BNTD = normalize_rms(qk_BNTD, positions.norm_eps)
+    if late:
+        qk_BNTD = layer.normalize_qk(qk_BNTD)
     return scale_queries(layer, qk_BNTD, scale, context)
+
+
+def fits_kernel(layer: HeadAttention) -> bool:
+    """Whether the kernel itself norms: each head by its root mean square, and no second norm after the rotation."""
+    return layer.qk_norm in (None, QKNorm(), QKNorm(where="after")) and not layer.layer_positions.norm_after
 
 
 def make_rotation_args(layer: HeadAttention, rotary: Rotary, context: ForwardContext) -> RotationArgs:
@@ -43,9 +52,9 @@ def make_rotation_args(layer: HeadAttention, rotary: Rotary, context: ForwardCon
     norm = None
     if layer.layer_positions.norm_after:
         norm = HeadNorm(None, layer.layer_positions.norm_eps, "after")
-    elif layer.qk_norm:
+    elif layer.qk_norm and fits_kernel(layer):
         weights = torch.stack((layer.q_norm.weight, layer.k_norm.weight))  # type: ignore[arg-type]
-        norm = HeadNorm(weights, layer.q_norm.eps, "before")  # type: ignore[arg-type]
+        norm = HeadNorm(weights, layer.q_norm.eps, layer.qk_norm.where)  # type: ignore[arg-type]
     return rotary.kernel_args(context.positions_BT, layer.heads, norm)
 
 
@@ -69,6 +78,6 @@ def normalize_rms(x: Tensor, eps: float) -> Tensor:
 
 
 def compute_query_growth(positions_BT: Tensor, growth: Growth) -> Tensor:
-    """1 + scale · ln(1 + floor((position + 1) / floor)), float32 [B, 1, T, 1]."""
-    steps = (positions_BT + 1).div(growth.floor, rounding_mode="floor")
+    """1 + scale · ln(1 + floor((position + offset) / floor)), float32 [B, 1, T, 1]."""
+    steps = (positions_BT + growth.offset).div(growth.floor, rounding_mode="floor")
     return (1 + growth.scale * torch.log1p(steps.float()))[:, None, :, None]

@@ -21,11 +21,12 @@ class Heads(NamedTuple):
 class AttentionSpec(NamedTuple):
     """Form of one layer's attention: factor on the logits, which keys are seen, dropout, what is added to the logits.
 
-    chunk   keys of the query's own block of this many positions alone
-    window  the query's own key and those up to window - 1 before it alone
-    decay   per pair the factor per token of distance, and the layout of pairs; None = none
-    scores  module of `aptlab.nn.positions.bias`
-    sinks   [H] logits of a key without a value, one per head (Xiao et al. 2023, arXiv:2309.17453; as in gpt-oss)
+    chunk    keys of the query's own block of this many positions alone
+    window   the query's own key and those up to window - 1 before it alone
+    decay    per pair the factor per token of distance, and the layout of pairs; None = none
+    scores   module of `aptlab.nn.positions.bias`
+    sinks    [H] logits of a key without a value, one per head (Xiao et al. 2023, arXiv:2309.17453; as in gpt-oss)
+    softcap  logits z become softcap · tanh(z / softcap), before `scores` is added; None = they stay
     """
 
     scale: float
@@ -35,6 +36,7 @@ class AttentionSpec(NamedTuple):
     decay: tuple[tuple[float, ...], str] | None = None
     scores: Any = None
     sinks: Tensor | None = None
+    softcap: float | None = None
 
     @property
     def plain(self) -> bool:

@@ -26,10 +26,23 @@ class SwiGLU(GatedFeedForward):
 
 
 class GELU(DenseFeedForward):
-    """down(gelu(up(x))), the exact gelu (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
+    """down(gelu(up(x))) (Hendrycks & Gimpel 2016, arXiv:1606.08415).
 
-    def __init__(self, shape: Shape, *, layer: int = 0, bias: bool = False, dropout: OpenFraction = 0.0) -> None:
+    approximate  none = the exact gelu, as in GPT-NeoX; tanh = its approximation (section 2), as in GPT-2 and Phi
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        layer: int = 0,
+        bias: bool = False,
+        dropout: OpenFraction = 0.0,
+        approximate: Literal["none", "tanh"] = "none",
+    ) -> None:
+        check_approximation(approximate)
         super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
+        self.approximate = approximate
 
     def make_inputs(self, shape: Shape, bias: bool) -> None:
         """One matrix [F, C]."""
@@ -37,7 +50,7 @@ class GELU(DenseFeedForward):
 
     def activate(self, x_BTC: Tensor) -> Tensor:
         """gelu(up(x))."""
-        return F.gelu(self.up(x_BTC))
+        return F.gelu(self.up(x_BTC), approximate=self.approximate)
 
 
 class GeGLU(GatedFeedForward):
@@ -56,8 +69,7 @@ class GeGLU(GatedFeedForward):
         dropout: OpenFraction = 0.0,
         approximate: Literal["none", "tanh"] = "none",
     ) -> None:
-        if approximate not in ("none", "tanh"):
-            raise ConfigError(f"approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")
+        check_approximation(approximate)
         super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
         self.approximate = approximate
 
@@ -90,3 +102,9 @@ class ClampedSwiGLU(GatedFeedForward):
         """Clamped gate and value, as the class says."""
         gate_BTF, up_BTF = gate_BTF.clamp(max=self.limit), up_BTF.clamp(-self.limit, self.limit)
         return gate_BTF * torch.sigmoid(self.alpha * gate_BTF) * (up_BTF + 1)
+
+
+def check_approximation(approximate: str) -> None:
+    """Raises ConfigError for a form of gelu that does not exist."""
+    if approximate not in ("none", "tanh"):
+        raise ConfigError(f"approximate={approximate!r}; allowed: none (exact), tanh (as in Gemma)")

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.limits import NonNegative, PositiveInt, validate_limits
+from aptlab.limits import NonNegative, NonNegativeInt, PositiveInt, validate_limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Queries times 1 + scale · ln(1 + floor((position + 1) / floor)): attention stays sharp far out (Llama 4).
+    """Queries times 1 + scale · ln(1 + floor((position + offset) / floor)): attention stays sharp far out (Llama 4).
 
-    Meta's released model.py applies it at inference to layers without rotation; below `floor` it is 1.
+    Meta's released model.py applies it at inference to layers without rotation, with offset 1; Ministral 3 to all
+    layers, with offset 0 and its trained length as `floor`. Below `floor` it is 1.
     """
 
     floor: PositiveInt = 8192
     scale: NonNegative = 0.1
+    offset: NonNegativeInt = 1
 
     def __post_init__(self) -> None:
         validate_limits(self)

@@ -1,4 +1,4 @@
-"""How a branch joins the residual stream: plainly, normalised, or shrunk where its step is large or turns sharply.
+"""How a branch joins the residual stream: as it is, scaled, normalised, or shrunk where it is large or turns sharply.
 
 Every layer here is called `smooth(u, delta, context)` and returns the new stream; what the same site of the next block
 gets (`carry`) and statistics go through the context.
@@ -11,6 +11,7 @@ from aptlab.nn.smooth.memory import MemorySmooth
 from aptlab.nn.smooth.plain import Plain
 from aptlab.nn.smooth.post_norm import PostNorm
 from aptlab.nn.smooth.rule import Gate, SketchRule, SpinRule, Strength
+from aptlab.nn.smooth.scaled import ScaledResidual
 from aptlab.nn.smooth.seed import LeftSpinSeed
 from aptlab.nn.smooth.sketch import SpikeSketch
 
@@ -22,6 +23,7 @@ __all__ = [
     "MemorySmooth",
     "Plain",
     "PostNorm",
+    "ScaledResidual",
     "SketchRule",
     "Smooth",
     "SpikeSketch",

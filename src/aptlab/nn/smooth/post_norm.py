@@ -14,7 +14,8 @@ class PostNorm(Smooth):
     """u' = u + delta / rms(delta) · weight: every branch adds a step of learned size (Gemma 2, arXiv:2408.00118).
 
     With the block's own pre-norm this is the "sandwich" of Ding et al. 2021 (CogView, arXiv:2105.13290, section 2.4),
-    there with LayerNorm. One weight [C] per site, ones at first. Asked for a trace it gives peak = max |u'|.
+    there with LayerNorm; block=sandwich computes the same and leaves the join free. One weight [C] per site, ones at
+    first. Asked for a trace it gives peak = max |u'|.
     """
 
     def __init__(self, dim: int, *, layer: int, site: str, eps: Positive = 1e-5) -> None:

@@ -10,6 +10,7 @@ from aptlab.nn.positions.rope.base import (
     compute_standard_frequencies,
 )
 from aptlab.nn.positions.rope.by_parts import ByParts, Llama3, NTKByParts, YaRN, YaRNZones
+from aptlab.nn.positions.rope.growing import GrowingQueries
 from aptlab.nn.positions.rope.irope import IRope
 from aptlab.nn.positions.rope.learnable import Learnable
 from aptlab.nn.positions.rope.longrope import LongRoPE, LongRoPE2, SearchedRotation, compute_critical_pair
@@ -36,6 +37,7 @@ __all__ = [
     "ByParts",
     "Dynamic",
     "Frequencies",
+    "GrowingQueries",
     "Growth",
     "IRope",
     "IRopeHeads",

@@ -1,0 +1,205 @@
+"""Layouts whose block is another one: norms after layers, layers side by side, norms with a mean, capped logits."""
+
+from __future__ import annotations
+
+from aptlab.models.hf.layout import NAMES, OUTER, SANDWICH, Family
+from aptlab.nn.attention import QKNorm
+
+LAYER_NORM_EPS = {"layer_norm_eps": "rms_norm_eps"}
+REORDERED = {name: theirs for name, theirs in SANDWICH.items() if name not in ("attention_norm", "ffn_norm")} | {
+    "attention.q_norm.norm": "self_attn.q_norm",
+    "attention.k_norm.norm": "self_attn.k_norm",
+}
+SHARED = NAMES | {"norm": "input_layernorm"}
+OLMO_DEFAULTS = {"rms_norm_eps": 1e-5, "vocab_size": 50_304, "max_position_embeddings": 2048}
+ALL_HEADS, EACH_HEAD = QKNorm(over="all_heads"), QKNorm(kind="layer", over="each_head")
+
+GEMMA2 = Family(
+    model_type="gemma2",
+    architecture="Gemma2ForCausalLM",
+    title="Gemma 2",
+    models="Gemma 2 2B, 9B and 27B",
+    biases=(False, True),
+    windows="any",
+    sandwich=True,
+    blocks=("sandwich",),
+    caps=True,
+    names=SANDWICH,
+    defaults={
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 2,
+        "final_logit_softcapping": 30.0,
+        "attn_logit_softcapping": 50.0,
+    },
+)
+OLMO2 = Family(
+    model_type="olmo2",
+    architecture="Olmo2ForCausalLM",
+    title="OLMo 2",
+    models="OLMo 2 1B, 7B, 13B and 32B",
+    biases=(False, True),
+    blocks=("reordered",),
+    qk_norms=(ALL_HEADS,),
+    names=REORDERED,
+    defaults=OLMO_DEFAULTS,
+)
+OLMO3 = Family(
+    model_type="olmo3",
+    architecture="Olmo3ForCausalLM",
+    title="OLMo 3",
+    models="OLMo 3 7B and 32B",
+    biases=(False, True),
+    windows="any",
+    two_ropes=True,
+    blocks=("reordered",),
+    qk_norms=(ALL_HEADS,),
+    names=REORDERED,
+    defaults=OLMO_DEFAULTS | {"sliding_window": 4096, "sliding_window_pattern": 4},
+)
+GPT_NEOX = Family(
+    model_type="gpt_neox",
+    architecture="GPTNeoXForCausalLM",
+    title="GPT-NeoX",
+    models="Pythia, GPT-NeoX 20B, Dolly 2, RedPajama-INCITE, StableLM 1",
+    biases=(False, True),
+    ffn_bias=True,
+    blocks=("parallel", "pre_norm"),
+    norm="layer",
+    gated=False,
+    heads="single",
+    partial=True,
+    names={
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+        "attention.qkv": "attention.query_key_value",
+        "attention.out": "attention.dense",
+        "ffn.up": "mlp.dense_h_to_4h",
+        "ffn.down": "mlp.dense_4h_to_h",
+    },
+    outer={
+        "embed": "gpt_neox.embed_in",
+        "layers": "gpt_neox.layers",
+        "norm": "gpt_neox.final_layer_norm",
+        "head": "embed_out",
+    },
+    stored="fused_heads",
+    keys=LAYER_NORM_EPS | {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 2048,
+        "partial_rotary_factor": 0.25,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "use_parallel_residual": True,
+    },
+)
+COHERE = Family(
+    model_type="cohere",
+    architecture="CohereForCausalLM",
+    title="Cohere",
+    models="Command R, Command R+, Aya 23",
+    biases=(False, True),
+    blocks=("parallel_shared",),
+    norm="layer without bias",
+    qk_norms=(None, EACH_HEAD),
+    head="scale",
+    layout="interleaved",
+    names=SHARED,
+    keys=LAYER_NORM_EPS | {"use_qk_norm": "qk_norm"},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "rope_theta": 500_000.0,
+        "logit_scale": 0.0625,
+    },
+)
+COHERE2 = Family(
+    model_type="cohere2",
+    architecture="Cohere2ForCausalLM",
+    title="Cohere 2",
+    models="Command R7B, Command A",
+    biases=(False, True),
+    windows="any",
+    schedule=True,
+    blocks=("parallel_shared",),
+    norm="layer without bias",
+    heads="square",
+    head="scale",
+    layout="interleaved",
+    names=SHARED,
+    keys=LAYER_NORM_EPS,
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "logit_scale": 0.0625,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 4,
+    },
+)
+STABLELM = Family(
+    model_type="stablelm",
+    architecture="StableLmForCausalLM",
+    title="StableLM",
+    models="StableLM 3B 4E1T, StableLM 2 1.6B and 12B, Stable Code",
+    biases=(False, "qkv"),
+    blocks=("pre_norm", "parallel_shared"),
+    norm="layer",
+    qk_norms=(None, EACH_HEAD),
+    heads="square",
+    partial=True,
+    names=SHARED | {"attention.q_norm": "self_attn.q_layernorm", "attention.k_norm": "self_attn.k_layernorm"},
+    stored="listed_norms",
+    keys=LAYER_NORM_EPS | {"use_qkv_bias": "attention_bias", "qk_layernorm": "qk_norm"},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.25,
+    },
+)
+PHI = Family(
+    model_type="phi",
+    architecture="PhiForCausalLM",
+    title="Phi",
+    models="Phi-1, Phi-1.5, Phi-2",
+    biases=(True,),
+    ffn_bias=True,
+    blocks=("parallel_shared",),
+    norm="layer",
+    gated=False,
+    qk_norms=(None, QKNorm(kind="layer", bias=True)),
+    heads="square",
+    head="bias",
+    partial=True,
+    names={
+        "norm": "input_layernorm",
+        "attention.qkv": "self_attn.q_proj self_attn.k_proj self_attn.v_proj",
+        "attention.out": "self_attn.dense",
+        "attention.q_norm": "self_attn.q_layernorm",
+        "attention.k_norm": "self_attn.k_layernorm",
+        "ffn.up": "mlp.fc1",
+        "ffn.down": "mlp.fc2",
+    },
+    outer=OUTER | {"norm": "model.final_layernorm"},
+    keys=LAYER_NORM_EPS | {"qk_layernorm": "qk_norm"},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": 2048,
+        "partial_rotary_factor": 0.5,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+)
+BLOCKS = (GEMMA2, OLMO2, OLMO3, GPT_NEOX, COHERE, COHERE2, STABLELM, PHI)
