@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aptlab.config import Config, build, check, compose
 from aptlab.config.option_names import require_option_name
 from aptlab.errors import ConfigError, DataError
-from aptlab.restore.special_tokens import describe_special_tokens
+from aptlab.restore.special_tokens import describe_special_tokens, drop_own_files
 
 if TYPE_CHECKING:
     from aptlab.models.hf import HFModel
@@ -146,7 +146,7 @@ def convert_tokenizer(source: HFModel, folder: Path) -> tuple[dict[str, str], li
             f"{path} has {tokenizer.vocab_size} tokens and config.json has vocab_size={source.vocab}; "
             "they belong to different models"
         )
-    state = tokenizer.state()
+    state = drop_own_files(tokenizer)
     return state, ["tokenizer=file", f"tokenizer.path='{path.resolve()}'", f"tokenizer.eos='{state['eos']}'"]
 
 

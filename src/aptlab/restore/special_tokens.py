@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,19 @@ def collect_token_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     if ids.get("eos_token_id") is None:
         ids["eos_token_id"] = stops if len(stops) > 1 else tokenizer.eos
     return ids
+
+
+def drop_own_files(tokenizer: Tokenizer) -> dict[str, str]:
+    """The state of an imported tokenizer, without the files that we wrote for one of ours, which has none."""
+    from aptlab.models.hf import build_tokenizer_files
+
+    state = tokenizer.state()
+    own = {name: state[name] for name in ("kind", "json", "eos")}
+    there = json.loads(state["files"]).get("tokenizer_config.json")
+    if there is None or tokenizer.prefix:
+        return state
+    longest = json.loads(there).get("model_max_length")
+    return own if there == build_tokenizer_files(own, longest=longest)["tokenizer_config.json"] else state
 
 
 def describe_special_tokens(state: Mapping[str, str]) -> list[str]:
