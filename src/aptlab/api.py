@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from aptlab.config import Config
+    from aptlab.data.tokenizers import Messages
     from aptlab.runs import Run
     from aptlab.sample import GeneratedText
 
@@ -69,13 +70,14 @@ def load(
 
 def generate(
     model: LoadedModel | str | Path,
-    prompts: str | Sequence[str] = "",
+    prompts: str | Sequence[str | Messages] = "",
     *,
     max_new_tokens: int = 200,
     seed: int = 0,
     samples: int = 1,
     stop: Sequence[str] = (),
     batch: int = 16,
+    chat: bool = False,
     device: str | torch.device | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> list[GeneratedText]:
@@ -83,12 +85,14 @@ def generate(
 
     Args:
         model: a loaded model, or what `load` takes.
-        prompts: a text, or a list of texts; an empty one starts a new document.
+        prompts: a text, or a list of texts; an empty one starts a new document. In a list, a list of messages such as
+            [{"role": "user", "content": "…"}] is written out by the tokenizer's chat template.
         max_new_tokens: per text; it ends earlier at the end-of-text token or a stop string.
         seed: of the first sample of each prompt; the next samples count on from it.
         samples: texts per prompt.
         stop: strings that end a text and are not part of it.
         batch: texts written at the same time.
+        chat: texts are what a user says to a chat model, which answers.
         device: where a checkpoint is loaded to, `auto` by default; a loaded model stays where it is.
         **sampling: fields of SamplingRules: temperature (0.8; 0 is greedy), top_k, top_p, min_p, repetition_penalty,
             crossing.
@@ -99,7 +103,9 @@ def generate(
 
     Raises:
         CheckpointError: as `load`.
-        ConfigError: a keyword that does not exist or is out of range, or a `device` for a model that is loaded already.
+        ConfigError: a keyword that does not exist or is out of range, a `device` for a model that is loaded already, or
+            messages for a tokenizer that has no chat template.
+        DataError: messages that the chat template refuses.
         AptlabError: a prompt that is longer than the model has positions, or logits that are not numbers.
 
     Example:
@@ -107,7 +113,14 @@ def generate(
         print(text, text.reason)
     """
     return open_model(model, device).generate(
-        prompts, max_new_tokens=max_new_tokens, seed=seed, samples=samples, stop=stop, batch=batch, **sampling
+        prompts,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        samples=samples,
+        stop=stop,
+        batch=batch,
+        chat=chat,
+        **sampling,
     )
 
 

@@ -13,14 +13,15 @@ import pytest
 
 from aptlab.commands import generate as command
 from aptlab.commands.generate import read_generate_request
-from aptlab.errors import AptlabError, CheckpointError
+from aptlab.errors import AptlabError, CheckpointError, ConfigError
+from aptlab.sample import ChatPrompt
 from aptlab.sample.prompts import read_prompts
 from tests.commands.trained import make_run, write_texts
 
 
 def prompts_of(args):
     request = read_generate_request(args)
-    return read_prompts(request.prompt, request.prompts_file)
+    return read_prompts(request.prompt, request.prompts_file, chat=request.chat)
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +239,12 @@ def test_a_text_beyond_the_positions_of_the_model_is_refused_before_its_prompt_i
     ):
         command.run([f"ckpt={placed}", "device=cpu", "prompt=abc", "max_new_tokens=99999"])
     assert capsys.readouterr().out == ""
+
+
+def test_a_chat_is_read_from_a_file_and_needs_a_template(run, tmp_path):
+    (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n{"prompt": "x"}\n')
+    chat, text = prompts_of([f"prompts_file={tmp_path / 'chat.jsonl'}"])
+    assert (chat, text) == (ChatPrompt([{"role": "user", "content": "hi"}]), "x")
+    assert prompts_of(["prompt=hi", "chat=true"]) == (chat,)
+    with pytest.raises(ConfigError, match="this tokenizer has no chat template; give prompts as text, or"):
+        run("prompt=hi", "chat=true")

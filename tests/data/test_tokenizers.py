@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
+from tokenizers import Tokenizer
 
 from aptlab.data.tokenizers import BPE, ByteTokenizer, JsonTokenizer, TokenizerFile, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError, DataError
@@ -203,3 +205,107 @@ def test_a_bad_file_is_refused(tmp_path, bpe):
 def test_an_unknown_state_is_refused():
     with pytest.raises(CheckpointError, match="holds a tokenizer of kind 'words'; this aptlab knows bytes and json"):
         restore_tokenizer({"kind": "words"})
+
+
+def make_json(model, *, added=(), pre_tokenizer=None):
+    tree = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    entries = [{"id": number, "content": text, "special": special, **flags} for number, text, special in added]
+    return json.dumps(
+        {**tree, "pre_tokenizer": pre_tokenizer, "decoder": None, "added_tokens": entries, "model": model}
+    )
+
+
+SPACES = {"type": "WhitespaceSplit"}
+LETTERS = {letter: number for number, letter in enumerate("abcdeos<>/ |n", start=1)}
+BPE_MODEL = {"type": "BPE", "unk_token": "a", "vocab": {"</s>": 0, **LETTERS}, "merges": []}
+MERGED = {"vocab": {"</s>": 0, **LETTERS, "</": 20, "s>": 21}, "merges": [["<", "/"], ["s", ">"], ["</", "s>"]]}
+PIECES = [["</s>", 0.0], ["<unk>", 0.0], *([letter, -3.0] for letter in "abcdeos<>/ |n")]
+WORDS = {"</s>": 0, "<unk>": 1, "a": 2, "b": 3}
+UNMARKED = {
+    "not marked special": make_json(BPE_MODEL, added=[(0, "</s>", False)]),
+    "no added token, a merge makes it": make_json(BPE_MODEL | MERGED),
+    "no added token, a whole word": make_json(BPE_MODEL | {"ignore_merges": True}, pre_tokenizer=SPACES),
+    "unigram, marked": make_json({"type": "Unigram", "unk_id": 1, "vocab": PIECES}, added=[(0, "</s>", True)]),
+    "unigram, not marked": make_json({"type": "Unigram", "unk_id": 1, "vocab": PIECES}, added=[(0, "</s>", False)]),
+    "word level": make_json({"type": "WordLevel", "unk_token": "<unk>", "vocab": WORDS}, pre_tokenizer=SPACES),
+    "word piece": make_json(
+        {"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9}
+        | {"vocab": WORDS},
+        pre_tokenizer=SPACES,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNMARKED)
+def test_the_end_of_text_never_comes_out_of_ordinary_text(kind):
+    tokenizer = JsonTokenizer(UNMARKED[kind], kind)
+    assert tokenizer.eos == 0
+    for text in ("</s>", "a </s> b", "a</s>b", "</s></s>"):
+        ids = tokenizer.encode(text)
+        assert 0 not in ids
+        assert ids
+        assert 0 not in tokenizer.encode_batch([text])[0]
+    assert tokenizer.encode("a b") == Tokenizer.from_str(UNMARKED[kind]).encode("a b").ids
+    again = restore_tokenizer(tokenizer.state())
+    assert again.encode("a </s>") == tokenizer.encode("a </s>")
+
+
+def test_special_tokens_are_read_when_asked_for(tokenizer):
+    assert tokenizer.encode("a<eos>b", specials=True) == [
+        *tokenizer.encode("a"),
+        tokenizer.eos,
+        *tokenizer.encode("b"),
+    ]
+    assert tokenizer.encode_prompt("a<eos>b") == tokenizer.encode("a<eos>b")
+    assert tokenizer.encode_prompt("") == [tokenizer.eos]
+    assert (tokenizer.prefix, tokenizer.stops, tokenizer.bos) == ((), (tokenizer.eos,), None)
+
+
+def write_folder(folder, **files):
+    post = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}]}
+    post["single"].append({"Sequence": {"id": "A", "type_id": 0}})
+    post |= {"pair": post["single"], "special_tokens": {"<s>": {"id": "<s>", "ids": [14], "tokens": ["<s>"]}}}
+    tree = json.loads(make_json(BPE_MODEL, added=[(0, "</s>", True), (14, "<s>", True), (15, "<|n|>", True)]))
+    (folder / "tokenizer.json").write_text(json.dumps(tree | {"post_processor": post}))
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return TokenizerFile(str(folder / "tokenizer.json")).prepare(lambda: iter([]), key="", folder=folder)
+
+
+def test_the_files_of_a_folder_say_where_texts_begin_and_end(tmp_path):
+    config = {
+        "bos_token": {"content": "<s>", "lstrip": False},
+        "eos_token": "<|n|>",
+        "chat_template": "{{ bos_token }}",
+    }
+    tokenizer = write_folder(
+        tmp_path, tokenizer_config=config, generation_config={"eos_token_id": [0, 15]}, config={"eos_token_id": 0}
+    )
+    assert (tokenizer.bos, tokenizer.prefix, tokenizer.eos, tokenizer.stops) == (14, (14,), 15, (0, 15))
+    assert tokenizer.encode_prompt("ab") == tokenizer.encode_prompt("<s>ab") == [14, *tokenizer.encode("ab")]
+    assert tokenizer.encode_prompt("") == [14]
+    assert tokenizer.encode_documents(["ab", ""])[0].tolist() == [14, *tokenizer.encode("ab")]
+    assert tokenizer.encode_chat([{"role": "user", "content": "a"}]) == [14]
+    assert tokenizer.decode([14, *tokenizer.encode("ab"), 0, 15]) == tokenizer.decode(tokenizer.encode("ab"))
+    assert restore_tokenizer(tokenizer.state()).state() == tokenizer.state()
+
+
+def test_a_checkpoint_without_these_files_is_what_it_was(tmp_path):
+    tokenizer = write_folder(tmp_path, tokenizer_config={"eos_token": "</s>"})
+    old = restore_tokenizer({"kind": "json", "json": tokenizer.state()["json"], "eos": "</s>"})
+    assert (old.prefix, old.bos, old.stops, old.reads_specials) == ((), None, (0,), False)
+    assert old.state() == {"kind": "json", "json": tokenizer.state()["json"], "eos": "</s>"}
+
+
+def test_a_damaged_file_of_the_folder_is_named(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(DataError, match=r"^tokenizer_config\.json is not JSON: .*copy it again, or take it away"):
+        write_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(DataError, match=r"^tokenizer_config\.json holds a list, a JSON object is needed"):
+        write_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"tokenizer_config\.json cannot be read: it is not UTF-8"):
+        write_folder(tmp_path)

@@ -14,11 +14,12 @@ import pytest
 import torch
 import yaml
 
-from aptlab.data.tokenizers import ByteTokenizer
+from aptlab.data.tokenizers import BPE, ByteTokenizer, JsonTokenizer
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.harness import Harness
 from aptlab.evals.scoring import harness
 from aptlab.evals.scoring.harness import HarnessModel, make_lm, parse_generation_kwargs, run_harness
+from aptlab.evals.scoring.requests import encode_pair
 from aptlab.sample import SamplingRules, generate_tokens
 from aptlab.testing.tiny import make_tiny_decoder
 
@@ -78,10 +79,52 @@ def test_a_rolling_loglikelihood_counts_every_token_once(length):
     tokens = [EOS, *text.encode()]
     expected = 0.0
     for first in range(1, len(tokens), length):
-        window = tokens[first - 1 : first + length]
-        logprobs = chances(window[:-1])
-        expected += logprobs.gather(1, torch.tensor(window[1:])[:, None]).sum().item()
+        last = min(first + length, len(tokens))
+        window = tokens[max(0, last - length - 1) : last]  # the last window reaches back as far as it has room
+        logprobs = chances(window[:-1]).gather(1, torch.tensor(window[1:])[:, None])
+        expected += logprobs[first - last :].sum().item()
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_token_of_a_continuation_longer_than_the_context_costs():
+    text = "abcdefghijklmnopqrstuvwxyz" * 2
+    values = [answers(length=8).loglikelihood(requests(("The", text[:size])))[0][0] for size in range(6, 52, 5)]
+    assert values == sorted(values, reverse=True)
+    ((found, _),) = answers(length=8).loglikelihood(requests(("The sky is ", text)))
+    tokens = [*b"The sky is ", *text.encode()]
+    expected = 0.0
+    for first in range(len(tokens) - len(text) - 1, len(tokens), 4):  # the space belongs to the continuation
+        last = min(first + 4, len(tokens))
+        window = tokens[last - 9 : last]
+        logprobs = chances(window[:-1]).gather(1, torch.tensor(window[1:])[:, None])
+        expected += logprobs[first - last :].sum().item()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_merge_across_the_boundary_gives_the_rest_of_the_whole_to_the_continuation():
+    bpe = JsonTokenizer(BPE(vocab=300).train(iter(["the river runs through the riverbed " * 20])), "here")
+    tokens, count = encode_pair(bpe, "the riv", "er runs")
+    before, whole = bpe.encode("the riv"), bpe.encode("the river runs")
+    assert whole[: len(before)] != before
+    assert (tokens, count) == (before + whole[len(before) :], len(whole) - len(before))
+    assert encode_pair(bpe, "the ", "river") == encode_pair(bpe, "the", " river")
+    swallowed = bpe.encode("river")[: len(bpe.encode("rive"))]
+    assert len(bpe.encode("river")) == len(swallowed)
+    assert encode_pair(bpe, "rive", "r") == (bpe.encode("rive") + bpe.encode("r"), 1)
+
+
+def test_sampled_texts_belong_to_their_requests():
+    limits = {"max_gen_toks": 8, "do_sample": True, "temperature": 1.5}
+    prompts = requests(("ab", limits), ("cd", limits), ("ab", limits), ("ef", limits | {"temperature": 0.9}))
+    texts = [answers(batch=batch).generate_until(prompts) for batch in (1, 2, 8)]
+    assert texts[0] == texts[1] == texts[2]
+    assert answers().generate_until(prompts[:2][::-1]) == texts[0][:2][::-1]
+    assert texts[0][0] != texts[0][2]
+
+
+def test_no_room_for_a_prompt_is_refused():
+    with pytest.raises(AptlabError, match=r"asks for 64 new tokens, and length=64 leaves none .* max_gen_toks=32"):
+        answers().generate_until(requests(("ab", {"max_gen_toks": 64})))
 
 
 def test_texts_are_greedy_by_default_and_end_before_a_stop_string():
@@ -129,6 +172,13 @@ def test_settings_are_read_as_lm_eval_means_them():
         temperature=0.7, top_p=0.9
     )
     assert parse_generation_kwargs({}).new_tokens == 256
+    assert parse_generation_kwargs({"max_tokens": 3, "max_new_tokens": 9}).new_tokens == 9
+    assert parse_generation_kwargs({"temperature": 0.7}).rules.temperature == 0.7
+    assert parse_generation_kwargs({"do_sample": True, "temperature": 0.0}).rules.greedy
+    defaults = {"top_k": 50, "repetition_penalty": 1.1}
+    assert parse_generation_kwargs({"top_k": 3}, defaults).rules == SamplingRules(
+        temperature=0, top_k=3, repetition_penalty=1.1
+    )
 
 
 def test_settings_that_mean_nothing_here_are_refused():

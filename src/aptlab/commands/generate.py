@@ -15,9 +15,9 @@ from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from aptlab.runs.atomic import write_text
-from aptlab.sample import GeneratedText, SamplingRules, generate_texts
+from aptlab.sample import GeneratedText, Prompt, SamplingRules, generate_texts
 from aptlab.sample.prompts import read_prompts
-from aptlab.sample.texts import encode_prompt
+from aptlab.sample.texts import encode_prompt, render_prompt
 
 RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
 
@@ -29,7 +29,8 @@ class GenerateRequest:
     config              the composed configuration, with its groups
     ckpt                last, best, a checkpoint or a run folder
     prompt              a text; - reads stdin; None or empty starts a new document
-    prompts_file        .txt: one prompt per line; .jsonl: the field `prompt` of every line
+    chat                prompts are what a user says; the model's chat template makes the text, and the model answers
+    prompts_file        .txt: one prompt per line; .jsonl: the field `prompt`, or `messages`, of every line
     max_new_tokens      per text; it may end earlier, at the end-of-text token or a stop string
     temperature, top_k, top_p, min_p, repetition_penalty, crossing    see SamplingRules
     seed                of the first sample of each prompt; the next samples count on from it
@@ -43,6 +44,7 @@ class GenerateRequest:
     config: Config
     ckpt: str
     prompt: str | None
+    chat: bool
     prompts_file: str | None
     max_new_tokens: PositiveInt
     temperature: NonNegative
@@ -67,7 +69,7 @@ class GenerateRequest:
 def run(args: list[str]) -> int:
     """Exit code 0; 130 when interrupted, after the text so far. A reader that closes the pipe ends it quietly."""
     request = read_generate_request(args)
-    prompts = read_prompts(request.prompt, request.prompts_file)
+    prompts = read_prompts(request.prompt, request.prompts_file, chat=request.chat)
     try:
         texts = write_texts(request, prompts)
         sys.stdout.flush()
@@ -97,7 +99,7 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
     return fill_request(GenerateRequest, config, stop=stop, **texts)
 
 
-def write_texts(request: GenerateRequest, prompts: tuple[str, ...]) -> list[GeneratedText]:
+def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[GeneratedText]:
     """Print every text, the only one as it comes, and the status to stderr."""
     from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint
     from aptlab.sample.loop import check_prompts
@@ -111,7 +113,7 @@ def write_texts(request: GenerateRequest, prompts: tuple[str, ...]) -> list[Gene
     jobs = [(prompt, request.seed + sample) for prompt in prompts for sample in range(request.samples)]
     echo, texts, begun = request.stream and len(jobs) == 1, [], time.perf_counter()
     if echo:
-        print(prompts[0], end="", flush=True)
+        print(render_prompt(model.tokenizer, prompts[0]), end="", flush=True)
     for text in generate_texts(
         model.net,
         model.tokenizer,

@@ -21,9 +21,11 @@ class Harness(Eval):
     tasks    their names, as `lm_eval --tasks list` shows them
     include  a folder with task files of your own
     length   tokens of context; null = the trained ones. Longer texts lose their beginning
-    batch    rows at a time
+    batch    rows at a time; no answer depends on it
     limit    questions of each task; null takes all
     shots    solved examples in front of each question; null = what the task says
+    max_gen_toks  tokens of a generated text, fewer than `length`; null = what the task says
+    chat     write prompts by the chat template of an imported model
 
     rows: `metrics` (task, metric, filter, value, error), one per task and metric; error is the standard error.
     """
@@ -35,6 +37,8 @@ class Harness(Eval):
     batch: PositiveInt = 8
     limit: PositiveInt | None = None
     shots: NonNegativeInt | None = None
+    max_gen_toks: PositiveInt | None = None
+    chat: bool = False
 
     def __post_init__(self) -> None:
         validate_limits(self)
@@ -59,7 +63,15 @@ class Harness(Eval):
                 device=context.device,
                 precision=context.precision,
             )
-            found = run_harness(answers, self.tasks, include=self.include, shots=self.shots, limit=self.limit)
+            found = run_harness(
+                answers,
+                self.tasks,
+                include=self.include,
+                shots=self.shots,
+                limit=self.limit,
+                max_gen_toks=self.max_gen_toks,
+                chat=self.chat,
+            )
         rows = flatten_harness_metrics(found["results"])
         body = [
             [row["task"], row["metric"], format_number(row["value"], 4), format_number(row["error"], 4)] for row in rows

@@ -54,6 +54,7 @@ class LengthLoss(Eval):
                 device=context.device,
                 precision=context.precision,
                 progress=lambda multiple: bar.update(order.index(multiple), f"{multiple}x"),
+                prefix=context.tokenizer.prefix,
             )
         draw = partial(draw_length_figure, found.rows, found.positions, title=context.title, context=trained)
         return Measurement(

@@ -11,7 +11,7 @@ from aptlab.limits import Fraction, NonNegative, NonNegativeInt, PositiveInt, va
 
 @dataclass(frozen=True, kw_only=True)
 class TextSample(Eval):
-    """What the model writes after the end-of-text token, with a fixed seed.
+    """What the model writes at the beginning of a document, with a fixed seed.
 
     tokens       at most, and fewer than the trained context
     temperature  of sampling; 0 takes the likeliest token
@@ -40,17 +40,17 @@ class TextSample(Eval):
 
         from aptlab.sample import SamplingRules, generate_tokens
 
-        eos = context.tokenizer.eos
+        tokenizer = context.tokenizer
         with context.borrow_network() as net, torch.inference_mode():
             rows = generate_tokens(
                 net,
-                [[eos]],
+                [tokenizer.opening],
                 rules=SamplingRules(temperature=self.temperature, top_p=self.top_p),
                 max_new_tokens=max(1, min(self.tokens, context.trained_context - 1)),
-                eos=eos,
+                eos=tokenizer.stops,
                 seed=self.seed,
             )
-        text = context.tokenizer.decode(rows[0])
+        text = tokenizer.decode(rows[0])
         return Measurement(
             rows={"samples": [{"text": text, "tokens": len(rows[0])}]},
             tables=[f"\nsample\n{indent_lines(text)}\n"],

@@ -110,6 +110,7 @@ class SlidingLoss(Eval):
                     stride=self.stride,
                     device=context.device,
                     precision=context.precision,
+                    prefix=context.tokenizer.prefix,
                 )
                 journal.append({"length": length, "start": start, **sums})
                 bar.advance(note=f"{length:,} tokens")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import redact_overrides
 from aptlab.errors import AptlabError, ConfigError
+from aptlab.restore.special_tokens import collect_token_ids
 
 if TYPE_CHECKING:
     from aptlab.restore.load import LoadedModel
@@ -38,8 +39,8 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
 
     out = Path(out)
     check_output_free(out, force=force)
-    net, eos = loaded.net, read_eos(loaded)
-    described = describe_decoder(net, context=int(loaded.config["context"]), eos=eos, dtype=dtype)
+    net, ids = loaded.net, collect_token_ids(loaded.tokenizer)
+    described = describe_decoder(net, context=int(loaded.config["context"]), dtype=dtype)
     weights = convert_to_hf(net, described.family, dtype=getattr(torch, dtype))
     card = render_model_card(
         described.config,
@@ -48,12 +49,13 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
         notes=described.notes,
         result=read_run_result(loaded.path),
     )
-    generation = {"eos_token_id": eos, "pad_token_id": eos, "max_length": described.config["max_position_embeddings"]}
+    eos, longest = loaded.tokenizer.eos, described.config["max_position_embeddings"]
+    generation = {**ids, "pad_token_id": eos, "max_length": longest}
     texts = {
-        "config.json": json.dumps(described.config, indent=2) + "\n",
+        "config.json": json.dumps({**described.config, **ids}, indent=2) + "\n",
         "generation_config.json": json.dumps(generation, indent=2) + "\n",
         "README.md": card,
-        **build_tokenizer_files(loaded.tokenizer.state(), longest=described.config["max_position_embeddings"]),
+        **build_tokenizer_files(loaded.tokenizer.state(), longest=longest),
     }
 
     def fill(folder: Path) -> None:
@@ -68,11 +70,6 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
 def filter_public_overrides(overrides: list[str]) -> list[str]:
     """Overrides fit to publish: no secrets, and nothing about the machine that trained."""
     return redact_overrides([text for text in overrides if not text.lstrip("+~").startswith(PRIVATE)])
-
-
-def read_eos(loaded: LoadedModel) -> int:
-    """The token at which the checkpoint's tokenizer ends a text."""
-    return loaded.tokenizer.eos
 
 
 def read_run_result(path: Path) -> dict[str, Any] | None:

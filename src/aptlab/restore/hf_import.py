@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aptlab.config import Config, build, check, compose
 from aptlab.config.option_names import require_option_name
 from aptlab.errors import ConfigError, DataError
+from aptlab.restore.special_tokens import describe_special_tokens, drop_own_files
 
 if TYPE_CHECKING:
     from aptlab.models.hf import HFModel
@@ -37,7 +38,7 @@ def import_hf_folder(folder: Path, target: Path, *, layout: str | None = None) -
     if file != target:
         write_run_files(state["aptlab"], target)
     written = f"written {file}: {state['aptlab']['vocab']} tokens; try aptlab generate ckpt={target}"
-    return [*source.notes, written]
+    return [*source.notes, *describe_special_tokens(state["aptlab"]["tokenizer"]), written]
 
 
 def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def name_public_target(kind: type) -> str:
 
 def convert_tokenizer(source: HFModel, folder: Path) -> tuple[dict[str, str], list[str]]:
     """The tokenizer's state for the checkpoint, and the overrides that choose it."""
-    from aptlab.data.tokenizers import ByteTokenizer, JsonTokenizer
+    from aptlab.data.tokenizers import ByteTokenizer, JsonTokenizer, read_folder_files
     from aptlab.models.hf import build_bytes_tokenizer
 
     path = folder / "tokenizer.json"
@@ -161,17 +162,14 @@ def convert_tokenizer(source: HFModel, folder: Path) -> tuple[dict[str, str], li
         )
     if source.tokenizer == build_bytes_tokenizer():
         return ByteTokenizer().state(), ["tokenizer=bytes"]
-    from tokenizers import Tokenizer as Fast
-
-    name = Fast.from_str(source.tokenizer).id_to_token(source.eos) if source.eos is not None else None
-    tokenizer = JsonTokenizer(source.tokenizer, str(path), eos=name)
+    tokenizer = JsonTokenizer(source.tokenizer, str(path), files=read_folder_files(path))
     if tokenizer.vocab_size > source.vocab:
         raise ConfigError(
             f"{path} has {tokenizer.vocab_size} tokens and config.json has vocab_size={source.vocab}; "
             "they belong to different models"
         )
-    chosen = ["tokenizer=file", f"tokenizer.path='{path.resolve()}'"]
-    return tokenizer.state(), [*chosen, *([f"tokenizer.eos='{name}'"] if name else [])]
+    state = drop_own_files(tokenizer)
+    return state, ["tokenizer=file", f"tokenizer.path='{path.resolve()}'", f"tokenizer.eos='{state['eos']}'"]
 
 
 def make_checkpoint(

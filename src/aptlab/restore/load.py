@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError
-from aptlab.sample import GeneratedText, SamplingOptions, generate_texts, make_sampling_rules
+from aptlab.sample import (
+    GeneratedText,
+    Prompt,
+    SamplingOptions,
+    encode_prompt,
+    generate_texts,
+    make_prompts,
+    make_sampling_rules,
+)
 
 if TYPE_CHECKING:
     import torch
 
+    from aptlab.data.tokenizers import Messages
     from aptlab.models import Decoder
 
 log = logging.getLogger("aptlab")
@@ -57,25 +66,26 @@ class LoadedModel:
 
     def generate(
         self,
-        prompts: str | Sequence[str] = "",
+        prompts: str | Sequence[str | Messages] = "",
         *,
         max_new_tokens: int = 200,
         seed: int = 0,
         samples: int = 1,
         stop: Sequence[str] = (),
         batch: int = 16,
+        chat: bool = False,
         **sampling: Unpack[SamplingOptions],
     ) -> list[GeneratedText]:
         """Continue one prompt or several: `samples` texts of each, in order; see `aptlab.generate`."""
-        prompts = list_prompts(prompts)
+        asked = make_prompts(prompts, chat=chat)
         for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch", batch)):
             if value < 1:
                 raise ConfigError(f"{name}={value} must be 1 or more")
         if isinstance(stop, str) or "" in stop:
             raise ConfigError(f"stop={stop!r}: give a list of strings, none of them empty, as in stop=['\\n\\n']")
-        if warning := find_length_warning(self, prompts, max_new_tokens):
+        if warning := find_length_warning(self, asked, max_new_tokens):
             log.warning(warning)
-        jobs = [(prompt, seed + sample) for prompt in prompts for sample in range(samples)]
+        jobs = [(prompt, seed + sample) for prompt in asked for sample in range(samples)]
         texts = generate_texts(
             self.net,
             self.tokenizer,
@@ -89,17 +99,9 @@ class LoadedModel:
         return list(texts)
 
 
-def list_prompts(prompts: str | Sequence[str]) -> list[str]:
-    """One text or several as a list. ConfigError for what is neither."""
-    found = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else None
-    if found is None or not all(isinstance(prompt, str) for prompt in found):
-        raise ConfigError(f"prompts={prompts!r}: give a text, or a list of texts")
-    return found
-
-
-def find_length_warning(model: LoadedModel, prompts: Sequence[str], max_new_tokens: int) -> str | None:
+def find_length_warning(model: LoadedModel, prompts: Sequence[Prompt], max_new_tokens: int) -> str | None:
     """One line where a text may become longer than the network was trained at, which is allowed; else None."""
-    longest = max((len(model.tokenizer.encode(prompt)) or 1 for prompt in prompts), default=0)
+    longest = max((len(encode_prompt(model.tokenizer, prompt)) for prompt in prompts), default=0)
     if longest + max_new_tokens <= model.context:
         return None
     return (

@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING, Any
 from aptlab.sample.rules import SamplingOptions, SamplingRules, make_sampling_rules
 from aptlab.sample.seeds import draw_uniform
 from aptlab.sample.stop import StopText
-from aptlab.sample.texts import GeneratedText, generate_texts
+from aptlab.sample.texts import ChatPrompt, GeneratedText, Prompt, encode_prompt, generate_texts, make_prompts
 
 if TYPE_CHECKING:
     from aptlab.sample.loop import GeneratedRow, generate_rows, generate_tokens
 
 __all__ = [
+    "ChatPrompt",
     "GeneratedRow",
     "GeneratedText",
+    "Prompt",
     "SamplingOptions",
     "SamplingRules",
     "StopText",
     "draw_uniform",
+    "encode_prompt",
     "generate_rows",
     "generate_texts",
     "generate_tokens",
+    "make_prompts",
     "make_sampling_rules",
 ]
 

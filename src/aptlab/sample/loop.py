@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,12 +32,12 @@ def generate_tokens(
     *,
     rules: SamplingRules,
     max_new_tokens: int,
-    eos: int | None,
+    eos: int | Collection[int] | None,
     seed: int | Sequence[int] = 0,
     on_token: OnToken | None = None,
     vocab: int | None = None,
 ) -> list[list[int]]:
-    """The new tokens of each prompt, without the prompt and without `eos`; see `generate_rows`."""
+    """The new tokens of each prompt, without the prompt and without the one that ends it; see `generate_rows`."""
     rows = generate_rows(
         net,
         prompts,
@@ -58,16 +58,17 @@ def generate_rows(
     *,
     rules: SamplingRules,
     max_new_tokens: int,
-    eos: int | None,
+    eos: int | Collection[int] | None,
     seed: int | Sequence[int] = 0,
     on_token: OnToken | None = None,
     vocab: int | None = None,
 ) -> list[GeneratedRow]:
     """Read all prompts at once, then write one token per row and step, with keys and values kept.
 
+    eos       the id that ends a row, or several such ids
     seed      one for all rows, or one per row. Row and step decide the random number together with it, so a row's
               text is the same in any batch; equal prompts need different seeds to differ
-    on_token  called with (row, token) for every new token but eos; true ends the row
+    on_token  called with (row, token) for every new token but those of eos; true ends the row
     vocab     ids from here on are never chosen: rows that only pad the embedding
 
     Prompts of different lengths are padded on the left; pads are in segment 0, and positions begin at the first
@@ -79,11 +80,12 @@ def generate_rows(
     seeds = [seed] * len(rows) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(rows):
         raise AptlabError(f"{len(seeds)} seeds for {len(rows)} prompts; give one seed, or one per prompt")
+    ends = frozenset([eos] if isinstance(eos, int) else eos or ())
     mode = net.training
     net.eval()
     try:
         if rows and max_new_tokens:
-            decode_rows(DecodingBatch(net, prompts, rules, max_new_tokens, vocab), rows, seeds, eos, on_token)
+            decode_rows(DecodingBatch(net, prompts, rules, max_new_tokens, vocab), rows, seeds, ends, on_token)
     except KeyboardInterrupt:
         for row in rows:
             row.reason = row.reason or "interrupted"
@@ -95,7 +97,7 @@ def generate_rows(
 
 
 def decode_rows(
-    decoding: DecodingBatch, rows: list[GeneratedRow], seeds: list[int], eos: int | None, on_token: OnToken | None
+    decoding: DecodingBatch, rows: list[GeneratedRow], seeds: list[int], ends: frozenset[int], on_token: OnToken | None
 ) -> None:
     """Fill `rows` until each has ended; ended rows go on in the batch, unread, so that shapes stay as they are."""
     for step in range(decoding.steps):
@@ -108,7 +110,7 @@ def decode_rows(
                     f"the model's logits are not finite after {step} new tokens; was its training broken off by "
                     "non-finite losses? Use an earlier checkpoint"
                 )
-            if token == eos:
+            if token in ends:
                 row.reason = "eos"
                 continue
             row.tokens.append(token)

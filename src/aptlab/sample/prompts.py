@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from aptlab.data.sources.readers import read_json
 from aptlab.errors import DataError
+from aptlab.sample.texts import Prompt, make_prompts
 
 
-def read_prompts(prompt: str | None, prompts_file: str | None) -> tuple[str, ...]:
+def read_prompts(prompt: str | None, prompts_file: str | None, *, chat: bool = False) -> tuple[Prompt, ...]:
     """The prompts of a request: those of its file, the text of stdin for `-`, else the text itself.
 
-    DataError for a file that holds none.
+    `chat`: a text is what a user says. DataError for a file that holds none.
     """
     if prompts_file is not None:
-        return read_prompt_file(Path(prompts_file).expanduser())
-    return (sys.stdin.read().removesuffix("\n"),) if prompt == "-" else (prompt or "",)
+        return tuple(make_prompts(read_prompt_file(Path(prompts_file).expanduser()), chat=chat))
+    text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt or ""
+    return tuple(make_prompts(text, chat=chat))
 
 
-def read_prompt_file(path: Path) -> tuple[str, ...]:
-    """Prompts of a .jsonl (field `prompt`) or of any other text file (one per line); blank lines do not count.
+def read_prompt_file(path: Path) -> tuple[str | list[Any], ...]:
+    """Prompts of a .jsonl (field `prompt`, or `messages`) or of another text file (one per line), without blank lines.
 
     Raises DataError naming the file, and the line that is none.
     """
@@ -38,12 +41,18 @@ def read_prompt_file(path: Path) -> tuple[str, ...]:
     return tuple(parse_prompt_line(line, f"{path}:{number}") for number, line in numbered)
 
 
-def parse_prompt_line(line: str, where: str) -> str:
-    """The field `prompt` of one JSON object; `where` is named in errors."""
+def parse_prompt_line(line: str, where: str) -> str | list[Any]:
+    """The field `prompt`, or the field `messages`, of one JSON object; `where` is named in errors."""
     try:
         row = read_json(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise DataError(f'{where} has no text under "prompt"; write {{"prompt": "…"}}')
-    return row["prompt"]
+    found = (row.get("prompt"), row.get("messages")) if isinstance(row, dict) else (None, None)
+    if isinstance(found[0], str):
+        return found[0]
+    if isinstance(found[1], list):
+        return found[1]
+    raise DataError(
+        f'{where} has no text under "prompt"; write {{"prompt": "…"}}, or '
+        '{"messages": [{"role": "user", "content": "…"}]} for a chat model'
+    )

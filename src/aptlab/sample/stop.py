@@ -36,6 +36,12 @@ class StopText:
         return shown + rest
 
 
+def cut_at_stop(text: str, stops: Sequence[str]) -> str:
+    """A finished text up to its first stop string."""
+    found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return text[: min(found, default=len(text))]
+
+
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest ending of `text` that is a beginning of `stop`."""
     lengths = range(min(len(text), len(stop) - 1), 0, -1)

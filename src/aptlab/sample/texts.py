@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aptlab.data.tokenizers import TextStream, Tokenizer
 from aptlab.errors import AptlabError
 from aptlab.sample.rules import SamplingRules
-from aptlab.sample.stop import StopText
+from aptlab.sample.stop import StopText, cut_at_stop
 
 if TYPE_CHECKING:
     from aptlab.models import Decoder
@@ -18,10 +18,20 @@ OnText = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
+class ChatPrompt:
+    """Messages, each a dict of `role` and `content`; the tokenizer's chat template makes the text that is continued."""
+
+    messages: Sequence[Mapping[str, Any]]
+
+
+Prompt = str | ChatPrompt
+
+
+@dataclass(frozen=True)
 class GeneratedText:
     """One finished text.
 
-    prompt  what it continues
+    prompt  what it continues; of messages, the text that the chat template makes
     text    what was written, without the prompt and without the stop string
     tokens  ids of what was written, those of the stop string among them
     seed    of its random numbers: the same prompt, rules and seed give the same text, in any batch
@@ -45,20 +55,17 @@ class GrowingText:
     stream: TextStream
     stop: StopText
     show: Callable[[str], None] | None = None
-    pieces: list[str] = field(default_factory=list)
 
     def push(self, token: int) -> bool:
         """Take a token; true when a stop string is complete."""
-        self._append(self.stop.push(self.stream.push(token)))
+        self._show(self.stop.push(self.stream.push(token)))
         return self.stop.stopped
 
-    def finish(self) -> str:
-        """The whole text, with what was held back until now."""
-        self._append(self.stop.finish(self.stream.finish()))
-        return "".join(self.pieces)
+    def finish(self) -> None:
+        """Show what was held back until now."""
+        self._show(self.stop.finish(self.stream.finish()))
 
-    def _append(self, piece: str) -> None:
-        self.pieces.append(piece)
+    def _show(self, piece: str) -> None:
         if self.show is not None and piece:
             self.show(piece)
 
@@ -66,7 +73,7 @@ class GrowingText:
 def generate_texts(
     net: Decoder,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     rules: SamplingRules,
     max_new_tokens: int,
@@ -78,7 +85,7 @@ def generate_texts(
     """Texts in the order of their prompts, `batch` of them written at the same time; see `generate_rows`.
 
     seeds    one per prompt; equal prompts need different ones to differ
-    stop     strings that end a text
+    stop     strings that end a text; names of special tokens are these tokens
     on_text  called with (index of the prompt, new characters) while a text is being written
 
     A keyboard interrupt ends the texts of the running batch where they are; the prompts after them give none.
@@ -88,24 +95,27 @@ def generate_texts(
 
     if len(seeds) != len(prompts):
         raise AptlabError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt")
+    ends = {*tokenizer.stops, *tokenizer.find_special_ids(stop)}
     for first in range(0, len(prompts), batch):
-        block = prompts[first : first + batch]
+        block = [encode_prompt(tokenizer, prompt) for prompt in prompts[first : first + batch]]
         growing = [
-            GrowingText(tokenizer.stream(), StopText(stop), on_text and bind_index(on_text, first + row))
-            for row in range(len(block))
+            GrowingText(tokenizer.stream(ids), StopText(stop), on_text and bind_index(on_text, first + row))
+            for row, ids in enumerate(block)
         ]
         rows = generate_rows(
             net,
-            [encode_prompt(tokenizer, prompt) for prompt in block],
+            block,
             rules=rules,
             max_new_tokens=max_new_tokens,
-            eos=tokenizer.eos,
+            eos=ends,
             seed=seeds[first : first + batch],
             on_token=lambda row, token, growing=growing: growing[row].push(token),
             vocab=tokenizer.vocab_size,
         )
-        for prompt, seed, text, row in zip(block, seeds[first:], growing, rows, strict=False):
-            yield GeneratedText(prompt, text.finish(), row.tokens, seed, row.reason or "length")
+        for prompt, ids, seed, text, row in zip(prompts[first:], block, seeds[first:], growing, rows, strict=False):
+            text.finish()
+            whole = cut_at_stop(tokenizer.decode_after(ids, row.tokens), stop)
+            yield GeneratedText(render_prompt(tokenizer, prompt), whole, row.tokens, seed, row.reason or "length")
         if any(row.reason == "interrupted" for row in rows):
             return
 
@@ -115,6 +125,25 @@ def bind_index(on_text: OnText, index: int) -> Callable[[str], None]:
     return lambda piece: on_text(index, piece)
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Tokens of a prompt; an empty one is the end of the document before."""
-    return tokenizer.encode(prompt) or [tokenizer.eos]
+def render_prompt(tokenizer: Tokenizer, prompt: Prompt) -> str:
+    """The text of a prompt, markers among them."""
+    return tokenizer.render_chat(prompt.messages) if isinstance(prompt, ChatPrompt) else prompt
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    """Tokens of a prompt; an empty one begins a document. See `Tokenizer.encode_prompt` and `Tokenizer.encode_chat`."""
+    if isinstance(prompt, ChatPrompt):
+        return tokenizer.encode_chat(prompt.messages)
+    return tokenizer.encode_prompt(prompt)
+
+
+def make_prompts(prompts: str | Sequence[str | Sequence[Mapping[str, Any]]], *, chat: bool = False) -> list[Prompt]:
+    """Prompts as they are given: a text, or a list of texts and of lists of messages.
+
+    `chat`: a text is what a user says, and the model answers. ConfigError for what is none of these.
+    """
+    given = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else None
+    if given is None or not all(isinstance(one, str | Sequence) for one in given):
+        raise ConfigError(f"prompts={prompts!r}: give a text, or a list of texts")
+    asked = [[{"role": "user", "content": one}] if chat and isinstance(one, str) else one for one in given]
+    return [one if isinstance(one, str) else ChatPrompt(one) for one in asked]

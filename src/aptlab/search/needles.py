@@ -11,6 +11,7 @@ arXiv:2309.10400) so that needle and question are as far apart as in `span` toke
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,11 +64,13 @@ def make_samples(
     span: int | None = None,
     after: int = 0,
     seed: int = 0,
+    prefix: Sequence[int] = (),
 ) -> list[SearchSample]:
     """`count` samples of `length` tokens over the text of `side`; with an `encoder`, each hides a number.
 
     span   positions reach up to this length, default `length`
     after  plain text counts from this position on
+    prefix ids that every text begins with, in place of the sample's first tokens
     Raises DataError where the text is shorter than a sample, ConfigError where a needle does not fit.
     """
     if len(side.tokens) < length + 1:
@@ -79,12 +82,13 @@ def make_samples(
     rng = random.Random(f"aptlab needles {seed} {length}")
     samples = []
     for number, start in enumerate(starts):
-        hay = np.asarray(side.tokens[start : start + length], dtype=np.int64)
+        hay = np.array(side.tokens[start : start + length], dtype=np.int64)
+        hay[: len(prefix)] = prefix
         depth = (number + rng.random()) / count
         if encoder is None:
             samples.append(make_plain_sample(hay, span or length, after, rng))
         else:
-            samples.append(make_needle_sample(hay, encoder, depth, span or length, after, rng))
+            samples.append(make_needle_sample(hay, encoder, depth, span or length, after, rng, first=len(prefix)))
     return samples
 
 
@@ -108,9 +112,9 @@ def spread_starts(side: TokenStream, length: int, count: int) -> np.ndarray:
 
 
 def make_needle_sample(
-    hay: np.ndarray, encoder: TextEncoder, depth: float, span: int, after: int, rng: random.Random
+    hay: np.ndarray, encoder: TextEncoder, depth: float, span: int, after: int, rng: random.Random, *, first: int = 0
 ) -> SearchSample:
-    """Text of the same length with a needle at `depth` and its question and answer at the end."""
+    """Text of the same length with a needle at `depth`, behind `first` tokens, and question and answer at the end."""
     number = "".join(str(rng.randrange(1 if i == 0 else 0, 10)) for i in range(DIGITS))
     needle, question, answer = (encoder.encode(t) for t in (NEEDLE.format(number=number), QUESTION, number))
     room = len(hay) - len(needle) - len(question) - len(answer)
@@ -119,7 +123,7 @@ def make_needle_sample(
             f"a needle with its question takes {len(hay) - room} tokens, more than a sample of {len(hay)}; use a "
             "longer target, or search.objective=ppl"
         )
-    cut = min(int(depth * room), room)
+    cut = min(max(int(depth * room), first), room)
     tokens = np.concatenate([hay[:cut], needle, hay[cut:room], question, answer]).astype(np.int64)
     last = cut + len(needle)
     positions = make_jumping_positions(len(tokens), span, [(cut, depth), (last + (room - cut) // 2, 1.0)])

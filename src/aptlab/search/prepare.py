@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,9 @@ def prepare_search(
     encoder = data.tokenizer if objective.needles else None
     least = count_needle_tokens(encoder) if encoder is not None else 1
     strategy = get_strategy(settings.strategy).fitted(problem.target, least)
-    samples = collect_samples(problem, settings.samples, strategy, data.store.val, encoder, cfg.seed)
+    samples = collect_samples(
+        problem, settings.samples, strategy, data.store.val, encoder, cfg.seed, prefix=data.tokenizer.prefix
+    )
     identity = {
         "checkpoint": read_manifest(loaded.path).sha256,
         "data": data.fingerprint,
@@ -109,12 +111,26 @@ def prepare_search(
 
 
 def collect_samples(
-    problem: SearchProblem, count: int, strategy: Strategy, side: Any, encoder: Any, seed: int
+    problem: SearchProblem,
+    count: int,
+    strategy: Strategy,
+    side: Any,
+    encoder: Any,
+    seed: int,
+    *,
+    prefix: Sequence[int] = (),
 ) -> dict[int, list[SearchSample]]:
     """Samples of the target length, and shorter ones with positions up to it where the strategy reads such."""
     return {
         length: make_samples(
-            side, encoder, length=length, count=count, span=problem.target, after=problem.original_len, seed=seed
+            side,
+            encoder,
+            length=length,
+            count=count,
+            span=problem.target,
+            after=problem.original_len,
+            seed=seed,
+            prefix=prefix,
         )
         for length in (problem.target // divisor for divisor in strategy.lengths)
     }

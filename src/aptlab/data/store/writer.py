@@ -61,8 +61,11 @@ class SideWriter:
         self._offsets.write(np.zeros(1))
 
     def add(self, names: list[str], texts: list[str]) -> None:
-        """Encode and append documents, eos after each. Raises DataError when an id is outside the vocabulary."""
-        pieces = self._tokenizer.encode_batch(texts)
+        """Encode and append documents, the tokenizer's prefix before and eos after each.
+
+        Raises DataError when an id is outside the vocabulary.
+        """
+        pieces = self._tokenizer.encode_documents(texts)
         vocab, eos = self._tokenizer.vocab_size, np.array([self._tokenizer.eos])
         for name, piece in zip(names, pieces):
             largest = int(piece.max(initial=0))

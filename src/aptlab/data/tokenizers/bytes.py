@@ -13,6 +13,8 @@ from aptlab.data.tokenizers.base import BYTE_VALUES, Texts, TextStream, Tokenize
 if TYPE_CHECKING:
     import numpy as np
 
+EOS = "<eos>"
+
 
 @dataclass(frozen=True)
 class ByteTokenizer(TokenizerRule, Tokenizer):
@@ -26,28 +28,35 @@ class ByteTokenizer(TokenizerRule, Tokenizer):
     def eos(self) -> int:
         return BYTE_VALUES
 
+    @property
+    def eos_name(self) -> str:
+        return EOS
+
     def prepare(self, texts: Texts, *, key: str, folder: Path) -> Tokenizer:
         del texts, key, folder
         return self
 
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+    def encode(self, text: str, *, specials: bool = False) -> list[int]:
+        first, *rest = text.split(EOS) if specials else [text]
+        return list(first.encode()) + [byte for piece in rest for byte in (self.eos, *piece.encode())]
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         import numpy as np
 
         return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return bytes(i for i in map(int, ids) if i < BYTE_VALUES).decode("utf-8", errors="replace")
+    def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
+        end = EOS.encode() if specials else b""
+        return b"".join(bytes([i]) if i < BYTE_VALUES else end for i in map(int, ids)).decode("utf-8", errors="replace")
 
     def count_bytes(self) -> np.ndarray:
         import numpy as np
 
         return np.append(np.ones(BYTE_VALUES), 0.0)
 
-    def stream(self) -> TextStream:
-        return ByteStream()
+    def stream(self, after: Sequence[int] = (), *, specials: bool = False) -> TextStream:
+        del after  # bytes read the same wherever they stand
+        return ByteStream(EOS if specials else "")
 
     def state(self) -> dict[str, str]:
         return {"kind": "bytes"}
@@ -56,11 +65,12 @@ class ByteTokenizer(TokenizerRule, Tokenizer):
 class ByteStream(TextStream):
     """`TextStream` of byte tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: str = "") -> None:
+        self._end = end
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        return self._decoder.decode(bytes([token])) if token < BYTE_VALUES else ""
+        return self._decoder.decode(bytes([token]) if token < BYTE_VALUES else self._end.encode())
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)

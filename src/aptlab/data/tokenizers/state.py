@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from aptlab.data.tokenizers.base import Tokenizer
@@ -15,7 +16,8 @@ def restore_tokenizer(state: Mapping[str, str]) -> Tokenizer:
     if state.get("kind") == "bytes":
         return ByteTokenizer()
     if state.get("kind") == "json" and isinstance(state.get("json"), str):
-        return JsonTokenizer(state["json"], "the tokenizer in the checkpoint", eos=state.get("eos"))
+        files = json.loads(state["files"]) if "files" in state else None
+        return JsonTokenizer(state["json"], "the tokenizer in the checkpoint", eos=state.get("eos"), files=files)
     raise CheckpointError(
         f"the checkpoint holds a tokenizer of kind {state.get('kind')!r}; this aptlab knows bytes and json"
     )

@@ -7,30 +7,42 @@ Legend: B rows, L tokens of a row. `HarnessModel` holds what the three request t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aptlab.data.tokenizers import Tokenizer
+from aptlab.data.tokenizers import Messages, Tokenizer
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.evals.scoring.lengths import LOGITS, make_autocast
+from aptlab.evals.scoring.requests import (
+    RULES,
+    GenerationSettings,
+    Row,
+    cut_windows,
+    encode_pair,
+    find_first_token,
+    group_requests,
+    make_request_seeds,
+    parse_generation_kwargs,
+    split_row,
+)
 from aptlab.models import Decoder
 from aptlab.objectives import IGNORE, compute_token_nll
-from aptlab.sample import SamplingRules, StopText, generate_rows
+from aptlab.sample import StopText, generate_rows
+from aptlab.sample.stop import cut_at_stop
 
 log = logging.getLogger("aptlab")
 MISSING = "eval=harness needs lm_eval, which is not installed; pip install 'aptlab[harness]'"
-NEW_TOKENS = 256  # where a task does not say how many
-KNOWN = {"until", "max_gen_toks", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p"}
-KNOWN |= {"repetition_penalty"}
+TOP_K = 50  # what transformers samples from where nobody says otherwise
 Progress = Callable[[int], None]
 
 
 class HarnessModel:
     """Log-likelihoods and texts of a network, for requests whose `args` are those of lm_eval's `Instance`.
+
+    They are what lm_eval's own class for transformers models (HFLM) answers for the same weights, whatever `batch` is.
 
     length  tokens of context; what is longer loses its beginning, with one warning
     batch   rows at a time
@@ -53,63 +65,74 @@ class HarnessModel:
         net.to(self.device).eval()
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """ln p(continuation | context) in nats, and whether greedy decoding would write the continuation."""
-        rows = [self._pair(*request.args) for request in requests]
-        return self._scored(rows)
+        """ln p(continuation | context) in nats, and whether greedy decoding would write the continuation.
+
+        Every token of a continuation counts, of one that is longer than `length` too.
+        """
+        rows = [encode_pair(self.tokenizer, *request.args) for request in requests]
+        for tokens, _ in rows:
+            self._warn_if_longer(len(tokens), self.length + 1)
+        return self._score_in_parts([split_row(row, self.length) for row in rows])
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """ln p(text) in nats; the first token follows an end-of-text token.
+        """ln p(text) in nats; the first token follows bos, or an end-of-text token.
 
-        A text longer than `length` is cut into windows that share no target; each begins with the last token of the
-        one before, so that every token has some context.
+        A text longer than `length` is cut into windows that share no target, each with as much before its targets as
+        it has room for. A tokenizer that puts bos in front of texts makes it a target too, as in HFLM.
         """
-        cut = [list(self._windows(self.tokenizer.encode(request.args[0]))) for request in requests]
-        scored = iter(self._scored([row for rows in cut for row in rows]))
-        return [sum(next(scored)[0] for _ in rows) for rows in cut]
+        first = find_first_token(self.tokenizer)
+        texts = [self.tokenizer.encode_text(request.args[0]) for request in requests]
+        return [nats for nats, _ in self._score_in_parts([[*cut_windows(t, first, self.length)] for t in texts])]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Texts that follow the contexts, up to the first stop string, which is left out."""
+        """Texts that follow the contexts, up to the first stop string, which is left out.
+
+        A stop string may be in the name of a special token: the text ends there, and shows no special tokens.
+        What a task does not say of sampling, the model's generation_config.json does. The random numbers of a text
+        belong to its request. AptlabError where a task wants as many tokens as there is context.
+        """
         out = [""] * len(requests)
-        settings = [parse_generation_kwargs(request.args[1]) for request in requests]
+        asked = [(request.args[0], request.args[1]) for request in requests]
+        settings = [self._read_settings(kwargs) for _, kwargs in asked]
+        seeds = make_request_seeds(asked)
         for group in group_requests(settings):
             for first in range(0, len(group), self.batch):
                 block = group[first : first + self.batch]
-                for index, text in zip(block, self._texts([requests[i].args[0] for i in block], settings[block[0]])):
+                contexts, numbers = [asked[i][0] for i in block], [seeds[i] for i in block]
+                for index, text in zip(block, self._texts(contexts, settings[block[0]], numbers)):
                     out[index] = text
-                self.report_error(len(block))
+                self.report_progress(len(block))
         return out
 
-    def _pair(self, context: str, continuation: str) -> tuple[list[int], int]:
-        """Tokens of both together, and how many belong to the continuation; a space between them is the latter's."""
-        trimmed = context.rstrip()
-        continuation = context[len(trimmed) :] + continuation if trimmed else context + continuation
-        before = self.tokenizer.encode(trimmed) if trimmed else [self.tokenizer.eos]
-        whole = self.tokenizer.encode(trimmed + continuation) if trimmed else []
-        if whole[: len(before)] == before and len(whole) > len(before):
-            return whole, len(whole) - len(before)
-        after = self.tokenizer.encode(continuation)
-        return before + after, len(after)
+    def _read_settings(self, kwargs: Mapping[str, Any]) -> GenerationSettings:
+        said = {name: self.tokenizer.generation_defaults.get(name) for name in RULES}
+        settings = parse_generation_kwargs(kwargs, {"top_k": TOP_K} | {k: v for k, v in said.items() if v is not None})
+        if settings.new_tokens >= self.length:
+            raise AptlabError(
+                f"the task asks for {settings.new_tokens} new tokens, and length={self.length} leaves none for its "
+                f"prompt; set max_gen_toks={self.length // 2} or length={2 * settings.new_tokens}"
+            )
+        return settings
 
-    def _windows(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
-        tokens = [self.tokenizer.eos, *tokens]
-        for first in range(1, len(tokens), self.length):
-            last = min(first + self.length, len(tokens))
-            yield tokens[first - 1 : last], last - first
+    def _score_in_parts(self, cut: Sequence[Sequence[Row]]) -> list[tuple[float, bool]]:
+        """One answer for the rows of each request: the sum, and whether all targets are the likeliest."""
+        scored = iter(self._scored([row for rows in cut for row in rows]))
+        found = [[next(scored) for _ in rows] for rows in cut]
+        return [(sum(nats for nats, _ in parts), all(greedy for _, greedy in parts)) for parts in found]
 
-    def _scored(self, rows: list[tuple[list[int], int]]) -> list[tuple[float, bool]]:
+    def _scored(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
         """Rows of similar length are read together; the answers come in the order of the rows."""
-        rows = [(self._cut(tokens, self.length + 1), min(count, self.length)) for tokens, count in rows]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
         out = [(0.0, True)] * len(rows)
         for first in range(0, len(order), self.batch):
             block = order[first : first + self.batch]
             for index, answer in zip(block, self._batch([rows[i] for i in block])):
                 out[index] = answer
-            self.report_error(len(block))
+            self.report_progress(len(block))
         return out
 
     @torch.inference_mode()
-    def _batch(self, rows: list[tuple[list[int], int]]) -> list[tuple[float, bool]]:
+    def _batch(self, rows: Sequence[Row]) -> list[tuple[float, bool]]:
         longest = max(len(tokens) for tokens, _ in rows) - 1
         inputs_BL = torch.zeros(len(rows), longest, dtype=torch.long)
         targets_BL = torch.full_like(inputs_BL, IGNORE)
@@ -135,81 +158,43 @@ class HarnessModel:
             greedy_B &= ((logits_BTV.argmax(-1) == targets_BT) | (targets_BT == IGNORE)).all(1)
         return nats_B, greedy_B
 
-    def _texts(self, contexts: list[str], settings: GenerationSettings) -> list[str]:
-        new = min(settings.new_tokens, max(1, self.length - 1))
-        prompts = [self.tokenizer.encode(text) or [self.tokenizer.eos] for text in contexts]
-        prompts = [self._cut(prompt, max(1, self.length - new)) for prompt in prompts]
-        streams = [self.tokenizer.stream() for _ in prompts]
-        watches = [StopText(settings.until) for _ in prompts]
-        texts = [""] * len(prompts)
+    def _texts(self, contexts: Sequence[str], settings: GenerationSettings, seeds: list[int]) -> list[str]:
+        room = self.length - settings.new_tokens
+        prompts = [self.tokenizer.encode_prompt(text) for text in contexts]
+        for prompt in prompts:
+            self._warn_if_longer(len(prompt), room)
+        prompts = [prompt[-room:] for prompt in prompts]
+        until = (*settings.until, self.tokenizer.eos_name)
+        streams = [self.tokenizer.stream(specials=True) for _ in prompts]
+        watches = [StopText(until) for _ in prompts]
 
         def on_token(row: int, token: int) -> bool:
-            texts[row] += watches[row].push(streams[row].push(token))
+            watches[row].push(streams[row].push(token))
             return watches[row].stopped
 
         with make_autocast(self.device, self.precision):
-            generate_rows(
+            rows = generate_rows(
                 self.net,
                 prompts,
                 rules=settings.rules,
-                max_new_tokens=new,
-                eos=self.tokenizer.eos,
-                seed=list(range(len(prompts))),
+                max_new_tokens=settings.new_tokens,
+                eos=self.tokenizer.stops,
+                seed=seeds,
                 on_token=on_token,
                 vocab=self.tokenizer.vocab_size,
             )
-        return [text + watch.finish(stream.finish()) for text, watch, stream in zip(texts, watches, streams)]
+        return [cut_at_stop(self.tokenizer.decode(row.tokens), until) for row in rows]
 
-    def _cut(self, tokens: list[int], most: int) -> list[int]:
-        if len(tokens) > most and not self._warned:
+    def _warn_if_longer(self, have: int, most: int) -> None:
+        if have > most and not self._warned:
             self._warned = True
             log.warning(
-                "texts of more than %d tokens lose their beginning (the first had %d); set length=…",
-                self.length,
-                len(tokens),
+                "texts of more than %d tokens lose their beginning (the first had %d); set length=…", self.length, have
             )
-        return tokens[-most:]
 
-    def report_error(self, count: int) -> None:
+    def report_progress(self, count: int) -> None:
         if self.progress is not None:
             self.progress(count)
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How a text is to be generated: stop strings, number of tokens, sampling rules."""
-
-    until: tuple[str, ...]
-    new_tokens: int
-    rules: SamplingRules
-
-
-def parse_generation_kwargs(kwargs: Mapping[str, Any]) -> GenerationSettings:
-    """The generation settings of a task; AptlabError for one that means nothing here."""
-    unknown = sorted(set(kwargs) - KNOWN)
-    if unknown:
-        raise AptlabError(
-            f"the task asks for {unknown[0]}={kwargs[unknown[0]]!r}, which is not known here; change its "
-            f"generation_kwargs, allowed: {', '.join(sorted(KNOWN))}"
-        )
-    until = kwargs.get("until") or ()
-    names = ("top_k", "top_p", "min_p", "repetition_penalty")
-    temperature = float(kwargs.get("temperature") or 1.0) if kwargs.get("do_sample") else 0.0
-    return GenerationSettings(
-        until=(until,) if isinstance(until, str) else tuple(until),
-        new_tokens=int(kwargs.get("max_gen_toks") or kwargs.get("max_new_tokens") or NEW_TOKENS),
-        rules=SamplingRules(
-            temperature=temperature, **{name: kwargs[name] for name in names if kwargs.get(name) is not None}
-        ),
-    )
-
-
-def group_requests(settings: Sequence[GenerationSettings]) -> Iterator[list[int]]:
-    """Indices of requests that can be generated together, in order of appearance."""
-    groups: dict[GenerationSettings, list[int]] = {}
-    for index, setting in enumerate(settings):
-        groups.setdefault(setting, []).append(index)
-    yield from groups.values()
 
 
 def make_lm(answers: HarnessModel) -> Any:
@@ -222,8 +207,16 @@ def make_lm(answers: HarnessModel) -> Any:
     def passed(name: str) -> Callable[..., Any]:
         return lambda self, requests, *args, **kwargs: getattr(answers, name)(requests)
 
+    def write_chat(self: Any, chat_history: Messages, add_generation_prompt: bool = True) -> str:
+        return answers.tokenizer.render_chat(chat_history, reply=add_generation_prompt)
+
     names = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-    return type("AptlabLM", (LM,), {name: passed(name) for name in names})()
+    chat = {
+        "apply_chat_template": write_chat,
+        "chat_template": lambda self, chat_template=False: answers.tokenizer.chat_template,
+        "tokenizer_name": property(lambda self: answers.tokenizer.key()),
+    }
+    return type("AptlabLM", (LM,), {**{name: passed(name) for name in names}, **chat})()
 
 
 def run_harness(
@@ -233,12 +226,20 @@ def run_harness(
     include: str | None = None,
     shots: int | None = None,
     limit: int | None = None,
+    max_gen_toks: int | None = None,
+    chat: bool = False,
 ) -> dict[str, Any]:
     """lm_eval's result for some of its tasks: `results`, `versions`, `n-samples`, … as lm_eval names them.
 
-    `include` is a folder with task files. ConfigError without lm_eval, and for a task that it does not know.
+    include       a folder with task files
+    max_gen_toks  of every text, in place of what its task says
+    chat          write prompts by the tokenizer's chat template
+
+    ConfigError without lm_eval, for a task that it does not know, and for `chat` where there is no template.
     """
     model = make_lm(answers)
+    if chat and answers.tokenizer.chat_template is None:
+        raise ConfigError("chat=true: this tokenizer has no chat template; use chat=false, or import a chat model")
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -254,6 +255,8 @@ def run_harness(
         tasks=list(tasks),
         num_fewshot=shots,
         limit=limit,
+        gen_kwargs=None if max_gen_toks is None else {"max_gen_toks": max_gen_toks},
+        apply_chat_template=chat,
         task_manager=manager,
         log_samples=False,
         bootstrap_iters=1000,

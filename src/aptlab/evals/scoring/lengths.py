@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,9 +51,12 @@ def evaluate_lengths(
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     bytes_per_token: float | None = None,
+    prefix: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
     """The rows of `evaluate_windows`, as result.json holds them."""
-    return evaluate_windows(net, windows, device=device, precision=precision, bytes_per_token=bytes_per_token).rows
+    return evaluate_windows(
+        net, windows, device=device, precision=precision, bytes_per_token=bytes_per_token, prefix=prefix
+    ).rows
 
 
 def evaluate_windows(
@@ -64,11 +67,13 @@ def evaluate_windows(
     precision: str = "32-true",
     bytes_per_token: float | None = None,
     progress: Callable[[int], None] | None = None,
+    prefix: Sequence[int] = (),
 ) -> LengthResults:
     """Mean loss over all targets, every target counting once, summed in float64.
 
     `precision` is Lightning's name: the mixed ones run under autocast, the others compute in the weights' own type.
     `bytes_per_token` None takes that of the windows' own text. `progress` is told each multiple before it is read.
+    `prefix`: ids that every text of the tokenizer begins with; see `put_prefix`.
     A window whose logits would not fit in memory is read in pieces through the cache, with the same result.
     """
     device = torch.device(device)
@@ -81,7 +86,7 @@ def evaluate_windows(
             for multiple in sorted(windows.multiples):
                 if progress is not None:
                     progress(multiple)
-                nats_L, count_L = sum_position_losses(net, windows, multiple, device)
+                nats_L, count_L = sum_position_losses(net, windows, multiple, device, prefix)
                 total = float(nats_L.sum()), int(count_L.sum())
                 rows.append(make_length_row(multiple, multiple * windows.context, *total, rate))
     finally:
@@ -97,7 +102,7 @@ def make_autocast(device: torch.device, precision: str) -> AbstractContextManage
 
 
 def sum_position_losses(
-    net: Decoder, windows: EvalWindows, multiple: int, device: torch.device
+    net: Decoder, windows: EvalWindows, multiple: int, device: torch.device, prefix: Sequence[int] = ()
 ) -> tuple[Tensor, Tensor]:
     """Sum of losses and number of targets at every position of a window, float64 [L] on the CPU."""
     length = multiple * windows.context
@@ -106,10 +111,24 @@ def sum_position_losses(
     budget = min(piece, TOKENS.get(device.type, ELSEWHERE))
     for batch in windows.batches(multiple, tokens=budget):
         tokens_BL, targets_BL = (batch[name].to(device, non_blocking=True) for name in ("tokens", "targets"))
+        tokens_BL = put_prefix(tokens_BL, prefix)
         sums_2L[0] += compute_token_losses(net, tokens_BL, targets_BL, piece=piece).sum(0)
         sums_2L[1] += (targets_BL != IGNORE).sum(0)
     nats_L, count_L = sums_2L.cpu()
     return nats_L, count_L
+
+
+def put_prefix(tokens_BL: Tensor, prefix: Sequence[int]) -> Tensor:
+    """Windows of a text with `prefix` (`<s>`) in place of their first tokens, which are no targets in them.
+
+    A model whose tokenizer begins every text with such a token has seen no text without it. A window keeps its length
+    and all its targets, as in the perplexity of llama.cpp.
+    """
+    if not prefix:
+        return tokens_BL
+    tokens_BL = tokens_BL.clone()
+    tokens_BL[:, : len(prefix)] = torch.tensor(prefix, device=tokens_BL.device)
+    return tokens_BL
 
 
 def compute_token_losses(net: Decoder, tokens_BL: Tensor, targets_BL: Tensor, *, piece: int) -> Tensor:

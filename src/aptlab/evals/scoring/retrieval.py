@@ -61,7 +61,7 @@ def answer_samples(
     """Outcomes in the order of the samples, which have prompts of one length and one budget.
 
     Each prompt is read once, in pieces through the cache, so that neither its logits nor its attention mask is ever
-    whole in memory. From there the expected answer is read, and a text is generated greedily, up to the budget or the
+    whole in memory. From there the expected answer is read, and a text is generated greedily, up to the budget or an
     end-of-text token. Raises AptlabError for logits that are not numbers.
     """
     device = torch.device(device)
@@ -149,7 +149,7 @@ def score_expected_tokens(
 
 def generate_greedy(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: Tokenizer, budget: int) -> list[str]:
     """The greedy continuation of each row, as `aptlab.sample.generate_tokens` writes it after a prompt read whole."""
-    vocab = min(tokenizer.vocab_size, net.vocab)
+    vocab, ends = min(tokenizer.vocab_size, net.vocab), frozenset(tokenizer.stops)
     rows: list[list[int]] = [[] for _ in range(len(last_BV))]
     ended = [False] * len(rows)
     for step in range(budget):
@@ -161,7 +161,7 @@ def generate_greedy(net: Decoder, last_BV: Tensor, cache: KVCache, tokenizer: To
                     f"the model's logits are not finite {step} tokens after a prompt; a rope= in place of the trained "
                     "one may not reach this length, else training was broken off: use an earlier checkpoint"
                 )
-            ended[row] = ended[row] or token == tokenizer.eos
+            ended[row] = ended[row] or token in ends
             if not ended[row]:
                 rows[row].append(token)
         if all(ended) or step + 1 == budget:

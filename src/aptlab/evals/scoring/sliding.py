@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, compute_token_losses, make_autocast
+from aptlab.evals.scoring.lengths import ELSEWHERE, LOGITS, TOKENS, compute_token_losses, make_autocast, put_prefix
 from aptlab.models import Decoder
 from aptlab.objectives import IGNORE, compute_perplexity
 
@@ -47,11 +47,13 @@ def score_segment(
     stride: int,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
+    prefix: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Sums over one segment of n + 1 tokens (n targets): nats, tokens, windows, and the sum of the windows' means.
 
     Each window starts afresh at position 0 (Press et al. 2022, arXiv:2108.12409, section 2.2, with stride S), so a
     segment costs n/S forward passes of `length` tokens; windows are read side by side, long ones in pieces.
+    `prefix`: ids that every text of the tokenizer begins with; see `put_prefix`.
     """
     device = torch.device(device)
     net.to(device).eval()
@@ -69,6 +71,7 @@ def score_segment(
             targets_BL[row, window.first - window.start : window.last - window.start] = tokens[
                 window.first + 1 : window.last + 1
             ]
+        inputs_BL = put_prefix(inputs_BL, prefix)
         with make_autocast(device, precision):
             nats_B = compute_token_losses(net, inputs_BL, targets_BL, piece=max(1, LOGITS // net.vocab)).sum(1)
         count_B = (targets_BL != IGNORE).sum(1)

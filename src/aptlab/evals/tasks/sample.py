@@ -1,8 +1,9 @@
 """Samples of exactly so many tokens. No torch.
 
 A task writes its prompt for any number n of haystack units. `Samples` finds the largest n that fits, and fills the
-last tokens with the beginning of the next unit, so that the tokenizer's own encoding of the whole prompt has exactly
-`length - budget` tokens: nothing is cut in the middle and no token is there that the tokenizer would not have written.
+last tokens with the beginning of the next unit, so that the tokenizer's own encoding of the whole prompt, its prefix
+(`<s>`) in front, has exactly `length - budget` tokens: nothing is cut in the middle and no token is there that the
+tokenizer would not have written.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class TaskSampler:
 
     def make(self, index: int, depth: float | None = None) -> TaskSample:
         """Sample number `index`; the same whatever other samples are made. AptlabError if none can be."""
-        room = self.length - self.budget
+        room = self.length - self.budget - len(self.tokenizer.prefix)
         for salt in range(TRIES):
             key = (self.seed, self.asked.name, self.length, depth, index, salt)
             fitted = fit_draft(
@@ -177,7 +178,7 @@ class TaskSampler:
             question = self.tokenizer.encode(draft.question)
             answers.append(len(self._continuation(draft.question, question, draft.answer)))
         room = form.published if budget == "published" else max(answers) + SPARE
-        return max(prompts) + 2 + room, room
+        return len(self.tokenizer.prefix) + max(prompts) + 2 + room, room
 
     def _continuation(self, text: str, tokens: Sequence[int], answer: str) -> list[int]:
         """Tokens of the answer after the prompt: as the tokenizer writes both together where it keeps the prompt."""
@@ -197,21 +198,23 @@ class TaskSampler:
     def _sample(
         self, draft: PromptDraft, body: str, tokens: Sequence[int], answer: Sequence[int], meta: dict[str, Any]
     ) -> TaskSample:
-        start = self._before(body, tokens)
+        first = len(self.tokenizer.prefix)
+        start = first + self._before(body, tokens)
         places = [(body.index(sentence), len(sentence)) for sentence in draft.evidence]
         spans = [
-            [self._before(body[:at], tokens), len(self.tokenizer.encode(body[: at + count]))] for at, count in places
+            [first + self._before(body[:at], tokens), first + len(self.tokenizer.encode(body[: at + count]))]
+            for at, count in places
         ]
         facts = {"answer": draft.answer, "evidence": spans, **self.task.parameters()}
         return TaskSample(
             task=self.asked.name,
             length=self.length,
             budget=self.budget,
-            tokens=tuple(tokens),
+            tokens=(*self.tokenizer.prefix, *tokens),
             answer=tuple(answer),
             answers=draft.answers,
             match=self.task.match,
-            question=(start, len(tokens)),
+            question=(start, first + len(tokens)),
             depth=spans[0][0] / start if spans else None,
             meta={**meta, **facts},
         )

@@ -11,7 +11,7 @@ from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read import HFModel, read_folder
 from aptlab.models.hf.rope_from_hf import read_rope_rule
 from aptlab.models.hf.rope_to_hf import build_rope_parameters
-from aptlab.models.hf.tokenizer import build_bytes_tokenizer, build_tokenizer_files
+from aptlab.models.hf.tokenizer import build_bytes_tokenizer, build_tokenizer_files, read_kept_ids
 from aptlab.models.hf.weights import convert_from_hf, convert_to_hf
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "list_families",
     "read_attention",
     "read_folder",
+    "read_kept_ids",
     "read_rope_rule",
     "render_model_card",
 ]

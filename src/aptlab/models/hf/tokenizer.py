@@ -10,27 +10,50 @@ from aptlab.errors import ConfigError
 
 BYTES = 256
 EOS = "<eos>"
+CONFIG = "tokenizer_config.json"
+KEPT = (CONFIG, "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
 
 def build_tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]:
-    """The texts of tokenizer.json and tokenizer_config.json for the tokenizer of a checkpoint.
+    """The texts of tokenizer.json and the files that stand with it, for the tokenizer of a checkpoint.
 
-    `longest` is the length that the model is made for. A special token typed in a text is split like any other text
+    An imported tokenizer keeps its files as they were. `longest` is the length that the model is made for, which goes
+    into the files of others, where a special token typed in a text is split like any other text
     (`split_special_tokens`), as in training.
     """
     kind = state.get("kind")
     if kind not in ("bytes", "json"):
         raise ConfigError(f"a tokenizer of kind {kind!r} cannot be exported to format=hf; allowed: bytes, json")
     text = build_bytes_tokenizer() if kind == "bytes" else state["json"]
+    files = json.loads(state.get("files", "{}"))
+    kept = {name: files[name] for name in KEPT if name in files}  # no other names: a checkpoint may hold any
+    eos = EOS if kind == "bytes" else state.get("eos")
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": EOS if kind == "bytes" else state.get("eos"),
+        **({"bos_token": state["bos"]} if "bos" in state else {}),
+        "eos_token": eos,
         "model_max_length": longest,
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    return {"tokenizer.json": text, "tokenizer_config.json": json.dumps(settings, indent=2) + "\n"}
+    own = {"tokenizer.json": text, CONFIG: json.dumps(settings, indent=2) + "\n"}
+    return {**own, **kept, **({CONFIG: replace_eos(kept[CONFIG], eos)} if CONFIG in kept else {})}
+
+
+def replace_eos(config: str, eos: str | None) -> str:
+    """A tokenizer_config.json with another end of text, as it is where that is the same."""
+    settings = json.loads(config)
+    now = settings.get("eos_token")
+    if eos in (None, now, now.get("content") if isinstance(now, dict) else now):
+        return config
+    return json.dumps({**settings, "eos_token": eos}, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_kept_ids(state: Mapping[str, str]) -> dict[str, Any]:
+    """The ids of special tokens that an imported model's config.json had, {} where it was none."""
+    files = json.loads(state.get("files", "{}"))
+    return json.loads(files.get("config.json", "{}"))
 
 
 def build_bytes_tokenizer() -> str:
