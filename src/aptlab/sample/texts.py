@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aptlab.data.tokenizers import TextStream, Tokenizer
-from aptlab.errors import AptlabError
+from aptlab.errors import AptlabError, ConfigError
 from aptlab.sample.rules import SamplingRules
 from aptlab.sample.stop import StopText, cut_at_stop
 
