@@ -2,12 +2,12 @@
 # lm_eval 0.4.13: two requests with the same tokens, split into context and continuation at different places, share
 # one pass (logits_cache, on by default); the shorter continuation is then scored by the wrong positions.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q lm_eval==0.4.13 transformers==5.24.0 torch==2.13.0 accelerate==1.15.0
-cd "$folder"
-HF_HUB_OFFLINE=1 "$folder/venv/bin/python" - <<'PY'
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+python3 -m venv "$dir/venv"
+"$dir/venv/bin/pip" install -qq lm_eval==0.4.13 transformers==5.24.0 torch==2.13.0 accelerate==1.15.0
+cd "$dir"
+HF_HUB_OFFLINE=1 "$dir/venv/bin/python" - <<'PY'
 import logging, sys, types
 from importlib.metadata import version
 

@@ -146,10 +146,11 @@ def check_an_export_comes_back_or_is_refused_with_a_way_out(nets: Nets, folder: 
         assert re.search("train with|keep the checkpoint|can be exported", refusal), refusal
         assert nets.pair not in PRESETS, refusal
         return
+    source, again = read_folder(folder), nets.make(seed=1)
     weights = {name: weight for name, weight in net.state_dict().items() if not name.startswith("rotaries.")}
-    back = convert_from_hf(read_folder(folder), weights)
-    assert back.keys() == weights.keys()
-    assert all(torch.equal(back[name], weight) for name, weight in weights.items())
+    again.load_state_dict(convert_from_hf(source, weights), strict=False)
+    again.swap_rope(source.attention.rope)  # the same rotation in the pairs of the layout, learned frequencies fixed
+    assert (read_logits(again) - read_logits(net)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])

@@ -15,6 +15,7 @@ from tests.commands.small_run import texts
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 CLAIM = ("Command:", "Time:", "Expected:", "Source:")
+NEEDS = {"finetune": ["data.files=some.txt"]}  # what a recipe demands of its user
 names = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 
@@ -39,7 +40,7 @@ def test_it_begins_with_its_claim(path):
 
 @names
 def test_it_composes_and_checks(path):
-    config = compose("train", [f"recipe={path.stem}"])
+    config = compose("train", [f"recipe={path.stem}", *NEEDS.get(path.stem, [])])
     check(config)
     assert config.choices["recipe"] == path.stem
 

@@ -249,6 +249,7 @@ def test_a_wrong_request_is_said_before_torch_is_needed(args, message):
     [(["data=packed"], {"_target_": "x"}), (["data.files=a.txt"], {"files": "a.txt"}), ([], None)],
 )
 def test_a_request_without_a_source_has_that_of_the_checkpoint_for_other_rows(words, expected):
+    Path("a.txt").write_text("Some words of a text. " * 20)
     request = read_search_request(["target=64", *words])
     filled = request.filled({"context": 16, "data": {"source": {"_target_": "x"}}})
     found = filled.get("source")

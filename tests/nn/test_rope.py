@@ -234,11 +234,18 @@ SHIPPED = [
     rule for rule in vars(aptlab.nn.positions.rope).values() if isinstance(rule, type) and issubclass(rule, Rope)
 ]
 SHIPPED = [rule for rule in SHIPPED if not inspect.isabstract(rule) and rule.__name__ != "Rotation"]
-SOURCES = ("arXiv", "seeds", "Llama 4", "emozilla", "Qwen2-VL")  # papers, and what was released without one
+SOURCES = (
+    "arXiv",
+    "seeds",
+    "Llama 4",
+    "emozilla",
+    "Qwen2-VL",
+    "Ministral 3",
+)  # papers, and what was released without one
 
 
-def test_thirty_one_rules_and_none_are_shipped():
-    assert len(SHIPPED) == 32
+def test_thirty_two_rules_and_none_are_shipped():
+    assert len(SHIPPED) == 33
 
 
 @pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: rule.__name__)

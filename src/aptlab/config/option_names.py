@@ -13,14 +13,17 @@ from aptlab.errors import ConfigError
 def find_option_name(group: str, kind: type) -> str | None:
     """The option of `group` whose `_target_` is the class, or None. Nothing is imported.
 
-    Of several options with one class the first counts: shipped ones before those of extensions and of ./conf.
+    Of several options with one class that counts which is called as the class is (`partial` of Partial, `rms` of
+    RMSNorm; the others are its presets), else the first: shipped ones before those of extensions and of ./conf.
     """
+    found = []
     for option in read_option_index().groups.get(group, {}).values():
         entries = read_config_entries(option.path)
         target = next((entry.value.strip("'\"") for entry in entries if entry.key == "_target_"), "")
         if target.rpartition(".")[2] == kind.__name__ and names_class(target, kind):
-            return option.name
-    return None
+            found.append(option.name)
+    called = [name for name in found if kind.__name__.lower().startswith(name.replace("_", ""))]
+    return next(iter([*called, *found]), None)
 
 
 def get_option_name(group: str, kind: type) -> str:

@@ -127,7 +127,9 @@ OPTIONS = sorted(path.stem for path in (Path(__file__).parents[3] / "conf" / "ro
 
 def say_why(net):
     """What the rules of the layers say of their export; nothing where all can be written."""
-    rules = list(dict.fromkeys(rule for rule in (net.rope.at(layer).rule for layer in range(net.shape.depth)) if rule))
+    rules = list(
+        dict.fromkeys(rule for rule in (net.rope.for_layer(layer).rule for layer in range(net.shape.depth)) if rule)
+    )
     found = [rule.hf_refusal(net.shape.head_sizes()[2]) for rule in rules]
     return next((re.escape(one.reason) for one in found if one), "differs from layer to layer" if rules[1:] else "")
 

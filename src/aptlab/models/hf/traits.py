@@ -235,6 +235,13 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
         (mixed and family.windows == "all", "attention.window.full_every", "attention.window.full_every=null"),
         (found.multipliers.embedding != 1 and not family.scaled, "model.embedding", "model=decoder"),
         (found.multipliers.residual != 1 and not family.scaled, "smooth=scaled", "smooth=none"),
+        *_rope_lacks(family, found),
+    ]
+
+
+def _rope_lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
+    """The same of how it rotates."""
+    return [
         (found.growing and not family.growing, "rope=growing", "rope=yarn"),
         (
             QKNorm(where="after") in family.allowed_qk_norms
