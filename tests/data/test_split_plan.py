@@ -15,7 +15,7 @@ from aptlab.data.store.plan import PIECE, TAIL, SplitPlan, open_or_make_plan, pl
 from aptlab.data.store.split import Split
 from aptlab.data.store.tails import cut_tail
 from aptlab.data.tokenizers import BPE, ByteTokenizer
-from aptlab.errors import ConfigError, DataError
+from aptlab.errors import CheckpointError, ConfigError, DataError
 
 
 def prose(size: int, seed: int) -> str:
@@ -118,6 +118,28 @@ def test_a_plan_depends_on_no_order_and_is_kept(tmp_path):
     (path,) = tmp_path.glob("*.json")
     path.write_text("{")
     assert open_or_make_plan(Split(0.05), texts, **options) == plan
+
+
+def test_whole_documents_can_be_asked_for(tmp_path):
+    texts = CORPORA["one large among small"]()
+    plan = plan_split(Split(0.05, inside=False), texts)
+    assert (plan.tails, plan.key()) == (None, Split(0.05).key())
+    assert open_or_make_plan(Split(0.05), texts, folder=tmp_path, key="k").tails is not None
+    assert open_or_make_plan(Split(0.05, inside=False), texts, folder=tmp_path, key="k") == plan
+
+
+def test_a_checkpoint_of_whole_documents_names_the_way_out(tmp_path):
+    for n in range(6):
+        (tmp_path / f"{n}.txt").write_text(prose(4_000, n))
+    source, options = TextFiles(str(tmp_path / "*.txt")), {"context": 16, "batch": 1, "cache": str(tmp_path / "cache")}
+    now, before = (
+        TextData(source, tokenizer=ByteTokenizer(), split=Split(0.05, inside=inside), **options)
+        for inside in (True, False)
+    )
+    assert now.fingerprint != before.fingerprint
+    with pytest.raises(CheckpointError, match=r"split by whole documents.* data\.split\.inside=false and load=resume"):
+        now.check_state({"fingerprint": before.fingerprint})
+    before.check_state({"fingerprint": before.fingerprint})
 
 
 def test_small_documents_are_taken_by_hash_and_the_last_is_cut():

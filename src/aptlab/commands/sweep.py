@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,19 @@ def run(args: list[str], *, command: Sequence[str] = COMMAND, compose_job: Compo
     `command` and `compose_job` replace `python -m aptlab train` and the check of a job's configuration, for tests.
     Raises AptlabError before anything is run or written if the sweep or any job of it is wrong.
     """
-    request = read_sweep_request(args, compose_job=compose_job or compose_training)
+    request = read_sweep_request(args, compose_job=compose_job or partial(compose_training, asked={}))
     return run_sweep(
         request.plan, launcher=request.launcher, root=request.root, arguments=request.arguments, command=command
     )
 
 
-def compose_training(overrides: list[str]) -> Any:
-    """The checked configuration of one job, exactly as `aptlab train` will see it; no torch."""
+def compose_training(overrides: list[str], asked: dict[str, list[str]] | None = None) -> Any:
+    """The checked configuration of one job, exactly as `aptlab train` will see it; no torch.
+
+    `asked` is that of `inspect_inputs`, for all jobs.
+    """
     config = plan_training(overrides).config
-    inspect_inputs(config, train=True)
+    inspect_inputs(config, train=True, asked=asked)
     return config
 
 

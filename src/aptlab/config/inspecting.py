@@ -30,17 +30,18 @@ class InspectedForTraining(Protocol):
     def find_training_problems(self, context: int) -> Iterable[str]: ...
 
 
-def inspect_inputs(config: Config, *, train: bool = False) -> None:
+def inspect_inputs(config: Config, *, train: bool = False, asked: dict[str, list[str]] | None = None) -> None:
     """Raise one DataError with everything that the rules of a checked configuration miss, each with its key in front.
 
     With `train` also what is wrong for training at its `context`; a configuration may be good enough to measure on.
+    `asked` keeps what rules said, so that those that several configurations share are asked once.
     """
-    found = list(dict.fromkeys(_find_problems(config, train=train)))
+    found = list(dict.fromkeys(_find_problems(config, train, {} if asked is None else asked)))
     if found:
         raise DataError(found[0] if len(found) == 1 else "\n".join(["what the configuration needs:", *found]))
 
 
-def _find_problems(config: Config, *, train: bool) -> Iterator[str]:
+def _find_problems(config: Config, train: bool, asked: dict[str, list[str]]) -> Iterator[str]:
     from omegaconf import OmegaConf
 
     plain, tree = config.resolved(), OmegaConf.to_container(config.cfg, resolve=False)
@@ -51,18 +52,20 @@ def _find_problems(config: Config, *, train: bool) -> Iterator[str]:
         if key in seen or node.get("_partial_") or not all(map(is_rule, parts)):
             continue
         seen.add(key)
-        where = NodePath(path, tree)
-        try:
-            rule = build_plain(node, where)
-        except AptlabError:  # a part of a factory that lacks what its parent gives; `check` has told all others
-            continue
-        for problem in _ask(rule, plain.get("context") if train else None):
-            yield str(add_path(DataError(problem), where, read_parameters(type(rule))))
+        context = plain.get("context") if train else None
+        question = f"{path} {node} {context}"
+        if question not in asked:
+            asked[question] = _ask(node, NodePath(path, tree), context)
+        yield from asked[question]
 
 
-def _ask(rule: Any, context: int | None) -> list[str]:
+def _ask(node: dict[str, Any], where: NodePath, context: int | None) -> list[str]:
     """What a rule finds: problems for training only where there are no others."""
+    try:
+        rule = build_plain(node, where)
+    except AptlabError:  # a part of a factory that lacks what its parent gives; `check` has told all others
+        return []
     found = list(rule.find_problems()) if isinstance(rule, Inspected) else []
     if not found and context is not None and isinstance(rule, InspectedForTraining):
         found = list(rule.find_training_problems(context))
-    return found
+    return [str(add_path(DataError(problem), where, read_parameters(type(rule)))) for problem in found]

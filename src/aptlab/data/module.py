@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -218,6 +219,11 @@ class TextData(LightningDataModule):
         for name, now in (("fingerprint", self.fingerprint), ("context", self.context)):
             before = state_dict.get(name, now)
             if before != now:
+                if name == "fingerprint" and before == self._whole_fingerprint():
+                    raise CheckpointError(
+                        "the checkpoint was trained on a split by whole documents, and these are split inside; resume "
+                        "with data.split.inside=false and load=resume"
+                    )
                 raise CheckpointError(
                     f"the checkpoint was trained on other data: {name} {_short(before)}, now {_short(now)}; resume "
                     "with the data, tokenizer, split and context it had, or start a new run from its weights "
@@ -230,6 +236,10 @@ class TextData(LightningDataModule):
                     f"the checkpoint was trained with other rows: {name} {before}, now {now}; resume with what it had, "
                     "or start a new run from its weights with load=weights"
                 )
+
+    def _whole_fingerprint(self) -> str:
+        """What `fingerprint` would be with `split.inside` false."""
+        return compute_cache_key(self._source_key, self.tokenizer, dataclasses.replace(self.split_plan, tails=None))
 
     def _convert_number(self, number: int, before: int | None) -> int:
         """Micro-batch `number` of global batches of `before` rows, in global batches of today."""

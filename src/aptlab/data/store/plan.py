@@ -115,7 +115,7 @@ def plan_split(split: Split, texts: Iterable[str]) -> SplitPlan:
     Large documents each give their last part, cut at a paragraph, a line or a space near, else at a character. Small
     ones are taken whole in the order of their hashes until the share is reached, and the last of them is cut. So every
     held-out part is one unbroken stretch, the end of a document, and equal documents are split alike.
-    Raises DataError for a text that is too short for two sides.
+    Raises DataError for a text that is too short for two sides. With `split.inside` false it is whole documents always.
     """
     digests, sizes, blank = array("Q"), array("Q"), 0
     for text in texts:
@@ -131,7 +131,7 @@ def plan_split(split: Split, texts: Iterable[str]) -> SplitPlan:
         raise DataError(f"the source has {total} bytes of text, too few to train and to validate on; give it more text")
     held = sum(size for digest, size in zip(digests, sizes) if digest < split.val_fraction * DIGESTS)
     plan = SplitPlan(split=split, share=held / total, blank=blank)
-    if is_near(plan.share, split.val_fraction):
+    if is_near(plan.share, split.val_fraction) or not split.inside:
         return plan
     return dataclasses.replace(plan, tails=find_tails(digests, sizes, split.val_fraction))
 
@@ -153,7 +153,7 @@ def find_tails(digests: Iterable[int], sizes: Iterable[int], val_fraction: float
 
 def open_or_make_plan(split: Split, texts: Iterable[str], *, folder: Path, key: str) -> SplitPlan:
     """The plan of the text that `key` names, read from `folder`, or found now and kept there."""
-    digest = hashlib.sha256(f"{VERSION}:{key}:{split.key()}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{VERSION}:{key}:{split.key()}:{split.inside}".encode()).hexdigest()
     path = folder / f"{digest[:32]}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -36,12 +36,13 @@ class Split:
     A document is on the validation side when the hash of its text falls below `val_fraction`. The hash takes `seed` and
     the text, nothing else: adding, renaming or reordering documents moves no other document, and two documents with the
     same text are never on two sides. Where this gives a share far from `val_fraction`, as with a few documents or one
-    that is much larger than the others, documents are split inside: see `plan_split`.
+    that is much larger than the others, documents are split inside, unless `inside` is false: see `plan_split`.
     Raises ConfigError when `val_fraction` is not strictly between 0 and 1.
     """
 
     val_fraction: Fraction = 0.05
     seed: int = 0
+    inside: bool = True
 
     def __post_init__(self) -> None:
         validate_limits(self)
