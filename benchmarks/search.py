@@ -105,7 +105,7 @@ class Make:
         torch.set_num_threads(1)
         net = decoder()
         net.load_state_dict(torch.load(self.weights))
-        settings = {"count": self.count, "span": self.target, "after": CONTEXT, "seed": self.seed}
+        settings: dict[str, Any] = {"count": self.count, "span": self.target, "after": CONTEXT, "seed": self.seed}
         val = text().store.val
         lengths = (self.target, self.target // 4)
         samples = {length: make_samples(val, ByteTokenizer(), length=length, **settings) for length in lengths}

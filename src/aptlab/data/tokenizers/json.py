@@ -185,7 +185,9 @@ class JsonTokenizer(Tokenizer):
 
     def count_bytes(self) -> np.ndarray:
         """Exact for a byte-level tokenizer; otherwise of the text that a token adds behind others, as it is decoded."""
-        return count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
+        sizes = count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
+        sizes[list(self._hidden)] = 0  # which a file may not mark as special
+        return sizes
 
     def stream(self, after: Sequence[int] = (), *, specials: bool = False) -> TextStream:
         return JsonStream(partial(self.decode, specials=specials), after)
