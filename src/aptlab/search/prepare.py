@@ -75,8 +75,7 @@ def prepare_search(
     head_dim = loaded.net.shape.head_sizes()[2]
     problem = make_search_problem(values["rope"], loaded.net.rope, head_dim=head_dim, target=target)
     problem.starts(settings.step)
-    name = settings.objective or problem.objective
-    objective = get_objective(name)
+    objective = get_objective(name := settings.objective or problem.objective)
     data = make_data(loaded, values.get("data"), values.get("source"))
     encoder = data.tokenizer if objective.needles else None
     least = count_needle_tokens(encoder) if encoder is not None else 1

@@ -88,7 +88,7 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
     depth, window = int(config["num_hidden_layers"]), config.get("sliding_window")
     if family.windows == "all":
         return [SLIDING if window else FULL] * depth
-    types = [ALIASES.get(kind, kind) for kind in config.get("layer_types") or ()]
+    types = [ALIASES.get(kind, kind) for kind in map(str, config.get("layer_types") or ())]
     if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
         if not config.get("use_sliding_window"):
             return [FULL] * depth

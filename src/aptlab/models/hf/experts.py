@@ -17,7 +17,9 @@ def find_experts(config: Mapping[str, Any]) -> str | None:
     """
     kind = str(config.get("model_type"))
     for part in (config, config.get("text_config"), config.get("ffn_config")):
-        for key in KEYS if isinstance(part, Mapping) else ():
+        if not isinstance(part, Mapping):
+            continue
+        for key in KEYS:
             count = part.get(key)
             most = max(count, default=0) if isinstance(count, list) else count
             if isinstance(most, int) and most > 1:

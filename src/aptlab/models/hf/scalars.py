@@ -63,15 +63,25 @@ def replace_temperature(rule: Rope, where: str) -> Rope:
     return rule if rule.temperature == 1 else dataclasses.replace(rule, temperature_on=where)  # type: ignore[type-var]
 
 
-def list_growth_lacks(family: Family, growths: list[Growth | None]) -> list[tuple[bool, str, str]]:
+def list_multiplier_lacks(family: Family, found: Multipliers) -> list[tuple[bool, str, str]]:
+    """(whether it is lacking, setting, way out) of fixed factors."""
+    return [
+        (found.embedding != 1 and not family.scaled, "model.embedding", "model=decoder"),
+        (found.residual != 1 and not family.scaled, "smooth=scaled", "smooth=none"),
+    ]
+
+
+def list_growth_lacks(family: Family, growths: list[Growth | None], *, growing: bool) -> list[tuple[bool, str, str]]:
     """(whether it is lacking, setting, way out) of the growth of every layer: each layout has one law for all of them.
 
-    Llama 4 counts positions from 1, Ministral 3 from 0.
+    Llama 4 counts positions from 1 and lets layers grow that do not rotate, Ministral 3 counts from 0. growing  whether
+    queries of layers that rotate grow
     """
     offset = 0 if family.growing else 1
     different = {growth.offset for growth in growths if growth is not None} - {offset}
     wrong = next(iter(different), None)
     return [
+        (growing and not family.growing, "rope=growing", "rope=yarn"),
         (bool(different), f"growth with offset={wrong}", f"offset={offset}"),
         (family.growing and None in growths, "growth in some layers", "rope=growing, which lets all of them grow"),
         (len({growth for growth in growths if growth}) > 1, "growth that differs from layer to layer", "one for all"),

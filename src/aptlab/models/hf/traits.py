@@ -14,7 +14,7 @@ from aptlab.models.hf import family_blocks as blocks
 from aptlab.models.hf import scalar_families as scalars
 from aptlab.models.hf.block_traits import BlockTraits, list_block_lacks, read_block_traits
 from aptlab.models.hf.layout import Family
-from aptlab.models.hf.scalars import Multipliers, list_growth_lacks
+from aptlab.models.hf.scalars import Multipliers, list_growth_lacks, list_multiplier_lacks
 from aptlab.nn.attention import FullAttention, QKNorm
 from aptlab.nn.embedding import ScaledEmbedding
 from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
@@ -100,6 +100,11 @@ class Traits:
     @property
     def partial(self) -> bool:
         return any(len(rule.inv_freq(self.head_dim)) < self.head_dim // 2 for rule in self.rules)
+
+    @property
+    def sharpened(self) -> bool:
+        """Whether a rule has a temperature on the logits."""
+        return any(rule.temperature != 1 and rule.temperature_on == "logits" for rule in self.rules)
 
     @property
     def growths(self) -> list[Growth | None]:
@@ -233,23 +238,13 @@ def _lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
         (found.grouped and family.heads == "single", "size.kv_heads", "size.kv_heads=null"),
         (bool(windows) and family.windows == "none", "attention=sliding", "attention=full"),
         (mixed and family.windows == "all", "attention.window.full_every", "attention.window.full_every=null"),
-        (found.multipliers.embedding != 1 and not family.scaled, "model.embedding", "model=decoder"),
-        (found.multipliers.residual != 1 and not family.scaled, "smooth=scaled", "smooth=none"),
-        *_rope_lacks(family, found),
-    ]
-
-
-def _rope_lacks(family: Family, found: Traits) -> list[tuple[bool, str, str]]:
-    """The same of how it rotates."""
-    return [
-        (found.growing and not family.growing, "rope=growing", "rope=yarn"),
+        *list_multiplier_lacks(family, found.multipliers),
         (
-            QKNorm(where="after") in family.allowed_qk_norms
-            and any(rule.temperature != 1 and rule.temperature_on == "logits" for rule in found.rules),
+            QKNorm(where="after") in family.allowed_qk_norms and found.sharpened,
             "rope.temperature_on=logits",
             "rope.temperature_on=cos_sin, which the norm after the rotation undoes",
         ),
-        *list_growth_lacks(family, found.growths),
+        *list_growth_lacks(family, found.growths, growing=found.growing),
         (found.scheduled and not family.schedule, "a rope without rotation in some layers", "a rope that rotates all"),
         (
             family is blocks.COHERE2 and any((layer.rule is None) == bool(layer.window) for layer in found.layers),

@@ -13,7 +13,7 @@ from aptlab.nn.positions.rope.standard import Standard
 
 @dataclass(frozen=True, kw_only=True)
 class GrowingQueries(Rope):
-    """What `inner` does, and queries times 1 + scale · ln(1 + floor(position / floor)) in each layer (Ministral 3, 2025).
+    """What `inner` does, and queries times 1 + scale · ln(1 + floor(position / floor)) in all layers (Ministral 3).
 
     inner   the rule of all layers; what it does in each of them stays
     growth  of the queries; `floor` is the trained length, so that nothing changes within it
