@@ -21,7 +21,9 @@ def label_choices(config: Config, parameters: int) -> dict[str, Any]:
     dims = config.resolved().get("size") or {}
     if option is None or not isinstance(dims, dict):
         return dict(config.choices)
-    same = fill_dims(dims) == fill_dims(read_config_file(option.path))
+    listed = read_config_file(option.path)
+    # An option that builds on another one does not list its dims.
+    same = "defaults" in listed or fill_dims(dims) == fill_dims(listed)
     return dict(config.choices) if same else {**config.choices, "size": format_count(parameters)}
 
 
