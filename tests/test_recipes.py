@@ -10,6 +10,7 @@ import pytest
 
 import aptlab
 from aptlab.config import check, compose
+from aptlab.errors import ConfigError
 from tests.commands.small_run import texts
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,12 @@ def test_it_composes_and_checks(path):
     config = compose("train", [f"recipe={path.stem}", *NEEDS.get(path.stem, [])])
     check(config)
     assert config.choices["recipe"] == path.stem
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_one_that_demands_a_text_is_refused_without_it(name):
+    with pytest.raises(ConfigError, match=r"source\.files: a value is needed; set source\.files=<value>"):
+        check(compose("train", [f"recipe={name}"]))
 
 
 @names
