@@ -30,6 +30,15 @@ def test_imported_weights_without_a_text_are_told_which_one_is_read():
     assert line == f"{TEXT} rates for trained weights (optim.lr=0.003 here)"
 
 
+def test_only_the_model_of_imported_weights_can_change():
+    """What else stands in their configuration is a default that nobody has trained with."""
+    imported()
+    made = plan_training(["ckpt=outputs", "recipe=finetune", "data.files=a.txt", "rope=yarn"])
+    changes = [line.strip() for line in made.notes if "->" in line]
+    assert [line.partition(":")[0] for line in changes if not line.startswith("rope.")] == []
+    assert any(line.startswith("rope._target_: ") for line in changes)
+
+
 @pytest.mark.parametrize("words", [["source=stdlib"], ["data.files=a.txt"], ["recipe=finetune", "data.files=a.txt"]])
 def test_a_text_that_was_named_needs_no_line(words):
     imported()
