@@ -223,7 +223,7 @@ class Study:
         encoder = tokenizer() if objective.needles else None
         least = count_needle_tokens(encoder) if encoder is not None else 1
         strategy = get_strategy(settings.strategy).fitted(problem.target, least)
-        texts = collect_samples(problem, settings.samples, strategy, text_data().store.val, encoder, seed)
+        texts = collect_samples(problem, settings.samples, strategy, text_data(), encoder, seed)
         started = time.perf_counter()
         with with_rope(base, base.rope):
             meter = CandidateScorer(base, texts, objective=objective, rule_of=problem.rule_of, **self.where)

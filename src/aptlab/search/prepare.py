@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,7 @@ def prepare_search(
     encoder = data.tokenizer if objective.needles else None
     least = count_needle_tokens(encoder) if encoder is not None else 1
     strategy = get_strategy(settings.strategy).fitted(problem.target, least)
-    samples = collect_samples(
-        problem, settings.samples, strategy, data.store.val, encoder, cfg.seed, prefix=data.tokenizer.prefix
-    )
+    samples = collect_samples(problem, settings.samples, strategy, data, encoder, cfg.seed)
     identity = {
         "checkpoint": read_manifest(loaded.path).sha256,
         "data": data.fingerprint,
@@ -110,26 +108,19 @@ def prepare_search(
 
 
 def collect_samples(
-    problem: SearchProblem,
-    count: int,
-    strategy: Strategy,
-    side: Any,
-    encoder: Any,
-    seed: int,
-    *,
-    prefix: Sequence[int] = (),
+    problem: SearchProblem, count: int, strategy: Strategy, data: Any, encoder: Any, seed: int
 ) -> dict[int, list[SearchSample]]:
     """Samples of the target length, and shorter ones with positions up to it where the strategy reads such."""
     return {
         length: make_samples(
-            side,
+            data.store.val,
             encoder,
             length=length,
             count=count,
             span=problem.target,
             after=problem.original_len,
             seed=seed,
-            prefix=prefix,
+            prefix=data.tokenizer.prefix,
         )
         for length in (problem.target // divisor for divisor in strategy.lengths)
     }
