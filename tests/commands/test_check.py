@@ -59,7 +59,10 @@ def test_a_mistake_in_files_is_seen_without_reading_them_whole(files, message):
 MISTAKES = [
     ("data.files=gone.txt", r"^source\.files=gone\.txt matches no file"),
     ("data.files=body.jsonl", r"^source\.field=text: body\.jsonl, line 1: has no field 'text'"),
-    ("data.files=short.txt", r"^source\.files=short\.txt holds 7 bytes, too few for one row of context=256 tokens"),
+    (
+        "data.files=short.txt",
+        r"^source: context=256 is longer than the whole text, which has 7 bytes \(files=short\.txt\)",
+    ),
     ("tokenizer=file tokenizer.path=broken.json", r"^tokenizer\.path=broken\.json is no tokenizer\.json"),
     ("data=mixed", r"^data\.rows\.original_len=null, and the rope has none"),
     ("data=mixed rope=yarn rope.original_len=256", r"^data\.rows\.original_len=256 must be shorter than context=256"),

@@ -187,7 +187,11 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
         (["data.files=none*.txt"], "source.files=none*.txt matches no file"),
         (["context=50000"], "context=50000 is longer than the "),
         (["data.batch=4000"], "data.batch=4000 on 1 device needs 4000 rows, but an epoch has "),
-        (["data.split.val_fraction=0.0001"], "data.split.val_fraction=0.0001 leaves the val side empty: "),
+        (["data.split.val_fraction=0.0001"], " is longer than the val text, which has "),
+        (
+            ["data.split.val_fraction=0.0001", "data.split.inside=false"],
+            "data.split.val_fraction=0.0001 leaves the val side empty: ",
+        ),
         (["vocab=100"], "vocab=100 is smaller than the tokenizer's 257; use vocab=null or at least 257"),
         (["trainer.val_check_interval=0.5"], "trainer.val_check_interval: 0.5 and validate.every=5 are both given"),
         (["+trainer.max_epochs=1", "trainer.accumulate_grad_batches=9999"], "trainer.max_epochs=1 is not one step"),

@@ -217,7 +217,7 @@ def test_a_text_shorter_than_a_context_is_refused_with_numbers(tmp_path):
         data.prepare_data()
     assert list(source.find_training_problems(600)) == []
     (problem,) = source.find_training_problems(1024)
-    assert "holds 630 bytes, too few for one row of context=1024 tokens" in problem
+    assert problem.startswith("context=1024 is longer than the whole text, which has 630 bytes (files=")
 
 
 def test_a_split_by_seed_is_another_one():

@@ -101,8 +101,8 @@ class TextFiles(Source):
         size = sum(path.stat().st_size for _, path in paths)
         if size + len(paths) <= context:
             yield (
-                f"{self._describe_files()} holds {size:,} bytes, too few for one row of context={context} tokens; "
-                "give more text, or a smaller context"
+                f"context={context} is longer than the whole text, which has {size:,} bytes "
+                f"({self._describe_files()}); give more text, or a smaller context"
             )
 
     def _inspect_file(self, path: Path) -> Iterator[str]:
