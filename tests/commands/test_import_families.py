@@ -16,6 +16,7 @@ from tests.models.hf.block_models import MODELS as BLOCK_MODELS
 from tests.models.hf.making import gap, greedy, loaded, saved
 from tests.models.hf.test_from_transformers import MODELS, L, made
 
+TRAINED = ["gemma2", "olmo2", "olmo3", "neox", "cohere", "cohere2", "stablelm", "phi"]
 NAMES = [
     "llama longrope",
     "llama dynamic",
@@ -31,11 +32,10 @@ NAMES = [
     "gpt-oss one expert",
     "llama4 dense",
     "llama4 dense, scaled",
-    *BLOCK_MODELS,
+    *(name if name in TRAINED else pytest.param(name, marks=pytest.mark.slow) for name in BLOCK_MODELS),
 ]
 OTHER_LAYOUT = ["llama yarn", "phi3", "qwen2", "gemma3", "smollm3", "gpt-oss one expert"]
 OTHER_LAYOUT += ["olmo2", "neox", "stablelm parallel, qk_norm", "phi qk_norm"]
-TRAINED = ["gemma2", "olmo2", "olmo3", "neox", "cohere", "cohere2", "stablelm", "phi"]
 
 
 def folder(name, path, **changes):

@@ -24,8 +24,10 @@ from aptlab.testing.tiny import SHAPE
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = [f"{group}={path.stem}" for group in ("rope", "bias", "embed") for path in (CONF / group).glob("*.yaml")]
-OTHERS = [f"{group}={path.stem}" for group in ("attention", "smooth", "ffn") for path in (CONF / group).glob("*.yaml")]
+GROUPS = ("attention", "smooth", "ffn", "block")
+OTHERS = [f"{group}={path.stem}" for group in GROUPS for path in (CONF / group).glob("*.yaml")]
 MORE = ["attention.qk_norm=true", "attention.bias=true", "attention.sinks=true", "model.tied=false"]
+MORE += ["model.head.bias=true"]
 
 
 @pytest.mark.parametrize("option", sorted(OPTIONS + OTHERS) + MORE)

@@ -135,6 +135,12 @@ def test_a_parameter_that_a_class_has_got_says_in_old_configurations_what_the_cl
         assert set(added) <= set(read_signature(target).parameters)
 
 
+@pytest.mark.parametrize("name", ["gemma2", "olmo3", "mistral", "ministral3", "neox"])
+def test_an_option_file_that_lacks_a_new_parameter_is_no_change_of_its_own_run(name):
+    today = compose("train", ["size=debug", f"model={name}"]).resolved()
+    assert compare_configs(upgrade_config(today), today) == {}
+
+
 def test_a_key_is_renamed_only_where_the_class_takes_the_new_name(monkeypatch):
     monkeypatch.setattr("aptlab.restore.upgrade.KEYS", {"steps": "warmup", "beta": "none"})
     old = {"_target_": "aptlab.optim.schedule.Cosine", "steps": 3, "beta": 1, "inner": [{"steps": 2}]}

@@ -165,6 +165,9 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
 
     `vocab` counts only where both say a number: null means what the tokenizer has, which is filled in later.
     """
+    from aptlab.restore.upgrade import fill_added
+
+    old, new = fill_added(old), fill_added(new)  # an option file may lack what a class has got, too
     before, after = (
         flatten_config({k: v for k, v in tree.items() if k not in ("task", "model")}) for tree in (old, new)
     )

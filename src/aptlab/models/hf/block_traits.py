@@ -108,7 +108,7 @@ def list_block_lacks(family: Family, found: BlockTraits) -> Lacks:
         (found.block not in family.blocks, block, "smooth=none" if found.post_norm else blocks),
         (found.norm != family.norm, NORM_OPTIONS[found.norm], NORM_OPTIONS[family.norm]),
         (found.gated and not family.gated, "ffn=swiglu", "ffn=gelu"),
-        (family.gated and not found.gated, "ffn=gelu", "ffn=swiglu"),
+        (not found.gated and family.gated, "ffn=gelu", "ffn=swiglu"),
         (
             found.qk_norm not in allowed,
             f"attention.qk_norm={_name_qk_norm(found.qk_norm)}",

@@ -106,7 +106,8 @@ class Family:
 
     def complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A config.json with its defaults, and under the keys that most layouts have."""
-        return {**self.defaults, **config} | {ours: config[key] for key, ours in self.keys.items() if key in config}
+        renamed = {ours: config[key] for key, ours in self.keys.items() if key in config}
+        return {**self.defaults, **config, **renamed}
 
     def rename_keys(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse: what we call otherwise under its own keys."""
