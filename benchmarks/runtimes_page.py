@@ -52,16 +52,17 @@ def format_cell(cell: Mapping[str, Any]) -> str:
 
 
 def format_reasons(cells: Cells) -> str:
-    """Every refusal in the words of the reader, rules with the same words together."""
+    """Every refusal, and what could not be run, in the words of the reader; rules with the same words together."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in ROWS:
         for key, cell in cells.items():
             name, form, of = key.split("|")
-            if of == row and cell["outcome"] == "refused":
+            if of == row and cell["outcome"] in ("refused", "not run"):
                 words = cell["note"].replace("|", "\\|")
                 found.setdefault((name, form, words), []).append(row)
     lines = []
     for (name, form, words), rows in sorted(found.items()):
+        words = words or "no word"
         title = name if form == "default" else f"{name}, for={form}"
         lines.append(f"- {title}: {', '.join(rows)}: `{words[:160].replace('`', chr(39))}`")
     return "\n".join(lines) or "None."

@@ -18,6 +18,7 @@ from conversion.gemma import Gemma3Model
 from conversion.llama import LlamaModel
 from conversion.phi import Phi3MiniModel
 from conversion.qwen import Qwen2Model, Qwen3Model
+from gguf import GGUFWriter
 from protocol import Logits, serve
 
 
@@ -27,6 +28,12 @@ def set_bytes(self: TextModel) -> None:
     self.gguf_writer.add_token_merges(["a b"])
 
 
+def add_length(self: GGUFWriter, length: int) -> None:
+    """Of at least 256 tokens: the server cuts a context to the length that the file says, whatever is asked for."""
+    write_length(self, max(length, 256))
+
+
+write_length, GGUFWriter.add_context_length = GGUFWriter.add_context_length, add_length
 TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"  # tokenizers are known by a hash; ours is of no model
 for layout in (TextModel, LlamaModel, Phi3MiniModel, Gemma3Model, Qwen2Model, Qwen3Model):
     layout.set_vocab = set_bytes
@@ -49,7 +56,7 @@ def open_folder(folder: Path, work: Path) -> Logits:
         params.cache_type_k, params.cache_type_v = float32, float32
         server = xllamacpp.Server(params)
         asked = {"prompt": tokens, "n_predict": 1, "n_probs": VOCAB, "temperature": 1.0, "cache_prompt": False}
-        found = server.handle_completions(asked | {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "samplers": []})
+        found = server.handle_completions(asked | {"logit_bias": [[97, 1000.0]]})  # no end of text, no half letter
         row = np.full((1, VOCAB), np.nan, dtype=np.float32)
         for item in found["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
             row[0, item["id"]] = item["logprob"]

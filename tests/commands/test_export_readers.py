@@ -26,7 +26,7 @@ def exported(run, capsys, *args):
 
 def test_the_words_of_the_option_are_the_readers_that_have_a_form():
     allowed = list_parameter_values(read_root_keys("export")["for"])
-    assert set(allowed) - {"null"} == {reader.name for reader in READERS if reader.own}
+    assert set(allowed) - {"null", "onnx"} == {reader.name for reader in READERS if reader.form is not None}
 
 
 def test_the_unasked_folder_says_who_drops_its_rule(run, capsys):
@@ -44,6 +44,13 @@ def test_the_form_of_a_reader_is_written(run, capsys):
     config, _ = exported(run, capsys, "for=transformers4")
     assert "rope_parameters" not in config
     assert config["rope_scaling"]["type"] == "llama3"
+
+
+def test_a_reader_gets_the_special_tokens_that_it_needs(tmp_path):
+    run = saved(tmp_path, "rope=linear", "rope.original_len=32")
+    assert export_command.run([f"ckpt={run}", "for=ctranslate2"]) == 0
+    settings = json.loads((run / "hf" / "tokenizer_config.json").read_text())
+    assert settings["bos_token"] == settings["unk_token"] == settings["eos_token"] == "<eos>"
 
 
 def test_a_reader_that_would_drop_the_rule_is_refused(run):

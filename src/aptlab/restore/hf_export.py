@@ -65,7 +65,7 @@ def export_network(
         "config.json": json.dumps(config, indent=2) + "\n",
         "generation_config.json": json.dumps(generation, indent=2) + "\n",
         "README.md": card,
-        **build_tokenizer_files(loaded.tokenizer.state(), longest=longest),
+        **name_reader_tokens(build_tokenizer_files(loaded.tokenizer.state(), longest=longest), reader),
     }
 
     def fill(folder: Path) -> None:
@@ -87,6 +87,15 @@ def choose_form(config: dict[str, Any], reader: str | None) -> tuple[dict[str, A
     if reader is None:
         return config, describe_readers(config, READERS)
     return write_form(config, find_reader(reader))
+
+
+def name_reader_tokens(files: dict[str, str], reader: str | None) -> dict[str, str]:
+    """A tokenizer's files with the special tokens that the reader does not do without."""
+    from aptlab.models.hf.readers import find_reader
+    from aptlab.models.hf.readers.forms import name_special_tokens
+
+    tokens, name = find_reader(reader).tokens if reader else (), "tokenizer_config.json"
+    return {**files, name: name_special_tokens(files[name], tokens)} if tokens else files
 
 
 def filter_public_overrides(overrides: list[str]) -> list[str]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.restore.hf_export import check_output_free, read_eos, replace_folder
+from aptlab.restore.hf_export import check_output_free, replace_folder
+from aptlab.restore.special_tokens import collect_token_ids
 
 if TYPE_CHECKING:
     import torch
@@ -182,7 +183,7 @@ def describe_graph(
         "context": loaded.context,
         "original_length": min(lengths, default=loaded.context),
         "longest": longest,
-        "eos_token_id": read_eos(loaded),
+        **collect_token_ids(loaded.tokenizer),
         "tokenizer": tokenizer,
         "step": loaded.step,
         "opset": OPSET,

@@ -39,6 +39,7 @@ class Reader:
     default   by rule: what it does with the folder that `aptlab export` writes unasked
     own       by rule: what it does with the folder that `for=<name>` writes; {} = it has no form of its own
     form      config.json -> the config.json that it reads best; None = it has no form of its own
+    tokens    special tokens that it does not do without; where a tokenizer has none they are named as eos
     way_out   what to do where its own form does not keep the rule
     """
 
@@ -47,6 +48,7 @@ class Reader:
     default: Mapping[str, Verdict]
     own: Mapping[str, Verdict] = field(default_factory=dict)
     form: Callable[[Config], Config] | None = None
+    tokens: tuple[str, ...] = ()
     way_out: str = "export for=transformers5 and run it there"
 
     def judge(self, rules: tuple[str, ...], *, own: bool = False) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,6 +10,13 @@ from aptlab.errors import ConfigError
 
 Config = dict[str, Any]
 OLDER = ("rope_theta", "rope_scaling", "rope_local_base_freq")
+
+
+def name_special_tokens(settings: str, tokens: tuple[str, ...]) -> str:
+    """A tokenizer_config.json in which each of `tokens` has a name: its own, else that of the end of a text."""
+    values = json.loads(settings)
+    named = {token: values.get(token) or values.get("eos_token") for token in tokens}
+    return json.dumps(values | named, indent=2, ensure_ascii=False) + "\n"
 
 
 def keep_newer_key(config: Config) -> Config:
