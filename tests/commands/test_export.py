@@ -149,7 +149,9 @@ def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
 def test_the_commands_go_there_and_back(tmp_path, capsys):
     run = saved(tmp_path / "run", "rope=yarn", "size.kv_heads=1", "attention.qk_norm=true", "model.tied=false")
     assert export_command.run([f"ckpt={run}"]) == 0
-    assert capsys.readouterr().out == f"written {run / 'hf'}: Qwen3ForCausalLM, float32\n"
+    written, readers = capsys.readouterr().out.splitlines()
+    assert written == f"written {run / 'hf'}: Qwen3ForCausalLM, float32"
+    assert readers.startswith("positions (yarn in Qwen 3) are kept by transformers5")
     assert import_command.run([f"path={run / 'hf'}", f"out={tmp_path / 'back'}"]) == 0
     file = tmp_path / "back" / "checkpoints" / "step-00000000.ckpt"
     assert capsys.readouterr().out == f"written {file}: 257 tokens; try aptlab generate ckpt={tmp_path / 'back'}\n"
@@ -222,7 +224,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     ("args", "message"),
     [
         ([], r"export needs a checkpoint; add ckpt=last, ckpt=<run folder> or ckpt=<file>\.ckpt"),
-        (["ckpt=x", "format=onnx"], "format: no such value 'onnx'; allowed: hf"),
+        (["ckpt=x", "format=gguf"], "format: no such value 'gguf'; allowed: hf, onnx"),
         (["ckpt=x", "dtype=float23"], r"dtype: no such value .float23.; did you mean float32\?"),
         (["ckpt=nowhere"], "nowhere: no such file or folder"),
         (["kcpt=x"], r"kcpt: unknown top-level key; did you mean ckpt\?"),

@@ -1,7 +1,8 @@
 """Root keys of a command: the fields of its Request dataclass, `aptlab.commands.<command>.<Command>Request`.
 
 Types and limits are read from the source of the class, so that a check, a help text or a completion imports no command.
-A field `config` holds the composed configuration with its groups, and is no key.
+A field `config` holds the composed configuration with its groups, and is no key. A key that is a word of Python has a
+field that ends in `_`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ def name_request(command: str) -> str:
     return f"aptlab.commands.{module}.{name}Request"
 
 
+def name_key(field: str) -> str:
+    """The key that a field stands for: `for_` is `for`."""
+    key = field.removesuffix("_")
+    return key if keyword.iskeyword(key) else field
+
+
 @functools.cache
 def read_root_keys(command: str) -> Mapping[str, Parameter]:
     """The root keys of a command with their annotations; none for a command without a Request."""
@@ -40,7 +47,7 @@ def read_root_keys(command: str) -> Mapping[str, Parameter]:
         known = read_signature(name_request(command))
     except ConfigError:
         return {}
-    return {name: item for name, item in known.parameters.items() if name != "config"} if known else {}
+    return {name_key(name): item for name, item in known.parameters.items() if name != "config"} if known else {}
 
 
 def find_root_key_problem(command: str, key: str, value: Any) -> str | None:
@@ -58,7 +65,9 @@ def fill_request(request: type[Request], config: Config, **values: Any) -> Reque
 
     names = {field.name for field in dataclasses.fields(request)}  # type: ignore[arg-type]
     found: dict[str, Any] = {"config": config} if "config" in names else {}
-    for name in names & set(config.cfg) - {"config", *values}:
-        value = OmegaConf.select(config.cfg, name)
+    for name in names - {"config", *values}:
+        if (key := name_key(name)) not in config.cfg:
+            continue
+        value = OmegaConf.select(config.cfg, key)
         found[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return request(**found, **values)

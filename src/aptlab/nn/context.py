@@ -185,10 +185,11 @@ class ForwardContext:
         chunk   keys in the query's own block of this many positions
         window  the query's own key and those up to window - 1 before it (and after it where attention is not causal)
         """
-        if window is not None and window >= self.end:
-            window = None
-        if chunk is not None and self.simple and chunk >= self.end:
-            chunk = None
+        if not torch.compiler.is_exporting():  # an exported graph is for any length, and none may decide its form
+            if window is not None and window >= self.end:
+                window = None
+            if chunk is not None and self.simple and chunk >= self.end:
+                chunk = None
         form = (chunk, window, dense)
         if form not in self._masks:
             plain = self.segments is None and chunk is None and window is None

@@ -27,10 +27,19 @@ def locate_run_folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float32", force: bool = False) -> list[str]:
+def export_network(
+    loaded: LoadedModel,
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    force: bool = False,
+    reader: str | None = None,
+) -> list[str]:
     """Write a loaded network to the folder `out`, whole or not at all; returns lines for the user.
 
-    Raises ConfigError for what the layout cannot express, and for a folder that is already there.
+    reader  name of the program in whose form config.json is written; None = the form that most of them read
+
+    Raises ConfigError for what the layout or the reader cannot express, and for a folder that is already there.
     """
     import torch
     from safetensors.torch import save_file
@@ -41,6 +50,7 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
     check_output_free(out, force=force)
     net, ids = loaded.net, collect_token_ids(loaded.tokenizer)
     described = describe_decoder(net, context=int(loaded.config["context"]), dtype=dtype)
+    config, advice = choose_form({**described.config, **ids}, reader)
     weights = convert_to_hf(net, described.family, dtype=getattr(torch, dtype))
     card = render_model_card(
         described.config,
@@ -52,10 +62,10 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
     eos, longest = loaded.tokenizer.eos, described.config["max_position_embeddings"]
     generation = {**ids, "pad_token_id": eos, "max_length": longest}
     texts = {
-        "config.json": json.dumps({**described.config, **ids}, indent=2) + "\n",
+        "config.json": json.dumps(config, indent=2) + "\n",
         "generation_config.json": json.dumps(generation, indent=2) + "\n",
         "README.md": card,
-        **build_tokenizer_files(loaded.tokenizer.state(), longest=longest),
+        **name_reader_tokens(build_tokenizer_files(loaded.tokenizer.state(), longest=longest), reader),
     }
 
     def fill(folder: Path) -> None:
@@ -64,7 +74,28 @@ def export_network(loaded: LoadedModel, out: str | Path, *, dtype: str = "float3
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     replace_folder(out, fill)
-    return [*described.notes, f"written {out}: {described.config['architectures'][0]}, {dtype}"]
+    return [*described.notes, f"written {out}: {described.config['architectures'][0]}, {dtype}", *advice]
+
+
+def choose_form(config: dict[str, Any], reader: str | None) -> tuple[dict[str, Any], list[str]]:
+    """A config.json as it stands, with who reads it how, or in the form of one reader, with notes.
+
+    Raises ConfigError for a reader that has no form of its own, or that would not keep the model's positions.
+    """
+    from aptlab.models.hf.readers import READERS, describe_readers, find_reader, write_form
+
+    if reader is None:
+        return config, describe_readers(config, READERS)
+    return write_form(config, find_reader(reader))
+
+
+def name_reader_tokens(files: dict[str, str], reader: str | None) -> dict[str, str]:
+    """A tokenizer's files with the special tokens that the reader does not do without."""
+    from aptlab.models.hf.readers import find_reader
+    from aptlab.models.hf.readers.forms import name_special_tokens
+
+    tokens, name = find_reader(reader).tokens if reader else (), "tokenizer_config.json"
+    return {**files, name: name_special_tokens(files[name], tokens)} if tokens else files
 
 
 def filter_public_overrides(overrides: list[str]) -> list[str]:

@@ -52,8 +52,8 @@ def compute_attention(heads: Heads, context: ForwardContext, spec: AttentionSpec
 
 
 def can_fold(context: ForwardContext, size: int | None) -> bool:
-    """Whether blocks of `size` tokens are smaller than the pass."""
-    return size is not None and size < context.tokens
+    """Whether blocks of `size` tokens are smaller than the pass; an exported graph, for any length, takes masks."""
+    return size is not None and not torch.compiler.is_exporting() and size < context.tokens
 
 
 def attend_sdpa(heads: Heads, spec: AttentionSpec, mask: Any = None, *, causal: bool = False) -> Tensor:
@@ -66,7 +66,7 @@ def attend_sdpa(heads: Heads, spec: AttentionSpec, mask: Any = None, *, causal: 
         *heads,
         attn_mask=mask,
         dropout_p=spec.dropout,
-        is_causal=causal and heads.q.shape[2] > 1,
+        is_causal=causal and bool(heads.q.shape[2] > 1),  # a traced length gives no plain bool
         scale=spec.scale,
         enable_gqa=heads.q.shape[1] != heads.k.shape[1],
     )
