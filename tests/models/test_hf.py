@@ -321,7 +321,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
     lines = str(caught.value).splitlines()
     assert lines[0] == "the weights do not fit config.json:"
     assert any("q_proj.weight + " in line and "[65, 32], config.json says [128, 32]" in line for line in lines)
-    assert "model.layers.1.mlp.down_proj.weight is missing" in lines
+    assert "model.layers.1.mlp.down_proj.weight is missing in model.safetensors" in lines
     assert "model.layers.1.mlp.down.weight has no place in this layout" in lines
     assert not any("inv_freq" in line for line in lines)
 

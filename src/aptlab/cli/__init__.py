@@ -68,7 +68,7 @@ def _run(command: Command, args: list[str]) -> int | None:
     if command.config and "--cfg" in args:
         from aptlab.cli.help import render_resolved_yaml
 
-        print(render_resolved_yaml(command.name, [arg for arg in args if arg != "--cfg"]), end="")
+        print(render_resolved_yaml(command, [arg for arg in args if arg != "--cfg"]), end="")
         return 0
     target = command.target
     if command.name == "train" and any(arg in ("-m", "--multirun") for arg in args):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from aptlab.cli.table import Command, list_commands
 
 GROUPS = "Groups and their default (aptlab ls <group>: its options; aptlab show <group>=<option>: one explained):"
@@ -62,10 +64,15 @@ def render_config_help(name: str) -> str:
     )
 
 
-def render_resolved_yaml(name: str, overrides: list[str]) -> str:
-    """The composed configuration as YAML, interpolations filled in and secrets hidden."""
+def render_resolved_yaml(command: Command, overrides: list[str]) -> str:
+    """The configuration that the command would run with as YAML, interpolations filled in and secrets hidden."""
     import yaml
 
     from aptlab.config import compose, redact_value
 
-    return yaml.safe_dump(redact_value(compose(name, overrides).resolved()), sort_keys=False, allow_unicode=True)
+    if command.shown is None:
+        values = compose(command.name, overrides).resolved()
+    else:
+        module, _, function = command.shown.partition(":")
+        values = getattr(importlib.import_module(module), function)(overrides)
+    return yaml.safe_dump(redact_value(values), sort_keys=False, allow_unicode=True)

@@ -10,20 +10,31 @@ from aptlab.extensions import list_extension_commands
 
 @dataclass(frozen=True)
 class Command:
-    """`target` is "module:function"; `config` says whether its arguments are overrides of conf/<name>.yaml."""
+    """`target` is "module:function"; `config` says whether its arguments are overrides of conf/<name>.yaml.
+
+    shown  "module:function" for `--cfg`, where a checkpoint has a say in the configuration: arguments -> plain values
+    """
 
     name: str
     target: str
     about: str
     config: bool = False
+    shown: str | None = None
 
 
 SWEEP = "aptlab.commands.sweep:run"
 
+
+def _of_checkpoint(name: str, about: str) -> Command:
+    """A command whose module has `run`, and `resolve_config` for what it takes from a checkpoint."""
+    module = f"aptlab.commands.{name}"
+    return Command(name, f"{module}:run", about, config=True, shown=f"{module}:resolve_config")
+
+
 _ALL = (
-    Command("train", "aptlab.commands.train:run", "train a model and measure it; -m sweeps over key=a,b", config=True),
-    Command("eval", "aptlab.commands.eval:run", "measure a checkpoint: loss by length, passkey, RULER", config=True),
-    Command("search", "aptlab.commands.search:run", "search LongRoPE factors for a longer context", config=True),
+    _of_checkpoint("train", "train a model and measure it; -m sweeps over key=a,b"),
+    _of_checkpoint("eval", "measure a checkpoint: loss by length, passkey, RULER"),
+    _of_checkpoint("search", "search LongRoPE factors for a longer context"),
     Command("generate", "aptlab.commands.generate:run", "continue a text", config=True),
     Command("compare", "aptlab.commands.compare:run", "put finished runs into one table"),
     Command("plot", "aptlab.commands.plot:run", "draw what position rules do: aptlab plot rope=ntk,yarn", config=True),

@@ -26,6 +26,7 @@ from aptlab.restore.request import (
     list_override_keys,
     replace_config_values,
     sets_key,
+    show_config,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ def run(args: list[str]) -> int:
 
     evaluate_checkpoint(request.config, request.filled)
     return 0
+
+
+def resolve_config(args: list[str]) -> dict[str, Any]:
+    """What `--cfg` prints: the request with what the evaluation takes from the checkpoint."""
+    return show_config(compose("eval", expand_shortcuts(args)), STORED)
 
 
 def read_eval_request(args: list[str]) -> EvalRequest:

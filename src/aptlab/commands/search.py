@@ -18,6 +18,7 @@ from aptlab.restore.request import (
     list_override_keys,
     replace_config_values,
     sets_key,
+    show_config,
 )
 from aptlab.search.settings import SearchSettings
 
@@ -75,6 +76,11 @@ def run(args: list[str]) -> int:
 
     search_checkpoint(request.config, request.search, request.target, request.filled)
     return 0
+
+
+def resolve_config(args: list[str]) -> dict[str, Any]:
+    """What `--cfg` prints: the request with what the search takes from the checkpoint."""
+    return show_config(compose("search", expand_shortcuts(args)), STORED)
 
 
 def read_search_request(args: list[str]) -> SearchRequest:

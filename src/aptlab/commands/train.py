@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from aptlab.config import compose
 from aptlab.device import Precision
 from aptlab.limits import FolderName, NonNegativeInt, PositiveInt
 from aptlab.training.inside import train_inside_process
@@ -40,3 +41,11 @@ def run(args: list[str]) -> int:
     """Check the whole request first; nothing is written and torch is not imported until it holds. Returns 0."""
     train_inside_process(args)
     return 0
+
+
+def resolve_config(args: list[str]) -> dict[str, Any]:
+    """What `--cfg` prints: with a checkpoint, what its overrides and its rule add."""
+    from aptlab.training.plan import plan_training, read_root_value
+
+    config = compose("train", args) if read_root_value(args, "ckpt") is None else plan_training(args).config
+    return config.resolved()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import redact_overrides
 from aptlab.errors import AptlabError, ConfigError
+from aptlab.restore.hf_lengths import describe_kept_lengths, find_kept_lengths
 from aptlab.restore.special_tokens import collect_token_ids
 
 if TYPE_CHECKING:
@@ -48,24 +49,27 @@ def export_network(
 
     out = Path(out)
     check_output_free(out, force=force)
-    net, ids = loaded.net, collect_token_ids(loaded.tokenizer)
-    described = describe_decoder(net, context=int(loaded.config["context"]), dtype=dtype)
+    net, ids, kept = loaded.net, collect_token_ids(loaded.tokenizer), find_kept_lengths(loaded)
+    described = describe_decoder(net, context=loaded.context, dtype=dtype, longest=kept.longest)
+    notes = [*described.notes, *describe_kept_lengths(kept, described)]
     config, advice = choose_form({**described.config, **ids}, reader)
     weights = convert_to_hf(net, described.family, dtype=getattr(torch, dtype))
     card = render_model_card(
         described.config,
         {**loaded.meta, "overrides": filter_public_overrides(loaded.meta.get("overrides", []))},
         parameters=sum(weight.numel() for weight in net.parameters()),
-        notes=described.notes,
+        notes=notes,
+        reach=described.reach,
         result=read_run_result(loaded.path),
     )
-    eos, longest = loaded.tokenizer.eos, described.config["max_position_embeddings"]
-    generation = {**ids, "pad_token_id": eos, "max_length": longest}
+    generation = {**ids, "pad_token_id": loaded.tokenizer.eos, "max_length": described.reach}
     texts = {
         "config.json": json.dumps(config, indent=2) + "\n",
         "generation_config.json": json.dumps(generation, indent=2) + "\n",
         "README.md": card,
-        **name_reader_tokens(build_tokenizer_files(loaded.tokenizer.state(), longest=longest), reader),
+        **name_reader_tokens(
+            build_tokenizer_files(loaded.tokenizer.state(), longest=kept.tokenizer or described.reach), reader
+        ),
     }
 
     def fill(folder: Path) -> None:
@@ -74,7 +78,7 @@ def export_network(
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     replace_folder(out, fill)
-    return [*described.notes, f"written {out}: {described.config['architectures'][0]}, {dtype}", *advice]
+    return [*notes, f"written {out}: {described.config['architectures'][0]}, {dtype}", *advice]
 
 
 def choose_form(config: dict[str, Any], reader: str | None) -> tuple[dict[str, Any], list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aptlab.config import Config, build, check, compose
 from aptlab.config.option_names import require_option_name
 from aptlab.errors import ConfigError, DataError
+from aptlab.restore.hf_lengths import KEY, read_folder_lengths
 from aptlab.restore.special_tokens import describe_special_tokens, drop_own_files
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from aptlab.nn.positions.rope import Rope
 
 NAME = "step-00000000.ckpt"
+# What transformers' generate does where the frequencies change, and how to do the same, by whether it is Phi-3.
+CROSSINGS = {
+    True: ("begins with those of short texts and reads the text again there", "crossing=reprefill does the same"),
+    False: ("changes them there under the keys that it has cached", "which differs from reading the text at once"),
+}
 
 
 def locate_imported(target: Path) -> Path:
@@ -38,7 +44,8 @@ def import_hf_folder(folder: Path, target: Path, *, layout: str | None = None) -
     if file != target:
         write_run_files(state["aptlab"], target)
     written = f"written {file}: {state['aptlab']['vocab']} tokens; try aptlab generate ckpt={target}"
-    return [*source.notes, *describe_special_tokens(state["aptlab"]["tokenizer"]), written]
+    special = describe_special_tokens(state["aptlab"]["tokenizer"])
+    return [*source.notes, *describe_crossing(source), *special, written]
 
 
 def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[str, Any]:
@@ -56,7 +63,32 @@ def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[st
     net = build(config.resolved()["model"])
     weights = convert_from_hf(source, net.state_dict())
     net.load_state_dict(weights)
-    return make_checkpoint(config, net.state_dict(), tokenizer, source)
+    state = make_checkpoint(config, net.state_dict(), tokenizer, source)
+    lengths = read_folder_lengths(folder, longest=source.longest, rope=state["aptlab"]["config"]["rope"])
+    state["aptlab"][KEY] = lengths
+    return state
+
+
+def changes_with_length(rule: Rope, head_dim: int, original_len: int) -> bool:
+    """Whether long texts have other frequencies than short ones."""
+    return rule.frequencies_at(1, head_dim) != rule.frequencies_at(4 * original_len, head_dim)
+
+
+def describe_crossing(source: HFModel) -> list[str]:
+    """A line where a text that grows past the trained length is continued otherwise by transformers."""
+    from aptlab.models.hf.family import PHI3
+
+    rules = [source.rope.for_layer(layer).rule for layer in range(source.shape.depth)]
+    head_dim = source.shape.head_sizes()[2]
+    known = [(rule, rule.scaling.original_len) for rule in rules if rule is not None and rule.scaling is not None]
+    lengths = [length for rule, length in known if changes_with_length(rule, head_dim, length)]
+    if not lengths:
+        return []
+    theirs, same = CROSSINGS[source.family is PHI3]
+    return [
+        f"frequencies change at {lengths[0]} tokens: aptlab generate chooses them by the final length "
+        f"(crossing=admit), transformers' generate {theirs}; {same}"
+    ]
 
 
 def derive_overrides(source: HFModel) -> list[str]:

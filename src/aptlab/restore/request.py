@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aptlab.config import Config, find_new_word
+from aptlab.errors import CheckpointError
 from aptlab.restore.rope import fill_inherited_values
 
 # Stand-ins for the check before the checkpoint is open; `fill_config` puts the real values in.
@@ -26,6 +28,27 @@ def fill_config(config: Config, stored: Mapping[str, Any], keys: Iterable[str]) 
     source = fill_source(config, (stored.get("data") or {}).get("source"))
     values = replace_config_values(config, {**known, **source}).resolved()
     return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
+
+
+def show_config(config: Config, keys: Iterable[str]) -> dict[str, Any]:
+    """The request as its run will have it, from what the manifest of the checkpoint says; torch stays out.
+
+    keys  as in `fill_config`. Where nobody names a checkpoint and there is none, a line says so, and the request is as
+    composed. Raises CheckpointError for one that is named and not there.
+    """
+    from aptlab.checkpoint import read_manifest
+    from aptlab.restore.load import locate_checkpoint
+    from aptlab.restore.upgrade import upgrade_manifest
+
+    ckpt, root = config.cfg.ckpt, config.cfg.paths.root
+    try:
+        stored = upgrade_manifest(read_manifest(locate_checkpoint(ckpt, root=root))).config
+    except CheckpointError as error:
+        if "ckpt" in list_override_keys(config.overrides):
+            raise
+        print(f"without what the checkpoint says: ckpt={ckpt}: {error}", file=sys.stderr)
+        return config.resolved()
+    return fill_config(config, stored, keys)
 
 
 def fill_source(config: Config, source: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from aptlab.device import Device, resolve_precision
 from aptlab.errors import ConfigError
 from aptlab.loggers import RunLogger
 from aptlab.models.hf import build_tokenizer_files
+from aptlab.restore.hf_lengths import KEY
 from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder
@@ -56,7 +57,8 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     task.bind_data(data)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
     evals, origin = build_evals(config), find_origin(plan, saved)
-    parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, evals, resume, origin)
+    imported = (saved or {}).get("aptlab", {}).get(KEY)
+    parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, evals, resume, origin, imported)
     check_evals(parts)
     return parts
 
@@ -165,6 +167,7 @@ def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger
             "run_dir": str(folder),
             "origin": parts.origin,
             "wandb_id": ids[0] if ids else None,
+            **({} if parts.imported is None else {KEY: parts.imported}),
         }
 
     run = RunContext(folder=Path(folder), describe=describe, data=data, config_hash=parts.config_hash)

@@ -32,6 +32,7 @@ class TrainParts:
     config        with `vocab` filled in; `config_hash` is of the configuration as composed
     trainer_args  what the Trainer is given beside `trainer.`: device, precision and lengths
     origin        the checkpoint whose weights the run began with, or {}; see `Result`
+    imported      what the checkpoint that the weights are from keeps of a folder of Hugging Face
     """
 
     config: Config
@@ -43,6 +44,7 @@ class TrainParts:
     evals: dict[str, Eval]
     resume: ResumePoint | None
     origin: dict[str, Any]
+    imported: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from aptlab.config import build, compose
 from aptlab.errors import ConfigError
 from aptlab.models.hf import build_rope_parameters, describe_decoder, read_folder, read_rope_rule
-from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, list_hf_rules
+from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, list_hf_rules, parse_rope_parameters
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions.rope import (
@@ -253,9 +253,9 @@ def test_every_rule_with_a_rope_type_is_read_from_it():
 
 
 def test_parts_of_heads_that_rotate_by_other_rules_are_refused():
-    given = {"rope_type": "yarn", "partial_rotary_factor": 0.75}
+    given = {"rope_type": "yarn", "partial_rotary_factor": 0.75, "rope_theta": 100.0}
     with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.75 with rope_type=yarn cannot be imported"):
-        read_rope_rule({"rope_parameters": given, "model_type": "phi3"})
+        parse_rope_parameters(given, {"model_type": "phi3"})
 
 
 def test_a_factor_that_contradicts_the_lengths_is_warned_of():

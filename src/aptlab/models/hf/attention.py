@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4, QWEN2, SMOLLM3
+from aptlab.models.hf.family import FAMILIES, LLAMA4, QWEN2, SMOLLM3
 from aptlab.models.hf.family_blocks import COHERE2
 from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read_block import describe_dropout, read_logit_rule, read_qk_norm
-from aptlab.models.hf.rope_from_hf import describe_factor_mismatch, parse_rope_parameters
+from aptlab.models.hf.rope_from_hf import parse_rope_parameters
+from aptlab.models.hf.rope_given import resolve_rope
 from aptlab.models.hf.scalar_families import GRANITE4, HUNYUAN, MINISTRAL
 from aptlab.models.hf.scalars import read_fixed_alpha, read_growing_queries, replace_temperature
 from aptlab.models.layouts import replace_layout
@@ -22,6 +23,7 @@ from aptlab.nn.window import SlidingWindow
 ALIASES = {"attention": "full_attention", "mamba": "linear_attention"}  # of older files
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 LINEAR = "linear_attention"  # what transformers calls recurrent layers
+GROWTH = ("llama_4_scaling_beta", "max_position_embeddings")  # keys that Ministral 3 has in its rope
 Config = Mapping[str, Any]
 
 
@@ -51,12 +53,12 @@ def read_attention(config: Config) -> AttentionOptions:
     if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    config = family.complete(config)
+    config, key, told = resolve_rope(config)
     if config.get("use_bidirectional_attention"):
         raise ConfigError("use_bidirectional_attention=true cannot be imported: aptlab's attention is causal")
     logits = read_logit_rule(family, config)
     layers = read_layer_types(family, config)
-    rope, notes = _rope(family, config, layers)
+    rope, notes = _rope(family, config, layers, key)
     return AttentionOptions(
         rope=rope,
         bias=_bias(family, config),
@@ -65,7 +67,7 @@ def read_attention(config: Config) -> AttentionOptions:
         window=infer_sliding_window(layers, config.get("sliding_window")),
         sinks=family.expert,
         logits=logits,
-        notes=(*notes, *describe_dropout(config)),
+        notes=(*told, *notes, *describe_dropout(config)),
     )
 
 
@@ -93,14 +95,16 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
         if not config.get("use_sliding_window"):
             return [FULL] * depth
         first = int(config.get("max_window_layers", 0))
-        types = types or [SLIDING if layer >= first else FULL for layer in range(depth)]
+        rotates = read_rotary_layers(config) if family is SMOLLM3 else [False] * depth  # there, layers without rotation
+        types = types or [SLIDING if layer >= first and not rotates[layer] else FULL for layer in range(depth)]
     if not types and family in (MINISTRAL, GRANITE4):
         types = [(SLIDING if window else FULL) if family is MINISTRAL else LINEAR] * depth
     if not types:
         every = int(config.get("sliding_window_pattern", 0))
         types = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
         if family is LLAMA4:
-            types = [CHUNKED if rotates else FULL for rotates in read_rotary_layers(config)]
+            chunked = config.get("attention_chunk_size") is not None
+            types = [CHUNKED if rotates and chunked else FULL for rotates in read_rotary_layers(config)]
         elif family.windows == "none":
             types = [FULL] * depth
     if len(types) != depth or set(types) - {FULL, SLIDING, CHUNKED}:
@@ -142,16 +146,16 @@ def read_rotary_layers(config: Config) -> list[bool]:
     return [not every or bool((layer + 1) % every) for layer in range(depth)]
 
 
-def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+def _rope(family: Family, config: Config, layers: list[str], key: str) -> tuple[Rope, list[str]]:
+    """The rule of a config whose rope is resolved; `key` is where it stood in the file."""
+    parameters = config["rope_parameters"]
     if family.two_ropes:
-        return _two_bases(family, config, layers)
+        return _two_bases(config, layers)
     if family is HUNYUAN and (fixed := read_fixed_alpha(parameters, config)) is not None:
         return fixed
     if family is GRANITE4 and config.get("position_embedding_type") != "rope":
         return NoRope(), []
-    notes = describe_factor_mismatch(parameters, config)
-    rule = parse_rope_parameters(parameters, config)
+    rule, notes = parse_rope_parameters(parameters, config, key=key, known=GROWTH if family.growing else ())
     if family is HUNYUAN:  # its norm after the rotation undoes a factor on cosines and sines
         rule = replace_temperature(rule, "cos_sin")
     if family.growing:
@@ -171,55 +175,18 @@ def _rope(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list
     return PerLayer(rules=tuple(rule if rotates else NoRope() for rotates in rotary_layers)), notes
 
 
-def _two_bases(family: Family, config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
+def _two_bases(config: Config, layers: list[str]) -> tuple[Rope, list[str]]:
     """Gemma 3 and OLMo 3: one rule for sliding layers, one for full ones."""
-    parameters, notes = (_nest_gemma3 if family is GEMMA3 else _nest_olmo3)(config)
-    rules = {}
-    for kind in (FULL, SLIDING):
-        rules[kind] = parse_rope_parameters(
-            parameters[kind],
-            {key: value for key, value in config.items() if key != "rope_theta"},
-            base=parameters[kind]["rope_theta"],
-        )
-        notes += describe_factor_mismatch(parameters[kind], config)
-    if len(set(layers)) == 1 or rules[FULL] == rules[SLIDING]:
+    rules, notes = {}, []
+    for kind in sorted(set(layers)):
+        key = f"rope_parameters.{kind}"
+        rules[kind], more = parse_rope_parameters(config["rope_parameters"][kind], config, key=key)
+        notes += more
+    if len(set(rules.values())) == 1:
         return rules[layers[0]], notes
     window = infer_sliding_window(layers, config.get("sliding_window"))
     cycle = window.full_every if window is not None else None
     return PerLayer(rules=tuple(rules[kind] for kind in layers[: cycle or len(layers)])), notes
-
-
-def _nest_gemma3(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The parameters of both kinds of layers, and lines for the user."""
-    parameters = config.get("rope_parameters")
-    if parameters is None:  # the form of the first releases
-        far = dict(config.get("rope_scaling") or {}) | {"rope_theta": config["rope_theta"]}
-        parameters = {FULL: far, SLIDING: {"rope_theta": config["rope_local_base_freq"]}}
-    bases = ((FULL, 1_000_000.0), (SLIDING, 10_000.0))
-    return {kind: {"rope_theta": base} | (parameters.get(kind) or {}) for kind, base in bases}, []
-
-
-def _nest_olmo3(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The same for OLMo 3, whose `rope_scaling` and `rope_theta` are those of full layers alone, as transformers reads.
-
-    Sliding layers have base 500,000 in the older form, whatever `rope_theta` says.
-    """
-    parameters, base = config.get("rope_parameters") or {}, 500_000.0
-    if parameters and not {FULL, SLIDING} & set(parameters):
-        raise ConfigError(
-            f"rope_parameters={parameters} in config.json names neither {FULL} nor {SLIDING}, and transformers ignores "
-            "it in this layout; repair the file"
-        )
-    far = {"rope_theta": float(config.get("rope_theta") or base)}
-    far |= (parameters.get(FULL) or {}) | (config.get("rope_scaling") or {})
-    near = {"rope_theta": base} | (parameters.get(SLIDING) or {})
-    notes = []
-    if far["rope_theta"] != base and not parameters:
-        notes = [
-            f"warning: rope_theta={far['rope_theta']:g} counts in full layers alone, sliding layers have {base:g}, as "
-            "in transformers; rope_parameters.sliding_attention.rope_theta in config.json says another"
-        ]
-    return {FULL: far, SLIDING: near}, notes
 
 
 def _blocks(config: Config, layers: list[str], rule: Rope, rotary_layers: list[bool]) -> IRope:

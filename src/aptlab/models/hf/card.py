@@ -30,13 +30,19 @@ def render_model_card(
     parameters: int,
     notes: Sequence[str],
     result: Mapping[str, Any] | None,
+    reach: int | None = None,
 ) -> str:
-    """Markdown from the exported config.json, the checkpoint's "aptlab" entry, and result.json where there is one."""
+    """Markdown from the exported config.json, the checkpoint's "aptlab" entry, and result.json where there is one.
+
+    reach  tokens of a text that the model is made for; None: max_position_embeddings
+    """
     rope = _spoken(config["rope_parameters"])
     size = f"{config['num_hidden_layers']} layers of width {config['hidden_size']}, {parameters:,} parameters"
     heads = f"{config['num_attention_heads']} query and {config['num_key_value_heads']} key/value heads"
     lines = [f"# {config['architectures'][0]}, trained with aptlab", "", f"- {size}, {heads}", f"- rope: {rope}"]
-    lines += [f"- made for {config['max_position_embeddings']} tokens, {meta.get('step', 0)} optimizer steps taken"]
+    lines += [
+        f"- made for {reach or config['max_position_embeddings']} tokens, {meta.get('step', 0)} optimizer steps taken"
+    ]
     lines += [f"- {note}" for note in notes]
     lines += _training(meta) + (_result(result) if result else [])
     return HEADER + "\n".join(lines) + "\n" + USE

@@ -22,17 +22,21 @@ Rotation = tuple[dict[str, Any], list[str]]
 
 
 class DecoderDescription(NamedTuple):
-    """A decoder's config.json as a dict, notes for the user on what is written differently, and the layout."""
+    """A decoder's config.json as a dict, notes for the user on what is written differently, and the layout.
+
+    reach  tokens of a text that the model is made for, which max_position_embeddings is not for every rule
+    """
 
     config: dict[str, Any]
     notes: list[str]
     family: Family
+    reach: int
 
 
 def describe_decoder(
-    net: Decoder, *, context: int, eos: int | None = None, dtype: str = "float32"
+    net: Decoder, *, context: int, eos: int | None = None, dtype: str = "float32", longest: int | None = None
 ) -> DecoderDescription:
-    """The config.json of `net`, trained on `context` tokens.
+    """The config.json of `net`, trained on `context` tokens; `longest` is its max_position_embeddings if it is known.
 
     The rope stands there twice, as `rope_parameters` for transformers 5 and as `rope_theta` with `rope_scaling` for
     readers of the older form. Raises ConfigError for what the layout cannot express.
@@ -40,13 +44,18 @@ def describe_decoder(
     found = read_traits(net)
     family = choose_family(found)
     rope, notes = _rope(net, family, found)
-    stretched = [rule.stretched_length(context) for rule in found.rules]
+    reach = max([rule.stretched_length(context) for rule in found.rules], default=context)
+    if (
+        longest is None
+    ):  # Gemma 3 counts the stretch in, others leave it to the reader where the type has no other place
+        lengths = [rule.count_hf_positions(context) for rule in found.rules]
+        longest = reach if family.two_ropes else max(lengths, default=context)
     config: dict[str, Any] = {
         "architectures": [family.architecture],
         "model_type": family.model_type,
         **_sizes(net),
         "hidden_activation" if family.sandwich else "hidden_act": found.act,
-        "max_position_embeddings": max(stretched, default=context),
+        "max_position_embeddings": longest,
         "initializer_range": INIT_STD,
         "rms_norm_eps": net.norm.eps,
         "tie_word_embeddings": net.tied,
@@ -60,7 +69,7 @@ def describe_decoder(
         "dtype": dtype,
     }
     config |= _only_here(family, found, config)
-    return DecoderDescription(family.rename_keys(config), notes, family)
+    return DecoderDescription(family.rename_keys(config), notes, family, max(reach, longest))
 
 
 def _sizes(net: Decoder) -> dict[str, Any]:

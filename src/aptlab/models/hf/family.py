@@ -21,7 +21,7 @@ MISTRAL = Family(
     title="Mistral",
     models="Mistral 7B, Mathstral, Zephyr",
     windows="all",
-    defaults={"rms_norm_eps": 1e-6, "num_key_value_heads": 8, "sliding_window": 4096},
+    defaults={"rms_norm_eps": 1e-6, "sliding_window": 4096},
 )
 QWEN2 = Family(
     model_type="qwen2",
@@ -53,7 +53,6 @@ SMOLLM3 = Family(
     schedule=True,
     defaults={
         "rms_norm_eps": 1e-6,
-        "num_key_value_heads": 4,
         "tie_word_embeddings": True,
         "rope_theta": 2_000_000.0,
         "no_rope_layer_interval": 4,
@@ -82,12 +81,8 @@ GEMMA3 = Family(
     blocks=("sandwich",),
     names=SANDWICH,
     defaults={
-        "vocab_size": 262_208,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
         "head_dim": 256,
         "hidden_activation": "gelu_pytorch_tanh",
-        "max_position_embeddings": 131_072,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": True,
         "query_pre_attn_scalar": 256,
@@ -109,11 +104,11 @@ LLAMA4 = Family(
     names=FEED_FORWARD,
     defaults={
         "rms_norm_eps": 1e-5,
-        "num_key_value_heads": 8,
         "head_dim": 128,
         "rope_theta": 500_000.0,
         "no_rope_layer_interval": 4,
         "attention_chunk_size": 8192,
+        "intermediate_size_mlp": 16_384,
         "use_qk_norm": True,
         "attn_temperature_tuning": True,
         "floor_scale": 8192,
@@ -133,7 +128,6 @@ GPT_OSS = Family(
     names=NAMES | {"attention": "self_attn"},
     defaults={
         "rms_norm_eps": 1e-5,
-        "num_key_value_heads": 8,
         "head_dim": 64,
         "num_local_experts": 128,
         "swiglu_alpha": 1.702,
@@ -142,7 +136,7 @@ GPT_OSS = Family(
         "sliding_window": 128,
         "sliding_window_pattern": 2,
         "rope_theta": 150_000.0,
-        "rope_scaling": {
+        "rope_parameters": {
             "rope_type": "yarn",
             "factor": 32.0,
             "beta_fast": 32.0,

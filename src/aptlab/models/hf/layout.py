@@ -104,12 +104,7 @@ class Family:
         """The norms on queries and keys that it can have."""
         return self.qk_norms or ((QKNorm(),) if self.qk_norm else (None,))
 
-    def complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """A config.json with its defaults, and under the keys that most layouts have."""
-        renamed = {ours: config[key] for key, ours in self.keys.items() if key in config}
-        return {**self.defaults, **config, **renamed}
-
     def rename_keys(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The inverse: what we call otherwise under its own keys."""
+        """A config.json as the layout has it: what we call otherwise under its own keys."""
         theirs = {ours: key for key, ours in self.keys.items()}
         return {theirs.get(key, key): value for key, value in config.items()}

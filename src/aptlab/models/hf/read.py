@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
+from aptlab.models.hf.defaults import describe_defaults, fill_defaults
 from aptlab.models.hf.experts import find_experts
 from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4
 from aptlab.models.hf.layout import Family
@@ -21,10 +23,12 @@ from aptlab.models.hf.scalars import Multipliers, read_multipliers
 from aptlab.models.hf.wrapped import unwrap_config, unwrap_weights
 from aptlab.models.layouts import replace_layout
 from aptlab.nn.positions.rope import Rope
+from aptlab.nn.positions.rope.hf import read_length
 from aptlab.nn.shape import Shape
 
 TANH = "gelu_pytorch_tanh"  # gelu_new and gelu_fast are the same function
 ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", TANH: TANH, "gelu_new": TANH, "gelu_fast": TANH}
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class HFModel:
     multipliers     fixed factors on embedding and branches
     weights         by Hugging Face names, as stored
     tokenizer       text of tokenizer.json, None where there is none
+    longest         max_position_embeddings as it stands there
+    file            where the weights stand, or the list of the files that hold them
     notes           lines for the user
     """
 
@@ -59,6 +65,8 @@ class HFModel:
     eos: int | None
     block: BlockOptions
     multipliers: Multipliers
+    longest: int
+    file: str = WEIGHTS
     notes: tuple[str, ...] = ()
 
     @property
@@ -79,52 +87,72 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     whole = _json(folder / "config.json")
     config = unwrap_config(whole)
     family = _computable(config)
-    config = family.complete(config)
-    attention, act = read_attention(config), read_activation(family, config)
+    given, config = config, fill_defaults(config)
+    attention, shape = read_attention(given), _shape(given, config, family)
     if layout is not None:
         attention = dataclasses.replace(attention, rope=replace_layout(attention.rope, layout))
-    shape = Shape(
-        dim=_whole(config, "hidden_size"),
-        depth=_whole(config, "num_hidden_layers"),
-        heads=_whole(config, "num_attention_heads"),
-        kv_heads=None if family.heads == "single" else config.get("num_key_value_heads"),
-        head_dim=config.get("head_dim"),
-        hidden=_whole(config, "intermediate_size_mlp" if family is LLAMA4 else "intermediate_size"),
-    )
-    tokenizer = folder / "tokenizer.json"
-    eos = config.get("eos_token_id")
-    weights, left_out = read_weights(folder), ()
+    tokenizer, eos = folder / "tokenizer.json", config.get("eos_token_id")
+    longest, act = read_length(config, "max_position_embeddings"), read_activation(family, config)
+    weights, file, left_out = *read_weights(folder), ()
     if "text_config" in whole:
         weights, left_out = unwrap_weights(weights)
+    tied, head = share_head(weights, family, bool(config.get("tie_word_embeddings", False)))
     return HFModel(
         family=family,
         shape=shape,
         vocab=_whole(config, "vocab_size"),
-        context=_context(attention.rope, shape.depth, _whole(config, "max_position_embeddings")),
+        context=_context(attention.rope, shape.depth, longest),
         attention=attention,
         act=act,
         clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
         ffn_bias=family.expert or (family.ffn_bias and bool(config.get(family.bias_key, False))),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        tied=tied,
         scalar=float(config["query_pre_attn_scalar"] if family is GEMMA3 else shape.head_sizes()[2]),
         block=read_block(family, config),
         multipliers=read_multipliers(family, config),
         weights=weights,
         tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
-        notes=(*attention.notes, *left_out),
+        longest=longest,
+        file=file,
+        notes=(*describe_defaults(given), *attention.notes, *head, *left_out),
     )
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of model.safetensors, or of the shards that model.safetensors.index.json lists."""
+def _shape(given: Mapping[str, Any], config: Mapping[str, Any], family: Family) -> Shape:
+    """Sizes of a config with its defaults; `given` is the file, whose key is named where a default does not fit."""
+    heads, optional = _whole(config, "num_attention_heads"), ("num_key_value_heads", "head_dim")
+    if family.heads == "single":
+        optional = ("", "head_dim")
+    kv_heads, head_dim = (None if config.get(key) is None else _whole(config, key) for key in optional)
+    if kv_heads and heads % kv_heads and "num_key_value_heads" not in given:
+        raise ConfigError(
+            f"config.json leaves out num_key_value_heads, and transformers' {kv_heads} for model_type="
+            f"{family.model_type} does not divide num_attention_heads={heads}; write it there: the rows of a k_proj "
+            "weight / head_dim"
+        )
+    return Shape(
+        dim=_whole(config, "hidden_size"),
+        depth=_whole(config, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden=_whole(config, "intermediate_size_mlp" if family is LLAMA4 else "intermediate_size"),
+    )
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """All tensors of model.safetensors, or of the shards that an index lists, and the name of that file.
+
+    Raises CheckpointError for a file or tensor that is missing, by name.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    index = folder / INDEX
+    places = _json(index)["weight_map"] if index.is_file() else {}
     weights: dict[str, Tensor] = {}
-    for name in names:
+    for name in sorted(set(places.values())) or [WEIGHTS]:
         path = folder / Path(name).name  # an index cannot point outside its folder
         if not path.is_file():
             raise CheckpointError(
@@ -132,10 +160,34 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 "transformers' save_pretrained"
             )
         try:
-            weights |= load_file(path)
+            found = load_file(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}; download or copy it again") from error
-    return weights
+        lost = [key for key, place in places.items() if place == name and key not in found]
+        if lost:
+            raise CheckpointError(f"{path} lacks {lost[0]}, which {INDEX} places there; download or copy it again")
+        weights |= found
+    return weights, INDEX if places else WEIGHTS
+
+
+def share_head(weights: dict[str, Tensor], family: Family, tied: bool) -> tuple[bool, list[str]]:
+    """Whether embedding and head are one, as transformers 5 decides by what is stored, and lines for the user.
+
+    A head that is stored and differs is kept for itself; one that stands alone is the embedding too.
+    """
+    names = [f"{family.outer[part]}.weight" for part in ("embed", "head")]
+    embed, head = (weights.get(name) for name in names)
+    if not tied or head is None:
+        return tied, []
+    if embed is None:
+        weights[names[0]] = head
+        return True, [f"{names[0]} is not stored: {names[1]}, which tie_word_embeddings=true makes the same, is taken"]
+    if embed.shape == head.shape and torch.equal(embed, head):
+        return True, []
+    return False, [
+        f"warning: tie_word_embeddings=true in config.json, and {names[1]} is stored with other values than {names[0]}"
+        ": both are kept, as in transformers 5 (transformers 4 drops the head); model.tied=false"
+    ]
 
 
 def _computable(config: Mapping[str, Any]) -> Family:
@@ -154,7 +206,7 @@ def _computable(config: Mapping[str, Any]) -> Family:
             "model_type=llama4_text with moe_layers other than [] cannot be imported: aptlab has no mixture of experts "
             "yet; aptlab.models.hf.read_attention(config) reads its attention"
         )
-    count, plain = FAMILIES[kind].complete(config).get("num_local_experts"), int(FAMILIES[kind].expert)
+    count, plain = fill_defaults(config).get("num_local_experts"), int(FAMILIES[kind].expert)
     if "num_local_experts" in FAMILIES[kind].defaults and count != plain:
         raise ConfigError(
             f"model_type={kind} with num_local_experts={count} cannot be imported: aptlab has no mixture of experts "

@@ -1,6 +1,6 @@
 """What a config.json says about the block around the layers, norms on queries and keys, and caps of logits.
 
-Every function takes a config that is completed by its family (`Family.complete`).
+Every function takes a config that is completed by its family (`fill_defaults`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from aptlab.errors import ConfigError
-from aptlab.models.hf.rope_from_hf import read_rope_rule
+from aptlab.models.hf.rope_from_hf import parse_rope_parameters
 from aptlab.nn.positions.rope import Frequencies, Rope
 from aptlab.nn.positions.rope.base import Scaling
 from aptlab.nn.positions.rope.hf import HFForm, make_hf_parameters
@@ -61,7 +61,7 @@ def _check_temperatures(rule: Rope, head_dim: int) -> None:
 def _says(parameters: dict[str, Any], rule: Rope, head_dim: int) -> bool:
     """Whether reading the parameters gives the rule's frequencies and temperature."""
     length = rule.scaling.original_len if rule.scaling else UNSCALED
-    read = read_rope_rule({"rope_parameters": parameters, "max_position_embeddings": length, "model_type": "phi3"})
+    read, _ = parse_rope_parameters(parameters, {"max_position_embeddings": length, "model_type": "phi3"})
     mine, theirs = rule.inv_freq(head_dim), read.inv_freq(head_dim)
     return (
         math.isclose(rule.temperature, read.temperature, rel_tol=CLOSE)

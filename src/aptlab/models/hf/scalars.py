@@ -1,6 +1,6 @@
 """Numbers that some layouts have and Llama's has not: fixed factors, growing queries, a fixed stretch of the base.
 
-Every function that reads takes a config that is completed by its family (`Family.complete`).
+Every function that reads takes a config that is completed by its family (`fill_defaults`).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ KEPT = (CONFIG, "special_tokens_map.json", "chat_template.jinja", "generation_co
 def build_tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str, str]:
     """The texts of tokenizer.json and the files that stand with it, for the tokenizer of a checkpoint.
 
-    An imported tokenizer keeps its files as they were. `longest` is the length that the model is made for, which goes
-    into the files of others, where a special token typed in a text is split like any other text
+    An imported tokenizer keeps its files as they were, but for a limit that is not `longest`, the length that the model
+    is made for. In the files of others a special token typed in a text is split like any other text
     (`split_special_tokens`), as in training.
     """
     kind = state.get("kind")
@@ -38,7 +38,9 @@ def build_tokenizer_files(state: Mapping[str, str], *, longest: int) -> dict[str
         "model_input_names": ["input_ids", "attention_mask"],
     }
     own = {"tokenizer.json": text, CONFIG: json.dumps(settings, indent=2) + "\n"}
-    return {**own, **kept, **({CONFIG: replace_eos(kept[CONFIG], eos)} if CONFIG in kept else {})}
+    if CONFIG in kept:
+        kept[CONFIG] = replace_limit(replace_eos(kept[CONFIG], eos), longest)
+    return {**own, **kept}
 
 
 def replace_eos(config: str, eos: str | None) -> str:
@@ -48,6 +50,14 @@ def replace_eos(config: str, eos: str | None) -> str:
     if eos in (None, now, now.get("content") if isinstance(now, dict) else now):
         return config
     return json.dumps({**settings, "eos_token": eos}, indent=2, ensure_ascii=False) + "\n"
+
+
+def replace_limit(config: str, longest: int) -> str:
+    """A tokenizer_config.json with another model_max_length, as it is where that is the same or none."""
+    settings = json.loads(config)
+    if settings.get("model_max_length") in (None, longest):
+        return config
+    return json.dumps({**settings, "model_max_length": longest}, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_kept_ids(state: Mapping[str, str]) -> dict[str, Any]:

@@ -66,12 +66,12 @@ def convert_from_hf(source: HFModel, expected: Mapping[str, Tensor]) -> dict[str
     for name, parameter in expected.items():
         theirs = list_hf_names(name, source.family, tied=source.tied)
         missing = [hf_name for hf_name in theirs if hf_name not in weights]
-        if missing:
-            problems += [f"{hf_name} is missing" for hf_name in missing]
-            continue
-        parts = [weights[hf_name] for hf_name in theirs]
         for hf_name in theirs:
             left.pop(hf_name, None)
+        if missing:
+            problems += [f"{hf_name} is missing in {source.file}" for hf_name in missing]
+            continue
+        parts = [weights[hf_name] for hf_name in theirs]
         size = [sum(part.shape[0] for part in parts), *parts[0].shape[1:]]
         if size != list(parameter.shape):
             problems.append(f"{' + '.join(theirs)} has sizes {size}, config.json says {list(parameter.shape)}")

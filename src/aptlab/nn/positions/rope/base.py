@@ -84,6 +84,10 @@ class Rope(abc.ABC):
         """Tokens that the rule stretches a context of `context` tokens to."""
         return context
 
+    def count_hf_positions(self, context: int) -> int:
+        """`max_position_embeddings` of a config.json: what the rule stretches a context to."""
+        return self.stretched_length(context)
+
     def frequencies_at(self, length: int, head_dim: int) -> Frequencies:
         """The frequencies that a text of `length` tokens meets, as `inv_freq`."""
         del length

@@ -125,19 +125,26 @@ class YaRN(ByParts):
     @classmethod
     def from_hf(cls, source: HFSource) -> YaRN:
         """DeepSeek's two mscales are one attention_factor, where it differs from the paper's."""
-        values, length = source.parameters, source.read_original_length()
+        length = source.read_original_length()
+        if "factor" not in source.parameters:
+            raise ConfigError(
+                f"rope_type=yarn without factor in config.json says not how far it stretches {length} tokens, and "
+                "transformers refuses it; write the factor there"
+            )
         factor = source.read_factor(length)
         rule = cls(
             base=source.base,
             factor=factor,
             original_len=length,
-            beta_fast=float(values.get("beta_fast") or 32),
-            beta_slow=float(values.get("beta_slow") or 1),
-            truncate=bool(values.get("truncate", True)),
+            beta_fast=source.find_number("beta_fast") or 32.0,
+            beta_slow=source.find_number("beta_slow") or 1.0,
+            truncate=source.read_flag("truncate", True),
         )
-        attention = values.get("attention_factor")
-        if attention is None and values.get("mscale") and values.get("mscale_all_dim"):
-            attention = compute_mscale(factor, values["mscale"]) / compute_mscale(factor, values["mscale_all_dim"])
+        attention = source.find_number("attention_factor")
+        if attention is None:
+            mscale, all_dims = source.find_number("mscale"), source.find_number("mscale_all_dim")
+            if mscale and all_dims:
+                attention = compute_mscale(factor, mscale) / compute_mscale(factor, all_dims)
         return replace_attention_factor(rule, attention)
 
     def _pair_turning(self, times: float, head_dim: int) -> float:

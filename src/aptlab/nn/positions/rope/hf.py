@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from aptlab.errors import ConfigError
 
+ORIGINAL = "original_max_position_embeddings"
 EXPORTED = "train with rope=standard, linear, ntk, yarn, llama3 or longrope to export"  # the way out of most refusals
 
 
@@ -44,18 +45,37 @@ class HFSource:
         """A number of the parameters; ConfigError names the key where there is none."""
         return read_number(self.parameters, key)
 
+    def find_number(self, key: str) -> float | None:
+        """The same where the key may be absent or null: None then."""
+        return None if self.parameters.get(key) is None else self.read_number(key)
+
+    def read_flag(self, key: str, default: bool) -> bool:
+        """True or false; ConfigError names the key where something else stands."""
+        value = self.parameters.get(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{key}={value!r} in config.json is neither true nor false; repair the file")
+        return value
+
+    def find_original_length(self) -> int | None:
+        """The trained length where a key gives it; one of the config itself goes first, as in transformers."""
+        for values in (self.config, self.parameters):
+            if values.get(ORIGINAL) is not None:
+                return read_length(values, ORIGINAL)
+        return None
+
     def read_original_length(self) -> int:
-        """The trained length; a key of the config itself goes first, as in Phi-3."""
-        name = "original_max_position_embeddings"
-        return int(self.config.get(name) or self.parameters.get(name) or self.read_max_positions())
+        """The trained length, which is the longest where no key gives it."""
+        found = self.find_original_length()
+        return self.read_max_positions() if found is None else found
 
     def read_max_positions(self) -> int:
-        """Tokens that the model reads, stretching included."""
-        return int(read_number(self.config, "max_position_embeddings"))
+        """Tokens that the model reads."""
+        return read_length(self.config, "max_position_embeddings")
 
     def read_factor(self, original_len: int) -> float:
         """`factor`, or the ratio of both lengths where it is not given."""
-        return float(self.parameters.get("factor") or self.read_max_positions() / original_len)
+        given = self.find_number("factor")
+        return self.read_max_positions() / original_len if given is None else given
 
 
 def read_number(values: Mapping[str, Any], key: str) -> float:
@@ -64,6 +84,14 @@ def read_number(values: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{key}={value!r} in config.json is not a number, and the rope needs it; repair the file")
     return float(value)
+
+
+def read_length(values: Mapping[str, Any], key: str) -> int:
+    """A number of tokens; ConfigError names the key where there is none."""
+    value = read_number(values, key)
+    if value < 1 or value != int(value):
+        raise ConfigError(f"{key}={value:g} in config.json is no number of tokens; repair the file")
+    return int(value)
 
 
 def make_hf_parameters(kind: str, base: float, **values: Any) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class LongRoPE(SearchedRotation):
         short, long = (read_divisors(source, key) for key in ("short_factor", "long_factor"))
         factor = max(1.0, source.read_factor(length))
         rule = cls(base=source.base, factor=factor, original_len=length, short=short, long=long)
-        rule = replace_attention_factor(rule, source.parameters.get("attention_factor"))
+        rule = replace_attention_factor(rule, source.find_number("attention_factor"))
         if source.fraction == 1:
             return rule
         return dataclasses.replace(rule, fraction=source.fraction, temperature_on="cos_sin")
@@ -177,8 +177,10 @@ class LongRoPE(SearchedRotation):
 def read_divisors(source: HFSource, key: str) -> Divisors:
     """A list of a config.json; ConfigError names it where it is none."""
     values = source.parameters.get(key)
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-        raise ConfigError(f"rope_parameters.{key}={values!r} in config.json is not a list of numbers; repair it")
+    if not isinstance(values, list) or not all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values
+    ):
+        raise ConfigError(f"{key}={values!r} in config.json is not a list of numbers; repair it")
     return tuple(float(value) for value in values)
 
 

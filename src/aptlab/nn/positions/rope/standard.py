@@ -69,11 +69,18 @@ class Linear(ScaledRotation):
         del head_dim, nested
         return HFForm(make_hf_parameters("linear", float(self.base), factor=self.stretch))
 
+    def count_hf_positions(self, context: int) -> int:
+        """The trained length: readers multiply it by the factor."""
+        del context
+        return self.original_len
+
     @classmethod
     def from_hf(cls, source: HFSource) -> Linear:
-        """The trained length follows from the factor."""
-        factor = source.read_number("factor")
-        length = max(1, round(source.read_max_positions() / factor))
+        """Where no key gives the trained length it is max_position_embeddings, which transformers says to leave alone.
+
+        Vicuna 1.5 16k: max_position_embeddings 4096 and factor 4.
+        """
+        factor, length = source.read_number("factor"), source.read_original_length()
         return cls(base=source.base, factor=factor, original_len=length)
 
 
@@ -141,7 +148,10 @@ class Proportional(Rotation):
     @classmethod
     def from_hf(cls, source: HFSource) -> Proportional:
         """A factor that is not given divides nothing."""
-        return cls(base=source.base, fraction=source.fraction, factor=float(source.parameters.get("factor") or 1.0))
+        factor = source.read_number("factor") if "factor" in source.parameters else 1.0
+        if "partial_rotary_factor" in source.parameters:
+            source.read_number("partial_rotary_factor")  # null is no fraction
+        return cls(base=source.base, fraction=source.fraction, factor=factor)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """As the standard rule's, 0 for the pairs that stand still, [P]."""
