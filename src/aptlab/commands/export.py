@@ -40,7 +40,8 @@ def run(args: list[str]) -> int:
     from aptlab.restore.hf_export import check_output_free, export_network, locate_run_folder
     from aptlab.restore.load import load_network, locate_checkpoint
 
-    path = locate_checkpoint(str(request.ckpt))
+    path = locate_checkpoint(str(request.ckpt), root=config.cfg.paths.root)
+    print(f"ckpt     {path}")
     out = Path(request.out or locate_run_folder(path) / "hf").expanduser()
     check_output_free(out, force=request.force)
     for line in export_network(load_network(path), out, dtype=request.dtype, force=request.force):
