@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +42,7 @@ def run(args: list[str]) -> int:
     from aptlab.restore.load import load_network, locate_checkpoint
 
     path = locate_checkpoint(str(request.ckpt), root=config.cfg.paths.root)
-    print(f"ckpt     {path}")
+    print(f"ckpt {path}", file=sys.stderr)
     out = Path(request.out or locate_run_folder(path) / "hf").expanduser()
     check_output_free(out, force=request.force)
     for line in export_network(load_network(path), out, dtype=request.dtype, force=request.force):
