@@ -178,7 +178,9 @@ def test_an_unknown_load_is_named():
 
 
 def test_a_missing_checkpoint_is_named():
-    with pytest.raises(CheckpointError, match="outputs/train: no such file or folder"):
+    with pytest.raises(
+        CheckpointError, match=r"outputs: no such file or folder, so ckpt=last finds no run; name a run"
+    ):
         plan_training(["ckpt=last"])
 
 

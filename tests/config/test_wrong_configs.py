@@ -22,7 +22,7 @@ WRONG = [
     ("rop=yarn", "rop: unknown top-level key; did you mean rope?"),
     ("rope=yran", "rope=yran: no such option; did you mean yarn?"),
     ("size=tinny", "size=tinny: no such option; did you mean tiny?"),
-    ("logger=none", "logger=none: no such option; allowed: auto, csv, wandb"),
+    ("logger=none", "logger=none: is logger=csv now"),
     ("data=wikipedia", "data=wikipedia: no such option; allowed: "),
     ("+new/group=yarn", "+new/group=yarn: there is no config group new/group"),
     ("new/group=yarn", "new/group=yarn: there is no config group new/group"),

@@ -52,8 +52,7 @@ def check_command(command: str, overrides: list[str]) -> Config:
         check(config)
         inspect_inputs(config)
     if (ckpt := read_root_value(overrides, "ckpt")) is not None:
-        from aptlab.checkpoint import find_checkpoint
+        from aptlab.checkpoint import choose_checkpoint
 
-        kind = ckpt if ckpt in ("last", "best") else None
-        find_checkpoint(config.cfg.paths.root if kind else ckpt, which=kind or "last")
+        choose_checkpoint(ckpt, root=config.cfg.paths.root)
     return config

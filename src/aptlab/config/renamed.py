@@ -12,6 +12,7 @@ RENAMED = {
     "data=stdlib": "source=stdlib",
     "data=text": "source=text",
     "data=hub": "source=hub",
+    "logger=none": "logger=csv",
     "data.source": "source",
     "data.parts": "source.parts",
     "data.field": "source.field",
