@@ -8,11 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers.logger import Logger
-from tests.helpers import FewRows, Rows, task, trainer
+from tests.helpers import FewRows, Given, Rows, task, trainer
 
 from aptlab.callbacks.monitor import Monitor
 from aptlab.callbacks.progress import TrainProgress, format_fresh_numbers, format_latest_numbers
-from aptlab.objectives import compute_token_nll
+from aptlab.objectives import IGNORE, compute_token_nll
 
 
 class Kept(Logger):
@@ -143,3 +143,38 @@ def test_plain_lines_say_step_loss_speed_and_eta(capsys):
     steps = [line for line in lines if re.fullmatch(r"step \d/6  loss [\d.]+.*  [\d,]+ tok/s  ETA \d+:\d\d", line)]
     assert [line.split()[1] for line in steps] == ["2/6", "4/6", "6/6"]
     assert sum("validation: loss" in line and "bits per byte" in line for line in lines) == 2
+
+
+def test_the_rate_is_the_one_that_the_step_was_taken_with():
+    logger, _, module = fitted(max_steps=6)
+    rates = {step: row["lr"] for step, row in logger.rows if "lr" in row}
+    assert rates == pytest.approx({step: 1e-2 * module.schedule.factor(step - 1, 6) for step in (2, 4, 6)})
+
+
+def test_micro_batches_weigh_as_many_targets_as_they_have():
+    """One batch of four has a single target: three whole ones and it are no mean of four means."""
+    batches = [Rows().row(number) for number in range(4)]
+    batches[1]["targets"] = torch.full_like(batches[1]["targets"], IGNORE)
+    batches[1]["targets"][0, 0] = 5
+    batches[2]["targets"] = torch.full_like(batches[2]["targets"], IGNORE)
+    logger, monitor = Kept(), Monitor(every=1)
+    run = trainer(logger=logger, callbacks=[monitor], max_steps=1, accumulate_grad_batches=4, val_check_interval=400)
+    module = task()
+    with torch.no_grad():
+        sums = [float(compute_token_nll(module(row).logits, row["targets"], "sum")) for row in batches]
+    run.fit(module, Given(batches), FewRows())
+    ((_, row),) = [item for item in logger.rows if "train/loss" in item[1]]
+    assert row["train/loss"] == pytest.approx(sum(sums) / (64 + 1 + 0 + 64), rel=1e-5)
+
+
+def test_a_line_of_an_older_checkpoint_goes_on():
+    """Sums over micro-batches, without their targets."""
+    monitor = Monitor(every=4)
+    line = {"loss": 9.0, "parts": {"aux/balance": 3.0}, "batches": 3, "tokens": 192, "seconds": 1.0}
+    monitor.load_state_dict({"tokens": 0, "seconds": 0.0, "latest": {}, "validated": None, "line": line})
+    found = monitor.state_dict()["line"]
+    assert found["targets"] == 192
+    assert {name: total / 192 for name, total in found["sums"].items()} == {"loss": 3.0, "aux/balance": 1.0}
+    empty = {"loss": None, "parts": {}, "batches": 0, "tokens": 0, "seconds": 0.0}
+    monitor.load_state_dict({"tokens": 0, "seconds": 0.0, "latest": {}, "validated": None, "line": empty})
+    assert monitor.state_dict()["line"] == {"sums": {}, "targets": 0, "tokens": 0, "seconds": 0.0}

@@ -52,6 +52,7 @@ class Run:
     folder: Path
     steps: int = 12
     accumulate: int = 1
+    batch: int = 4
     every: int = 3
     val: int = 4
     precision: Any = "32-true"
@@ -67,7 +68,7 @@ class Run:
         task = LanguageTask(net, optim=AdamW(lr=1e-2), schedule=Cosine())
         data = TextData(
             TextFiles(files=str(corpus(self.folder.parent / "corpus") / "*.txt")),
-            tokenizer=ByteTokenizer(), context=16, batch=4, seed=3, split=Split(0.2), val_batches=2,
+            tokenizer=ByteTokenizer(), context=16, batch=self.batch, seed=3, split=Split(0.2), val_batches=2,
             cache=str(self.folder.parent / "cache"),
         )  # fmt: skip
         seen = Seen()

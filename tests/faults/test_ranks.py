@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 
+from aptlab.callbacks.progress import find_monitor
 from aptlab.callbacks.ranks import SameConfig
 from aptlab.checkpoint import load_checkpoint, read_manifest
+from aptlab.objectives import IGNORE
 from tests.faults.parts import Run, differences, file_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -105,3 +108,30 @@ def test_ranks_with_other_configurations_refuse_on_both(tmp_path):
     for rank in range(2):
         text = (tmp_path / f"error-{rank}.txt").read_text()
         assert text.startswith("ConfigError: rank 1 has another configuration than rank 0 (hash-1 and hash-0)")
+
+
+class LossOfAll(Callback):
+    """Writes what rank zero logs, and what the ranks have lost each, target by target."""
+
+    def __init__(self, folder):
+        self.folder, self.sums = folder, [0.0, 0]
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        count = int((batch["targets"] != IGNORE).sum())
+        self.sums = [
+            self.sums[0] + float(outputs["loss"]) * trainer.accumulate_grad_batches * count,
+            self.sums[1] + count,
+        ]
+
+    def on_train_end(self, trainer, pl_module):
+        logged = find_monitor(trainer).latest["train/loss"]
+        (self.folder / f"loss-{trainer.global_rank}.json").write_text(json.dumps([logged, *self.sums]))
+
+
+def test_the_logged_loss_is_the_mean_over_the_targets_of_both_ranks(tmp_path):
+    run = Run(tmp_path / "run", steps=1, accumulate=2, val=100, callbacks=[LossOfAll(tmp_path)])
+    assert run.in_ranks({}) == [0, 0]
+    found = [json.loads((tmp_path / f"loss-{rank}.json").read_text()) for rank in range(2)]
+    expected = sum(nats for _, nats, _ in found) / sum(count for *_, count in found)
+    assert found[0][0] == found[1][0] == pytest.approx(expected, rel=1e-6)
+    assert abs(found[0][1] / found[0][2] - expected) > 1e-4

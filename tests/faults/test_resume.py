@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from aptlab.callbacks.progress import find_monitor
 from aptlab.checkpoint import read_manifest
 from aptlab.nn.smooth import MemorySmooth
 from tests.faults.parts import Run, assert_same, differences, file_state
@@ -127,6 +128,18 @@ def test_other_accumulation_keeps_steps_validations_and_data_in_order(tmp_path):
     assert sorted(after.seen.val) == [6, 8]
     rows = before.data.train_dataloader()
     assert list(after.seen.ids.values()) == [rows.batch_at(number)["ids"].tolist() for number in range(12, 20)]
+
+
+@pytest.mark.parametrize(("accumulate", "batch"), [(2, 4), (1, 4), (3, 2), (1, 8)])
+def test_the_epoch_counts_rows_whatever_was_accumulated_and_however_large_a_batch_was(tmp_path, accumulate, batch):
+    """Six batches of 4 rows are an epoch; twelve of them were read when another run goes on."""
+    run = Run(tmp_path / "run", steps=4, accumulate=3, val=100)
+    before = run.train()
+    assert find_monitor(before.trainer).latest["epoch"] == 2.0
+    run.steps, run.accumulate, run.batch = 5, accumulate, batch
+    after = run.resume()
+    per_epoch = after.data.train_dataloader().rows.batches_per_epoch
+    assert find_monitor(after.trainer).latest["epoch"] == pytest.approx(2.0 + accumulate / per_epoch)
 
 
 def test_a_stop_between_micro_batches_waits_for_the_step(tmp_path):

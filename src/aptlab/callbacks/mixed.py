@@ -23,7 +23,7 @@ class MixedShares(Callback):
     """Log mixed/short, the share of tokens in sequences of at most `original_len` tokens, every `every` steps.
 
     mixed/rows/<kind> are the shares of short, packed and long rows, and train/loss_<kind> the loss per token of each
-    kind, where there were any. Sums run over all micro-batches of this rank since the last line and stay on the device
+    kind, where there were any. Sums run over all micro-batches of all ranks since the last line and stay on the device
     in between, so that no step waits for a number. Raises ConfigError for batches that are not of data=mixed.
     """
 
@@ -54,8 +54,15 @@ class MixedShares(Callback):
             return
         self._step = step
         if step % self.every == 0 or step == trainer.max_steps:
+            self._sum_ranks(trainer)
             log_numbers(trainer, self.numbers(), step)
             self._counts = self._losses = None
+
+    def _sum_ranks(self, trainer: Trainer) -> None:
+        """Add up what all ranks have counted."""
+        if trainer.world_size > 1:
+            self._counts = trainer.strategy.reduce(self._counts, reduce_op="sum")
+            self._losses = None if self._losses is None else trainer.strategy.reduce(self._losses, reduce_op="sum")
 
     def add(self, batch: dict[str, Tensor], rows_2B: Tensor | None) -> None:
         """Count one micro-batch; nothing is read by the host (`torch.bincount` would be)."""
@@ -81,9 +88,12 @@ class MixedShares(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The line that is not full yet, so that a resumed run logs the same lines."""
         totals = {"counts": self._counts, "losses": self._losses}
-        return {name: None if sums is None else sums.tolist() for name, sums in totals.items()}
+        plain = {name: None if sums is None else sums.tolist() for name, sums in totals.items()}
+        return {**plain, "original_len": self.original_len}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get("original_len", self.original_len) != self.original_len:
+            return  # counted with another limit between short and long: the line begins anew
         counts, losses = state_dict["counts"], state_dict.get("losses")  # none in checkpoints of before
         self._counts = None if counts is None else torch.tensor(counts)
         self._losses = None if losses is None else torch.tensor(losses, dtype=torch.float64)

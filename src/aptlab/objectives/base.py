@@ -52,6 +52,13 @@ class Objective(nn.Module, ABC):
     def sum_losses(self, output: Any, batch: Batch) -> Tensor:
         """Sum of losses and number of targets, float64 [2]: short batches of a validation count for what they are."""
 
+    def count_targets(self, batch: Batch) -> Tensor | None:
+        """What the loss of a batch is a mean over, on its device; None where the batch's units are.
+
+        Logged means of several micro-batches and ranks are weighted by it.
+        """
+        return None
+
     def forward(self, output: Any, batch: Batch, *, rows: bool = False) -> Parts:
         """The parts, with the weighted auxiliary losses in "loss" and each unweighted mean as "aux/<word>"."""
         parts = self.compute_parts(output, batch, rows=rows)

@@ -28,6 +28,10 @@ class NextToken(Objective):
         sums_2B = torch.stack((nats_BT.detach().double().sum(1), counted_BT.double().sum(1)))
         return {"loss": nats_BT.sum() / counted_BT.sum(), "rows": sums_2B}
 
+    def count_targets(self, batch: Batch) -> Tensor:
+        """Targets that are not IGNORE."""
+        return (batch["targets"] != IGNORE).sum()
+
     def sum_losses(self, output: Any, batch: Batch) -> Tensor:
         """Nats and targets of the batch."""
         nats = compute_token_nll(output.logits, batch["targets"], "sum")

@@ -21,6 +21,7 @@ class StepState:
     rows         float64 [2, B], each row's sum of losses and number of targets; None where `wants_rows` is off
     traces       statistics of layers by "layer/site"; empty where `wants_traces` is off and no layer learns from them
     count, unit  what the micro-batch is made of, such as 4096 tokens
+    targets      what the loss is a mean over, on the device; None: `count` of them
     grad_norm    global norm of the gradients before clipping; None until something has measured it
     skipped      whether the last optimizer step was skipped: a bool, or a device tensor that becomes one when read
     wants_*      set to True by callbacks in on_train_batch_start, each time; both cost time
@@ -31,6 +32,7 @@ class StepState:
     rows: Tensor | None = None
     traces: Mapping[str, Any] = field(default_factory=dict)
     count: int = 0
+    targets: Tensor | None = None
     unit: str = "tokens"
     grad_norm: Tensor | None = None
     skipped: bool | Tensor = False
@@ -44,7 +46,7 @@ class StepState:
         """
         wishes = self.wants_traces, self.wants_rows
         self.wants_traces = self.wants_rows = False
-        self.loss, self.rows, self.grad_norm = None, None, None
+        self.loss, self.rows, self.grad_norm, self.targets = None, None, None, None
         self.parts, self.traces, self.count = {}, {}, 0
         return wishes
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from aptlab.errors import ConfigError
 from aptlab.objectives import Objective, StepState
+from aptlab.optim.rates import StepRates
 
 NameOption = Callable[[str, type], str]
 Batch = Mapping[str, Tensor]
@@ -99,6 +99,7 @@ class Task(LightningModule, ABC):
         parts = self.objective(output, batch, rows=rows)
         loss, state.rows = parts.pop("loss"), parts.pop("rows", None)
         state.loss, state.count = loss.detach(), self.count_units(batch)
+        state.targets = self.objective.count_targets(batch)
         state.parts = {name: part.detach() for name, part in parts.items()}
         state.traces = getattr(output, "traces", None) or {}  # a network of another package has none
         return {"loss": loss}
@@ -159,7 +160,7 @@ class Task(LightningModule, ABC):
                 "make them a part of the network"
             )
         optimizer = self.optim.make(self.net, unscaled=self.trainer.precision != "16-mixed")
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        scheduler = StepRates(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
