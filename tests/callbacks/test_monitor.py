@@ -109,7 +109,7 @@ def test_a_number_of_an_earlier_step_is_shown_with_its_step():
 
 def test_several_ranks_wait_for_the_line_that_is_gathered():
     monitor = Monitor()
-    monitor._loss, monitor._batches = torch.tensor(4.0), 2
+    monitor._sums, monitor._targets = {"loss": torch.tensor(4.0)}, torch.tensor(2)
     monitor.latest, monitor.logged = {"train/loss": 2.0}, 20
     assert format_fresh_numbers(monitor, 20, alone=False) == "loss 2.000"
     assert format_fresh_numbers(monitor, 21, alone=False) is None

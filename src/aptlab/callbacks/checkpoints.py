@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,9 @@ from aptlab.callbacks import loops
 from aptlab.callbacks.base import RunAware, RunContext
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.checkpoint import is_valid, remove_partial_saves
-from aptlab.checkpoint.find import FOLDER, delete_checkpoint, list_checkpoints, rank_checkpoints
+from aptlab.checkpoint.find import FOLDER, delete_checkpoint, list_checkpoints
 from aptlab.checkpoint.manifest import format_checkpoint_name, parse_checkpoint_step
+from aptlab.checkpoint.measure import describe_measure, find_measure_change, rate_checkpoints
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.faults import inject_fault
 from aptlab.limits import NonNegativeInt, PositiveInt, find_limit
@@ -31,8 +32,10 @@ class Checkpoints(RunAware, Checkpoint):
 
     A step is saved once, after its validation, at the beginning of the next one; never between micro-batches. Kept are
     the `keep` newest and the `keep_best` best by `monitor`; a metric that is no finite number, or weights that hold one
-    such, is never best. A save that fails (disk full) is a warning, tried again after the next step of the interval,
-    and an error at the end if the run then has no checkpoint at all; with `on_full=stop` it is an error at once.
+    such, is never best. Where a resumed run is validated by another metric or on other rows than before, the old best
+    does not count, and its file stays beside the new one. A save that fails (disk full) is a warning, tried again after
+    the next step of the interval, and an error at the end if the run then has no checkpoint at all; with `on_full=stop`
+    it is an error at once.
 
     The description of the run becomes the "aptlab" entry of the file. Raises ConfigError and CheckpointError.
     """
@@ -100,9 +103,25 @@ class Checkpoints(RunAware, Checkpoint):
         mine = checkpoint.get("callbacks", {}).get(self.state_key, {})
         step = checkpoint["aptlab"]["step"]
         self._validated, self._metric, self._best = mine.get("validated"), mine.get("metric"), mine.get("best")
+        self._forget_other_best(checkpoint["aptlab"])
         validated = self._validated == step
         loops.rewrite_fit_loop(checkpoint["loops"]["fit_loop"], trainer, step=step, validated=validated)
         self._unfinished = None if validated or not loops.is_validation_due(trainer, step) else step
+
+    def _forget_other_best(self, entry: Mapping[str, Any]) -> None:
+        """Begin anew with the best where what the checkpoint's run measured cannot be compared with what this one does.
+
+        entry  the "aptlab" entry of the checkpoint
+        """
+        config = self.describe().get("config") or {}
+        monitor, mode = entry.get("monitor", self.monitor), entry.get("mode", self.mode)
+        old = describe_measure(monitor, mode, entry.get("config") or config)
+        change = find_measure_change(old, describe_measure(self.monitor, self.mode, config))
+        if change is None:
+            return
+        if self._best is not None:
+            log.info("the best %s so far, %.4g, does not count: %s", monitor, self._best, change)
+        self._metric = self._best = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was stopped in its very last validation has no step left, but the validation."""
@@ -133,6 +152,9 @@ class Checkpoints(RunAware, Checkpoint):
         if self._max_steps is not None:
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
         value = trainer.callback_metrics.get(self.monitor)
+        if value is None and self.keep_best and self._validated is None:
+            have = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            log.warning("no checkpoint is kept as the best: %s is not measured; there are: %s", self.monitor, have)
         self._validated, self._metric = trainer.global_step, None if value is None else float(value)
         if self._better(self._metric) and has_finite_weights(pl_module):
             self._best, self._improved = self._metric, self.keep_best > 0
@@ -195,7 +217,8 @@ class Checkpoints(RunAware, Checkpoint):
             log.info("removed checkpoints of an earlier way of this run: %s", ", ".join(path.name for path in foreign))
         self._foreign = set()
         valid = [path for path in files if path not in foreign and is_valid(path, deep=False)]
-        keepers = {*valid[-self.keep :], *rank_checkpoints(valid)[: self.keep_best]}
+        best = [one.path for rated in rate_checkpoints(valid).values() for one in rated[: self.keep_best]]
+        keepers = {*valid[-self.keep :], *best}
         for path in files:
             if path not in keepers:
                 delete_checkpoint(path)

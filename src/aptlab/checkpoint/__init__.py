@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aptlab.checkpoint.find import find_checkpoint, find_run_folder, remove_partial_saves
+from aptlab.checkpoint.find import choose_checkpoint, find_checkpoint, find_run_folder, remove_partial_saves
 from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, is_valid, read_manifest
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AtomicIO",
     "Manifest",
+    "choose_checkpoint",
     "find_checkpoint",
     "find_checkpoint_problem",
     "find_run_folder",

@@ -1,12 +1,16 @@
-"""Which checkpoint is meant: the newest or best valid one at a place. Order is by run name and step. No torch."""
+"""Which checkpoint is meant: the newest or best valid one at a place. Order is by run name and step. No torch.
+
+`last`  the newest checkpoint of the newest run
+`best`  of all runs that are validated as the newest one is, the checkpoint with the best metric
+"""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 from aptlab.checkpoint.manifest import (
@@ -16,6 +20,7 @@ from aptlab.checkpoint.manifest import (
     parse_checkpoint_step,
     read_manifest,
 )
+from aptlab.checkpoint.measure import Rated, rate_checkpoints
 from aptlab.errors import CheckpointError, suggest_option
 
 log = logging.getLogger("aptlab")
@@ -26,12 +31,35 @@ _DEPTH = 6  # outputs / job / date / run / checkpoints, and a sweep's job folder
 _SKIP = {"wandb", "__pycache__"}
 
 
+def choose_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs", job: str | None = None) -> Path:
+    """The file that `ckpt=` means, in every command and function alike.
+
+    ckpt  `last` or `best` of the runs under `root`, a run folder (its newest), a folder of runs, or a checkpoint
+    root  where runs are
+    job   the only job that `last` and `best` look at; None: all of them
+
+    Which one was taken is logged. Raises CheckpointError.
+    """
+    if str(ckpt) not in WHICH:
+        return find_checkpoint(ckpt)
+    place = Path(root).expanduser() / (job or "")
+    if not place.is_dir():
+        raise CheckpointError(
+            f"ckpt={ckpt}: there are no runs in {place}; name a run folder or a .ckpt file, or paths.root=<folder>"
+        )
+    path = find_checkpoint(place, str(ckpt))
+    log.info("ckpt=%s is %s", ckpt, path)
+    return path
+
+
 def find_checkpoint(where: str | Path, which: str = "last", *, strict: bool = False) -> Path:
     """The newest (`last`) or best (`best`: by the metric in the manifest) valid checkpoint at a place.
 
-    `where` is a checkpoint file, a run folder, its checkpoints folder, or a folder above run folders; of several runs
-    the newest that holds a valid checkpoint is taken, by date, time and name. Damaged files are passed over with a
-    warning each; `strict` raises for the first one instead, and a file named outright is never replaced by another.
+    `where` is a checkpoint file, a run folder, its checkpoints folder, or a folder above run folders. Of several runs
+    `last` is of the newest that holds a valid checkpoint: by date, time and name of its folder, or by the time of its
+    newest checkpoint where the name has no date. `best` compares all runs that are validated by the same metric on the
+    same text as the newest one; the others are named in the log. Damaged files are passed over with a warning each;
+    `strict` raises for the first one instead, and a file named outright is never replaced by another.
     Raises CheckpointError.
     """
     if which not in WHICH:
@@ -43,12 +71,19 @@ def find_checkpoint(where: str | Path, which: str = "last", *, strict: bool = Fa
         near = "; it ends in .ckpt" if place.with_suffix(".ckpt").is_file() else ""
         raise CheckpointError(f"{place}: no such file or folder{near}; name a run folder or a .ckpt file")
     passed: list[str] = []
-    for folder in list_checkpoint_folders(place):
-        found = _pick(folder, which, strict, passed)
-        if found:
-            return found
+    folders = list_checkpoint_folders(place)
+    files = rank_checkpoints(folders) if which == "best" else _list_newest_first(folders)
+    for path in files:
+        problem = find_checkpoint_problem(path)
+        if problem is None:
+            return path
+        if strict:
+            raise CheckpointError(f"{problem}; remove it to continue from the one before")
+        log.warning("passed over a checkpoint: %s", problem)
+        passed.append(problem)
     seen = f"; damaged: {'; '.join(passed[:3])}" if passed else ""
-    raise CheckpointError(f"no valid checkpoint in {place}{seen}; name another folder, or train from the start")
+    rated = " with a metric" if which == "best" and not passed else ""
+    raise CheckpointError(f"no valid checkpoint{rated} in {place}{seen}; name another folder, or train from the start")
 
 
 def find_run_folder(checkpoint: str | Path) -> Path:
@@ -107,31 +142,30 @@ def delete_checkpoint(path: str | Path) -> None:
     Path(path).unlink(missing_ok=True)
 
 
-def rank_checkpoints(files: Iterable[Path]) -> list[Path]:
-    """The files whose manifests hold a finite metric, best first; the newer one of equals."""
-    rated = []
-    for path in files:
-        try:
-            manifest = read_manifest(path)
-        except CheckpointError:
-            continue
-        if manifest.metric is not None and math.isfinite(manifest.metric):
-            sign = 1 if manifest.mode == "min" else -1
-            rated.append((sign * manifest.metric, -manifest.step, path))
-    return [path for _, _, path in sorted(rated)]
+def rank_checkpoints(folders: Iterable[Path]) -> list[Path]:
+    """The checkpoints of several folders that have a metric, best first; of equals that of the newer run and step.
+
+    folders  newest run first; what the newest one with a metric measures is what is compared
+    """
+    rated: list[Rated] = []
+    measure, others = None, []
+    for folder in folders:
+        found = rate_checkpoints(list_checkpoints(folder))
+        if measure is None and found:
+            measure = max(found, key=lambda name: max(one.manifest.step for one in found[name]))
+        rated += found.get(measure, []) if measure is not None else []
+        if found and measure not in found:
+            others.append(str(folder.parent if folder.name == FOLDER else folder))
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        log.info("not compared, for they are validated in another way: %s%s", ", ".join(others[:3]), more)
+    return [one.path for one in sorted(rated, key=lambda one: one.value)]  # a stable sort: newer ones stay in front
 
 
-def _pick(folder: Path, which: str, strict: bool, passed: list[str]) -> Path | None:
-    files = list_checkpoints(folder)
-    for path in reversed(files) if which == "last" else rank_checkpoints(files):
-        problem = find_checkpoint_problem(path)
-        if problem is None:
-            return path
-        if strict:
-            raise CheckpointError(f"{problem}; remove it to continue from the one before")
-        log.warning("passed over a checkpoint: %s", problem)
-        passed.append(problem)
-    return None
+def _list_newest_first(folders: Iterable[Path]) -> Iterator[Path]:
+    """The checkpoints of all folders, which come newest run first."""
+    for folder in folders:
+        yield from reversed(list_checkpoints(folder))
 
 
 def _named(path: Path) -> Path:
@@ -157,9 +191,20 @@ def _walk(place: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _age(folder: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key of a run: its path from the date on, numbers as numbers; runs without a date are the oldest."""
+    """Sort key of a run: its path from the date on, numbers as numbers; without a date, when it was saved last."""
     parts = folder.absolute().parent.parts
     dated = [i for i, part in enumerate(parts) if _DATE.fullmatch(part)]
-    words = parts[dated[0] :] if dated else ()
+    words = parts[dated[0] :] if dated else _read_save_time(folder)
     key = [(1, int(word), "") if word.isdigit() else (0, 0, word) for word in words]
     return key, str(folder)
+
+
+def _read_save_time(folder: Path) -> tuple[str, ...]:
+    """Date and time at which the newest checkpoint of a folder was saved, as the name of a run has them."""
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            saved = datetime.fromtimestamp(read_manifest(path).time)
+        except (CheckpointError, OverflowError, OSError):
+            continue
+        return f"{saved:%Y-%m-%d}", f"{saved:%H%M%S}-"
+    return ()

@@ -53,7 +53,8 @@ def run(args: list[str]) -> int:
     graph = request.kind == "onnx"
     if graph:
         check_onnx_packages()
-    path = locate_checkpoint(str(request.ckpt))
+    path = locate_checkpoint(str(request.ckpt), root=config.cfg.paths.root)
+    print(f"ckpt     {path}")
     out = Path(request.out or locate_run_folder(path) / request.kind).expanduser()
     check_output_free(out, force=request.force, files=GRAPH_FILES if graph else MODEL_FILES)
     loaded = load_network(path)

@@ -107,6 +107,7 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
     cfg = request.config.cfg
     device = build(cfg.device).torch_device
     model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
+    print_status(f"ckpt {model.path}")
     check_prompts([encode_prompt(model.tokenizer, text) for text in prompts], model.net, request.max_new_tokens)
     if warning := find_length_warning(model, prompts, request.max_new_tokens):
         print_status(f"warning: {warning}")

@@ -124,12 +124,10 @@ def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu") -> Loa
 
 
 def locate_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs") -> Path:
-    """The file meant by `ckpt`: `last` and `best` are looked for in all runs under `root`; a folder gives its last."""
-    from aptlab.checkpoint import find_checkpoint
+    """The file meant by `ckpt`; see `aptlab.checkpoint.choose_checkpoint`, which `aptlab train` asks too."""
+    from aptlab.checkpoint import choose_checkpoint
 
-    if str(ckpt) in ("last", "best"):
-        return Path(find_checkpoint(root, which=str(ckpt)))
-    return Path(find_checkpoint(ckpt, which="last"))
+    return Path(choose_checkpoint(ckpt, root=root))
 
 
 def restore_network(state: dict[str, Any], *, path: Path, device: torch.device | str = "cpu") -> LoadedModel:
