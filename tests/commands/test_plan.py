@@ -178,7 +178,9 @@ def test_an_unknown_load_is_named():
 
 
 def test_a_missing_checkpoint_is_named():
-    with pytest.raises(CheckpointError, match="outputs/train: no such file or folder"):
+    with pytest.raises(
+        CheckpointError, match=r"ckpt=last: there are no runs in outputs; name a run folder or a \.ckpt"
+    ):
         plan_training(["ckpt=last"])
 
 

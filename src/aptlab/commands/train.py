@@ -22,8 +22,9 @@ class TrainRequest:
     compile    compile the network with torch.compile
     job        name of the folder under paths.root
     run_dir    exact folder of the run; None: a new one
-    ckpt       last, best, a checkpoint or a run folder to continue from
-    load       auto; resume: all state, in the same folder; weights: a new run from these weights
+    ckpt       last (of the newest run), best (of all runs), a checkpoint or a run folder to continue from
+    load       auto; resume: all state, in the same folder; weights: a new run from these weights; remap: the same with
+               another tokenizer, the embedding's rows moved to its ids
     """
 
     seed: NonNegativeInt = 0
@@ -34,7 +35,7 @@ class TrainRequest:
     job: FolderName = "train"
     run_dir: str | None = None
     ckpt: str | None = None
-    load: Literal["auto", "resume", "weights"] = "auto"
+    load: Literal["auto", "resume", "weights", "remap"] = "auto"
 
 
 def run(args: list[str]) -> int:

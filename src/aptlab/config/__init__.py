@@ -7,6 +7,7 @@ This package alone imports Hydra and OmegaConf, and only when something is compo
 from aptlab.config.building import build
 from aptlab.config.checking import check
 from aptlab.config.composing import Config, compose
+from aptlab.config.fallback import Fallback, find_missing_nodes
 from aptlab.config.inspecting import inspect_inputs
 from aptlab.config.node_path import locate_error
 from aptlab.config.renamed import find_new_target, find_new_word, translate_overrides
@@ -20,6 +21,7 @@ from aptlab.redact import redact_overrides, redact_text, redact_value
 
 __all__ = [
     "Config",
+    "Fallback",
     "Parameter",
     "Signature",
     "build",
@@ -28,6 +30,7 @@ __all__ = [
     "expand_shortcuts",
     "fill_request",
     "find_conf_dir",
+    "find_missing_nodes",
     "find_new_target",
     "find_new_word",
     "inspect_inputs",

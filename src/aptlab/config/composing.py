@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
 from aptlab.config.choosing import choose_options
+from aptlab.config.fallback import Fallback
 from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
 from aptlab.config.search_path import OptionIndex, read_option_index
@@ -57,8 +58,10 @@ class Config:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def compose(command: str, overrides: list[str]) -> Config:
+def compose(command: str, overrides: list[str], fallback: Fallback | None = None) -> Config:
     """Load `conf/<command>.yaml`, choose options, set values. ConfigError names every bad override at once.
+
+    fallback  has the values of options whose files are not here, where the overrides are those of an older run
 
     The configuration's `overrides` have no shortcuts: `data.files=x` is there as `source=text` and `source.files=x`.
     """
@@ -68,6 +71,8 @@ def compose(command: str, overrides: list[str]) -> Config:
     primary = found.primaries[command].path
     overrides = expand_shortcuts(overrides)
     parsed, problems = over.parse_overrides(overrides)
+    missing = fallback.find_missing(parsed, found) if fallback else []
+    parsed = [item for item in parsed if item not in missing]
     slots = read_default_slots(primary)
     groups, values = [], []
     for item in parsed:
@@ -78,7 +83,12 @@ def compose(command: str, overrides: list[str]) -> Config:
             problems.append(f"{item.text}: {hint}" if hint else problem)
         else:
             groups.append(item)
-    plain, choices = choose_options(command, _as_hydra(groups, slots), found)
+    if fallback and missing:
+        told, _ = over.parse_overrides(fallback.list_recipe_choices(missing, groups))
+        plain, choices = choose_options(command, _as_hydra([*told, *groups], slots), found)
+        fallback.fill_all(plain, choices, missing, groups)
+    else:
+        plain, choices = choose_options(command, _as_hydra(groups, slots), found)
     roots = _roots(primary, slots, choices)
     problems += _apply_values(command, plain, values, roots, found)
     problems += _root_problems(plain, roots, choices)

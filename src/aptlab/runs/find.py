@@ -13,7 +13,7 @@ from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
 from aptlab.runs.atomic import read_yaml
-from aptlab.runs.result import Result
+from aptlab.runs.result import EARLIER, Result
 from aptlab.runs.table import MetricsTable
 
 log = logging.getLogger("aptlab.runs")
@@ -49,6 +49,10 @@ class Run:
     def finished(self) -> bool:
         """Whether the run reached its end and wrote result.json."""
         return self.result is not None
+
+    def list_earlier_results(self) -> list[Result]:
+        """The results of the ends that the run had before it was trained further, in order of their steps."""
+        return sorted(map(Result.read, (self.path / EARLIER).glob("*.json")), key=lambda result: result.steps)
 
     @property
     def name(self) -> str:

@@ -15,15 +15,15 @@ from aptlab.runs import ranks
 from aptlab.runs.atomic import write_json, write_text, write_yaml
 from aptlab.runs.environment import collect_environment
 from aptlab.runs.lock import FolderLock
-from aptlab.runs.result import Result
+from aptlab.runs.result import EARLIER, Result
 
 
 class RunFolder:
     """Where one run keeps everything; all writes are atomic, redacted, and done by rank zero only.
 
     `config.yaml overrides.yaml choices.yaml environment.json log.txt metrics.csv result.json
-    figure.png tokenizer.json checkpoints/ evals/ wandb/`; result.json comes when training is done, so a folder
-    with one is a finished run.
+    figure.png tokenizer.json checkpoints/ evals/ results/ wandb/`; result.json comes when training is done, so a folder
+    with one is a finished run. results/ has those of earlier ends, of a run that was trained further.
     """
 
     def __init__(self, path: str | Path, *, writer: bool = True) -> None:
@@ -125,9 +125,38 @@ class RunFolder:
             write_text(self.path / name, text)
 
     def reopen(self) -> None:
-        """Take away result.json of an earlier end, before a finished run is trained further."""
-        if self.writer:
-            (self.path / "result.json").unlink(missing_ok=True)
+        """Before a run is trained further: put result.json and figure.png of a finished end into results/.
+
+        A result of an end whose evals were not done is taken away: it comes again.
+        """
+        if not self.writer or not self.finished:
+            return
+        result = read_earlier_result(self.path / "result.json")
+        if result is None or result.status != "finished":
+            (self.path / "result.json").unlink()
+            return
+        name = find_free_name(self.path / EARLIER, f"step-{result.steps:08d}")
+        (self.path / EARLIER).mkdir(exist_ok=True)
+        for file in ("figure.png", "result.json"):
+            if (self.path / file).is_file():
+                os.replace(self.path / file, self.path / EARLIER / f"{name}{Path(file).suffix}")
+
+
+def read_earlier_result(path: Path) -> Result | None:
+    """A result that is about to be replaced; None for one that cannot be read."""
+    try:
+        return Result.read(path)
+    except AptlabError:
+        return None
+
+
+def find_free_name(folder: Path, name: str) -> str:
+    """The name, or with a number behind it where a result of that name is there already."""
+    taken, number = {path.stem for path in folder.glob("*.json")}, 2
+    free = name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
 
 
 def make_folder(path: str | Path, *, way_out: str = "choose another with out=…") -> Path:

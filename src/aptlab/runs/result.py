@@ -11,6 +11,8 @@ from typing import Any
 
 from aptlab.errors import AptlabError
 
+EARLIER = "results"  # folder in a run's own, for the results of earlier ends
+
 
 @dataclass(frozen=True)
 class Result:

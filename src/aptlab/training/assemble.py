@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from aptlab.loggers import RunLogger
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.restore.hf_lengths import KEY
 from aptlab.restore.upgrade import upgrade_checkpoint
+from aptlab.restore.vocabulary import check_same_ids, remap_vocabulary
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder
 from aptlab.tasks import Task
 from aptlab.tasks.base import count_parameters
+from aptlab.training.continuing import check_optimizer_state, describe_rate_change
 from aptlab.training.evaluate import build_evals, check_evals
 from aptlab.training.labels import label_choices
 from aptlab.training.plan import TrainPlan
@@ -33,6 +36,7 @@ from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ra
 from aptlab.training.trainer_keys import resolve_trainer_lengths
 
 log = logging.getLogger("aptlab")
+SCALED = "16-mixed"  # the precision with a loss scaler
 
 
 def assemble_parts(plan: TrainPlan) -> TrainParts:
@@ -49,13 +53,18 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
-    data.val_dataloader()
+    check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
     torch.manual_seed(config.cfg.seed)
     task: Task = build(config.cfg.task)
     for line in task.list_warnings(config.cfg.context, get_option_name):
         log.warning(line)
     task.bind_data(data)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
+    if resume is not None and saved is not None:
+        unscaled = trainer_args["precision"] != SCALED
+        check_optimizer_state(task, saved, resume, unscaled=unscaled, device=device.torch_device)
+        note = describe_rate_change(task, saved, step=resume.step, total=trainer_args["max_steps"])
+        resume = dataclasses.replace(resume, notes=(note,) if note else ())
     evals, origin = build_evals(config), find_origin(plan, saved)
     imported = (saved or {}).get("aptlab", {}).get(KEY)
     parts = TrainParts(config, plan.config.hash(), device, trainer_args, data, task, evals, resume, origin, imported)
@@ -63,15 +72,34 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     return parts
 
 
+def check_validation_share(limit: object, loader: object) -> None:
+    """ConfigError where a share of the validation batches is not one whole batch."""
+    batches = len(loader) if isinstance(loader, Sized) else None
+    if isinstance(limit, float) and limit > 0 and batches is not None and int(batches * limit) < 1:
+        raise ConfigError(
+            f"trainer.limit_val_batches={limit} of {batches} validation batches is not one; use a larger share, a "
+            "number of batches, or 0 for no validation"
+        )
+
+
 def fill_task(task: Task, data: Any, plan: TrainPlan, saved: dict[str, Any]) -> ResumePoint | None:
     """Put a checkpoint's weights into the task; where its run goes on, also check the data and say from where."""
     assert plan.ckpt is not None
-    load_weights(task, saved["state_dict"] if plan.resume else adapt_weights(task, saved), plan.ckpt)
-    if not plan.resume:
-        return None
     entry = saved["aptlab"]
-    data.check_state(entry)
-    return ResumePoint(plan.ckpt, entry["step"], entry.get("wandb_id"))
+    if plan.resume:
+        load_weights(task, saved["state_dict"], plan.ckpt)
+        data.check_state(entry)
+        data.check_state(saved.get(type(data).__qualname__) or {})  # what the rows are, before the folder is touched
+        return ResumePoint(plan.ckpt, entry["step"], entry.get("wandb_id"))
+    weights = saved["state_dict"]
+    if isinstance(data, TokenizedData) and entry.get("tokenizer"):
+        if plan.remap:
+            weights, line = remap_vocabulary(weights, task.state_dict(), entry["tokenizer"], data.tokenizer)
+            log.info(line)
+        else:
+            check_same_ids(entry["tokenizer"], data.tokenizer.state())
+    load_weights(task, adapt_weights(task, {**saved, "state_dict": weights}), plan.ckpt)
+    return None
 
 
 def find_origin(plan: TrainPlan, saved: dict[str, Any] | None) -> dict[str, Any]:
@@ -97,6 +125,7 @@ def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
         enable_progress_bar=False,
         enable_model_summary=False,
         check_val_every_n_epoch=None,
+        min_epochs=0,  # Lightning 2.6 sets 1 where there is trainer.min_steps, and the one epoch here has no end
         use_distributed_sampler=False,
     )
     folder.write_start(

@@ -6,6 +6,7 @@ from aptlab.config import inspect_inputs
 from aptlab.device.threads import limit_idle_spin
 from aptlab.runs import Run
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
+from aptlab.runs.ranks import get_process_rank
 from aptlab.training.plan import plan_training
 
 
@@ -16,6 +17,10 @@ def train_inside_process(overrides: list[str]) -> Run:
     torch is imported and anything is written.
     """
     plan = plan_training(overrides)
+    if plan.finished:
+        if get_process_rank() == 0:
+            print(plan.finished, flush=True)
+        return Run.read(plan.config.cfg.run_dir)
     inspect_inputs(plan.config, train=True)
     with preserve_environment():
         limit_idle_spin()  # before torch is loaded, which reads it once

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import Config, check, compose, expand_shortcuts, redact_value
+from aptlab.config import Config, Fallback, check, compose, expand_shortcuts, find_missing_nodes, redact_value
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.training.defaults import is_unnamed_default
+from aptlab.training.ended import describe_finished_run
 from aptlab.training.from_weights import check_size, describe_unnamed_text, drop_recipe_values, flatten_config
 from aptlab.training.labels import list_position_notes
 from aptlab.training.trainer_keys import find_trainer_problems
@@ -30,23 +31,29 @@ FREE = (
 # Keys whose change makes another model out of the same weights.
 MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "block", "model", "context", "vocab")
 SITES = ("attention", "ffn", "norm", "smooth")  # groups that every site of a block takes a copy of
-LOADS = ("auto", "resume", "weights")
+LOADS = ("auto", "resume", "weights", "remap")
 
 
 @dataclass(frozen=True)
 class TrainPlan:
     """A checked request.
 
-    config   the composed configuration
-    ckpt     the checkpoint to start from, or None
-    resume   whether to continue its run (True) or to start a new one from its weights (False)
-    notes    lines to show before training: what differs from the checkpoint
+    config    the composed configuration
+    ckpt      the checkpoint to start from, or None
+    resume    whether to continue its run (True) or to start a new one from its weights (False)
+    remap     whether rows of the embedding move to the ids of another tokenizer
+    notes     lines to show before training: what differs from the checkpoint
+    changed   keys that differ from the checkpoint
+    finished  what to say in place of training, where the run has come to its end already
     """
 
     config: Config
     ckpt: Path | None = None
     resume: bool = False
+    remap: bool = False
     notes: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    finished: str | None = None
 
 
 def plan_training(args: list[str]) -> TrainPlan:
@@ -77,39 +84,69 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     # Imported here, for a request without a checkpoint needs none of it.
-    from aptlab.checkpoint import find_checkpoint, find_run_folder, read_manifest
+    from aptlab.checkpoint import choose_checkpoint, find_run_folder, read_manifest
     from aptlab.restore.upgrade import upgrade_manifest
 
-    outputs = Path(read_root_value(args, "paths.root") or "outputs") / (read_root_value(args, "job") or "train")
-    path = find_checkpoint(
-        outputs if ckpt in ("last", "best") else ckpt, which=ckpt if ckpt in ("last", "best") else "last"
+    path = choose_checkpoint(
+        ckpt, root=read_root_value(args, "paths.root") or "outputs", job=read_root_value(args, "job")
     )
     manifest = upgrade_manifest(read_manifest(path))
     new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
     stored = filter_stored_overrides(drop_recipe_values(manifest.overrides, new), new, manifest.choices)
     hidden = [arg for arg in stored if HIDDEN in arg]
     stored = [arg for arg in stored if arg not in hidden]
-    config = compose("train", [*stored, *new])
+    fallback = Fallback(manifest.config, manifest.choices, manifest.overrides)
+    gone = find_missing_nodes([*stored, *new])
+    stored = [arg for arg in stored if not is_below_node(arg, gone)]
+    config = compose("train", [*stored, *new], fallback)
     carried = inherit_trained_values(config, manifest.config, [*stored, *new])
     stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
-    config = compose("train", [*stored, *new]) if carried else config
+    config = compose("train", [*stored, *new], fallback) if carried else config
     check_size(new, config, (manifest.config or {}).get("size") or {})
     check_training(config)
     changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
     trained = manifest.step > 0 or bool(manifest.run_dir)  # else it was imported
     resume = decide_resume(load, changed, trained=trained)
+    folder = find_run_folder(path)
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
-        config = config if fresh == stored else compose("train", [*fresh, *new])
-    elif read_root_value(new, "run_dir") is None and (folder := find_run_folder(path)) != path.parent:
+        config = config if fresh == stored else compose("train", [*fresh, *new], fallback)
+    elif read_root_value(new, "run_dir") is None and folder != path.parent:
         config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     lines = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     lines += [] if trained else describe_unnamed_text(new, config)
     lines += [] if resume else list_position_notes(config)
+    keys = tuple(changed)
     if not trained:  # all else in its configuration is a default that nobody has trained with
         changed = {key: pair for key, pair in changed.items() if has_key_prefix(key, MODEL)}
-    return TrainPlan(config, path, resume, notes=(*describe_changes(path, changed, resume), *lines, *lost))
+    notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
+    plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys)
+    return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
+
+
+def describe_planned_end(plan: TrainPlan, step: int, total: int | None = None) -> str | None:
+    """What to say where the plan goes on with a finished run, in its own folder, and has nothing to do there.
+
+    step   of the checkpoint
+    total  steps that are asked for, where they are known
+    """
+    folder = plan.config.cfg.run_dir
+    if not plan.resume or folder is None:
+        return None
+    return describe_finished_run(Path(folder), plan.config.cfg.trainer, plan.changed, step=step, total=total)
+
+
+def is_below_node(arg: str, nodes: Sequence[str]) -> bool:
+    """Whether an override changes a value inside one of the nodes; "" is the whole configuration."""
+    key = arg.lstrip("+~").partition("=")[0]
+    return any(not node or key.startswith(f"{node}.") for node in nodes) and "." in key
+
+
+def describe_missing_options(nodes: Sequence[str], choices: Mapping[str, Any]) -> list[str]:
+    """What to say of options without a file."""
+    names = [node or "recipe" for node in nodes]
+    return [f"  {name}={choices.get(name, '…')}: no such file here; its values are the checkpoint's" for name in names]
 
 
 def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -206,7 +243,7 @@ def decide_resume(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained:
     other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and not has_key_prefix(key, FREE))
     if not trained and load == "resume":
         raise CheckpointError("load=resume: this checkpoint holds weights alone; use load=weights")
-    if load == "weights" or not trained:
+    if load in ("weights", "remap") or not trained:
         return False
     if load == "resume":
         if model:

@@ -15,7 +15,7 @@ from aptlab.runs.ranks import get_process_rank
 from aptlab.training.announce import announce_run
 from aptlab.training.assemble import assemble_parts, open_run
 from aptlab.training.finish import finish_run
-from aptlab.training.plan import TrainPlan
+from aptlab.training.plan import TrainPlan, describe_planned_end
 from aptlab.training.state import ResumePoint, TrainRun
 
 SIGTERM_CODE = 143
@@ -27,12 +27,16 @@ def run_training(plan: TrainPlan) -> Path:
     cfg = plan.config.cfg
     with RunLog.start(None, console=get_process_rank() == 0):
         parts = assemble_parts(plan)
+        if parts.resume and (ended := describe_planned_end(plan, parts.resume.step, parts.trainer_args["max_steps"])):
+            if get_process_rank() == 0:
+                print(ended, flush=True)
+            return Path(cfg.run_dir)
         folder = RunFolder.create(root=cfg.paths.root, job=cfg.job, run_dir=cfg.run_dir)
         log = RunLog.start(folder.path if folder.writer else None, console=folder.writer)
         with folder, log, share_checkpoint_path(plan.ckpt):
             run = open_run(parts, folder)
             with close_loggers(run.loggers):
-                announce_run(run, plan.notes)
+                announce_run(run, (*plan.notes, *(parts.resume.notes if parts.resume else ())))
                 wall = fit_run(run, parts.resume)
                 finish_run(run, wall=wall)
     return folder.path

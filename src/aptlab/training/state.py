@@ -18,11 +18,12 @@ from aptlab.tasks import Task
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint that a run goes on from: its file, its step, and the id of its W&B run."""
+    """The checkpoint that a run goes on from: its file, its step, the id of its W&B run, and what to say about it."""
 
     path: Path
     step: int
     wandb_id: str | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""Keys of `trainer.` that a run sets itself, and those that cannot work with a loader that has no end. No torch."""
+"""Every parameter of Lightning's Trainer: what a run sets itself, what cannot work here, and what does. No torch.
+
+The training loader has no end, so all of training is one epoch of Lightning's; what begins, ends or counts an epoch
+would mean something else than it says, and is refused with the way out. A test holds the three lists to the signature
+of the Trainer, so that a parameter of a later Lightning is looked at before it is taken.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,31 @@ OWNED: dict[str, str | Callable[[Any], str]] = {
 }
 
 
+# Parameters that would not do what they say, why, and what to write in their place.
+FEW_ROWS = "an epoch has no end here, so the same batches would be trained on for ever"
+REFUSED = {
+    "limit_train_batches": (FEW_ROWS, "trainer.max_steps=<steps> for a short run, or a short text as data.files=…"),
+    "overfit_batches": (FEW_ROWS, "a short text as data.files=…, with trainer.max_epochs=<passes over it>"),
+    "min_epochs": ("epochs become steps before training", "trainer.min_steps=<optimizer steps>"),
+    "reload_dataloaders_every_n_epochs": ("the loader is never at its end", "no key at all"),
+    "limit_test_batches": ("training tests nothing", "aptlab eval, whose eval.tokens says how much is read"),
+    "limit_predict_batches": ("training predicts nothing", "aptlab generate"),
+    "enable_autolog_hparams": ("the whole configuration is logged anyway", "no key at all"),
+    "model_registry": ("a run is saved in its folder and nowhere else", "aptlab export"),
+}
+# Values, as Python writes them, that ask for what happens anyway.
+HARMLESS = {"limit_train_batches": ("1.0",), "overfit_batches": ("0", "0.0"), "min_epochs": ("0",)}
+HARMLESS |= {"reload_dataloaders_every_n_epochs": ("0",), "enable_autolog_hparams": ("True",)}
+HARMLESS |= {"limit_test_batches": ("1.0",), "limit_predict_batches": ("1.0",)}
+# Parameters that do what Lightning says of them; what tests/training/test_trainer_works.py shows of each.
+WORKS = (
+    *("max_epochs", "max_steps", "min_steps", "max_time", "limit_val_batches", "val_check_interval"),
+    *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
+    *("gradient_clip_algorithm", "deterministic", "benchmark", "inference_mode", "profiler", "detect_anomaly"),
+    *("sync_batchnorm",),
+)
+
+
 def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
     """`key: problem` for every key of `cfg.trainer` that would not do what it says, and for a doubtful interval."""
     trainer, every = cfg.get("trainer") or {}, (cfg.get("validate") or {}).get("every")
@@ -45,9 +75,11 @@ def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
     ]
     return [
         *problems,
+        *find_refused_keys(trainer),
         *find_length_problems(trainer),
         *find_time_problems(trainer.get("max_time")),
         *find_every_problems(every),
+        *find_limit_problems(trainer),
         *find_interval_problems(trainer, every),
     ]
 
@@ -56,6 +88,31 @@ def find_every_problems(every: Any) -> Iterator[str]:
     """The way out for a `validate.every` below one step, which the check of limits refuses."""
     if isinstance(every, int) and every < 1:
         yield "validate.every: validate=end measures at the end of the run alone, trainer.limit_val_batches=0 never"
+
+
+def find_refused_keys(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that mean something else with a loader that has no end, or nothing in a training run."""
+    for key, (reason, way) in REFUSED.items():
+        value = trainer.get(key)
+        if value is not None and repr(value) not in HARMLESS.get(key, ()):
+            yield f"trainer.{key}: {value!r} would not do what it says: {reason}; use {way}"
+
+
+def find_limit_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """Limits that Lightning would refuse only when the run has its folder."""
+    limit, sanity = trainer.get("limit_val_batches"), trainer.get("num_sanity_val_steps")
+    if isinstance(limit, bool) or (isinstance(limit, float) and not 0 <= limit <= 1) or (limit or 0) < 0:
+        yield (
+            f"trainer.limit_val_batches: {limit!r} is neither a number of batches (1, 2, …; 0 for no validation) nor a "
+            "share of them (0.0 to 1.0)"
+        )
+    if isinstance(sanity, int) and sanity < -1:
+        yield f"trainer.num_sanity_val_steps: {sanity} batches; use 0 for none, -1 for all, or a number of them"
+    if (clip := trainer.get("gradient_clip_algorithm")) not in (None, "norm", "value"):
+        yield f"trainer.gradient_clip_algorithm: {clip!r} is no way to clip; allowed: norm, value"
+    steps, least = trainer.get("max_steps"), trainer.get("min_steps")
+    if isinstance(steps, int) and isinstance(least, int) and 0 < steps < least:
+        yield f"trainer.min_steps={least} is more than trainer.max_steps={steps}, which ends the run; raise max_steps"
 
 
 def find_length_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
