@@ -68,7 +68,7 @@ class Run:
         task = LanguageTask(net, optim=AdamW(lr=1e-2), schedule=Cosine())
         data = TextData(
             TextFiles(files=str(corpus(self.folder.parent / "corpus") / "*.txt")),
-            tokenizer=ByteTokenizer(), context=16, batch=self.batch, seed=3, split=Split(0.2), val_batches=2,
+            tokenizer=ByteTokenizer(), context=16, batch=self.batch, seed=3, split=Split(0.35, seed=2), val_batches=2,
             cache=str(self.folder.parent / "cache"),
         )  # fmt: skip
         seen = Seen()

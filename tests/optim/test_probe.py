@@ -89,6 +89,13 @@ def test_corners_have_the_names_order_and_gradients_of_the_network_and_leave_it_
     assert {weight.dtype for weight in named.values()} == {torch.bfloat16}
     assert named["embed.weight"].grad.shape == (SIDE, SIDE)
     assert [name for name, weight in named.items() if not weight.requires_grad] == ["blocks.0.weight"]
+    assert [type(module) for module in small.modules()] == [type(module) for module in net.modules()]
     with torch.no_grad():
         named["embed.weight"].fill_(9.0)
     assert not (net.embed.weight == 9.0).any()
+
+
+def test_a_tied_weight_is_one_weight_of_the_corners_too():
+    net = Net()
+    net.blocks[0].weight = net.embed.weight
+    assert [weight.shape for weight in copy_corners(net).parameters()] == [(SIDE, SIDE), (SIDE,), (SIDE,), (SIDE,)]

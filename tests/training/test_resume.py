@@ -154,3 +154,16 @@ def test_results_of_earlier_ends_are_kept(run):
     assert (run / "results/step-00000012.json").read_bytes() == first
     assert (run / "results/step-00000012.png").read_bytes() == figure
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 16
+
+
+def test_a_tokenizer_whose_file_is_gone_is_that_of_the_checkpoint(tmp_path):
+    """The file is read once; the checkpoint has its text."""
+    first = words("evals=none", "tokenizer=bpe", "tokenizer.vocab=264", "run_dir=outputs/first", "trainer.max_steps=1")
+    train(*first)
+    Path("outputs/first/tokenizer.json").rename("mine.json")
+    train(
+        *words("evals=none", "tokenizer=file", "tokenizer.path=mine.json", "run_dir=outputs/run", "trainer.max_steps=1")
+    )
+    Path("mine.json").unlink()
+    train("ckpt=outputs/run", "trainer.max_steps=2")
+    assert Run.read("outputs/run").result.steps == 2

@@ -233,7 +233,9 @@ def describe_rows(data: Any) -> list[bytes]:
     return [np.ascontiguousarray(batch[name]).tobytes() for batch in batches for name in sorted(batch)]
 
 
-@pytest.mark.parametrize("key", ["tokenizer=bpe tokenizer.vocab=259", "tokenizer=bpe tokenizer.min_frequency=9", "tokenizer=bytes"])
+@pytest.mark.parametrize(
+    "key", ["tokenizer=bpe tokenizer.vocab=259", "tokenizer=bpe tokenizer.min_frequency=9", "tokenizer=bytes"]
+)
 def test_another_tokenizer_is_other_data(key):
     base = ["size=debug", "context=32", f"data.files={texts()}", "data.split.val_fraction=0.3", "data.batch=2"]
     old = build(compose("train", [*base, "tokenizer=bpe", "tokenizer.vocab=264"]).resolved()["data"])

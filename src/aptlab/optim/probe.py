@@ -18,20 +18,33 @@ class OptimizerRule(Protocol):
 
 
 def copy_corners(net: nn.Module, *, device: str | torch.device | None = None) -> nn.Module:
-    """The first SIDE numbers of every size of every weight and gradient, under the names that they have in `net`."""
-    small = nn.Module()
-    for name, weight in net.named_parameters():
-        *parents, last = name.split(".")
-        place = small
-        for parent in parents:
-            if parent not in dict(place.named_children()):
-                place.add_module(parent, nn.Module())
-            place = place.get_submodule(parent)
-        copy = nn.Parameter(copy_corner(weight, device), requires_grad=weight.requires_grad)
-        if weight.grad is not None:
-            copy.grad = copy_corner(weight.grad, device)
-        place.register_parameter(last, copy)
-    return small
+    """The first SIDE numbers of every size of every weight and gradient, in modules of the same names and classes.
+
+    Rules ask modules what they are, to spare an embedding the decay; nothing else of a module is copied, so the copy
+    computes nothing. Shared weights are shared in it too.
+    """
+    return _copy_module(net, device, {})
+
+
+def _copy_module(module: nn.Module, device: str | torch.device | None, known: dict[int, Any]) -> nn.Module:
+    if id(module) in known:
+        return known[id(module)]
+    known[id(module)] = copy = object.__new__(type(module))
+    nn.Module.__init__(copy)
+    for name, weight in module.named_parameters(recurse=False):
+        if id(weight) not in known:
+            known[id(weight)] = _copy_weight(weight, device)
+        copy.register_parameter(name, known[id(weight)])
+    for name, child in module.named_children():
+        copy.add_module(name, _copy_module(child, device, known))
+    return copy
+
+
+def _copy_weight(weight: Tensor, device: str | torch.device | None) -> nn.Parameter:
+    copy = nn.Parameter(copy_corner(weight, device), requires_grad=weight.requires_grad)
+    if weight.grad is not None:
+        copy.grad = copy_corner(weight.grad, device)
+    return copy
 
 
 def copy_corner(tensor: Tensor, device: str | torch.device | None = None) -> Tensor:

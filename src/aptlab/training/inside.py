@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from aptlab.config import inspect_inputs
+from aptlab.config import Config, inspect_inputs
 from aptlab.device.threads import limit_idle_spin
+from aptlab.restore.request import STAND_IN
 from aptlab.runs import Run
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
 from aptlab.runs.ranks import get_process_rank
-from aptlab.training.plan import plan_training
+from aptlab.training.plan import TrainPlan, has_key_prefix, plan_training
 
 
 def train_inside_process(overrides: list[str]) -> Run:
@@ -21,7 +22,7 @@ def train_inside_process(overrides: list[str]) -> Run:
         if get_process_rank() == 0:
             print(plan.finished, flush=True)
         return Run.read(plan.config.cfg.run_dir)
-    inspect_inputs(plan.config, train=True)
+    inspect_inputs(leave_known_tokenizer(plan), train=True)
     with preserve_environment():
         limit_idle_spin()  # before torch is loaded, which reads it once
         # Imported before the loggers are copied: Lightning sets up its own.
@@ -29,3 +30,9 @@ def train_inside_process(overrides: list[str]) -> Run:
 
         with preserve_signals(), preserve_logging():
             return Run.read(run_training(plan))
+
+
+def leave_known_tokenizer(plan: TrainPlan) -> Config:
+    """The configuration as far as its files are needed: a checkpoint brings the tokenizer that its run had."""
+    known = plan.ckpt is not None and not any(has_key_prefix(key, ("tokenizer",)) for key in plan.changed)
+    return plan.config.replaced({"tokenizer": STAND_IN["tokenizer"]}) if known else plan.config
