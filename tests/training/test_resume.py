@@ -11,7 +11,7 @@ import yaml
 
 from aptlab.checkpoint import find_checkpoint, load_checkpoint, read_manifest
 from aptlab.cli import main
-from aptlab.optim import Cosine
+from aptlab.optim import WSD, Cosine
 from aptlab.runs import Run
 from tests.commands.small_run import words
 
@@ -167,3 +167,22 @@ def test_a_tokenizer_whose_file_is_gone_is_that_of_the_checkpoint(tmp_path):
     Path("mine.json").unlink()
     train("ckpt=outputs/run", "trainer.max_steps=2")
     assert Run.read("outputs/run").result.steps == 2
+
+
+def test_many_settings_at_once_are_all_what_ran(run):
+    """One real run for the groups whose keys the matrix walks in plans."""
+    asked = ("schedule=wsd", "schedule.decay=0.5", "schedule.final=0.5", "trainer.accumulate_grad_batches=2")
+    asked += ("data.batch=2", "precision=bf16-mixed", "validate.every=2", "callbacks.checkpoints.every=3", "seed=5")
+    asked += ("callbacks.checkpoints.keep=1", "callbacks.checkpoints.keep_best=0", "trainer.log_every_n_steps=3")
+    train(f"ckpt={at(run, 4)}", "load=resume", *asked)
+    ran = Run.read(run).result.ran
+    assert (ran["precision"], ran["validate_every"], ran["max_steps"]) == ("bf16-mixed", 2, 12)
+    rule = WSD(decay=0.5, final=0.5)
+    rates = {step: rate for step, rate in column(run, "lr").items() if step > 4}
+    assert rates == pytest.approx({step: 3e-3 * rule.factor(step - 1, 12) for step in (6, 9, 12)})
+    assert [step for step in column(run, "val/loss") if step > 4] == [6, 8, 10, 12]
+    assert [path.name for path in (run / "checkpoints").glob("*.ckpt")] == ["step-00000012.ckpt"]
+    state = load_checkpoint(at(run, 12))
+    assert state["TextData"]["global_batch"] == 2
+    assert state["TextData"]["seed"] == 5
+    assert state["TextData"]["micro_batches"] == 4 * 2 + 8 * 2
