@@ -37,7 +37,7 @@ def test_last_is_of_the_newest_run_of_all_jobs_and_a_job_narrows_it(caplog):
         assert choose_checkpoint("last") == new
     assert caplog.messages == [f"ckpt=last is {new}"]
     assert choose_checkpoint("last", job="train") == choose_checkpoint("outputs/train") == old
-    with pytest.raises(CheckpointError, match=r"^ckpt=last: there are no runs in outputs/tiny; name a run folder or a"):
+    with pytest.raises(CheckpointError, match=r"^outputs/tiny: no such file or folder, so ckpt=last finds no run"):
         choose_checkpoint("last", job="tiny")
 
 

@@ -179,7 +179,7 @@ def test_an_unknown_load_is_named():
 
 def test_a_missing_checkpoint_is_named():
     with pytest.raises(
-        CheckpointError, match=r"ckpt=last: there are no runs in outputs; name a run folder or a \.ckpt"
+        CheckpointError, match=r"outputs: no such file or folder, so ckpt=last finds no run; name a run"
     ):
         plan_training(["ckpt=last"])
 

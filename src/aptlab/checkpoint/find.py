@@ -45,7 +45,8 @@ def choose_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs", job: st
     place = Path(root).expanduser() / (job or "")
     if not place.is_dir():
         raise CheckpointError(
-            f"ckpt={ckpt}: there are no runs in {place}; name a run folder or a .ckpt file, or paths.root=<folder>"
+            f"{place}: no such file or folder, so ckpt={ckpt} finds no run; name a run folder or a .ckpt file, or "
+            "paths.root=<folder>"
         )
     path = find_checkpoint(place, str(ckpt))
     log.info("ckpt=%s is %s", ckpt, path)

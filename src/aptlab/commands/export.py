@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,7 @@ def run(args: list[str]) -> int:
     if graph:
         check_onnx_packages()
     path = locate_checkpoint(str(request.ckpt), root=config.cfg.paths.root)
-    print(f"ckpt     {path}")
+    print(f"ckpt {path}", file=sys.stderr)
     out = Path(request.out or locate_run_folder(path) / request.kind).expanduser()
     check_output_free(out, force=request.force, files=GRAPH_FILES if graph else MODEL_FILES)
     loaded = load_network(path)
