@@ -117,10 +117,11 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     lines = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     lines += [] if trained else describe_unnamed_text(new, config)
     lines += [] if resume else list_position_notes(config)
+    keys = tuple(changed)
     if not trained:  # all else in its configuration is a default that nobody has trained with
         changed = {key: pair for key, pair in changed.items() if has_key_prefix(key, MODEL)}
     notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
-    plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=tuple(changed))
+    plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys)
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
 
 
