@@ -52,7 +52,7 @@ def test_an_export_promises_what_the_import_did(name, longest, limit, tmp_path, 
     assert tokenizer["model_max_length"] == (limit or NO_LIMIT)
     reach = {"llama yarn": 4 * L, "llama linear": 4 * L}.get(name, longest)
     assert generation["max_length"] == reach
-    assert len(capsys.readouterr().out.splitlines()) == (2 if name == "llama dynamic" else 1)
+    assert "the imported model had" not in capsys.readouterr().out
     import_command.run([f"path={tmp_path / 'back'}", f"out={tmp_path / 'again'}"])
     first, second = load_network(run), load_network(tmp_path / "again")
     assert (first.net.rope, first.context) == (second.net.rope, second.context)

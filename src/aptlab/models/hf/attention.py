@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aptlab.errors import ConfigError
+from aptlab.models.hf.defaults import fill_defaults
 from aptlab.models.hf.family import FAMILIES, LLAMA4, QWEN2, SMOLLM3
 from aptlab.models.hf.family_blocks import COHERE2
 from aptlab.models.hf.layout import Family
@@ -53,10 +54,11 @@ def read_attention(config: Config) -> AttentionOptions:
     if kind not in FAMILIES:
         raise ConfigError(f"model_type={kind} cannot be imported; aptlab reads {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    config, key, told = resolve_rope(config)
-    if config.get("use_bidirectional_attention"):
+    filled = fill_defaults(config)
+    if filled.get("use_bidirectional_attention"):
         raise ConfigError("use_bidirectional_attention=true cannot be imported: aptlab's attention is causal")
-    logits = read_logit_rule(family, config)
+    logits = read_logit_rule(family, filled)
+    config, key, told = resolve_rope(config)
     layers = read_layer_types(family, config)
     rope, notes = _rope(family, config, layers, key)
     return AttentionOptions(
