@@ -55,8 +55,9 @@ class Hub(Source):
                 break
         if not good and left_out.bad:
             raise DataError(f"repo={self.repo} has no text: {'; '.join(left_out.list_notes(0))}")
-        for line in left_out.list_notes(good) if note else ():
-            note(line)
+        if note:
+            for line in left_out.list_notes(good):
+                note(line)
 
     def fingerprint(self) -> str:
         settings = asdict(self)
