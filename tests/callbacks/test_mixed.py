@@ -39,7 +39,7 @@ class Fake:
     def __init__(self, *, accumulate: int = 1) -> None:
         self.lines, self.accumulate = Lines(), accumulate
         self.loggers, self.is_global_zero, self.max_steps = [self.lines], True, 6
-        self.batches = 0
+        self.batches, self.world_size = 0, 1
 
     @property
     def global_step(self) -> int:

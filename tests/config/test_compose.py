@@ -59,7 +59,8 @@ def test_a_deleted_key_is_gone_and_a_dict_is_merged():
     config = compose("train", ["~trainer.log_every_n_steps", "callbacks.monitor=null", "data.split={seed: 7}"])
     assert "log_every_n_steps" not in config.cfg.trainer
     assert config.cfg.callbacks.monitor is None
-    assert config.cfg.data.split == {"_target_": "aptlab.data.store.split.Split", "val_fraction": 0.05, "seed": 7}
+    expected = {"_target_": "aptlab.data.store.split.Split", "val_fraction": 0.05, "seed": 7, "inside": True}
+    assert config.cfg.data.split == expected
 
 
 @pytest.mark.parametrize("path", ["runs/a=b (1)/last.ckpt", "/tmp/my run/x.ckpt", "a:b/c#1.ckpt"])
