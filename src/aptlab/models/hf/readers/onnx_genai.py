@@ -1,13 +1,7 @@
-"""onnxruntime-genai's model builder: scalings of a Llama other than llama3 are left out without an error. No torch."""
+"""onnxruntime-genai's model builder: not measured yet; benchmarks/runtimes.py has its environment. No torch."""
 
 from __future__ import annotations
 
-from aptlab.models.hf.readers.base import KEPT, Reader, Verdict
+from aptlab.models.hf.readers.base import Reader
 
-PLAIN = Verdict("dropped", "without scaling")
-
-ONNX_GENAI = Reader(
-    name="onnxruntime-genai",
-    versions=("onnxruntime-genai 0.18.0",),
-    default={"standard": KEPT, "theta": KEPT, "llama3": KEPT, "yarn": PLAIN, "linear": PLAIN},
-)
+ONNX_GENAI = Reader(name="onnxruntime-genai", versions=("onnxruntime-genai 0.18.0",), default={})
