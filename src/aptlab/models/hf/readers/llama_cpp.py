@@ -14,6 +14,7 @@ PLAIN = Verdict("dropped", "without scaling")
 MEASURED = dict.fromkeys(ROWS, KEPT) | {
     "dynamic": PLAIN,
     "divisors": PLAIN,
+    "proportional": PLAIN,
     "yarn betas": YARN,
     "yarn attention_factor": YARN,
     "yarn truncate": YARN,
