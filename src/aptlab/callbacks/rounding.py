@@ -68,8 +68,10 @@ def measure_moved_share(rule: OptimizerRule, net: nn.Module) -> float | None:
 
     None where nothing moves in float32 either. Norms and embeddings count like matrices, number by number.
     """
-    low, exact = copy_corners(net), copy_corners(net).float()
+    low, exact = copy_corners(net), copy_corners(net)
     for copy, own in zip(exact.parameters(), low.parameters(), strict=True):
+        copy.grad = None  # before the weight changes its type: torch holds the two to one
+        copy.data = own.data.float()
         copy.grad = None if own.grad is None else own.grad.float()
     moved, whole = (count_moved(rule, copy) for copy in (low, exact))
     both = sum(int((a & b).sum()) for a, b in zip(moved, whole, strict=True))
