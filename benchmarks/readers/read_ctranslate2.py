@@ -19,9 +19,8 @@ def open_folder(folder: Path, work: Path) -> Logits:
     TransformersConverter(str(folder)).convert(str(work / "converted"), force=True)
     settings = work / "converted" / "config.json"
     values = json.loads(settings.read_text())
-    settings.write_text(
-        json.dumps({key: values["eos_token"] if value is None else value for key, value in values.items()})
-    )
+    missing = {key: values["eos_token"] for key, value in values.items() if key.endswith("_token") and value is None}
+    settings.write_text(json.dumps(values | missing))
     generator = ctranslate2.Generator(str(work / "converted"), device="cpu", compute_type="float32")
 
     def logits(tokens: list[int]) -> np.ndarray:
