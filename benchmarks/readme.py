@@ -13,11 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import machine, versions
 from tables import replace_block, write_tables
 
 ROOT = Path(__file__).parents[1]
-SWEEP = ["rope=standard,yarn", "smooth=none,memory", "seed=0,1"]
+SWEEP = ["rope=standard,yarn", "smooth=none,memory", "seed=0,1,2,3,4"]
 
 
 def sweep_folder() -> Path:
@@ -34,6 +33,18 @@ def budget(folder: Path) -> str:
     return f"{result['steps']:,} steps, {result['tokens']:,} tokens, {result['parameters']:,} parameters"
 
 
+def describe_origin(folder: Path) -> str:
+    """Machine, precision and versions of a job, as it recorded them itself: it may have run elsewhere."""
+    result, environment = (
+        json.loads(next(folder.rglob(name)).read_text()) for name in ("result.json", "environment.json")
+    )
+    found, packages = environment["machine"], environment["packages"]
+    gpus = "".join(f", {name}" for name in found["gpus"])
+    versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "lightning"))
+    where = f"{found['cores']} cores of {found['cpu']}{gpus}, {result['ran']['precision']}"
+    return f"{where}; aptlab {environment['aptlab']}, Python {environment['python']}, {versions}"
+
+
 def main() -> None:
     write_tables()
     if "--tables" in sys.argv:
@@ -43,8 +54,8 @@ def main() -> None:
     images.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "figure.png", images / "sweep.png")
     source = (
-        f"`aptlab train -m {' '.join(SWEEP)}`, {budget(folder)} each, on {machine()}; "
-        f"{versions('aptlab', 'torch', 'lightning')}. Written by `python benchmarks/readme.py`."
+        f"`aptlab train -m {' '.join(SWEEP)}`, {budget(folder)} each, on {describe_origin(folder)}. "
+        f"Written by `python benchmarks/readme.py`."
     )
     block = f"{(folder / 'table.md').read_text().strip()}\n\n{source}"
     readme = ROOT / "README.md"

@@ -16,7 +16,7 @@ from aptlab.checkpoint import find_checkpoint, load_checkpoint
 from aptlab.cli import main
 from aptlab.config import build, check, compose
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.testing import RopeContract, RowsContract, SmoothContract, SourceContract
+from aptlab.testing import CallbackContract, RopeContract, RowsContract, SmoothContract, SourceContract
 from tests.commands.small_run import newest
 
 SOURCE = Path(__file__).parent / "aptlab_guest" / "src"
@@ -146,6 +146,14 @@ class TestShrunk(SmoothContract):
     @pytest.fixture(autouse=True)
     def _factory(self, site):
         self.factory = build({"_target_": "aptlab_guest.smooth.Shrunk", "_partial_": True})
+
+
+class TestTokenCounter(CallbackContract):
+    words = ("callbacks=[default,token_counter]", "callbacks.token_counter.file=tokens.txt")
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, site, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
 
 
 class TestNumbers(SourceContract):
