@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +84,8 @@ def _command() -> list[str]:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata  # brings the mail parser along, which a check does without
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
