@@ -22,6 +22,7 @@ from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
 from aptlab.models.layouts import convert_layout, replace_layout
 from aptlab.nn.attention import FullAttention
+from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.absolute import LearnedPositions
@@ -205,6 +206,15 @@ def sinusoids(positions_T: Tensor, dim: int, base: float) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 
 
+def normalize(x_HTD: Tensor, module: Any, norm: QKNorm) -> Tensor:
+    """Heads over their root mean square, each by itself or all of a token together, times a weight, in float64."""
+    assert norm.kind == "rms", "the options of attention have no other"
+    if norm.over == "all_heads":
+        weight = module.norm.weight.double().view(x_HTD.shape[0], 1, -1)
+        return x_HTD / (x_HTD.pow(2).mean((0, 2), keepdim=True) + module.norm.eps).sqrt() * weight
+    return x_HTD / (x_HTD.pow(2).mean(-1, keepdim=True) + module.eps).sqrt() * module.weight.double()
+
+
 class Exact:
     """The scores of one layer in float64, every angle as one product of position and frequency."""
 
@@ -219,22 +229,24 @@ class Exact:
         """[H, T, T]"""
         streams = positions.unsqueeze(-1) if positions.ndim == 1 else positions
         factor = torch.ones(len(positions), 1, dtype=torch.float64)
-        q, k = q_TD.double().expand(self.heads, -1, -1), k_TD.double().expand(self.heads, -1, -1)
-        if isinstance(self.layer, FullAttention) and self.layer.qk_norm:
-            norms = (self.layer.q_norm, self.layer.k_norm)
-            q, k = (
-                x / (x.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight.double()
-                for x, norm in zip((q, k), norms, strict=True)
-            )
+        q, k = q_TD.double().expand(self.heads, -1, -1), k_TD.double().expand(self.kv_heads, -1, -1)
+        full = isinstance(self.layer, FullAttention)
+        norm = self.layer.qk_norm if full else None
+        if norm is not None and norm.where == "before":
+            q, k = normalize(q, self.layer.q_norm, norm), normalize(k, self.layer.k_norm, norm)
+        k = k[self.met]
         if self.rule is not None:
             angles, amplitude, factor = self.angles(streams)
             q, k = (rotate_by_angles(x, angles, self.rule.layout, amplitude) for x in (q, k))
+        if norm is not None and norm.where == "after":  # of each head, with one weight for all
+            q, k = normalize(q, self.layer.q_norm, norm), normalize(k, self.layer.k_norm, norm)
         if self.place.norm_after:
             q, k = (x / (x.pow(2).mean(-1, keepdim=True) + self.place.norm_eps).sqrt() for x in (q, k))
         if self.place.growth is not None:
-            steps = (streams[:, :1].double() + 1).div(self.place.growth.floor).floor()
+            steps = (streams[:, :1].double() + self.place.growth.offset).div(self.place.growth.floor).floor()
             factor = factor * (1 + self.place.growth.scale * torch.log1p(steps))
-        out = self.products(q, k, streams[:, 0]) * factor / math.sqrt(self.head_dim)
+        scale = self.layer.logits.find_scale(self.head_dim) if full else 1 / math.sqrt(self.head_dim)
+        out = self.products(q, k, streams[:, 0]) * factor * scale
         return out if self.place.scores is None else out + self.bias(q, k, streams[:, 0])
 
     def angles(self, streams_TN: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:

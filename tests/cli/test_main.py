@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -158,11 +157,8 @@ def test_a_reader_that_goes_away_is_no_error():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_trains_nothing_loads_no_torch_and_is_quick(args, code):
-    start = time.perf_counter()
+def test_what_trains_nothing_loads_no_torch(args, code):
     done = subprocess.run([sys.executable, "-c", LIGHT, *args], capture_output=True, text=True, check=False)
-    taken = time.perf_counter() - start
     assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert "Traceback" not in done.stderr
-    assert taken < 3.5  # 0.7 s on an idle machine; torch alone takes longer than this on a busy one

@@ -28,6 +28,7 @@ from aptlab.testing.invariance import (
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "positions"
 LAW = {law.name: law for law in LAWS}
 ABSOLUTE = {
+    "rope=growing",
     "rope=irope",
     "rope=irope_phase",
     "rope=xpos_angle_decay",
