@@ -153,7 +153,11 @@ def check_an_export_comes_back_or_is_refused_with_a_way_out(nets: Nets, folder: 
     assert (read_logits(again) - read_logits(net)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])
+@pytest.mark.parametrize(
+    ("group", "option"),
+    # Rotary rules have contracts of their own in the default tests.
+    [pytest.param(*pair, id="=".join(pair), marks=pytest.mark.slow if pair[0] == "rope" else ()) for pair in OPTIONS],
+)
 def test_an_option_keeps_every_promise(group, option, tmp_path):
     nets = Nets(group, option)
     check_matrices_decay_and_nothing_else_does(nets)

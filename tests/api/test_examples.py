@@ -16,6 +16,7 @@ from tests.commands.small_run import words
 from tests.commands.trained import make_run, write_texts
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 LONG = '"trainer.max_steps=200"'
 
 

@@ -32,10 +32,16 @@ NAMES = [
     "gpt-oss one expert",
     "llama4 dense",
     "llama4 dense, scaled",
-    *(name if name in TRAINED else pytest.param(name, marks=pytest.mark.slow) for name in BLOCK_MODELS),
+    *BLOCK_MODELS,
 ]
 OTHER_LAYOUT = ["llama yarn", "phi3", "qwen2", "gemma3", "smollm3", "gpt-oss one expert"]
 OTHER_LAYOUT += ["olmo2", "neox", "stablelm parallel, qk_norm", "phi qk_norm"]
+FIRST = ("llama yarn", "phi3", "gemma3", *TRAINED)  # of each layout one; the rest in the slow tests
+
+
+def mark_others(names):
+    """The names, those that are not the first of their kind marked slow."""
+    return [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def folder(name, path, **changes):
@@ -47,7 +53,7 @@ def folder(name, path, **changes):
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mark_others(NAMES))
 def test_a_model_goes_in_and_out(name, tmp_path, capsys):
     theirs, run, back = tmp_path / "theirs", tmp_path / "run", tmp_path / "back"
     model = folder(name, theirs)
@@ -68,7 +74,7 @@ def test_a_model_goes_in_and_out(name, tmp_path, capsys):
     assert "written" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", OTHER_LAYOUT)
+@pytest.mark.parametrize("name", mark_others(OTHER_LAYOUT))
 def test_a_model_is_imported_in_the_other_layout(name, tmp_path):
     theirs, run, back = tmp_path / "theirs", tmp_path / "run", tmp_path / "back"
     model = folder(name, theirs)

@@ -225,6 +225,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", PARTS, ids=" ".join)
 def test_every_kind_of_part_trains(overrides):
     made = train(*overrides)

@@ -44,6 +44,7 @@ def whole(tmp_path_factory):
     return Run(tmp_path_factory.mktemp("whole") / "run", every=1, steps=10, val=5).train().state()
 
 
+@pytest.mark.slow
 def test_kills_inside_save(whole, tmp_path):
     assert campaign(whole, tmp_path, POINTS, (2, 5)) == 14
 

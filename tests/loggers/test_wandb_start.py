@@ -170,6 +170,7 @@ print("wandb" in sys.modules, choose_wandb_plan("auto", None, 5.0).mode, "torch"
     assert done.stdout == "False none False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "modes"), [(None, "offline offline"), (KEY, "online offline")])
 def test_nothing_is_asked_at_a_terminal(tmp_path, monkeypatch, refusing_server, key, modes):
     if key:

@@ -50,6 +50,7 @@ def model_of(group: str, option: str) -> Any:
     return build({**config.resolved()["model"], "vocab": VOCAB}).to("meta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])
 def test_a_model_trains_and_decodes_with_static_shapes_and_nothing_read_on_the_host(group, option):
     net, tokens = model_of(group, option), torch.zeros(2, TOKENS, dtype=torch.long, device="meta")

@@ -50,9 +50,15 @@ def adapter():
 
 APTLAB = adapter()
 made = functools.cache(APTLAB.make)
+PLAIN = ("full", "linear", "sliding")  # the others set their arguments
 
 
-@pytest.mark.parametrize("words", APTLAB.names())
+PRESETS = [name for name in APTLAB.names() if name.startswith("attention=") and name.partition("=")[2] not in PLAIN]
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(name, marks=pytest.mark.slow) if name in PRESETS else name for name in APTLAB.names()]
+)
 def test_an_option_holds_all_laws_as_declared(words):
     subject = made(words)
     found = {name: measure_law(subject, law) for name, law in LAW.items()}

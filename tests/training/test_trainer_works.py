@@ -120,6 +120,7 @@ def watched(monkeypatch, *overrides: str) -> dict[str, Any]:
     return {**SEEN[-1].found, "steps": newest().result.steps}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
