@@ -65,6 +65,7 @@ class Checkpoints(RunAware, Checkpoint):
         self._metric: float | None = None
         self._best: float | None = None
         self._improved = False
+        self._named_monitor = False  # whether a monitor that is not measured was told
         self._unfinished: int | None = None  # step whose validation did not end
         self._max_steps: int | None = None
 
@@ -152,7 +153,8 @@ class Checkpoints(RunAware, Checkpoint):
         if self._max_steps is not None:
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
         value = trainer.callback_metrics.get(self.monitor)
-        if value is None and self.keep_best and self._validated is None:
+        if value is None and self.keep_best and not self._named_monitor:
+            self._named_monitor = True
             have = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             log.warning("no checkpoint is kept as the best: %s is not measured; there are: %s", self.monitor, have)
         self._validated, self._metric = trainer.global_step, None if value is None else float(value)

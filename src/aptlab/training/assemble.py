@@ -29,6 +29,7 @@ from aptlab.tasks import Task
 from aptlab.tasks.base import count_parameters
 from aptlab.training.continuing import check_optimizer_state, describe_rate_change
 from aptlab.training.evaluate import build_evals, check_evals
+from aptlab.training.folders import keep_later_metrics
 from aptlab.training.labels import label_choices
 from aptlab.training.plan import TrainPlan
 from aptlab.training.protocols import TokenizedData, require_run_data
@@ -114,6 +115,8 @@ def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
     """Loggers, callbacks and trainer of a run, and the files that open its folder."""
     config, data = parts.config, parts.data
     if parts.resume:
+        if folder.writer:
+            keep_later_metrics(folder.path, parts.resume.step)
         folder.reopen()
     loggers = make_loggers(config, folder, parts.resume)
     trainer = build(config.cfg.trainer)(

@@ -27,6 +27,13 @@ def describe_finished_run(
     A run whose evals failed, or are others now, is measured again.
     """
     result = read_finished_result(folder)
+    asked = trainer.get("max_steps") if total is None else total
+    if result is not None and result.steps > step and isinstance(asked, int) and 0 < asked <= step:
+        return (
+            f"the checkpoint is of step {step:,} and trainer.max_steps={asked} asks for no more; the run {folder} is "
+            f"finished at step {result.steps:,}, and nothing of it is changed\n"
+            f"go on from here with: trainer.max_steps={2 * step} run_dir=<new folder>"
+        )
     if result is None or result.steps != step or any(key.partition(".")[0] == "evals" for key in changed):
         return None
     steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")

@@ -15,6 +15,7 @@ from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.training.defaults import is_unnamed_default
 from aptlab.training.ended import describe_finished_run
+from aptlab.training.folders import refuse_used_folder
 from aptlab.training.from_weights import check_size, describe_unnamed_text, drop_recipe_values, flatten_config
 from aptlab.training.labels import list_position_notes
 from aptlab.training.trainer_keys import find_trainer_problems
@@ -67,6 +68,7 @@ def plan_training(args: list[str]) -> TrainPlan:
         check_training(config)
         if load != "auto":
             raise ConfigError(f"load={load} needs a checkpoint; add ckpt=last or ckpt=<path>")
+        refuse_used_folder(config.cfg.run_dir)
         return TrainPlan(config, notes=tuple(list_position_notes(config)))
     return plan_from_checkpoint(ckpt, load, args)
 
@@ -111,6 +113,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
         config = config if fresh == stored else compose("train", [*fresh, *new], fallback)
+        refuse_used_folder(config.cfg.run_dir)
     elif read_root_value(new, "run_dir") is None and folder != path.parent:
         config = set_run_dir(config, folder)
     lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
@@ -258,8 +261,18 @@ def decide_resume(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained:
         raise CheckpointError(
             f"the checkpoint was trained with other settings: {format_changes(other, changed)}; say load=resume to "
             "keep all state and go on with the new settings, or load=weights for a new run from these weights"
+            f"{describe_kept_data(other)}"
         )
     return True
+
+
+def describe_kept_data(keys: Sequence[str]) -> str:
+    """What load=resume cannot do where the text or the tokenizer is another one."""
+    text = any(has_key_prefix(key, ("source", "data.split", "data.rows")) for key in keys)
+    words = any(has_key_prefix(key, ("tokenizer",)) for key in keys)
+    return ("; load=resume takes the same text alone, at another place perhaps" if text else "") + (
+        "; load=remap takes a tokenizer with other ids" if words else ""
+    )
 
 
 def format_changes(keys: list[str], changed: Mapping[str, tuple[Any, Any]]) -> str:
