@@ -57,6 +57,17 @@ def test_a_streamed_text_equals_one_shown_at_the_end(run, capsys):
     assert capsys.readouterr().out == streamed
 
 
+def test_control_characters_are_spelled_out_on_the_screen_and_kept_in_the_file(run, capsys, tmp_path, monkeypatch):
+    bell = "a\x1b[31m\x07\x08\r\x9b\x7f\tb\n"
+    monkeypatch.setattr("aptlab.data.tokenizers.bytes.ByteStream.push", lambda self, token: "\x1b")
+    for words in (["stream=true"], ["stream=false"], ["samples=2"]):
+        run(f"prompt={bell}", "out=a.jsonl", *words)
+        said = capsys.readouterr().out
+        assert r"a\x1b[31m\x07\x08\x0d\x9b\x7f" + "\tb\n" in said
+        assert not set(said) & {chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))}
+        assert lines(tmp_path / "a.jsonl")[0]["prompt"] == bell
+
+
 def test_samples_count_the_seed_on_and_equal_single_texts(run, tmp_path, capsys):
     run("prompt=abc", "samples=3", "seed=2", "batch=2", "out=all.jsonl")
     err = capsys.readouterr().err

@@ -29,6 +29,7 @@ from aptlab.search.progress import format_factors
 from tests.commands.trained import CONTEXT, make_run, write_texts
 
 TARGET = 256
+TEXT = ("rope=longrope2", "search.objective=ppl")  # by plain text, of which a random model has a loss as well
 SIZES = ("population=6", "parents=3", "iterations=2", "mutations=3", "crossovers=2", "samples=3")
 SMALL = [f"target={TARGET}", "device=cpu", *(f"search.{size}" for size in SIZES)]
 
@@ -53,12 +54,37 @@ def measurements(out: str = "out") -> list[dict]:
     return [line for line in lines if "factors" in line]
 
 
-def test_the_option_can_be_used_at_once(run, ckpt, capsys):
-    found = run("rope=longrope2")
+@pytest.fixture
+def knowing(monkeypatch):
+    """A random model knows no hidden number: here guessing costs so much that it passes for one that does."""
+    monkeypatch.setattr("aptlab.search.verdict.compute_guessing_loss", lambda samples: 100.0)
+
+
+def test_a_search_whose_scores_would_rank_nothing_stops_before_it_begins(run):
+    with pytest.raises(
+        AptlabError,
+        match=r"^no basis for a search: hidden numbers cost \d\.\d+ nats per token at best, and 2\.288 by guessing: "
+        r"this model finds none, so no .*; train it further, take a smaller target=…, or use search\.objective=ppl$",
+    ):
+        run("rope=longrope2")
+    assert measurements() == []
+    assert not Path("conf").exists()
+    assert not Path("out/search.json").exists()
+
+
+def test_a_mixed_search_without_a_basis_warns_and_writes_no_option(run, capsys):
+    found = run("rope=longrope2", "search.objective=mixed")
     said, warned = capsys.readouterr()
-    assert re.search(
-        r"^warning: hidden numbers cost \d\.\d+ nats per token at best, and 2\.288 by guessing", warned, re.M
-    )
+    assert found["scores"]["yarn"] == pytest.approx(1.0)
+    assert re.search(r"^warning: hidden numbers cost .* 2\.288 by guessing.*half of every score is noise", warned, re.M)
+    assert (found["verdict"], "use it" in said, "\noption  " in said) == ("no basis", False, False)
+    assert "no basis: no rule finds hidden numbers better than by guessing (2.288 nats per token)" in said
+    assert not Path("conf").exists()
+
+
+def test_the_option_can_be_used_at_once(run, ckpt, capsys, knowing):
+    found = run("rope=longrope2")
+    said = capsys.readouterr().out
     rule = build(compose("train", ["rope=longrope2_256"]).resolved()["rope"])
     assert rule == LongRoPE2(
         factor=TARGET / CONTEXT,
@@ -67,15 +93,12 @@ def test_the_option_can_be_used_at_once(run, ckpt, capsys):
         long=tuple(found["found"]["factors"]),
         critical_dim=found["found"]["first"],
     )
-    # A random model knows no hidden number, so by needles nothing is ranked and nothing is recommended.
-    assert (found["verdict"], "use it" in said) == ("no basis", False)
-    assert "no basis: no rule finds hidden numbers better than by guessing (2.288 nats per token)" in said
     assert "LongRoPE2, 16 -> 256 tokens (16x), needle_ppl, halving" in said
     words = [f"ckpt={ckpt}", "device=cpu", "rope=longrope2_256", "tokens=512", "multiples=[1,2]", "out=measured"]
     assert evaluation.run(words) == 0
 
 
-def test_the_score_is_that_of_the_rule_in_the_option(run, ckpt):
+def test_the_score_is_that_of_the_rule_in_the_option(run, ckpt, knowing):
     found = run("rope=longrope", "search.objective=needle_ppl", "search.strategy=published")
     loaded = load_network(ckpt)
     data = make_data(loaded, None)
@@ -124,36 +147,31 @@ def test_a_smaller_population_alone_is_a_whole_request():
     assert read_search_request(["target=64", "search.population=8"]).search.brood.parents == 4
 
 
-def test_a_mixed_objective_counts_in_losses_of_yarn(run):
-    found = run("rope=longrope2", "search.objective=mixed")
-    assert found["scores"]["yarn"] == pytest.approx(1.0)
-
-
 def test_the_same_command_measures_nothing_again(run):
-    first = run("rope=longrope2")
+    first = run(*TEXT)
     lines = measurements()
-    again = run("rope=longrope2")
+    again = run(*TEXT)
     assert measurements() == lines
     assert again["found"] == first["found"]
 
 
 @pytest.mark.slow
 def test_processes_change_nothing(run):
-    one, two = run("rope=longrope2"), run("rope=longrope2", "name=other", out="two", workers=2)
+    one, two = run(*TEXT), run(*TEXT, "name=other", out="two", workers=2)
     assert two["found"] == one["found"]
     assert two["losses"] == one["losses"]
 
 
 def test_a_fixed_critical_pair_is_searched_from(run):
-    assert run("rope=longrope2", "rope.critical_dim=3")["found"]["first"] == 3
+    assert run(*TEXT, "rope.critical_dim=3")["found"]["first"] == 3
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, workers):
-    whole = run("rope=longrope2", "name=whole", out="whole")
-    words = [f"ckpt={ckpt}", "rope=longrope2", "out=out", f"workers={workers}", *SMALL]
+    whole = run(*TEXT, "name=whole", out="whole")
+    words = [f"ckpt={ckpt}", *TEXT, "out=out", f"workers={workers}", *SMALL]
     process = subprocess.Popen([sys.executable, "-m", "aptlab", "search", *words], stdout=subprocess.DEVNULL)
     journal, end = Path("out/journal.jsonl"), time.monotonic() + 120
     while not journal.exists() or len(measurements()) < 8:
@@ -163,30 +181,30 @@ def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, worke
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     done = measurements()
-    again = run("rope=longrope2", workers=workers)
+    again = run(*TEXT, workers=workers)
     assert again["found"] == whole["found"]
     assert measurements()[: len(done)] == done
     assert len(measurements()) == len(measurements("whole"))
 
 
 def test_another_request_in_the_same_folder_is_refused(run):
-    run("rope=longrope2")
+    run(*TEXT)
     with pytest.raises(
         AptlabError, match=r"another request; what differs:\n  search\.population: 6 -> 7\n.*another out="
     ):
-        run("rope=longrope2", "search.population=7")
+        run(*TEXT, "search.population=7")
 
 
 def test_a_name_that_is_taken_is_refused(run):
-    run("rope=longrope2")
+    run(*TEXT)
     with pytest.raises(AptlabError, match=r"name=longrope2_256: conf/rope/longrope2_256\.yaml is there already; choos"):
-        run("rope=longrope2", "seed=1", out="other")
+        run(*TEXT, "seed=1", out="other")
     with pytest.raises(AptlabError, match=r"name=yarn: rope=yarn is there already \(.*yarn\.yaml\); choose another na"):
-        run("rope=longrope2", "name=yarn")
+        run(*TEXT, "name=yarn")
 
 
 def test_factors_found_for_another_model_are_refused(run, tmp_path):
-    run("rope=longrope2")
+    run(*TEXT)
     texts = write_texts(tmp_path / "texts.jsonl")
     narrow = make_run(tmp_path / "outputs", texts=texts, extra=("size.heads=4", "size.head_dim=8"))
     with pytest.raises(AptlabError, match=r"rope\.long has 8 divisors, and a head of 8 dims needs 4"):
@@ -272,7 +290,7 @@ def test_torch_gets_its_threads_back(run):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        run("rope=longrope2")
+        run(*TEXT)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

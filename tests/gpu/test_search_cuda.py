@@ -21,7 +21,8 @@ SIZES = ("population=6", "parents=3", "iterations=2", "mutations=3", "crossovers
 def test_two_workers_find_what_one_finds(tmp_path: Path):
     """Each with a device of its own where there are two, else with a share of one."""
     ckpt = make_run(tmp_path / "outputs", texts=write_texts(tmp_path / "texts.jsonl", documents=60, words=200))
-    words = [f"ckpt={ckpt}", "rope=longrope2", "target=256", "device=cuda", *(f"search.{size}" for size in SIZES)]
+    words = [f"ckpt={ckpt}", "rope=longrope2", "search.objective=ppl", "target=256", "device=cuda"]
+    words += [*(f"search.{size}" for size in SIZES)]
     found, scores = [], []
     for workers in (1, 2):
         assert main(["search", *words, f"workers={workers}", f"out=by_{workers}", f"name=by_{workers}"]) == 0

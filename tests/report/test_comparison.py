@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aptlab.report.comparison import compare_runs, describe_validation_rows
+from aptlab.report.comparison import compare_runs
 from aptlab.report.groups import describe_start
+from aptlab.report.validation import describe_validation_rows
 from aptlab.report.write import WIDTH, format_comparison, format_comparison_csv
 from aptlab.runs import find_runs
 from tests.report.making import make_run
@@ -33,7 +34,7 @@ def test_runs_that_differ_in_seed_and_folder_only_are_one_group():
     assert [group.name for group in found.groups] == ["all runs"]
     assert found.cells[0][0] is not None
     assert found.cells[0][0].n == 3
-    assert found.verdict == "one row only: nothing to compare"
+    assert found.verdict == "one row only: its numbers stand here, and nothing is ranked"
 
 
 def test_only_columns_that_differ_are_shown():
@@ -105,7 +106,7 @@ def test_the_difference_is_paired_over_common_seeds():
         ({"context": 128}, "not the same budget: context 64 (rope=standard) against 128 (rope=yarn)"),
         (
             {"data": {"name": "other", "fingerprint": "x"}},
-            "not the same data: text (rope=standard) against other (rope=yarn); losses cannot be compared",
+            "not the same data: text [abc] (rope=standard) against other [x] (rope=yarn); losses cannot be compared",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -168,6 +169,57 @@ def test_other_validation_rows_are_warned_of():
         "not the same validation rows: 512 rows of 64 tokens (rope=standard) against 256 rows of 64 tokens "
         "(rope=yarn); val/loss cannot be compared"
     )
+    assert compared().verdict == "not ranked: val/loss was not measured on the same rows of text"
+    assert compared(metric="ppl@1x").verdict.startswith("not separated")
+
+
+def text_family(rope: str, file: str, losses: list[float]) -> None:
+    """Runs on a text file of their own, which their configuration names."""
+    family(rope, losses, data={"name": "files", "fingerprint": f"{file:0<64}"})
+    for seed in range(len(losses)):
+        set_config(f"{rope}-{seed}", data=ROWS, source={"_target_": "x", "files": f"{file}.txt", "field": "text"})
+
+
+def test_rows_on_other_texts_have_no_leader_and_no_difference():
+    text_family("standard", "aaa", [1.500, 1.501, 1.502])
+    text_family("yarn", "bbb", [1.400, 1.401, 1.402])
+    found = compared()
+    shown = format_comparison(found, terminal=False)
+    assert (found.best, found.differences) == (None, [None, None])
+    assert found.verdict == "not ranked: val/loss was not measured on the same rows of text"
+    assert "d val/loss" not in shown
+    assert "leads" not in shown
+    assert found.warnings == [
+        "not the same data: files source.files=aaa.txt [aaa00000] (rope=standard) against "
+        "files source.files=bbb.txt [bbb00000] (rope=yarn); losses cannot be compared"
+    ]
+    assert compared(metric="tokens/s").differences[1] is not None
+
+
+def test_rows_on_the_same_text_are_ranked_among_themselves():
+    text_family("standard", "aaa", [1.500, 1.501, 1.502])
+    text_family("yarn", "bbb", [1.400, 1.401, 1.402])
+    text_family("ntk", "aaa", [1.300, 1.301, 1.302])
+    found = compared()
+    ntk, standard, yarn = (
+        next(i for i, g in enumerate(found.groups) if g.name == f"rope={r}") for r in ("ntk", "standard", "yarn")
+    )
+    assert [found.differences[i] is None for i in (ntk, standard, yarn)] == [True, False, True]
+    assert found.best is None
+    assert "among rope=ntk, rope=standard, on the same: best val/loss: rope=ntk (its 95 %" in found.verdict
+    assert "d val/loss" in format_comparison(found, terminal=False)
+
+
+def test_a_warning_names_texts_and_not_only_rows():
+    for file in ("a", "b"):
+        folder = make_run(RUNS, file, data={"name": "files", "fingerprint": f"{file:0<64}"}, choices={"x" * 60: file})
+        set_config(file, source={"files": f"{file}.txt"})
+        words = yaml.safe_load((folder / "overrides.yaml").read_text())
+        (folder / "overrides.yaml").write_text(yaml.safe_dump([*words, f"source.files={file}.txt"]))
+    shown = " ".join(format_comparison(compared(by=["source.files"]), terminal=False).split())
+    assert "files source.files=a.txt [a0000000] (source.files=a.txt) against" in shown
+    shown = " ".join(format_comparison(compared(), terminal=False).split())
+    assert "files source.files=a.txt [a0000000] (row 1) against files source.files=b.txt [b0000000] (row 2)" in shown
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 
 import pytest
 
 import aptlab
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import AptlabError, ConfigError, DataError
+from aptlab.evals.sample import indent_lines
 from aptlab.sample import SamplingOptions, SamplingRules, generate_texts, make_sampling_rules
 from aptlab.sample.prompts import read_prompt_file
 from aptlab.sample.rules import TEMPERATURE
+from aptlab.sample.screen import escape_controls
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +71,11 @@ def test_a_file_of_prompts_is_read_by_its_kind(tmp_path):
     assert read_prompt_file(tmp_path / "a.jsonl") == ("one\ntwo",)
     with pytest.raises(DataError, match=r"none\.txt cannot be read: No such file"):
         read_prompt_file(tmp_path / "none.txt")
+
+
+def test_control_characters_are_spelled_out_and_newline_and_tab_stay():
+    every = "".join(map(chr, range(160)))
+    shown = escape_controls(every)
+    assert [char for char in shown if unicodedata.category(char) == "Cc"] == ["\t", "\n"]
+    assert escape_controls("\x1b[2J\x07\x9b é\u2028") == r"\x1b[2J\x07\x9b é" + "\u2028"
+    assert indent_lines("a\x0cb\rc\nd") == "  | a\\x0cb\\x0dc\n  | d"

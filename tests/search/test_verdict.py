@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from aptlab.errors import AptlabError
 from aptlab.search.needles import SearchSample
-from aptlab.search.objectives import NeedleObjective, PerplexityObjective
-from aptlab.search.verdict import compute_guessing_loss, describe_verdict, judge_search
+from aptlab.search.objectives import MixedObjective, NeedleObjective, PerplexityObjective
+from aptlab.search.verdict import check_basis, compute_guessing_loss, describe_verdict, judge_search
 
 
 def sample(tokens_of_answer: int) -> SearchSample:
@@ -71,3 +72,16 @@ def test_the_last_line_gives_the_command_only_for_what_is_better(answers, line):
     said = describe_verdict(judge(**answers), ckpt="run", option="mine", scale=8.0)
     assert said.startswith(line)
     assert ("use it" in said) == line.startswith("use it")
+
+
+def test_a_search_by_needles_alone_needs_one_rule_that_beats_guessing():
+    losses = {"linear": [(3.0, 5.0)], "yarn": [(2.5, 5.0)]}
+    with pytest.raises(
+        AptlabError, match=r"^no basis for a search: .* 2\.500 nats .*, and 2\.288 by guessing.*smaller"
+    ):
+        check_basis(losses, NeedleObjective(), SAMPLES)
+    warning = check_basis(losses, MixedObjective(), SAMPLES)
+    assert warning is not None
+    assert "half of every score is noise" in warning
+    assert check_basis(losses, PerplexityObjective(), SAMPLES) is None
+    assert check_basis({**losses, "ntk": [(2.2, 5.0)]}, NeedleObjective(), SAMPLES) is None

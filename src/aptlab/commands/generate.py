@@ -9,15 +9,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from aptlab.runs.atomic import write_text
-from aptlab.sample import GeneratedText, Prompt, SamplingRules, generate_texts
+from aptlab.sample import GeneratedText, Prompt, SamplingRules, encode_prompt, generate_texts
 from aptlab.sample.prompts import read_prompts
-from aptlab.sample.texts import encode_prompt, render_prompt
+from aptlab.sample.screen import dim_line, print_text
+from aptlab.sample.texts import render_prompt
 
 RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
 
@@ -114,7 +115,7 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
     jobs = [(prompt, request.seed + sample) for prompt in prompts for sample in range(request.samples)]
     echo, texts, begun = request.stream and len(jobs) == 1, [], time.perf_counter()
     if echo:
-        print(render_prompt(model.tokenizer, prompts[0]), end="", flush=True)
+        print_text(render_prompt(model.tokenizer, prompts[0]), end="")
     for text in generate_texts(
         model.net,
         model.tokenizer,
@@ -124,13 +125,14 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
         seeds=[seed for _, seed in jobs],
         stop=request.stop,
         batch=request.batch,
-        on_text=(lambda _, piece: print(piece, end="", flush=True)) if echo else None,
+        on_text=(lambda _, piece: print_text(piece, end="")) if echo else None,
     ):
         texts.append(text)
         if len(jobs) > 1:
-            print(dim_line(f"[seed {text.seed}]", sys.stdout), f"{text}\n", sep="\n", flush=True)
+            print(dim_line(f"[seed {text.seed}]", sys.stdout))
+            print_text(text, end="\n\n")
         else:
-            print("" if echo else text, flush=True)
+            print_text("" if echo else text)
     print_status(format_summary(request, texts, time.perf_counter() - begun))
     return texts
 
@@ -144,7 +146,3 @@ def format_summary(request: GenerateRequest, texts: list[GeneratedText], seconds
 
 def print_status(line: str) -> None:
     print(dim_line(line, sys.stderr), file=sys.stderr, flush=True)
-
-
-def dim_line(line: str, stream: Any) -> str:
-    return f"\x1b[2m{line}\x1b[0m" if stream.isatty() else line

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from aptlab.evals.base import Eval, EvalContext, Measurement
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, PositiveInt, validate_limits
+from aptlab.sample.screen import escape_controls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,5 +60,5 @@ class TextSample(Eval):
 
 
 def indent_lines(text: str) -> str:
-    """The text behind a line on its left."""
-    return "\n".join(f"  | {line}" for line in text.splitlines())
+    """The text behind a line on its left, with control characters spelled out."""
+    return "\n".join(f"  | {line}" for line in escape_controls(text).splitlines())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
 from aptlab.report.groups import RunGroup, describe_start, group_runs
 from aptlab.report.statistics import ConfidenceInterval, compute_interval, compute_paired_interval
+from aptlab.report.validation import split_by_validation, warn_unequal_data, warn_unequal_validation
 from aptlab.runs import Result, Run
 
 MULTIPLES = (1, 2, 4, 8)
@@ -86,15 +87,37 @@ def compare_runs(
     cells = [[compute_interval([item.get(result) for result in group.results]) for item in columns] for group in groups]
     base = _baseline(groups, baseline)
     values = [{seed: main.get(run.result) for seed, run in group.runs.items() if run.result} for group in groups]
+    parts = split_by_validation(groups, metric)
+    alike = next(part for part in parts if base in part)
     differences = [
-        None if i == base else compute_paired_interval(value, values[base]) for i, value in enumerate(values)
+        None if i == base or i not in alike else compute_paired_interval(value, values[base])
+        for i, value in enumerate(values)
     ]
-    best, verdict = pick_best_row([group.name for group in groups], [row[columns.index(main)] for row in cells], main)
-    warnings = [*warn_unequal_budgets(groups), *warn_unequal_validation(groups)]
+    best, verdict = rank_parts(
+        [group.name for group in groups], [row[columns.index(main)] for row in cells], main, parts
+    )
+    warnings = [*warn_unequal_budgets(groups), *warn_unequal_data(groups), *warn_unequal_validation(groups)]
     if starts := warn_unequal_starts(groups):
         best, verdict = None, f"not ranked: {starts}"
         warnings.append("steps, tokens and seconds do not count what trained weights cost before")
     return Comparison(groups, main, columns, cells, differences, base, best, verdict, warnings, notes)
+
+
+def rank_parts(
+    names: Sequence[str],
+    intervals: Sequence[ConfidenceInterval | None],
+    metric: Metric,
+    parts: Sequence[Sequence[int]],
+) -> tuple[int | None, str]:
+    """The best row of all if they were measured alike; else none, and a sentence for each part with several rows."""
+    if len(parts) < 2:
+        return pick_best_row(names, intervals, metric)
+    said = [f"not ranked: {metric.name} was not measured on the same rows of text"]
+    for part in parts:
+        if len(part) > 1:
+            _, verdict = pick_best_row([names[i] for i in part], [intervals[i] for i in part], metric)
+            said.append(f"among {', '.join(names[i] for i in part)}, on the same: {verdict}")
+    return None, "; ".join(said)
 
 
 def pick_best_row(
@@ -104,7 +127,7 @@ def pick_best_row(
     known = [(i, found) for i, found in enumerate(intervals) if found is not None]
     if len(known) < 2:
         few = "one row only" if len(names) < 2 else f"fewer than two rows have a finite {metric.name}"
-        return None, f"{few}: nothing to compare"
+        return None, f"{few}: its numbers stand here, and nothing is ranked"
     order = sorted(known, key=lambda pair: pair[1].mean if metric.lower else -pair[1].mean)
     first, leader = order[0]
     if leader.missing:
@@ -119,7 +142,7 @@ def pick_best_row(
 
 
 def warn_unequal_budgets(groups: Sequence[RunGroup]) -> list[str]:
-    """A warning for everything that makes the comparison unfair: other data, steps, tokens, size or skipped steps."""
+    """A warning for everything that makes the comparison unfair: other steps, tokens, size or context."""
     warnings = []
     checks: list[tuple[str, Callable[[Result], Any]]] = [
         ("steps", lambda result: result.steps),
@@ -132,40 +155,7 @@ def warn_unequal_budgets(groups: Sequence[RunGroup]) -> list[str]:
         low, high = min(found, key=lambda pair: pair[0]), max(found, key=lambda pair: pair[0])
         if high[0] - low[0] > TOLERANCE * high[0]:
             warnings.append(f"not the same budget: {name} {low[0]:,.0f} ({low[1]}) against {high[0]:,.0f} ({high[1]})")
-    data = {}
-    for group in groups:
-        for result in group.results:
-            data.setdefault(str(result.data.get("fingerprint")), f"{result.data.get('name')} ({group.name})")
-    if len(data) > 1:
-        warnings.append(f"not the same data: {' against '.join(list(data.values())[:3])}; losses cannot be compared")
     return warnings
-
-
-def warn_unequal_validation(groups: Sequence[RunGroup]) -> list[str]:
-    """A warning where runs were not validated on the same rows; the text itself is a matter of `data`."""
-    rows: dict[str, str] = {}
-    for group in groups:
-        for run in group.runs.values():
-            if found := describe_validation_rows(run.config):
-                rows.setdefault(found, f"{found} ({group.name})")
-    if len(rows) < 2:
-        return []
-    return [f"not the same validation rows: {' against '.join(list(rows.values())[:3])}; val/loss cannot be compared"]
-
-
-def describe_validation_rows(config: Mapping[str, Any]) -> str:
-    """The validation rows of a run: `512 rows of 256 tokens`; empty where its configuration says nothing of them."""
-    data, trainer = config.get("data"), config.get("trainer") or {}
-    if not isinstance(data, Mapping) or "val_batches" not in data or "batch" not in data:
-        return ""
-    count = "all" if data["val_batches"] is None else f"{data['val_batches'] * data['batch']:,}"
-    masked = (data.get("rows") or {}).get("document_mask")
-    limit = trainer.get("limit_val_batches")
-    return (
-        f"{count} rows of {config.get('context')} tokens"
-        + (" that end at their documents" if masked else "")
-        + (f", limit_val_batches={limit}" if limit is not None else "")
-    )
 
 
 def warn_unequal_starts(groups: Sequence[RunGroup]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import sys
 import textwrap
@@ -73,10 +74,10 @@ def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -
 
 
 def name_rows(line: str, comparison: Comparison) -> str:
-    """A remark that names rows by their number in place of all their settings."""
+    """A remark that names rows by their number in place of all their settings; those of a text stay, before its `[`."""
     names = [group.name for group in comparison.groups]
     for i in sorted(range(len(names)), key=lambda i: -len(names[i])):
-        line = line.replace(names[i], f"row {i + 1}")
+        line = re.sub(re.escape(names[i]) + r"(?! \[)", f"row {i + 1}", line)
     return line
 
 
@@ -120,11 +121,15 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> list[Path]:
     return [folder / "table.txt", folder / "table.md", folder / "table.csv", figure]
 
 
+def shows_differences(comparison: Comparison) -> bool:
+    """Whether any row can be set against the baseline."""
+    return any(found is not None for found in comparison.differences)
+
+
 def build_comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]], int]:
     """Head, rows and the number of text columns of the table that people read."""
     labels = list(comparison.groups[0].labels) or ["runs"]
-    base = comparison.groups[comparison.baseline].name if len(comparison.groups) > 1 else ""
-    delta = [f"d {comparison.metric.name}"] if base else []
+    delta = [f"d {comparison.metric.name}"] if shows_differences(comparison) else []
     head = [*labels, "n", *(metric.name for metric in comparison.columns), *delta]
     rows = []
     for i, group in enumerate(comparison.groups):
@@ -160,7 +165,7 @@ def list_remarks(comparison: Comparison) -> list[str]:
     base = comparison.groups[comparison.baseline].name
     lines = [comparison.verdict]
     lines.append("mean ± 95 % interval over seeds (Student t); n=1: one seed, no interval")
-    if len(comparison.groups) > 1:
+    if shows_differences(comparison):
         name = comparison.metric.name
         lines.append(f"d {name}: mean difference from {base} over the seeds both have, ± 95 % (paired t)")
     lines += [f"warning: {line}" for line in comparison.warnings]

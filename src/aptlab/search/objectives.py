@@ -14,10 +14,12 @@ from aptlab.limits import Positive, validate_limits
 class SearchObjective(abc.ABC):
     """One number per sample from its mean losses in nats, less is better and never negative.
 
-    `needles` says whether the samples hide a number; without one `answer` is 0. `unit` names the number in tables.
+    `needles` says whether the samples hide a number; without one `answer` is 0. `reads_text` says whether the loss of
+    plain text enters, which ranks rules even where no number is found. `unit` names the number in tables.
     """
 
     needles: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
     unit: ClassVar[str] = "nats per token"
 
     @abc.abstractmethod
@@ -39,6 +41,8 @@ class PerplexityObjective(SearchObjective):
 @dataclass(frozen=True)
 class NeedleObjective(SearchObjective):
     """Loss of the hidden number alone (LongRoPE2): only what has to be remembered counts."""
+
+    reads_text: ClassVar[bool] = False
 
     def value(self, answer: float, text: float) -> float:
         """See SearchObjective."""

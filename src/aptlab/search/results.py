@@ -45,20 +45,16 @@ def write_search_results(
     objective: SearchObjective,
     seconds: float,
 ) -> list[str]:
-    """Write the option and search.json; returns the lines to print.
+    """Write search.json and, unless its scores rank nothing, the option; returns the lines to print.
 
     losses  of the rules without a search and of the one that was found, by name
     """
     problem, rule = search.problem, search.problem.found(found.factors, found.first)
     verdict = judge_search(losses, objective, search.worker.samples[problem.target])
     target = str(search.config.cfg.rope._target_)
-    write_option(
-        search.output.option,
-        rule,
-        target=target,
-        about=describe_option(search, objective, verdict),
-        folder=search.output.folder,
-    )
+    if verdict.informed:
+        about = describe_option(search, objective, verdict)
+        write_option(search.output.option, rule, target=target, about=about, folder=search.output.folder)
     write_json(
         search.output.folder / "search.json",
         {
@@ -79,7 +75,8 @@ def write_search_results(
         render_score_table(search, objective, losses, verdict),
         f"factors  {format_factors(found.factors)} (searched from pair {found.first})",
         f"cost     {found.tokens:,} tokens, {found.candidates:,} candidates, {found.iterations} iterations",
-        f"option   {search.output.option}\nresults  {search.output.folder / 'search.json'}",
+        *([f"option   {search.output.option}"] if verdict.informed else []),
+        f"results  {search.output.folder / 'search.json'}",
         describe_verdict(
             verdict, ckpt=search.loaded.path, option=search.output.option.stem, scale=search.problem.scale
         ),

@@ -28,7 +28,7 @@ from aptlab.search.prepare import PreparedSearch, prepare_search
 from aptlab.search.progress import SearchProgress
 from aptlab.search.results import describe_search, write_search_results
 from aptlab.search.settings import SearchSettings
-from aptlab.search.verdict import find_guessing_warning
+from aptlab.search.verdict import check_basis
 
 log = logging.getLogger("aptlab")
 MOST_WORKERS = 8
@@ -60,7 +60,7 @@ def run_search(search: PreparedSearch) -> list[str]:
         )
         losses = {name: measure(name, rule) for name, rule in problem.baselines().items()}
         scorer.objective = objective = calibrate_objective(worker.objective, losses["yarn"])
-        if warning := find_guessing_warning(losses, objective, worker.samples[problem.target]):
+        if warning := check_basis(losses, objective, worker.samples[problem.target]):
             log.warning(warning)
         draw = partial(
             draw_search_figure,

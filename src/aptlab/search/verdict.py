@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from aptlab.errors import AptlabError
 from aptlab.search.baselines import Losses, average_losses, score_losses
 from aptlab.search.needles import DIGITS, SearchSample
 from aptlab.search.objectives import SearchObjective
 
+WAYS_OUT = "train it further, take a smaller target=…, or use search.objective=ppl"
 FOUND = "search"  # the name of what was found, among those of the rules without a search
 
 
@@ -49,19 +51,24 @@ def judge_search(
     return SearchVerdict(scores, guessing, informed=guessing is None or least < guessing, better=better)
 
 
-def find_guessing_warning(
+def check_basis(
     losses: Mapping[str, Losses], objective: SearchObjective, samples: Sequence[SearchSample]
 ) -> str | None:
-    """What to say before a search by hidden numbers that no rule without a search finds better than by guessing."""
+    """What to say before a search by hidden numbers that no rule without a search finds better than by guessing.
+
+    AptlabError where nothing else is measured: every score of such a search would rank noise.
+    """
     if not objective.needles:
         return None
     guessing, least = compute_guessing_loss(samples), min(average_losses(pairs)[0] for pairs in losses.values())
     if least < guessing:
         return None
-    return (
-        f"hidden numbers cost {least:.3f} nats per token at best, and {guessing:.3f} by guessing: this model finds "
-        "none, so the search would follow noise; train it further, or use search.objective=ppl"
+    found = (
+        f"hidden numbers cost {least:.3f} nats per token at best, and {guessing:.3f} by guessing: this model finds none"
     )
+    if objective.reads_text:
+        return f"{found}, so half of every score is noise, and without a better one no option is written; {WAYS_OUT}"
+    raise AptlabError(f"no basis for a search: {found}, so no score would rank anything; {WAYS_OUT}")
 
 
 def compute_guessing_loss(samples: Sequence[SearchSample]) -> float:
@@ -76,7 +83,7 @@ def describe_verdict(verdict: SearchVerdict, *, ckpt: object, option: str, scale
     if not verdict.informed:
         return (
             f"no basis: no rule finds hidden numbers better than by guessing ({verdict.guessing:.3f} nats per token), "
-            "so these scores rank nothing; train the model further, or use search.objective=ppl"
+            f"so these scores rank nothing and no option is written; {WAYS_OUT}"
         )
     if verdict.better:
         name = verdict.better[0]

@@ -16,6 +16,10 @@ from aptlab.nn.positions.rope import YaRN
 from aptlab.testing import make_tiny_decoder
 
 PAGE = (Path(__file__).parents[3] / "docs" / "other-runtimes.md").read_text(encoding="utf-8")
+HOW = (
+    "continue one prompt longer than the original context with it and with aptlab generate temperature=0: "
+    "the texts must begin alike"
+)
 FORMS = [reader.name for reader in READERS if reader.form is not None]
 
 
@@ -142,8 +146,9 @@ def test_an_export_names_who_keeps_and_who_drops_in_silence():
         "warning: read as something else, without an error, by b (without scaling; for=b keeps it), d (default yarn)",
     ]
     qwen = config_of("yarn") | {"model_type": "mistral"}
-    assert describe_readers(qwen, [made("c", "refused", "why")]) == [
-        "positions (yarn, measured in another layout) are kept by no reader; see docs/other-runtimes.md"
+    assert describe_readers(qwen, [made("a", "kept"), made("b", "dropped", "without scaling")]) == [
+        "positions (yarn) likely kept by a (measured in the Llama layout); see docs/other-runtimes.md",
+        "warning: likely read as something else, without an error, by b (without scaling; for=b keeps it)",
     ]
 
 
@@ -154,9 +159,10 @@ def test_a_form_that_would_not_keep_the_rule_is_refused_with_the_way_out():
     ):
         write_form(config_of("yarn"), reader)
     _, notes = write_form(config_of("linear"), reader)
-    assert notes == ["warning: not measured with it 1.0: linear was not measured; compare logits yourself"]
+    assert notes == [f"warning: not measured with it 1.0: linear was not measured; {HOW}"]
     _, notes = write_form(config_of("yarn") | {"model_type": "mistral"}, made("a", "kept"))
-    assert notes == ["warning: a was measured with these positions, but not in the Mistral layout; compare"]
+    where = "in the Llama layout, not in the Mistral one"
+    assert notes == [f"warning: a was measured with these positions {where}; {HOW}"]
     with pytest.raises(ConfigError, match=r"for=mlk: no such reader; did you mean mlx\?"):
         find_reader("mlk")
 

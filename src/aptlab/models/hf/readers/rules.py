@@ -50,6 +50,12 @@ def is_measured(rules: tuple[str, ...], config: Mapping[str, Any]) -> bool:
     return all(home[rule] == layout for rule in rules)
 
 
+def list_measured_layouts(rules: tuple[str, ...]) -> list[str]:
+    """The model_type of every layout in which these rules were measured."""
+    own = {name: kind for kind, name in IN_LAYOUT.items()}
+    return list(dict.fromkeys(own.get(rule) or MEASURED_AS.get(rule, "llama") for rule in rules))
+
+
 def _name_parameters(parameters: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     kind = parameters["rope_type"]
     if kind == "longrope":
