@@ -103,7 +103,8 @@ def find_listed(word: str, plain: Mapping[str, Any], roots: Collection[str], *, 
     plain  the composed configuration
     skip   the key that was written
     """
-    if (known := WORDS.get(skip) or WORDS.get(word)) and known.partition(" ")[0].partition("=")[0].partition(".")[0] in roots:
+    known = WORDS.get(skip) or WORDS.get(word)
+    if known and known.partition(" ")[0].partition("=")[0].partition(".")[0] in roots:
         return f"did you mean {known}?"
     places = [key for key in list_keys(plain) if key.rpartition(".")[2] == word and key != skip]
     return f"did you mean {join_words(places)}?" if places else None
