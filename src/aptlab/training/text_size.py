@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from aptlab.data.rows.base import BatchPlan, RowKind, describe_short_side
 from aptlab.data.rows.packed import Packed
 from aptlab.data.sources.base import Source
 from aptlab.data.store.plan import plan_split
-from aptlab.data.store.split import Split
+from aptlab.data.store.split import Split, check_sides
 from aptlab.data.tokenizers.base import TokenizerRule
 from aptlab.errors import AptlabError, DataError
 
@@ -50,6 +51,11 @@ def find_text_size_problems(config: Config) -> Iterator[str]:
     if not is_worth_reading(source.count_bytes(), split, need=context * plan.global_batch):
         return
     sizes = measure_sides(source, split)
+    try:
+        check_sides({"train": sizes[0][1], "val": sizes[1][1]}, split)
+    except DataError as error:
+        yield f"data.{error}"
+        return
     train, val = (tokenizer.count_most_tokens(*side) for side in sizes)
     for problem in rows.find_size_problems(train, context=context, plan=plan):
         yield f"data.{problem}" if problem.startswith("batch=") else problem
@@ -75,9 +81,9 @@ def measure_sides(source: Source, split: Split) -> tuple[tuple[int, int], tuple[
 
 
 def count_devices(device: Mapping[str, Any]) -> int:
-    """Processes of a device option, as far as it says."""
-    counts = [device.get(key) for key in ("devices", "nodes")]
-    world = 1
-    for count in counts:
-        world *= count if isinstance(count, int) and count > 0 else 1
-    return world
+    """Processes of an option that says how many run on each of how many hosts.
+
+    1 for any other, for whether this host has its devices is the first question, and only torch answers it.
+    """
+    counts = [device.get(key) for key in ("devices", "nodes")] if "nodes" in device else []
+    return math.prod(count for count in counts if isinstance(count, int) and count > 0)
