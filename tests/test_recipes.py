@@ -48,7 +48,7 @@ def test_it_composes_and_checks(path):
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_one_that_demands_a_text_is_refused_without_it(name):
-    with pytest.raises(ConfigError, match=r"source\.files: a value is needed; set source\.files=<value>"):
+    with pytest.raises(ConfigError, match=r"data\.files: a value is needed; set data\.files=<value>"):
         check(compose("train", [f"recipe={name}"]))
 
 

@@ -55,7 +55,7 @@ def suggest_option(word: str, options: Iterable[str]) -> str:
     """
     options = sorted(set(map(str, options)))
     near = find_near(word, options)
-    if near is not None:
+    if near not in (None, "none"):  # none leaves a part out, which is no slip of a word: the list says what there is
         return f"; did you mean {near}?"
     if not options:
         return ""

@@ -55,7 +55,8 @@ def test_show_says_where_a_local_option_is(capsys):
     [
         (["rope=yran"], "rope=yran: no such option; did you mean yarn?"),
         (["rop=yarn"], "there is no config group rop; did you mean rope?"),
-        (["rope"], "aptlab show takes one option, for example: aptlab show rope=yarn"),
+        (["rope"], "rope is a group; aptlab ls rope lists its options, aptlab show rope="),
+        (["rop"], "aptlab show takes one option, for example: aptlab show rope=yarn"),
         ([], "aptlab show takes one option"),
     ],
 )

@@ -24,6 +24,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.setenv("APTLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "good.txt").write_text(LONG)
     (tmp_path / "short.txt").write_text("To be.\n")
+    (tmp_path / "tiny.txt").write_text("To be or not to be")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "a.pdf").touch()
@@ -57,11 +58,33 @@ def test_a_mistake_in_files_is_seen_without_reading_them_whole(files, message):
 
 
 MISTAKES = [
-    ("data.files=gone.txt", r"^source\.files=gone\.txt matches no file"),
+    ("data.files=gone.txt", r"^data\.files=gone\.txt matches no file"),
     ("data.files=body.jsonl", r"^source\.field=text: body\.jsonl, line 1: has no field 'text'"),
+    ("data.files=texts", r"^data\.files=texts is a folder; .* as in data\.files='texts/\*\*/\*\.txt'$"),
+    ("data.files=latin.txt", r"^source: latin\.txt, line 1: not UTF-8.*; mend the file or set source\.on_bad=skip$"),
+    (
+        "data.files=body.jsonl source.field=id source.on_bad=skip",
+        r"^source\.field=id: no row of body\.jsonl has text in 'id'; text fields: body$",
+    ),
     (
         "data.files=short.txt",
         r"^source: context=256 is longer than the whole text, which has 7 bytes \(files=short\.txt\)",
+    ),
+    (
+        "data.files=good.txt tokenizer=bytes context=8500",
+        r"^context=8500 is longer than the train text, which has 8\d\d\d tokens; largest context: 8\d\d\d, or use more",
+    ),
+    (
+        "data.files=good.txt tokenizer=bytes context=64 data.batch=200",
+        r"^data\.batch=200 on 1 device needs 200 rows, but an epoch has 127 rows of context=64; largest batch: 127$",
+    ),
+    (
+        "data.files=good.txt tokenizer=bytes context=64 data.batch=70 device=ddp",
+        r"^data\.batch=70 on 2 devices needs 140 rows, but an epoch has 127 rows of context=64; largest batch: 63$",
+    ),
+    (
+        "data.files=tiny.txt tokenizer=bytes context=2 data.batch=1",
+        r"^context=2 is longer than the val text, which has 2 tokens; .* or a larger data\.split\.val_fraction$",
     ),
     ("tokenizer=file tokenizer.path=broken.json", r"^tokenizer\.path=broken\.json is no tokenizer\.json"),
     ("data=mixed", r"^data\.rows\.original_len=null, and the rope has none"),
@@ -83,19 +106,20 @@ def test_data_that_are_there_are_no_problem(capsys):
 
 def test_all_problems_are_told_at_once():
     words = ["data.files=gone.txt", "tokenizer=file", "tokenizer.path=gone.json"]
-    with pytest.raises(DataError, match=r"^what the configuration needs:\ntokenizer\.path=gone.*\nsource\.files=gone"):
+    with pytest.raises(DataError, match=r"^what the configuration needs:\ntokenizer\.path=gone.*\ndata\.files=gone"):
         check_command("train", words)
 
 
 def test_skipped_rows_are_no_problem_and_a_file_of_them_is():
     assert list(TextFiles("broken.jsonl", on_bad="skip").find_problems()) == []
-    (problem,) = TextFiles("number.jsonl", on_bad="skip").find_problems()
-    assert "number.jsonl, line 1: field 'text' expects text" in problem
+    source = TextFiles("number.jsonl", on_bad="skip")
+    (problem,) = source.find_problems()
+    assert problem == "number.jsonl, line 1: field 'text' expects text, got int '5'"
 
 
 def test_rows_that_can_be_measured_on_need_not_be_trained_on():
     assert check.run(["eval", "data=mixed", "data.batch=2"]) == 0
-    with pytest.raises(DataError, match=r"^source\.files=gone\.txt matches no file"):
+    with pytest.raises(DataError, match=r"^data\.files=gone\.txt matches no file"):
         check_command("eval", ["data.files=gone.txt"])
 
 
@@ -112,7 +136,7 @@ def test_a_checkpoint_that_is_not_there_is_told():
 
 def test_training_tells_it_before_anything_is_written(tmp_path):
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(DataError, match=r"^source\.files=gone\.txt matches no file"):
+    with pytest.raises(DataError, match=r"^data\.files=gone\.txt matches no file"):
         train_inside_process(["data.files=gone.txt"])
     assert sorted(tmp_path.iterdir()) == before
 

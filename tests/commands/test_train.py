@@ -184,7 +184,7 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
     ("overrides", "message"),
     [
         (["rope.factor=8"], "rope.factor: "),
-        (["data.files=none*.txt"], "source.files=none*.txt matches no file"),
+        (["data.files=none*.txt"], "data.files=none*.txt matches no file"),
         (["context=50000"], "context=50000 is longer than the "),
         (["data.batch=4000"], "data.batch=4000 on 1 device needs 4000 rows, but an epoch has "),
         (["data.split.val_fraction=0.0001"], " is longer than the val text, which has "),

@@ -69,7 +69,7 @@ def test_a_file_name_needs_no_quotes(path):
 
 
 def test_every_problem_of_a_missing_value_names_its_key():
-    with pytest.raises(ConfigError, match=re.escape("source.files: a value is needed; set source.files=")):
+    with pytest.raises(ConfigError, match=re.escape("data.files: a value is needed; set data.files=")):
         compose("train", ["source=text"]).resolved()
 
 

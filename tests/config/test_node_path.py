@@ -85,7 +85,7 @@ def test_a_component_that_raises_long_after_it_was_built_gets_its_path_at_the_do
     source = build(train("source=text", "source.files='none*.txt'").source)
     with pytest.raises(AptlabError, match=r"^files=none\*\.txt matches no file") as caught:
         list(source.documents())
-    assert str(locate_error(caught.value)).startswith("source.files=none*.txt matches no file")
+    assert str(locate_error(caught.value)).startswith("data.files=none*.txt matches no file")
     assert caught.value.__class__ is locate_error(caught.value).__class__
 
 

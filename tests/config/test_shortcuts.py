@@ -7,6 +7,9 @@ import re
 import pytest
 
 from aptlab.config import check, compose, expand_shortcuts, find_new_word, translate_overrides
+from aptlab.config.files import read_config_file
+from aptlab.config.search_path import find_conf_dir
+from aptlab.config.shortcuts import SHORTCUTS, write_typed_key
 from aptlab.config.sweeps import expand_grid
 from aptlab.errors import ConfigError
 
@@ -46,6 +49,22 @@ def test_expanding_twice_changes_nothing():
 def test_every_job_of_a_sweep_has_the_choice():
     jobs = expand_grid(["data.files=a.txt,b.txt"])
     assert jobs == [["source=text", "source.files=a.txt"], ["source=text", "source.files=b.txt"]]
+
+
+def test_an_option_of_the_same_class_keeps_the_choice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/source").mkdir(parents=True)
+    (tmp_path / "conf/source/books.yaml").write_text("_target_: aptlab.data.sources.TextFiles\nfiles: ???\n")
+    config = compose("train", ["source=books", "data.files=x"])
+    assert (config.choices["source"], config.cfg.source.files) == ("books", "x")
+    with pytest.raises(ConfigError, match=r"data\.files: a value is needed; set data\.files=<value>"):
+        compose("train", ["source=books"]).resolved()
+
+
+def test_a_message_names_the_shortcuts_of_the_options_that_they_choose():
+    for key, (group, option, full) in SHORTCUTS.items():
+        target = read_config_file(find_conf_dir() / group / f"{option}.yaml")["_target_"]
+        assert write_typed_key(full, target) == key
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,11 @@ EVALS = "a run measures what evals holds: +eval@evals.ruler=ruler adds this one,
         # keys of options that are not chosen
         ("kappa=3", "kappa: unknown top-level key; smooth.gate.kappa is a key of smooth=left_spin or smooth=memory"),
         ("rope.kappa=3", "has no such parameter; smooth.gate.kappa is a key of smooth=left_spin or smooth=memory"),
+        # an option that leaves a part out is never what was meant
+        ("rope=nope", "rope=nope: no such option; allowed: "),
         # words that are something else
         ("data.source=text", "data.source: is source now"),
+        *((f"data.{word}=x", "did you mean data.files?") for word in ("path", "file", "dataset", "text", "dir")),
         ("data.name=x", "data.name: data.repo=owner/name chooses a data set of the Hub"),
         ("data.tokenizer=bpe", "choose a part by its group, as in tokenizer=bpe"),
         ("eval=ruler", f"eval=ruler: {EVALS}"),

@@ -105,7 +105,7 @@ WRONG = [
     ("size.head_dim=5", "size.head_dim=5 is odd, and rotary pairs need an even one"),
     ("rope=yarn rope.beta_fast=0.5", "rope.beta_fast=0.5 must be larger than beta_slow=1.0"),
     # missing values and broken references
-    ("source=text", "source.files: a value is needed; set source.files=<value>"),
+    ("source=text", "data.files: a value is needed; set data.files=<value>"),
     ("tokenizer=file", "tokenizer.path: a value is needed; set tokenizer.path=<value>"),
     ("rope=null", "model.positions.rope: needs rope, which is not in the configuration"),
     ("data.seed=${sed}", "data.seed: needs sed, which is not in the configuration"),

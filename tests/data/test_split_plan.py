@@ -11,7 +11,7 @@ import pytest
 from aptlab.data.module import TextData
 from aptlab.data.rows import Mixed, Packed
 from aptlab.data.sources import TextFiles
-from aptlab.data.store.plan import PIECE, TAIL, SplitPlan, open_or_make_plan, plan_split
+from aptlab.data.store.plan import PIECE, TAIL, SplitPlan, Tails, open_or_make_plan, plan_split
 from aptlab.data.store.split import Split
 from aptlab.data.store.tails import cut_tail
 from aptlab.data.tokenizers import BPE, ByteTokenizer
@@ -155,10 +155,21 @@ def test_small_documents_are_taken_by_hash_and_the_last_is_cut():
 
 def test_a_split_inside_documents_is_told_in_one_line():
     plan = plan_split(Split(0.05), CORPORA["one large among small"]())
-    assert list(plan.list_notes()) == [
-        "split inside documents: validation has the last 5.0% of 1 large document and 5.0% of 400 small ones "
-        f"(whole documents would be {plan.share:.1%} of the text)"
-    ]
+    assert list(plan.list_notes()) == ["validation: the last 5 % of the large document, and 5 % of the 400 small ones"]
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "line"),
+    [
+        (1, 0, "the last 5 % of the text (one document)"),
+        (0, 1, "the last 5 % of the text (one document)"),
+        (2, 0, "the last 5 % of each of 2 documents"),
+        (0, 9, "5 % of the text, of 9 documents some whole and the end of one"),
+        (2, 1, "the last 5 % of each of 2 large documents, and 5 % of the small one"),
+    ],
+)
+def test_the_line_is_short_for_any_number_of_documents(large, small, line):
+    assert Tails(large=large, small=small).describe_held_part("5 %") == line
 
 
 def test_blank_documents_are_on_no_side_and_change_the_key():
@@ -183,7 +194,7 @@ def test_one_file_trains_and_validates(rows, tmp_path, monkeypatch, caplog):
     data = TextData(TextFiles(str(tmp_path / "play.txt")), tokenizer=BPE(vocab=300), context=256, batch=4, rows=rows)
     with caplog.at_level("INFO", logger="aptlab"):
         data.prepare_data()
-    assert [message[:23] for message in caplog.messages] == ["split inside documents:"]
+    assert caplog.messages == ["validation: the last 5 % of the text (one document)"]
     facts = data.summary()
     assert facts["split"] == "inside documents"
     assert facts["val_bytes"] / (facts["val_bytes"] + facts["train_bytes"]) == pytest.approx(0.05, abs=0.005)

@@ -52,7 +52,7 @@ def test_weights_that_were_trained_here_bring_their_text():
 
 def test_the_recipe_demands_a_text_and_has_small_rates():
     imported()
-    with pytest.raises(ConfigError, match=r"source\.files: a value is needed"):
+    with pytest.raises(ConfigError, match=r"data\.files: a value is needed"):
         plan_training(["ckpt=outputs", "recipe=finetune"])
     made = plan_training(["ckpt=outputs", "recipe=finetune", "data.files=a.txt"])
     assert not made.resume

@@ -81,6 +81,10 @@ def test_all_of_them_are_told_at_once_with_exit_code_2(command, capsys):
             ["trainer.max_steps=0"],
             r"trainer.max_steps=0: the schedule needs an end; use 1 or more, or set trainer",
         ),
+        (
+            ["trainer.max_epochs=0"],
+            r"trainer.max_epochs=0 is no pass over the text; use 1 or more, or trainer.max_steps=<steps> alone",
+        ),
         (["validate.every=0"], r"validate.every: must be a finite number >= 1, got 0"),
         (["validate.every=0.25"], r"validate.every: expects int or null, got 0.25"),
     ],

@@ -14,6 +14,7 @@ from aptlab.report.table import format_columns
 from aptlab.restore.request import SOURCE, fill_source
 from aptlab.training.labels import list_position_notes
 from aptlab.training.plan import plan_training, read_root_value
+from aptlab.training.text_size import inspect_training
 
 
 def run(args: list[str]) -> int:
@@ -41,7 +42,7 @@ def check_command(command: str, overrides: list[str]) -> Config:
     """The checked configuration, with the checkpoint, files and packages that it names looked for; no torch."""
     if command == "train":
         config = plan_training(overrides).config
-        inspect_inputs(config, train=True)
+        inspect_training(config)
         return config
     if command in READERS:
         module, _, name = READERS[command].partition(":")

@@ -22,7 +22,7 @@ def run(args: list[str]) -> int:
     """Print the explanation; nothing of the option is imported."""
     group, sign, name = (args[0] if args else "").replace("/", "=").rpartition("=")
     if len(args) != 1 or not sign or not name:
-        raise ConfigError("aptlab show takes one option, for example: aptlab show rope=yarn")
+        raise ConfigError(describe_request(args))
     index, group = read_option_index(), group.replace("=", "/")
     if name not in index.groups.get(group, {}) and (new := find_new_word(f"{group}={name}")) and "=" in new:
         print(f"{group}={name} is {new} now\n")
@@ -37,6 +37,14 @@ def run(args: list[str]) -> int:
     if rows := list_shortcuts(option.group, option.name, node, index):
         print(f"\nchosen elsewhere\n{format_columns(rows, indent='  ')}")
     return 0
+
+
+def describe_request(args: list[str]) -> str:
+    """What to type instead: for a group alone, the command that lists its options."""
+    group = args[0].rstrip("=/") if len(args) == 1 else ""
+    if options := read_option_index().groups.get(group):
+        return f"{group} is a group; aptlab ls {group} lists its options, aptlab show {group}={min(options)} shows one"
+    return "aptlab show takes one option, for example: aptlab show rope=yarn"
 
 
 def walk_parts(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import build, check, compose, inspect_inputs
+from aptlab.config import build, check, compose
 from aptlab.config.sweeps import split_arguments
 from aptlab.errors import ConfigError
 from aptlab.redact import redact_overrides
@@ -16,6 +16,7 @@ from aptlab.sweep.launchers import Launcher
 from aptlab.sweep.plan import ComposeJob, SweepPlan
 from aptlab.sweep.runner import COMMAND, run_sweep
 from aptlab.training.plan import plan_training
+from aptlab.training.text_size import inspect_training
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def compose_training(overrides: list[str], asked: dict[str, list[str]] | None = 
     `asked` is that of `inspect_inputs`, for all jobs.
     """
     config = plan_training(overrides).config
-    inspect_inputs(config, train=True, asked=asked)
+    inspect_training(config, asked=asked)
     return config
 
 

@@ -8,7 +8,7 @@ from aptlab.config.building import build
 from aptlab.config.checking import check
 from aptlab.config.composing import Config, compose
 from aptlab.config.fallback import Fallback, find_missing_nodes
-from aptlab.config.inspecting import inspect_inputs
+from aptlab.config.inspecting import build_known_rule, inspect_inputs
 from aptlab.config.node_path import locate_error
 from aptlab.config.renamed import find_new_target, find_new_word, translate_overrides
 from aptlab.config.requests import fill_request, read_root_keys
@@ -25,6 +25,7 @@ __all__ = [
     "Parameter",
     "Signature",
     "build",
+    "build_known_rule",
     "check",
     "compose",
     "expand_shortcuts",

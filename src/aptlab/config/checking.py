@@ -8,11 +8,12 @@ from typing import Any
 
 from aptlab.config.bases import find_contract_problem, find_empty_options, read_group_bases
 from aptlab.config.building import RESERVED, build_plain
-from aptlab.config.composing import Config, describe_config_error
+from aptlab.config.composing import Config, describe_config_error, find_typed_key
 from aptlab.config.node_path import NodePath, follow_slots
 from aptlab.config.renamed import find_renamed_problem, find_target_rename
 from aptlab.config.requests import find_root_key_problem
 from aptlab.config.search_path import OptionIndex
+from aptlab.config.shortcuts import write_typed_key
 from aptlab.config.static import types
 from aptlab.config.static.signatures import Signature, is_rule, read_signature
 from aptlab.config.suggestions import find_listed, find_possible
@@ -78,7 +79,8 @@ def _resolve(cfg: Any, raw: Any, path: str) -> tuple[list[str], Any]:
             found += inner
         return found, values if isinstance(raw, dict) else list(values.values())
     if raw == "???":
-        return [f"{path}: a value is needed; set {path}=<value>"], _Unknown()
+        key = find_typed_key(cfg, path)
+        return [f"{key}: a value is needed; set {key}=<value>"], _Unknown()
     if not (isinstance(raw, str) and "${" in raw):
         return [], raw
     return _resolve_one(cfg, raw, path)
@@ -132,12 +134,14 @@ def _node_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterat
             continue
         if name in known.parameters:
             if problem := _value_problem(value, name, known, scope.library):
-                yield f"{path}.{name}: {problem}", value.origin if isinstance(value, _Taken) else ""
+                key = write_typed_key(f"{path}.{name}", target)
+                yield f"{key}: {problem}", value.origin if isinstance(value, _Taken) else ""
         elif not known.open:
             yield f"{path}.{name}: {_no_such_parameter(name, known, path, node, scope)}", ""
     if not node.get("_partial_") and "_args_" not in node:
         needed = [item.name for item in known.parameters.values() if item.required and item.name not in node]
-        yield from ((f"{path}.{name}: {target} needs a value; set {path}.{name}=<value>", "") for name in needed)
+        keys = [write_typed_key(f"{path}.{name}", target) for name in needed]
+        yield from ((f"{key}: {target} needs a value; set {key}=<value>", "") for key in keys)
 
 
 def _value_problem(value: Any, name: str, known: Signature, library: OptionIndex) -> str | None:

@@ -16,7 +16,7 @@ from aptlab.config.fallback import Fallback
 from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
 from aptlab.config.search_path import OptionIndex, read_option_index
-from aptlab.config.shortcuts import expand_shortcuts
+from aptlab.config.shortcuts import expand_shortcuts, write_typed_key
 from aptlab.config.suggestions import find_hint, find_option_hint, suggest_key
 from aptlab.errors import ConfigError, suggest_option
 
@@ -112,10 +112,20 @@ def describe_config_error(error: Any) -> str:
     """One line for an OmegaConf error: full key, then what is wrong."""
     key, text = getattr(error, "full_key", None) or "", str(error).strip().split("\n")[0]
     if type(error).__name__ == "MissingMandatoryValue":
+        parent = getattr(error, "parent_node", None)
+        key = key if parent is None else find_typed_key(parent._get_root(), key)
         return f"{key or text}: a value is needed; set {key}=<value>"
     if type(error).__name__ == "InterpolationKeyError":
         return f"{key}: needs {text.split(chr(39))[1]}, which is not in the configuration"
     return f"{key}: {text}" if key else text
+
+
+def find_typed_key(cfg: Any, key: str) -> str:
+    """The key of a configuration as a user types it; one that a shortcut sets has the name of the shortcut."""
+    from omegaconf import OmegaConf
+
+    parent = key.rpartition(".")[0]
+    return write_typed_key(key, OmegaConf.select(cfg, f"{parent}._target_")) if parent else key
 
 
 def _as_hydra(items: list[over.Override], slots: dict[str, Any]) -> list[str]:

@@ -41,6 +41,18 @@ def inspect_inputs(config: Config, *, train: bool = False, asked: dict[str, list
         raise DataError(found[0] if len(found) == 1 else "\n".join(["what the configuration needs:", *found]))
 
 
+def build_known_rule(config: Config, key: str) -> Any:
+    """The rule at a key of a checked configuration; None where there is none, or a class that needs torch."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(config.cfg, key)
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else None
+    parts = [part["_target_"] for _, part in walk_target_nodes(plain, key)] if plain else []
+    if not parts or not all(map(is_rule, parts)):
+        return None
+    return build_plain(plain, NodePath(key, OmegaConf.to_container(config.cfg, resolve=False)))
+
+
 def _find_problems(config: Config, train: bool, asked: dict[str, list[str]]) -> Iterator[str]:
     from omegaconf import OmegaConf
 

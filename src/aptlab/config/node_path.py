@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
+from aptlab.config.shortcuts import write_typed_key
 from aptlab.errors import AptlabError
 
 SLOT = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # `${rope}`, and no resolver such as `${oc.env:HOME}`
 OPENING = re.compile(r"([A-Za-z_]\w*)[\w.]*(?=[=: ])")  # what a message opens with: `gate.bound=2 must be …`
+WAY_OUT = re.compile(r"(?:(?<=\bset )|(?<=\btry )|(?<=\bas in ))[A-Za-z_]\w*(?==)")  # the key in `set on_bad=skip`
 SLOTS = 8  # longest chain of slots that is followed
 
 
@@ -44,13 +46,29 @@ class NodePath:
         return replace(self, supplied=self.supplied | frozenset(names))
 
     def find_key(self, name: str = "") -> str:
-        """The key that a user sets: slots are followed, so `task.net.rope.factor` is `rope.factor`."""
-        return follow_slots(self.tree, join_keys(self.path, name))
+        """The key that a user sets: slots are followed, so `task.net.rope.factor` is `rope.factor`.
+
+        What a shortcut sets has the name of the shortcut: `source.files` is `data.files`.
+        """
+        key = follow_slots(self.tree, join_keys(self.path, name))
+        node = self.tree
+        for parent in key.split(".")[:-1]:
+            node = get_child(node, parent)
+        return write_typed_key(key, get_child(node, "_target_"))
 
     def opens_message(self, text: str, parameters: Collection[str]) -> bool:
         """Whether a message begins with a parameter that a key of this node sets."""
         opening = OPENING.match(text)
         return opening is not None and opening[1] in parameters and opening[1] not in self.supplied
+
+    def complete_ways_out(self, text: str, parameters: Collection[str]) -> str:
+        """The message with whole keys where it says what to type: `set on_bad=skip` is `set source.on_bad=skip`."""
+
+        def complete(found: re.Match[str]) -> str:
+            known = found[0] in parameters and found[0] not in self.supplied
+            return self.find_key(found[0]) if known else found[0]
+
+        return WAY_OUT.sub(complete, text)
 
 
 def join_keys(*keys: str) -> str:
@@ -84,7 +102,7 @@ def add_path(error: AptlabError, node: NodePath, parameters: Collection[str]) ->
     """The error with the path of its component in front; one that has a path stays as it is."""
     if error.located:
         return error
-    text = str(error)
+    text = node.complete_ways_out(str(error), parameters)
     opening = OPENING.match(text)
     if opening is not None and node.opens_message(text, parameters):
         text = node.find_key(opening[0]) + text[opening.end() :]
@@ -121,12 +139,14 @@ def remember_path(component: Any, node: NodePath) -> None:
 def locate_error(error: AptlabError) -> AptlabError:
     """The error of a component that was built earlier, with its path in front.
 
-    Only a message that opens with one of the component's own parameters gets a path: `files=x matches no file`, from a
-    source that was built from `source`, becomes `source.files=x matches no file`. All others stay.
+    Only a message that opens with one of the component's own parameters, or says which of them to set, gets a path:
+    `files=x matches no file`, from a source that was built from `source`, becomes `data.files=x matches no file`.
+    All others stay.
     """
+    text = str(error)
     for component, node in find_raising_components(error.__traceback__):
         parameters = read_parameters(type(component))
-        if node.opens_message(str(error), parameters):
+        if node.opens_message(text, parameters) or node.complete_ways_out(text, parameters) != text:
             return add_path(error, node, parameters)
     return error
 

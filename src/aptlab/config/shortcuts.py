@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aptlab.config.files import read_config_file
+from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
 
 # key -> the group and option that it chooses, and the key that it sets.
@@ -12,11 +14,27 @@ SHORTCUTS = {
     "data.repo": ("source", "hub", "source.repo"),
 }
 
+# Class of a node -> the keys of its group that a shortcut sets, and what a user types for them.
+TYPED = {
+    "aptlab.data.sources.TextFiles": {"source.files": "data.files"},
+    "aptlab.data.sources.Hub": {"source.repo": "data.repo"},
+}
+
+
+def write_typed_key(key: str, target: object) -> str:
+    """The shortcut for a key of a node of this class, which messages name; any other key as it is.
+
+    >>> write_typed_key("source.files", "aptlab.data.sources.TextFiles")
+    'data.files'
+    """
+    return TYPED.get(str(target), {}).get(key, key)
+
 
 def expand_shortcuts(texts: Sequence[str]) -> list[str]:
     """The overrides without shortcuts, so that the choice is recorded like any other; equal when done twice.
 
-    Raises ConfigError where the group is given with another option, or another shortcut chooses one.
+    An option of the same class, such as a source of your own files, keeps the choice. Raises ConfigError where the
+    group is given with any other option, or another shortcut chooses one.
     """
     by_key = {text.partition("=")[0].lstrip("+"): text for text in texts}
     problems = []
@@ -25,7 +43,8 @@ def expand_shortcuts(texts: Sequence[str]) -> list[str]:
         if key not in by_key:
             continue
         other = by_key.get(group, f"{group}={option}")
-        if other.partition("=")[2].strip("'\"") != option:
+        given = other.partition("=")[2].strip("'\"")
+        if given != option and not _is_of_one_class(group, given, option):
             problems.append(f"{by_key[key]}: chooses {group}={option}, and {other} is given too; leave one out")
         if group in chosen:
             problems.append(
@@ -36,6 +55,13 @@ def expand_shortcuts(texts: Sequence[str]) -> list[str]:
         raise ConfigError("\n".join(problems))
     choices = [f"{group}={option}" for group, (_, option) in chosen.items() if group not in by_key]
     return [*choices, *(_set_key(text) for text in texts)]
+
+
+def _is_of_one_class(group: str, *names: str) -> bool:
+    """Whether all of these are options of the group, with the same `_target_`."""
+    options = read_option_index().groups.get(group, {})
+    known = [read_config_file(options[name].path).get("_target_") for name in names if name in options]
+    return len(known) == len(names) and len(set(known)) == 1
 
 
 def _set_key(text: str) -> str:

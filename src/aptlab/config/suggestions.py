@@ -25,7 +25,7 @@ _OTHER_WORDS = {
     "job": "run_name exp_name experiment experiment_name",
     "run_dir": "output_dir out_dir save_dir",
     "data.batch": "batch_size bs micro_batch micro_batch_size train_batch_size per_device_train_batch_size",
-    "data.files": "files file dataset data_path train_file train_data",
+    "data.files": "files file dataset data_path train_file train_data data.path data.dir data.text",
     "data.repo": "repo dataset_name hf_dataset",
     "optim": "optimizer",
     "optim.lr": "learning_rate max_lr peak_lr",
@@ -103,7 +103,8 @@ def find_listed(word: str, plain: Mapping[str, Any], roots: Collection[str], *, 
     plain  the composed configuration
     skip   the key that was written
     """
-    if (known := WORDS.get(word)) and known.partition(" ")[0].partition("=")[0].partition(".")[0] in roots:
+    known = WORDS.get(skip) or WORDS.get(word)
+    if known and known.partition(" ")[0].partition("=")[0].partition(".")[0] in roots:
         return f"did you mean {known}?"
     places = [key for key in list_keys(plain) if key.rpartition(".")[2] == word and key != skip]
     return f"did you mean {join_words(places)}?" if places else None

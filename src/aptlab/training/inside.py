@@ -9,6 +9,7 @@ from aptlab.runs import Run
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
 from aptlab.runs.ranks import get_process_rank
 from aptlab.training.plan import TrainPlan, has_key_prefix, plan_training
+from aptlab.training.text_size import inspect_text_size
 
 
 def train_inside_process(overrides: list[str]) -> Run:
@@ -23,6 +24,7 @@ def train_inside_process(overrides: list[str]) -> Run:
             print(plan.finished, flush=True)
         return Run.read(plan.config.cfg.run_dir)
     inspect_inputs(leave_known_tokenizer(plan), train=True)
+    inspect_text_size(plan.config)
     with preserve_environment():
         limit_idle_spin()  # before torch is loaded, which reads it once
         # Imported before the loggers are copied: Lightning sets up its own.

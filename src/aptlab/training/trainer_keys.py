@@ -116,8 +116,10 @@ def find_limit_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def find_length_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
-    """A run without an end, which has no schedule of its learning rate either."""
+    """A run without an end, which has no schedule of its learning rate either, or without a step."""
     steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    if isinstance(epochs, int) and epochs == 0:
+        yield "trainer.max_epochs=0 is no pass over the text; use 1 or more, or trainer.max_steps=<steps> alone"
     endless = not isinstance(epochs, int) or epochs < 0
     if isinstance(steps, int) and steps < 1 and endless:
         yield f"trainer.max_steps={steps}: the schedule needs an end; use 1 or more, or set trainer.max_epochs"

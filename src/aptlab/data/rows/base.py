@@ -106,3 +106,25 @@ class RowKind(ABC):
         """What is wrong for training with rows of `context` tokens, before any text is read; no torch."""
         del context
         return ()
+
+    def find_size_problems(self, tokens: int, *, context: int, plan: BatchPlan) -> Iterable[str]:
+        """What is wrong for training on a text of `tokens` tokens, before any is encoded; no torch."""
+        del tokens, context, plan
+        return ()
+
+
+def describe_short_side(tokens: int, *, context: int, side: str) -> str:
+    """The message where a side of the text does not fill one row."""
+    more = " or a larger split.val_fraction" if side == "val" else ""
+    return (
+        f"context={context} is longer than the {side} text, which has {tokens} tokens; largest context: "
+        f"{max(0, tokens - 1)}, or use more text{more}"
+    )
+
+
+def describe_few_rows(rows: int, *, context: int, plan: BatchPlan) -> str:
+    """The message where an epoch does not fill one micro-batch of all ranks."""
+    return (
+        f"batch={plan.batch} on {plan.world} device{'s' * (plan.world > 1)} needs {plan.global_batch} rows, but an "
+        f"epoch has {rows} rows of context={context}; largest batch: {rows // plan.world}"
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aptlab.data.rows.base import BatchPlan, Rows, RowTable
+from aptlab.data.rows.base import BatchPlan, Rows, RowTable, describe_few_rows
 from aptlab.data.rows.order import permute_indices
 from aptlab.errors import ConfigError
 from aptlab.objectives import IGNORE
@@ -31,11 +31,7 @@ class EpochRows(Rows):
 
     def __init__(self, table: RowTable, plan: BatchPlan, *, settings: Mapping[str, Any] | None = None) -> None:
         if plan.global_batch > len(table):
-            raise ConfigError(
-                f"batch={plan.batch} on {plan.world} device{'s' * (plan.world > 1)} needs {plan.global_batch} "
-                f"rows, but an epoch has {len(table)} rows of context={table.context}; largest batch: "
-                f"{len(table) // plan.world}"
-            )
+            raise ConfigError(describe_few_rows(len(table), context=table.context, plan=plan))
         self.table, self.plan, self._settings = table, plan, dict(settings or {})
         self._block: tuple[int, int, np.ndarray] | None = None  # epoch, first batch of it, ids [BLOCK or less, B]
 

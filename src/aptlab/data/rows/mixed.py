@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable
+from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable, describe_short_side
 from aptlab.data.rows.shares import CYCLE
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, PositiveInt, validate_limits
@@ -74,6 +74,11 @@ class Mixed(RowKind):
                 f"original_len={self.original_len} must be shorter than context={context}, the length to "
                 "reach; set rope.original_len to the trained length and context to the new one"
             )
+
+    def find_size_problems(self, tokens: int, *, context: int, plan: BatchPlan) -> Iterator[str]:
+        del plan
+        if tokens <= context:
+            yield describe_short_side(tokens, context=context, side="train")
 
     def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
         from aptlab.data.rows.packed_table import PackedTable

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable
+from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable, describe_few_rows, describe_short_side
 
 if TYPE_CHECKING:
     from aptlab.data.store.cache import TokenSide
@@ -31,6 +31,13 @@ class Packed(RowKind):
         from aptlab.data.rows.packed_table import PackedTable
 
         return PackedTable(side.tokens, side.offsets, context, self.document_mask, "val")
+
+    def find_size_problems(self, tokens: int, *, context: int, plan: BatchPlan) -> Iterator[str]:
+        rows = (tokens - 1) // context
+        if rows < 1:
+            yield describe_short_side(tokens, context=context, side="train")
+        elif rows < plan.global_batch:
+            yield describe_few_rows(rows, context=context, plan=plan)
 
     def settings(self) -> Mapping[str, Any]:
         return {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aptlab.data.rows.base import RowTable
+from aptlab.data.rows.base import RowTable, describe_short_side
 from aptlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,11 +37,7 @@ class PackedTable(RowTable):
 
     def __post_init__(self) -> None:
         if len(self) < 1:
-            raise DataError(
-                f"context={self.context} is longer than the {self.side} text, which has {len(self.tokens)} "
-                f"tokens; largest context: {max(0, len(self.tokens) - 1)}, or use more text"
-                f"{' or a larger split.val_fraction' if self.side == 'val' else ''}"
-            )
+            raise DataError(describe_short_side(len(self.tokens), context=self.context, side=self.side))
 
     def __len__(self) -> int:
         return (len(self.tokens) - 1) // self.context

@@ -20,11 +20,13 @@ class BadRows:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._first: dict[str, str] = {}
+        self.fields: dict[str, None] = {}  # that hold text in rows where the one that was asked for does not
 
     def add(self, where: str, problem: RowProblem) -> None:
         """One more row that is left out."""
         self._counts[problem.kind] = self._counts.get(problem.kind, 0) + 1
         self._first.setdefault(problem.kind, f"{where}: {problem.text}")
+        self.fields |= dict.fromkeys(problem.fields)
 
     @property
     def empty(self) -> int:

@@ -36,6 +36,10 @@ class Source(ABC):
         del context
         return ()
 
+    def count_bytes(self) -> int | None:
+        """Bytes that the text has at most, as far as a look shows it; None: only reading tells."""
+        return None
+
 
 def fingerprint_parts(parts: Iterable[tuple[str, bytes]]) -> str:
     """sha256 over names and content hashes, in the order given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from aptlab.errors import suggest_option
@@ -12,10 +12,14 @@ EMPTY, NO_FIELD = "is empty", "has no such field"  # kinds of problems that are 
 
 
 class RowProblem(NamedTuple):
-    """Why a row is no document: `kind` is what such rows are counted by, `text` says it of this one."""
+    """Why a row is no document: `kind` is what such rows are counted by, `text` says it of this one.
+
+    `fields` are those that do hold text, where the one that was asked for does not.
+    """
 
     kind: str
     text: str
+    fields: tuple[str, ...] = ()
 
 
 def read_field(row: Mapping[str, Any], field: str) -> str | RowProblem:
@@ -23,8 +27,22 @@ def read_field(row: Mapping[str, Any], field: str) -> str | RowProblem:
     found = find_value(row, field)
     if found is None:
         names = list(list_fields(row))
-        return RowProblem(NO_FIELD, f"has no field {field!r}{list_other_fields(field, names)}")
-    return find_text_problem(found[0], field) or found[0]
+        return RowProblem(NO_FIELD, f"has no field {field!r}{list_other_fields(field, names)}", list_text_fields(row))
+    problem = find_text_problem(found[0], field)
+    if problem is not None and not isinstance(found[0], str):
+        return problem._replace(fields=list_text_fields(row))
+    return problem or found[0]
+
+
+def list_text_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the fields that hold text."""
+    found = ((name, find_value(row, name)) for name in list_fields(row))
+    return tuple(name for name, value in found if value is not None and isinstance(value[0], str))
+
+
+def describe_no_text(field: str, where: str, fields: Collection[str]) -> str:
+    """The message where not one row has text in its field; `fields` have."""
+    return f"field={field}: no row of {where} has text in {field!r}; text fields: {', '.join(fields) or 'none'}"
 
 
 def find_value(row: Mapping[str, Any], field: str) -> tuple[Any] | None:

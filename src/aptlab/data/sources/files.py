@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from aptlab.data.sources.bad_rows import BadRows, check_on_bad
 from aptlab.data.sources.base import Document, Note, Source
-from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem
+from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem, describe_no_text
 from aptlab.data.sources.paths import NamedPath, find_files
 from aptlab.data.sources.readers import read_rows
 from aptlab.errors import ConfigError, DataError, suggest_option
@@ -63,6 +63,9 @@ class TextFiles(Source):
                 good += 1
                 returns += "\r" in row.text
                 yield (name if row.line is None else f"{name}:{row.line}"), self._convert_newlines(row.text)
+        if not good and left_out.fields:
+            where = self._describe_files().removeprefix("files=")
+            raise DataError(describe_no_text(self.field, where, left_out.fields))
         if not good:
             raise DataError(f"{self._describe_files()} has no text: {'; '.join(left_out.list_notes(0))}")
         if note:
@@ -95,21 +98,28 @@ class TextFiles(Source):
 
     def find_training_problems(self, context: int) -> Iterator[str]:
         """Text that cannot fill one row of `context` tokens: no tokenizer makes more tokens than there are bytes."""
-        paths, _ = self._find_files()
-        if any(path.suffix in (".gz", ".parquet") for _, path in paths):
-            return  # what they unpack to is known only when they are read
-        size = sum(path.stat().st_size for _, path in paths)
-        if size + len(paths) <= context:
+        paths, size = self._find_files()[0], self.count_bytes()
+        if size is not None and size + len(paths) <= context:
             yield (
                 f"context={context} is longer than the whole text, which has {size:,} bytes "
                 f"({self._describe_files()}); give more text, or a smaller context"
             )
 
+    def count_bytes(self) -> int | None:
+        """Those of the files; what packed ones hold is known only when they are read."""
+        paths = [path for _, path in self._find_files()[0]]
+        packed = any(path.suffix in (".gz", ".parquet") for path in paths)
+        return None if packed else sum(path.stat().st_size for path in paths)
+
     def _inspect_file(self, path: Path) -> Iterator[str]:
         """The first row of a file that stops a run, if one does."""
         rows = list(itertools.islice(read_rows(path, self.field, limit=BEGINNING), 8))
         bad = [(row.line, row.problem) for row in rows if row.problem is not None and row.problem.kind != EMPTY]
-        if bad and (self.on_bad == "error" or len(bad) == len(rows)):
+        if bad and self.on_bad == "skip" and len(bad) == len(rows):
+            fields = {name: None for _, problem in bad for name in problem.fields}
+            (line, problem), where = bad[0], f"{path}"
+            yield describe_no_text(self.field, where, fields) if fields else f"{_where(path, line)}: {problem.text}"
+        elif bad and self.on_bad == "error":
             yield str(self._make_error(path, *bad[0], first=rows[0].problem is bad[0][1]))
 
     def _refuse(self, path: Path, line: int | None, problem: RowProblem, *, first: bool) -> None:

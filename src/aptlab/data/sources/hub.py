@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from aptlab.data.sources.bad_rows import BadRows, check_on_bad
 from aptlab.data.sources.base import Document, Note, Source, fingerprint_parts
-from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem, read_field
+from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem, describe_no_text, read_field
 from aptlab.errors import DataError
 from aptlab.limits import PositiveInt, validate_limits
 
@@ -53,6 +53,8 @@ class Hub(Source):
                 yield f"{self.split}:{number}", found
             if number == self.limit:
                 break
+        if not good and left_out.fields:
+            raise DataError(describe_no_text(self.field, f"repo={self.repo}", left_out.fields))
         if not good and left_out.bad:
             raise DataError(f"repo={self.repo} has no text: {'; '.join(left_out.list_notes(0))}")
         if note:
@@ -73,7 +75,7 @@ class Hub(Source):
     def _make_error(self, where: str, problem: RowProblem, *, first: bool) -> DataError:
         if problem.kind == NO_FIELD:
             return DataError(f"{where} {problem.text}" + ("; choose one of these with field=…" if first else ""))
-        return DataError(f"{where}: {problem.text}; leave such rows out with on_bad=skip")
+        return DataError(f"{where}: {problem.text}; to leave such rows out, set on_bad=skip")
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         try:

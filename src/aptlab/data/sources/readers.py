@@ -155,14 +155,15 @@ def _parquet(path: Path, field: str) -> Iterator[DocumentRow]:
     try:
         with pq.ParquetFile(path) as table:
             names = list(_list_columns(table.schema_arrow))
+            texts = tuple(_list_columns(table.schema_arrow, text=True))
             if not any(name == field or name.startswith(f"{field}.") for name in names):
                 tail = list_other_fields(field, names)
-                yield DocumentRow(None, "", RowProblem(NO_FIELD, f"has no column {field!r}{tail}"))
+                yield DocumentRow(None, "", RowProblem(NO_FIELD, f"has no column {field!r}{tail}", texts))
                 return
             for batch in table.iter_batches(batch_size=1024, columns=[field]):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _make_row(number, read_field(row, field))
+                    yield _make_row(number, _name_columns(read_field(row, field), texts))
     except (pa.ArrowException, OSError) as error:
         yield _bad(number + 1, "damaged parquet", f": {str(error).splitlines()[0][:120]}")
         return
@@ -170,12 +171,20 @@ def _parquet(path: Path, field: str) -> Iterator[DocumentRow]:
         yield _no_text("the file has no rows")
 
 
-def _list_columns(fields: Any, prefix: str = "") -> Iterator[str]:
-    """Names of the columns, those inside structs as paths; `fields` is a schema or the type of a struct."""
+def _name_columns(found: str | RowProblem, texts: tuple[str, ...]) -> str | RowProblem:
+    """A column that holds no text is answered with those that do, for a row was read without them."""
+    return found if isinstance(found, str) or found.kind == EMPTY else found._replace(fields=texts)
+
+
+def _list_columns(fields: Any, prefix: str = "", *, text: bool = False) -> Iterator[str]:
+    """Names of the columns, those inside structs as paths; `fields` is a schema or the type of a struct.
+
+    With `text` only those that hold text.
+    """
     from pyarrow import types
 
     for field in fields:
         if types.is_struct(field.type):
-            yield from _list_columns(field.type, f"{prefix}{field.name}.")
-        else:
+            yield from _list_columns(field.type, f"{prefix}{field.name}.", text=text)
+        elif not text or types.is_string(field.type) or types.is_large_string(field.type):
             yield f"{prefix}{field.name}"

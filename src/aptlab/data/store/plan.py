@@ -41,6 +41,22 @@ class Tails:
     threshold: int = DIGESTS
     cut: float = 0.0
 
+    def describe_held_part(self, share: str) -> str:
+        """What is validated on, where `share` of the text was asked for.
+
+        >>> Tails(small=1).describe_held_part("5 %")
+        'the last 5 % of the text (one document)'
+        """
+        if self.large + self.small == 1:
+            return f"the last {share} of the text (one document)"
+        if not self.small:
+            return f"the last {share} of each of {self.large:,} documents"
+        if not self.large:
+            return f"{share} of the text, of {self.small:,} documents some whole and the end of one"
+        large = f"each of {self.large:,} large documents" if self.large > 1 else "the large document"
+        small = f"the {self.small:,} small ones" if self.small > 1 else "the small one"
+        return f"the last {share} of {large}, and {share} of {small}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPlan:
@@ -89,13 +105,7 @@ class SplitPlan:
         if self.blank:
             yield f"left out {self.blank:,} documents of white space only"
         if self.tails is not None:
-            asked, large, small = self.val_fraction, self.tails.large, self.tails.small
-            parts = [f"the last {asked:.1%} of {large:,} large document{'s' * (large > 1)}"] if large else []
-            parts += [f"{asked:.1%} of {small:,} small one{'s' * (small > 1)}"] if small else []
-            yield (
-                f"split inside documents: validation has {' and '.join(parts)} "
-                f"(whole documents would be {self.share:.1%} of the text)"
-            )
+            yield f"validation: {self.tails.describe_held_part(f'{100 * self.val_fraction:.3g} %')}"
 
 
 def is_large(size: int, val_fraction: float) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from aptlab.errors import ConfigError
+from aptlab.errors import ConfigError, DataError
 from aptlab.limits import Fraction, validate_limits
 
 DIGESTS = 2**64
@@ -68,3 +68,16 @@ class Split:
     def key(self) -> str:
         """What of the split decides the content of a cache."""
         return f"text-sha256:{self.val_fraction!r}:{self.seed}"
+
+
+def check_sides(documents: dict[str, int], split: Division) -> None:
+    """Raise DataError when one side of the split got no document."""
+    total = sum(documents.values())
+    if total == 0:
+        raise DataError("the source has no document; give it files with text")
+    for side, count in documents.items():
+        if count == 0:
+            raise DataError(
+                f"split.val_fraction={split.val_fraction} leaves the {side} side empty: all {total} documents are on "
+                "the other one; use more documents, another val_fraction or another seed of the split"
+            )

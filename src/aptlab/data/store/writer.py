@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aptlab.data.sources import Source
-from aptlab.data.store.split import Division
+from aptlab.data.store.split import Division, check_sides
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import DataError
 
@@ -111,19 +111,6 @@ def write_sides(
             name: stream.close(sync=synced) for writer in writers.values() for name, stream in writer.streams.items()
         }
     return {"dtype": dtype, "files": files, "sides": {side: writer.facts for side, writer in writers.items()}}
-
-
-def check_sides(documents: dict[str, int], split: Division) -> None:
-    """Raise DataError when one side of the split got no document."""
-    total = sum(documents.values())
-    if total == 0:
-        raise DataError("the source has no document; give it files with text")
-    for side, count in documents.items():
-        if count == 0:
-            raise DataError(
-                f"split.val_fraction={split.val_fraction} leaves the {side} side empty: all {total} documents are on "
-                "the other one; use more documents, another val_fraction or another seed of the split"
-            )
 
 
 def read_document_chunks(source: Source) -> Iterator[tuple[list[str], list[str]]]:

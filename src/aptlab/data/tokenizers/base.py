@@ -185,3 +185,8 @@ class TokenizerRule(ABC):
     def find_problems(self) -> Iterable[str]:
         """What a look at its files shows to be missing or wrong, before any text is read; no torch."""
         return ()
+
+    def count_most_tokens(self, size: int, documents: int) -> int | None:
+        """Tokens that so many bytes in so many documents become at most; None: only encoding tells."""
+        del size, documents
+        return None

@@ -36,6 +36,10 @@ class ByteTokenizer(TokenizerRule, Tokenizer):
         del texts, key, folder
         return self
 
+    def count_most_tokens(self, size: int, documents: int) -> int | None:
+        """One for each byte, and eos for each document."""
+        return size + documents
+
     def encode(self, text: str, *, specials: bool = False) -> list[int]:
         first, *rest = text.split(EOS) if specials else [text]
         return list(first.encode()) + [byte for piece in rest for byte in (self.eos, *piece.encode())]
