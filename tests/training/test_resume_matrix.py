@@ -223,9 +223,7 @@ def test_every_key_of_the_data_changes_the_rows_or_is_refused(option):
             continue  # the value does not go with this little text, which is told
         if key == "data.cache":
             assert Path(str(value)).is_dir()
-        elif (
-            key == "data.split.inside"
-        ):  # whole documents give the share here: tests/data/test_split_plan.py has others
+        elif key == "data.split.inside":  # whole documents give the share here
             assert new.fingerprint == old.fingerprint
         else:
             assert describe_rows(new) != describe_rows(old), key
