@@ -148,7 +148,7 @@ def test_a_model_in_memory_is_measured_as_it_is_and_stays_its_owners(ckpt, tmp_p
         (["rope=yran"], r"rope=yran: no such option; did you mean yarn"),
         (["rope=yarn", "rope.factor=-1"], r"rope\.factor"),
         (["precision=fp8"], r"precision"),
-        (["source=text"], r"source\.files"),
+        (["source=text"], r"data\.files: a value is needed"),
     ],
 )
 def test_what_is_wrong_is_said_before_torch_is_needed(args, message):
