@@ -59,7 +59,8 @@ class CallbackContract(Contract):
         for path in later:
             path.unlink()
         aptlab.train([f"ckpt={middle}"])
-        return tuple(load_checkpoint(list_checkpoints(folder / name / FOLDER)[-1]) for name in ("whole", "copy"))  # type: ignore[return-value]
+        whole, copy = (list_checkpoints(folder / name / FOLDER)[-1] for name in ("whole", "copy"))
+        return load_checkpoint(whole), load_checkpoint(copy)
 
 
 def find_difference(first: Any, second: Any, ignored: Sequence[str] = ()) -> str | None:
