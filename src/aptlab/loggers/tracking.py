@@ -24,8 +24,8 @@ class Tracking:
     """metrics.csv always; W&B beside it as `mode` says.
 
     none: never. auto: for who is logged in. online: online if logged in and the server answers within
-    `timeout` seconds, else offline with one line that says why. offline: no network at all. Training is
-    never held up for more than ten seconds and never stopped. `base_url` null means W&B's own choice
+    `timeout` seconds, else offline with one line that says why. offline: no network at all. A server never
+    holds training up for more than ten seconds and nothing of it stops a run. `base_url` null means W&B's own choice
     (WANDB_BASE_URL, its settings, its default); `project` and `entity` null mean WANDB_PROJECT and
     WANDB_ENTITY, else `aptlab` and the user's own; `stats` also records the load of the machine.
     """

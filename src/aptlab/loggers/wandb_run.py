@@ -1,6 +1,6 @@
 """Weights & Biases as a logger that cannot delay, stop or betray a run.
 
-A start takes at most ten seconds and prompts for nothing; what fails falls back to an offline run, then to
+A server is waited for at most ten seconds and nothing prompts; what fails falls back to an offline run, then to
 metrics.csv alone, with one line that says why. Configs, summaries and figures go out redacted.
 """
 
