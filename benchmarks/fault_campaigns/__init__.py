@@ -1,0 +1,1 @@
+"""Campaigns of benchmarks/faults.py: each injects one kind of fault many times and counts what held."""
