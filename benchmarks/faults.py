@@ -21,7 +21,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # campaigns by name, and how many tries each makes unless --count says otherwise
-COUNTS = {
+COUNTS = {"kills": 240, "damage": 480, "foreign": 120, "inputs": 80}
+COUNTS |= {"disk": 60, "signals": 30, "ranks": 40, "machine": 40}
     "kills": 240,
     "damage": 480,
     "foreign": 120,

@@ -129,7 +129,8 @@ def use_odd_place(place: Place, name: str) -> str:
     """A folder with an odd name, without HOME: trains and goes on."""
     run = place.make_name() / name
     log = place.make_name()
-    ended = place.run(log, "train", *SHORT, f"run_dir={str(run)!r}", env={"HOME": "", "XDG_CACHE_HOME": ""})
+    nobody = {"HOME": "", "XDG_CACHE_HOME": ""}
+    ended = place.run(log, "train", *SHORT, f"run_dir={str(run)!r}", env=nobody)
     if ended.code != 0:
         return f"{name}: exit code {ended.code}: {ended.text.strip().splitlines()[-1:]}"
     ended = place.run(
