@@ -23,15 +23,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # campaigns by name, and how many tries each makes unless --count says otherwise
 COUNTS = {"kills": 240, "damage": 480, "foreign": 120, "inputs": 80}
 COUNTS |= {"disk": 60, "signals": 30, "ranks": 40, "machine": 40}
-    "kills": 240,
-    "damage": 480,
-    "foreign": 120,
-    "inputs": 80,
-    "disk": 60,
-    "signals": 30,
-    "ranks": 40,
-    "machine": 40,
-}
 NOT_HERE = {"F16": "a server; there is none yet"}
 
 
