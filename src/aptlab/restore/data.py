@@ -26,7 +26,7 @@ def build_data(
     """
     node = {**(data or config["data"]), "tokenizer": None}
     node["source"] = source or node.get("source") or config["data"]["source"]
-    return build(node, tokenizer=tokenizer)
+    return build(node, "data", tokenizer=tokenizer)
 
 
 def modernize_config(config: Mapping[str, Any]) -> Node:

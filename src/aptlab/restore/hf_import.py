@@ -60,7 +60,7 @@ def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[st
     tokenizer, choice = convert_tokenizer(source, folder)
     config = compose("train", [*derive_overrides(source), *choice])
     check(config)
-    net = build(config.resolved()["model"])
+    net = build(config.resolved()["model"], "model")
     weights = convert_from_hf(source, net.state_dict())
     net.load_state_dict(weights)
     state = make_checkpoint(config, net.state_dict(), tokenizer, source)
