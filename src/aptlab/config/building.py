@@ -14,6 +14,7 @@ from typing import Any
 
 from aptlab.config.bases import read_group_bases
 from aptlab.config.composing import resolve_to_plain
+from aptlab.config.escaped import refuse_interpolations, unescape_values
 from aptlab.config.node_path import (
     NodePath,
     add_path,
@@ -118,27 +119,18 @@ def make_component(node: NodeTarget, /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _read_node(node: Any, path: str) -> tuple[dict[str, Any], NodePath]:
-    """The node as plain containers, and its path in the configuration it came from."""
+    """The node as plain containers, and its path in the configuration it came from; a plain one is as files hold it."""
     from omegaconf import DictConfig, OmegaConf
 
     if isinstance(node, DictConfig):
         tree = OmegaConf.to_container(node._get_root(), resolve=False)
         plain, where = resolve_to_plain(node), NodePath(str(node._get_full_key("") or ""), tree)
     else:
-        plain, where = node, NodePath(path)
+        refuse_interpolations(node, path)
+        plain, where = unescape_values(node), NodePath(path)
     if not isinstance(plain, dict) or "_target_" not in plain:
         raise ConfigError(f"{where.path or 'node'}: there is no _target_, so nothing can be built from {_short(node)}")
-    if _interpolated(plain):
-        raise ConfigError(f"{where.path or 'node'}: an interpolation ${{...}} is left; resolve the configuration first")
     return plain, where
-
-
-def _interpolated(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_interpolated(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return any(_interpolated(item) for item in value)
-    return isinstance(value, str) and "${" in value
 
 
 def _short(value: Any) -> str:
