@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,7 +42,14 @@ def test_a_layer_that_the_model_builds_has_the_path_of_the_group():
         build(train("smooth=left_spin", "smooth.gate.kind=softclip", "smooth.gate.bound=0.4").task)
 
 
+def declare_teacher() -> None:
+    """A group of one's own, whose parts are networks."""
+    Path("conf").mkdir()
+    Path("conf/groups.yaml").write_text("teacher: torch.nn.Module\n")
+
+
 def test_a_plain_node_has_the_path_that_it_is_given():
+    declare_teacher()
     model = compose("train", ["size=debug", "vocab=61", "attention.bias=some"]).resolved()["model"]
     with pytest.raises(ConfigError, match=r"^block\.sites\.attention\.layer\.bias='some'"):
         build(model)
@@ -50,6 +58,7 @@ def test_a_plain_node_has_the_path_that_it_is_given():
 
 
 def test_two_models_of_one_config_have_two_paths():
+    declare_teacher()
     config = compose("train", ["size=debug", "vocab=61"])
     plain = config.resolved()["model"]
     wrong = {**plain["positions"], "rope": {"_target_": f"{ROPE}.YaRN", "beta_fast": 0.5}}
@@ -75,8 +84,8 @@ def test_a_rule_that_raises_while_the_model_is_built_is_named_and_not_the_model(
 
 
 def test_another_error_of_a_late_factory_has_its_path_too():
-    factory = build({"_target_": "torch.nn.Linear", "_partial_": True, "in_features": 3}, "head")
-    with pytest.raises(ConfigError, match=r"^head: TypeError: .*out_features") as caught:
+    factory = build({"_target_": "torch.nn.LayerNorm", "_partial_": True, "bias": False}, "norm")
+    with pytest.raises(ConfigError, match=r"^norm: TypeError: .*normalized_shape") as caught:
         factory()
     assert isinstance(caught.value.__cause__, TypeError)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
 from aptlab.config.choosing import choose_options
+from aptlab.config.escaped import escape_values, refuse_interpolations
 from aptlab.config.fallback import Fallback
 from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
@@ -41,10 +42,18 @@ class Config:
         """A plain copy with all interpolations filled in; ConfigError where a value is missing."""
         return resolve_to_plain(self.cfg)
 
+    def stored(self) -> dict[str, Any]:
+        """The same as it is written into files, and as `build` takes a plain node: text that holds `${` is escaped."""
+        return escape_values(self.resolved())
+
     def replaced(self, values: Mapping[str, Any]) -> Config:
-        """The same with other values of top-level keys, which need not be there yet."""
+        """The same with other values of top-level keys, which need not be there yet.
+
+        Values are as files hold them (`stored`). ConfigError for one that holds an interpolation.
+        """
         from omegaconf import OmegaConf
 
+        refuse_interpolations(dict(values))
         cfg = self.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         for name, value in values.items():

@@ -141,7 +141,7 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
         raise CheckpointError(
             f"{path} holds no aptlab configuration; give a checkpoint written by `aptlab train` or `aptlab import`"
         )
-    net = build({**meta["config"]["model"], "vocab": int(meta["vocab"])})
+    net = build({**meta["config"]["model"], "vocab": int(meta["vocab"])}, "model")
     fill_weights(net, state.get("state_dict", {}), path)
     return LoadedModel(
         net=net.to(device).eval(),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aptlab.checkpoint.manifest import Manifest
-from aptlab.config import Config, compose, find_new_target, read_signature
+from aptlab.config import Config, compose, find_new_target, read_signature, refuse_interpolations
 from aptlab.errors import ConfigError
 from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 
@@ -152,11 +152,12 @@ def fill_slots(today: Config, parts: Node) -> Node:
 
     Root nodes that the checkpoint's code did not have are there with what their default option says.
     """
+    refuse_interpolations(parts)
     cfg = today.cfg.copy()
     for key, value in parts.items():
         if key in cfg and key not in ("model", "task"):  # those two are made of the others
             cfg[key] = value
-    filled: Node = dataclasses.replace(today, cfg=cfg).resolved()
+    filled: Node = dataclasses.replace(today, cfg=cfg).stored()
     return filled
 
 

@@ -132,7 +132,7 @@ def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
         use_distributed_sampler=False,
     )
     folder.write_start(
-        config={**config.resolved(), "ran": describe_ran(trainer)},
+        config={**config.stored(), "ran": describe_ran(trainer)},
         overrides=config.overrides,
         choices=label_choices(config, count_parameters(parts.task.net)),
         seed=config.cfg.seed,
@@ -150,7 +150,7 @@ def reuse_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, A
     One trained anew on other text would give other numbers to the words that the weights know.
     """
     meta = (saved or {}).get("aptlab", {})
-    if not meta.get("tokenizer") or meta["config"].get("tokenizer") != config.resolved()["tokenizer"]:
+    if not meta.get("tokenizer") or meta["config"].get("tokenizer") != config.stored()["tokenizer"]:
         return {}
     return {"tokenizer": restore_tokenizer(meta["tokenizer"])}
 
@@ -189,7 +189,7 @@ def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger
     def describe() -> dict[str, Any]:
         ids = [logger.run_id for logger in loggers if logger.run_id is not None]
         return {
-            "config": redact_value(config.resolved()),
+            "config": redact_value(config.stored()),
             "overrides": redact_overrides(config.overrides),
             "choices": config.choices,
             "config_hash": parts.config_hash,
