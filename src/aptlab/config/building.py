@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.config.composing import resolve_to_plain
+from aptlab.config.log_keys import complete_logged_keys
 from aptlab.config.node_path import (
     NodePath,
     add_path,
@@ -25,6 +26,7 @@ from aptlab.config.trust import import_target, list_trusted_prefixes, walk_targe
 from aptlab.errors import AptlabError, ConfigError
 
 RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+complete_logged_keys()
 
 
 def build(node: Any, path: str = "", /, **kwargs: Any) -> Any:
