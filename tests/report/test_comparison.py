@@ -249,14 +249,14 @@ def test_bits_per_byte_of_one_text_are_ranked_whatever_its_tokens_are():
         (
             {"text": "a" * 64},
             {"text": None},
-            "the result of tokenizer=bpe does not name its validation text, as those of earlier versions; train it again "
-            "to rank val/bpb over other tokens",
+            "the result of tokenizer=bpe does not name its validation text, as those of earlier versions; train it "
+            "again to rank val/bpb over other tokens",
         ),
         (
             {"text": "a" * 64, "val_batches": 8},
             {"text": "a" * 64, "val_batches": 2},
             "tokenizer=bpe was validated on 26.7 % of its validation text, and other tokens give another part; to rank "
-            "val/bpb over other tokens take data.val_batches=null, and a text of many rows",
+            "val/bpb over other tokens take data.val_batches=null and a text of many rows",
         ),
     ],
 )

@@ -76,14 +76,15 @@ def warn_unranked_bits(groups: Sequence[RunGroup], metric: str) -> list[str]:
             if _val_text(run) is None:
                 warnings.setdefault(
                     "text",
-                    f"the result of {group.name} does not name its validation text, as those of earlier versions; train "
-                    f"it again to rank {metric} over other tokens",
+                    f"the result of {group.name} does not name its validation text, as those of earlier versions; "
+                    f"train it again to rank {metric} over other tokens",
                 )
             elif (share := measure_scored_share(run)) < WHOLE:
                 warnings.setdefault(
                     "part",
                     f"{group.name} was validated on {100 * share:.3g} % of its validation text, and other tokens give "
-                    f"another part; to rank {metric} over other tokens take data.val_batches=null, and a text of many rows",
+                    f"another part; to rank {metric} over other tokens take data.val_batches=null and a text of many "
+                    "rows",
                 )
     return list(warnings.values())
 

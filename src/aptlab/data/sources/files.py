@@ -79,7 +79,7 @@ class TextFiles(Source):
         return total.hexdigest()
 
     def find_problems(self) -> Iterator[str]:
-        """The files that are not there or cannot be read, a first row that stops a run, and files without a good row."""
+        """Files that are not there or cannot be read, a first row that stops a run, and files without a good row."""
         try:
             paths, _ = self._find_files()
         except DataError as error:
@@ -100,8 +100,8 @@ class TextFiles(Source):
         paths, size = self._find_files()[0], self.count_bytes()
         if size is not None and size + len(paths) <= context:
             yield (
-                f"{self._describe_files()} has {size:,} bytes of text, too few for one row of context={context} tokens; "
-                "give more text, or a smaller context"
+                f"{self._describe_files()} has {size:,} bytes of text, too few for one row of context={context} "
+                "tokens; give more text, or a smaller context"
             )
 
     def count_bytes(self) -> int | None:
@@ -118,7 +118,7 @@ class TextFiles(Source):
             yield str(self._make_error(path, *bad[0], first=rows[0].problem is bad[0][1]))
 
     def _find_no_text(self, paths: Sequence[NamedPath]) -> Iterator[str]:
-        """What `documents` says where no row is good. The first good one ends the search; past ENOUGH bytes it is given up."""
+        """What `documents` says where no row is good; past ENOUGH bytes that is left to it."""
         left_out, seen = BadRows(), 0
         for _, path in paths:
             seen += path.stat().st_size

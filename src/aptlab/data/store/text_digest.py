@@ -1,4 +1,4 @@
-"""What tells a text from another one, whatever its tokens are: numbers per byte of one text compare across tokenizers."""
+"""A name for a text that its tokens do not change: numbers per byte of one text compare across tokenizers."""
 
 from __future__ import annotations
 
