@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from aptlab.callbacks.stop import Stopped
 from aptlab.config import build, check, compose, locate_error
 from aptlab.config import node_path as paths
+from aptlab.data.store.writer import read_document_chunks
 from aptlab.errors import AptlabError, ConfigError
 
 ROPE = "aptlab.nn.positions.rope"
@@ -96,6 +98,17 @@ def test_a_component_that_raises_long_after_it_was_built_gets_its_path_at_the_do
         list(source.documents())
     assert str(locate_error(caught.value)).startswith("data.files=none*.txt matches no file")
     assert caught.value.__class__ is locate_error(caught.value).__class__
+
+
+def test_what_a_component_logs_says_whole_keys(tmp_path, caplog):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n")
+    data = build(train("source=text", f"source.files={tmp_path}/a.txt").source)
+    with caplog.at_level("WARNING", "aptlab"):
+        list(read_document_chunks(data))
+        logging.getLogger("aptlab").warning("of nobody: set newlines=%s to go on", "unix")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.endswith("which become tokens; set source.newlines=unix to read them as \\n")
+    assert second == "of nobody: set newlines=unix to go on"
 
 
 def test_an_error_that_names_no_parameter_of_the_component_stays():

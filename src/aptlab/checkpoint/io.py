@@ -22,7 +22,8 @@ from aptlab.runs.atomic import sync_folder
 from aptlab.version import __version__
 
 OLD_ENTRIES = {"MixedData": "TextData"}  # class names of data modules, old and new
-FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
+FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "fingerprint")
+FROM_MANIFEST += ("metric", "monitor", "mode")
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Manifest:

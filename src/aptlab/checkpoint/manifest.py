@@ -33,6 +33,7 @@ class Manifest:
     mode               whether a small (`min`) or a large (`max`) metric is good
     time               seconds since 1970, for people only; nothing is ordered by it
     config, overrides, choices, config_hash, run_dir, version   of the run
+    fingerprint        of the text and its tokens; "" where an earlier version wrote it
     """
 
     sha256: str
@@ -46,6 +47,7 @@ class Manifest:
     format: int = FORMAT
     config_hash: str = ""
     run_dir: str = ""
+    fingerprint: str = ""
     overrides: list[str] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import Any
 from aptlab.config.bases import read_group_bases
 from aptlab.config.composing import resolve_to_plain
 from aptlab.config.escaped import refuse_interpolations, unescape_values
+from aptlab.config.log_keys import complete_logged_keys
 from aptlab.config.node_path import (
     NodePath,
     add_path,
@@ -26,6 +27,8 @@ from aptlab.config.node_path import (
 from aptlab.config.slots import MACHINE, RESERVED, Slot, find_slot, walk_slots
 from aptlab.config.trust import import_placed_target, import_target, list_trusted_prefixes
 from aptlab.errors import AptlabError, ConfigError
+
+complete_logged_keys()
 
 
 def build(node: Any, path: str = "", /, **kwargs: Any) -> Any:

@@ -29,6 +29,7 @@ from aptlab.data.store.cache import (
 )
 from aptlab.data.store.plan import SplitPlan, open_or_make_plan
 from aptlab.data.store.split import Split
+from aptlab.data.store.text_digest import open_or_make_text_digest
 from aptlab.data.tokenizers import Tokenizer, TokenizerRule
 from aptlab.data.validate import validate_rows, validate_source
 from aptlab.errors import CheckpointError, ConfigError
@@ -137,12 +138,27 @@ class TextData(LightningDataModule):
         found = np.bincount(side.tokens, minlength=len(sizes)) @ sizes
         return sizes * (side.sizes.sum() / found) if found else np.full(len(sizes), side.bytes_per_token)
 
+    @cached_property
+    def val_text(self) -> str:
+        """64 hex digits that name the text of the validation side, whatever its tokens are.
+
+        Token files of an earlier version do not say it: then the documents are read once more.
+        """
+        if found := self.store.meta["sides"]["val"].get("text"):
+            return found
+        parts = (self.split_plan.divide(text)[1] for _, text in self.source.documents())
+        return open_or_make_text_digest(
+            (text for text in parts if text),
+            folder=self._cache_root / "splits",
+            key=f"{self._source_key}:{self.split_plan.key()}",
+        )
+
     def summary(self) -> dict[str, Any]:
         """What a result should say about its data."""
         sides = self.store.meta["sides"]
         counts = {f"{side}_{what}": sides[side][what] for side in sides for what in ("tokens", "documents", "bytes")}
         facts = {"name": self.source.name, "fingerprint": self.fingerprint, "vocab": self.vocab_size}
-        facts |= {"split": self.split_plan.name}
+        facts |= {"split": self.split_plan.name, "val_text": self.val_text}
         return {**facts, **counts, **self.rows.settings()}
 
     def prepare_data(self) -> None:

@@ -17,7 +17,7 @@ from aptlab.training.labels import label_choices
 from aptlab.training.state import TrainRun, describe_ran
 
 METRICS = ("val/loss", "val/ppl", "val/bpb", "train/loss")
-DATA = ("name", "fingerprint", "train_tokens", "val_tokens")
+DATA = ("name", "fingerprint", "val_text", "train_tokens", "val_tokens")
 
 
 def finish_run(run: TrainRun, *, wall: float) -> None:
@@ -87,6 +87,6 @@ def make_result(run: TrainRun) -> Result:
         flops_per_token=run.task.estimate_training_flops(config.cfg.context),
         context=config.cfg.context,
         skipped_steps=int(latest.get("skipped_steps", 0)),
-        data={name: data[name] for name in DATA} if "train_tokens" in data else data,
+        data={name: data[name] for name in DATA if name in data} if "train_tokens" in data else data,
         metrics={name: latest.get(name) for name in METRICS} | measured,
     )

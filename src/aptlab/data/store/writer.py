@@ -13,6 +13,7 @@ import numpy as np
 
 from aptlab.data.sources import Source
 from aptlab.data.store.split import Division, check_sides
+from aptlab.data.store.text_digest import TextDigest
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import DataError
 
@@ -57,7 +58,7 @@ class SideWriter:
             for kind, number in (("tokens", dtype), ("offsets", "<i8"), ("sizes", "<i8"))
         }
         self._tokens, self._offsets, self._sizes = self.streams.values()
-        self.facts = {"documents": 0, "tokens": 0, "bytes": 0, "largest_id": tokenizer.eos}
+        self.facts: dict[str, Any] = {"documents": 0, "tokens": 0, "bytes": 0, "largest_id": tokenizer.eos}
         self._offsets.write(np.zeros(1))
 
     def add(self, names: list[str], texts: list[str]) -> None:
@@ -95,16 +96,20 @@ def write_sides(
     """
     dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
     writers = {side: SideWriter(folder, side, tokenizer, dtype) for side in SIDES}
+    validated = TextDigest()
     synced = False
     try:
         for names, texts in read_document_chunks(source):
-            for writer, pieces in zip(writers.values(), zip(*map(split.divide, texts)), strict=True):
+            sides = tuple(zip(*map(split.divide, texts)))
+            validated.add(piece for piece in sides[1] if piece)
+            for writer, pieces in zip(writers.values(), sides, strict=True):
                 chosen = [n for n, piece in enumerate(pieces) if piece]
                 if chosen:
                     writer.add([names[n] for n in chosen], [pieces[n] for n in chosen])
             if progress:
                 progress("documents", len(texts))
         check_sides({side: writer.facts["documents"] for side, writer in writers.items()}, split)
+        writers["val"].facts["text"] = validated.name()
         synced = True
     finally:
         files = {
