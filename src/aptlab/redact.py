@@ -82,16 +82,28 @@ def redact_value(value: Any) -> Any:
 
     What stands under a secret-looking name is replaced by `***` and remembered.
     """
-    if isinstance(value, Mapping):
-        return {_text(key): (_hide if is_secret_name(key) else redact_value)(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [redact_value(item) for item in value]
-    return redact_text(value) if isinstance(value, str) else value
+    return _redact(value, _from_environment())
 
 
 def redact_text(text: str) -> str:
     """The text with known secrets, keys of well-known shapes and `password=...` pairs hidden."""
-    for secret in sorted(_seen | _from_environment(), key=len, reverse=True):
+    return _redact_text(text, _from_environment())
+
+
+def _redact(value: Any, environment: set[str]) -> Any:
+    """As `redact_value`; the environment is read once, for it holds more names than most values have texts."""
+    if isinstance(value, Mapping):
+        return {
+            _redact(key, environment): _hide(item) if is_secret_name(key) else _redact(item, environment)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact(item, environment) for item in value]
+    return _redact_text(value, environment) if isinstance(value, str) else value
+
+
+def _redact_text(text: str, environment: set[str]) -> str:
+    for secret in sorted(_seen | environment, key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, HIDDEN)
     return _ASSIGNED.sub(_pair, _SHAPE.sub(HIDDEN, text))
@@ -131,10 +143,6 @@ def _remember_all(value: Any) -> None:
 def _from_environment() -> set[str]:
     """Values of environment variables whose name looks secret."""
     return {value for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret_name(name)}
-
-
-def _text(key: Any) -> Any:
-    return redact_text(key) if isinstance(key, str) else key
 
 
 def _pair(match: re.Match[str]) -> str:

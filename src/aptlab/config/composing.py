@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 RUN_ONLY = ("run_dir", "ckpt", "load", "job", "paths", "logger")
 SWEEP = ("sweep", "launcher")
+_OTHER_RESOLVER = re.compile(r"\$\{(?!oc\.select:)[\w.]+:")  # what it gives is no matter of the configuration alone
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,19 @@ class Config:
     overrides: list[str]
     choices: dict[str, Any]
     library: OptionIndex = field(repr=False, compare=False)
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolved(self) -> dict[str, Any]:
-        """A plain copy with all interpolations filled in; ConfigError where a value is missing."""
-        return resolve_to_plain(self.cfg)
+        """A plain copy with all interpolations filled in; ConfigError where a value is missing.
+
+        Each of them is parsed anew whenever it is read, so the answer is kept until a value of `cfg` changes.
+        """
+        from omegaconf import OmegaConf
+
+        tree = repr(OmegaConf.to_container(self.cfg, resolve=False))
+        if tree != self._known.get("tree") or _OTHER_RESOLVER.search(tree):
+            self._known.update(tree=tree, plain=resolve_to_plain(self.cfg))
+        return copy.deepcopy(self._known["plain"])
 
     def stored(self) -> dict[str, Any]:
         """The same as it is written into files, and as `build` takes a plain node: text that holds `${` is escaped."""
