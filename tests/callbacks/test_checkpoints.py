@@ -106,9 +106,11 @@ class Ruin(Callback):
 
 def test_weights_that_are_not_finite_are_never_best(tmp_path, caplog):
     settings = {"max_steps": 6, "val_check_interval": 2}
-    with caplog.at_level(logging.WARNING, "aptlab"):
-        with pytest.raises(TrainingError, match="step 4: numbers that are not finite are in net"):
-            fit(tmp_path, every=2, scores=[2.0, 1.0, 0.5], monitor="score", extra=[Ruin()], settings=settings)
+    with (
+        caplog.at_level(logging.WARNING, "aptlab"),
+        pytest.raises(TrainingError, match="step 4: numbers that are not finite are in net"),
+    ):
+        fit(tmp_path, every=2, scores=[2.0, 1.0, 0.5], monitor="score", extra=[Ruin()], settings=settings)
     assert "step 4: the weights hold a number that is not finite; it is not the best" in caplog.text
     assert read_manifest(find_checkpoint(tmp_path, which="best")).step == 2
 

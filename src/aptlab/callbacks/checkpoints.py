@@ -49,9 +49,9 @@ class Checkpoints(RunAware, Checkpoint):
     does not count, and its file stays beside the new one.
 
     A save that fails is tried again, on a full disk once older checkpoints made room for it, down to the newest whole
-    one and the best. With `on_error=stop` the run then ends with exit code 1; with `continue` it goes on and tries after
-    the next interval. `reserve` holds the space of one more checkpoint in the folder, spent where the run ends: by
-    that, by a signal, or by its last step. A run whose last step is not on the disk raises UnsavedError.
+    one and the best. With `on_error=stop` the run then ends with exit code 1; with `continue` it goes on and tries
+    after the next interval. `reserve` holds the space of one more checkpoint in the folder, spent where the run ends:
+    by that, by a signal, or by its last step. A run whose last step is not on the disk raises UnsavedError.
 
     Weights, optimizer state, or averages that are not finite are kept aside as poisoned-step-….ckpt, which is no
     checkpoint, and TrainingError ends the run.

@@ -1,4 +1,4 @@
-"""Whether what a checkpoint would hold are finite numbers: on the device where they are, with one answer to the host."""
+"""Whether what a checkpoint would hold are finite numbers: seen on their device, with one answer to the host."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import pickle
@@ -18,13 +17,12 @@ from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, make_m
 from aptlab.checkpoint.plain import check_plain, estimate_checkpoint_size
 from aptlab.checkpoint.reserve import NAME, measure_reserve
 from aptlab.checkpoint.stream import HashingFile
-from aptlab.errors import AptlabError, CheckpointError, NoSpaceError
+from aptlab.errors import FULL, AptlabError, CheckpointError, NoSpaceError
 from aptlab.faults import inject_fault
 from aptlab.runs.atomic import sync_folder
 from aptlab.version import __version__
 
 OLD_ENTRIES = {"MixedData": "TextData"}  # class names of data modules, old and new
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
 
 
@@ -87,10 +85,10 @@ def _local(path: str | Path) -> Path:
 
 
 def _check_space(path: Path, size: int, *, spend: bool) -> None:
-    """The check is of twice the size, of which one may be held already; a save that spends that needs it alone."""
+    """Twice the size is wanted, of which one may be held already; where that is spent, writing itself tells."""
     free, held = shutil.disk_usage(path.parent).free, measure_reserve(path.parent)
-    missing = size - held - free if spend else max(2 * size - held, size) - free
-    if missing > 0:
+    missing = max(2 * size - held, size) - free
+    if missing > 0 and not (spend and held):
         raise NoSpaceError(
             f"not enough space for {path}: about {_mb(size)} MB to write, twice that is wanted, {_mb(free)} MB are "
             "free; free some space or choose another run_dir",

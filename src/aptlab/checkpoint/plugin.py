@@ -20,7 +20,7 @@ class SaveOptions:
     """What a save may do: `Trainer.save_checkpoint(path, storage_options=SaveOptions(…))`.
 
     spend    the space that is held in the folder, see `reserve`
-    weights  names of the trained weights, all of which must be finite as the rest must not be NaN; None: no look at them
+    weights  names of the trained weights, which must be finite, as the rest must not be NaN; None: no look at them
     """
 
     spend: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -54,7 +55,5 @@ def allocate_file(path: Path, size: int) -> None:
 
 def release_reserve(folder: str | Path) -> None:
     """Give the space back."""
-    try:
+    with contextlib.suppress(OSError):  # a folder that cannot be written any more
         (Path(folder) / NAME).unlink(missing_ok=True)
-    except OSError:
-        pass  # a folder that cannot be written any more

@@ -13,7 +13,7 @@ PIECE = 1 << 22  # bytes that are hashed at a time
 
 
 class HashingFile:
-    """Wraps an unbuffered binary file opened for reading and writing ("x+b", "r+b"): sha256 in a thread behind the writer.
+    """Wraps an unbuffered binary file opened for reading and writing ("r+b"): sha256 in a thread behind the writer.
 
     The thread reads back what was written, out of the page cache, so that writing never waits for hashing, one piece
     of memory is enough, and syncing to the disk runs beside the end of the hash.
