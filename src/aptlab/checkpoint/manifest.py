@@ -20,7 +20,7 @@ from aptlab.runs.atomic import write_text
 FORMAT = 1
 CHUNK = 1 << 22  # bytes read at a time
 _NAME = re.compile(r"step-(\d{8,})\.(ckpt|json)")
-_TEMPORARY = re.compile(r"\.step-\d{8,}\.(ckpt|json)\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.(?:poisoned-)?step-\d{8,}\.(ckpt|json)\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def make_manifest_path(path: str | Path) -> Path:
 def format_checkpoint_name(step: int) -> str:
     """File name of a step; names sort like steps."""
     return f"step-{step:08d}.ckpt"
+
+
+def format_poisoned_name(step: int) -> str:
+    """File name under which weights that are not finite are kept aside: no checkpoint that is looked for."""
+    return f"poisoned-{format_checkpoint_name(step)}"
 
 
 def parse_checkpoint_step(path: str | Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -129,8 +130,14 @@ class CSVMetrics(RunLogger):
 
     @rank_zero_only
     def close(self, exit_code: int = 0) -> None:
-        """Write and sync, whatever the exit code."""
+        """Write and sync, whatever the exit code. Rows that a full disk still does not take are lost, and named."""
         self.finalize("closed")
+        if self._file is not None and not self._flush():
+            lost = len(self._waiting) + (self._step is not None)
+            log.warning("%s: the last %s rows, up to step %s, are lost", self._path, f"{lost:,}", self._step)
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
 
     def _open(self) -> None:
         """Open the file, repair it if needed, and continue its last row."""

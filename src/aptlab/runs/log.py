@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -108,6 +109,31 @@ class _Short(logging.Formatter):
         return redact_text(prefix + message)
 
 
+class _RunFile(logging.FileHandler):
+    """log.txt. A disk that takes no more of it costs one line on the console, and lines of the log until there is room.
+
+    The line goes to the console alone: a traceback of the logging, or a record that ends up here again, helps nobody.
+    """
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):
+                print(
+                    f"warning: cannot write {self.baseFilename}: {error.strerror}; lines are missing", file=sys.stderr
+                )
+
+    def close(self) -> None:
+        """What a full disk did not take until now is lost, and that was told."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class _Once(logging.Filter):
     """Lets a record through once, though it passes by at a logger and again at its parent."""
 
@@ -137,7 +163,7 @@ def quiet_lightning() -> None:
 
 def _file(path: Path) -> logging.Handler:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _RunFile(path, encoding="utf-8")
     except OSError as error:
         raise AptlabError(f"cannot write {path}: {error.strerror}; choose another run_dir") from error
     handler.setLevel(logging.DEBUG)
