@@ -195,9 +195,7 @@ def test_full_verifies_everything_at_the_opening_and_size_only_sizes(tmp_path, l
     with caplog.at_level(logging.WARNING, logger="aptlab"):
         build(tmp_path, verify="full")
     assert "train.tokens does not have the sha256 that meta.json says; building it again" in caplog.text
-    with pytest.raises(
-        ConfigError, match=r"verify=fast: no such way to verify a token cache; allowed: auto, full, size"
-    ):
+    with pytest.raises(ConfigError, match=r"verify=fast: no such way to verify .*; allowed: auto, full, size"):
         build(tmp_path, verify="fast")
     with pytest.raises(ConfigError, match=r"verify=ful: no such way .*did you mean full\?"):
         TextData(SOURCE, tokenizer=ByteTokenizer(), context=8, batch=1, verify="ful")

@@ -44,9 +44,9 @@ class TextData(LightningDataModule):
 
     `source` gives the documents and `rows` says how rows are made of them (null: `Packed`). `batch` rows of `context`
     tokens make a micro-batch on each device; `seed` decides their order. Validation takes `val_batches * batch` rows
-    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files, and `verify` how
-    they are verified: auto, full or size, see `aptlab.data.store.cache`. `tokenizer` may be a rule (ByteTokenizer, BPE,
-    TokenizerFile) or a finished Tokenizer, say of a checkpoint.
+    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files, and `verify`
+    how they are verified: auto, full or size, see `aptlab.data.store.cache`. `tokenizer` may be a rule (ByteTokenizer,
+    BPE, TokenizerFile) or a finished Tokenizer, say of a checkpoint.
     Set `progress` to a callable (unit, amount) to watch a cache being built.
     Raises ConfigError and DataError, when built, in `prepare_data`, or at the first use of the text.
     """

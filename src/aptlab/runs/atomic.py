@@ -10,8 +10,10 @@ from typing import Any
 
 from aptlab.errors import AptlabError
 
+ROOM = "free some space or choose another run_dir"
 
-def write_text(path: str | Path, text: str, *, way_out: str = "free some space or choose another run_dir") -> None:
+
+def write_text(path: str | Path, text: str, *, way_out: str = ROOM) -> None:
     """Replace a file: temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Raises AptlabError naming the file if the disk is full or the place cannot be written; `way_out` ends the message.

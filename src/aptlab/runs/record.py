@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError
-from aptlab.runs.atomic import format_yaml, make_finite, write_text
+from aptlab.runs.atomic import ROOM, format_yaml, make_finite, write_text
 
 CHECK = "check"
 DIGITS = 16
@@ -59,9 +59,9 @@ def format_json_record(values: Mapping[str, Any], *, indent: int = 2) -> str:
     return json.dumps(seal_record(plain), indent=indent, ensure_ascii=False) + "\n"
 
 
-def write_json_record(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Replace a JSON record; AptlabError naming the file where it cannot be written."""
-    write_text(path, format_json_record(values))
+def write_json_record(path: str | Path, values: Mapping[str, Any], *, way_out: str = ROOM) -> None:
+    """Replace a JSON record; AptlabError that names the file and ends with `way_out` where it cannot be written."""
+    write_text(path, format_json_record(values), way_out=way_out)
 
 
 def write_yaml_record(path: str | Path, value: Any) -> None:

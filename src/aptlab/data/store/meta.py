@@ -21,7 +21,7 @@ from aptlab.runs.record import find_shape_problem, format_json_record, open_json
 NAME = "meta.json"
 TYPES = ("<u2", "<u4")
 CHUNK = 1 << 22  # bytes read at a time; a multiple of PIECE
-COUNTS = {name: int for name in ("documents", "tokens", "bytes", "largest_id")}
+COUNTS = dict.fromkeys(("documents", "tokens", "bytes", "largest_id"), int)
 log = logging.getLogger("aptlab")
 
 Meta = dict[str, Any]
@@ -111,8 +111,8 @@ def add_missing_sums(folder: Path) -> bool:
         write_meta(folder, {**meta, "sums": about})
     except (OSError, AptlabError) as error:
         log.warning(
-            "the token cache %s is of an earlier version and cannot be given checksums (%s); it is whole, and is compared "
-            "with its sha256 at every start",
+            "the token cache %s is of an earlier version and cannot be given checksums (%s); it is whole, and is "
+            "compared with its sha256 at every start",
             folder,
             getattr(error, "strerror", None) or _first_line(error),
         )

@@ -1,8 +1,8 @@
 """Checksums of token files piece by piece, and files that are compared with them as they are read.
 
-A piece is PIECE bytes, the last one of a file less; its checksum is the CRC-32 of ISO/IEC/IEEE 8802-3, which finds every
-error of up to 32 bits in a row and one in 2^32 of all others. It is there against damage, not against somebody who
-writes the file and its checksums: who can do that decides what is trained on in any case.
+A piece is PIECE bytes, the last one of a file less; its checksum is the CRC-32 of ISO/IEC/IEEE 8802-3, which finds
+every error of up to 32 bits in a row, and misses one in 2^32 of all others. It is there against damage, not against
+somebody who writes the file and its checksums: who can do that decides what is trained on in any case.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def find_damaged_piece(data: memoryview, sums: np.ndarray, pieces: Iterable[int]
 
 
 class CheckedTokens:
-    """The tokens [N] of a file, mapped into memory: a piece is compared with its checksum before any of it is given out.
+    """The tokens [N] of a file, mapped into memory: a piece is compared with its checksum before it is given out.
 
     Indexed as an array is; what comes back is a numpy array. A piece is compared once, and again after the file's time
     of change is another. Raises DataError that names the file and the place, and marks the folder, so that the next
@@ -74,7 +74,7 @@ class CheckedTokens:
 
     def __init__(self, path: Path, dtype: str, sums: np.ndarray) -> None:
         self.path, self._sums = path, sums
-        self._file = path.open("rb")  # noqa: SIM115 (stays open, so that a change of the file is noticed)
+        self._file = path.open("rb")
         self._tokens = np.asarray(np.memmap(self._file, dtype=dtype, mode="r"))
         self._data = memoryview(self._tokens).cast("B")
         self._shift = (PIECE // self._tokens.itemsize).bit_length() - 1  # both are powers of two
