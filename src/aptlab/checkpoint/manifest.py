@@ -63,7 +63,7 @@ class Manifest:
     def text(self) -> str:
         """JSON with a checksum of its own under `check`."""
         plain = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return json.dumps({"check": _check(plain), **plain}, indent=2) + "\n"
+        return json.dumps({"check": check_values(plain), **plain}, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str, name: str = "manifest") -> Manifest:
@@ -77,7 +77,7 @@ class Manifest:
             what = "check is missing" if isinstance(plain, dict) else f"it is a JSON {type(plain).__name__}"
             raise CheckpointError(f"{name} is damaged (not a manifest: {what})")
         check = plain.pop("check")
-        if check != _check(plain):
+        if check != check_values(plain):
             raise CheckpointError(f"{name} is damaged (its own checksum differs)")
         problem = find_shape_problem({"format": 0, **plain}, SHAPE)
         problem = problem or find_shape_problem(plain, {key: MORE[key] for key in MORE if plain.get(key) is not None})
@@ -91,7 +91,8 @@ class Manifest:
         return cls(**{key: value for key, value in plain.items() if key in known})
 
 
-def _check(plain: Mapping[str, Any]) -> str:
+def check_values(plain: Mapping[str, Any]) -> str:
+    """The checksum of a manifest's values: sha256 of their JSON with sorted keys."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -43,16 +43,18 @@ class BPE(TokenizerRule):
     def prepare(self, texts: Texts, *, key: str, folder: Path) -> Tokenizer:
         digest = hashlib.sha256(f"{key}:{self.vocab}:{self.min_frequency}:1".encode()).hexdigest()
         path = folder / f"{digest[:32]}.json"
-        known = read_kept_tokenizer(path)
+        known, _ = read_kept_tokenizer(path)
         if known is not None:
             return known
         from aptlab.runs.lock import wait_for_lock  # a check needs none of it
 
         folder.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(path.with_name(f".{path.name}.lock")):
-            known = read_kept_tokenizer(path)  # another process may have trained it meanwhile
+            known, damage = read_kept_tokenizer(path)  # another process may have trained it meanwhile
             if known is not None:
                 return known
+            if damage is not None:
+                log.warning("the tokenizer %s is damaged (%s); training it again", path, damage)
             state = self.train(texts())
             keep_tokenizer(path, state)
         return JsonTokenizer(state, str(path))
@@ -92,37 +94,31 @@ def keep_tokenizer(path: Path, text: str) -> None:
     write_text(path, text, way_out=ROOM)
 
 
-def read_kept_tokenizer(path: Path) -> JsonTokenizer | None:
-    """The tokenizer in a file of the cache; None where there is none, or it is damaged, which is said in the log.
+def read_kept_tokenizer(path: Path) -> tuple[JsonTokenizer | None, str | None]:
+    """The tokenizer in a file of the cache, or None and what is damaged; twice None where there is no file.
 
     One of an earlier version has no sha256 beside it: it is taken as it is, if it can be read, and given one.
     """
+    expected = None
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        log.warning("the tokenizer %s is damaged (%s); training it again", path, getattr(error, "strerror", "no UTF-8"))
-        return None
-    try:
-        expected = make_sum_path(path).read_text(encoding="ascii").split()[:1]
-    except FileNotFoundError:
-        expected = None
-    except (OSError, UnicodeDecodeError):
-        expected = []
-    if expected is not None and expected != [hashlib.sha256(text.encode()).hexdigest()]:
-        log.warning("the tokenizer %s is damaged (it does not have its sha256); training it again", path)
-        return None
-    try:
+        sums = make_sum_path(path)
+        if sums.exists():
+            expected = sums.read_text(encoding="utf-8").partition(" ")[0]
+        if expected not in (None, hashlib.sha256(text.encode()).hexdigest()):
+            return None, "it does not have its sha256"
         found = JsonTokenizer(text, str(path))
+    except FileNotFoundError:
+        return None, None
+    except (OSError, UnicodeDecodeError) as error:
+        return None, getattr(error, "strerror", None) or "it is not UTF-8"
     except AptlabError as error:
-        log.warning("the tokenizer %s is damaged (%s); training it again", path, error)
-        return None
+        return None, str(error)
     if expected is None:
         log.info("the tokenizer %s is of an earlier version, without a checksum; taken as it is, and given one", path)
         with contextlib.suppress(AptlabError):  # a full disk is no reason to stop here
             keep_tokenizer(path, text)
-    return found
+    return found, None
 
 
 def make_sum_path(path: Path) -> Path:
