@@ -43,8 +43,12 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path, *, spend: bool
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, size, spend=spend)
         digest, size = _write(checkpoint, path, spend=spend)
-        manifest = _manifest(checkpoint, digest, size)
-        write_manifest(path, manifest)
+        manifest = make_manifest(checkpoint, digest, size)
+        try:
+            write_manifest(path, manifest)
+        except AptlabError:
+            path.unlink(missing_ok=True)  # a save that failed leaves nothing that looks like a lost manifest
+            raise
     except OSError as error:
         raise _cannot(path, error, size) from error
     except CheckpointError:
@@ -150,7 +154,8 @@ def _serialize(checkpoint: dict[str, Any], file: HashingFile) -> None:
         raise (cause or OSError(0, str(error).splitlines()[0])) from error
 
 
-def _manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:
+def make_manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:
+    """The manifest of a checkpoint whose file has this sha256 and so many bytes."""
     entry = checkpoint.get("aptlab") or {}
     facts = {name: entry[name] for name in FROM_MANIFEST if name in entry}
     metric = facts.get("metric")

@@ -16,9 +16,19 @@ from typing import Any
 
 from aptlab.errors import CheckpointError
 from aptlab.runs.atomic import write_text
+from aptlab.runs.record import find_shape_problem
 
 FORMAT = 1
 CHUNK = 1 << 22  # bytes read at a time
+SHAPE = {"sha256": str, "bytes": int, "step": int, "format": int}  # what there must be
+MORE: dict[str, Any] = {
+    "metric": (int, float),
+    "time": (int, float),
+    "overrides": list,
+    "choices": dict,
+    "config": dict,
+}
+MORE |= dict.fromkeys(("monitor", "mode", "version", "config_hash", "run_dir"), str)
 _NAME = re.compile(r"step-(\d{8,})\.(ckpt|json)")
 _TEMPORARY = re.compile(r"\.(?:poisoned-)?step-\d{8,}\.(ckpt|json)\.[0-9a-f]{8}\.tmp")
 
@@ -55,18 +65,26 @@ class Manifest:
     def text(self) -> str:
         """JSON with a checksum of its own under `check`."""
         plain = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return json.dumps({"check": _check(plain), **plain}, indent=2) + "\n"
+        return json.dumps({"check": check_values(plain), **plain}, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str, name: str = "manifest") -> Manifest:
         """Read the JSON; raises CheckpointError if it is cut off, altered, or of a later format."""
         try:
             plain = json.loads(text)
-            check = plain.pop("check")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{name} is damaged (not a manifest: {error})") from None
-        if check != _check(plain):
+        except (ValueError, RecursionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{name} is damaged (not a manifest: {reason})") from None
+        if not isinstance(plain, dict) or "check" not in plain:
+            what = "check is missing" if isinstance(plain, dict) else f"it is a JSON {type(plain).__name__}"
+            raise CheckpointError(f"{name} is damaged (not a manifest: {what})")
+        check = plain.pop("check")
+        if check != check_values(plain):
             raise CheckpointError(f"{name} is damaged (its own checksum differs)")
+        problem = find_shape_problem({"format": 0, **plain}, SHAPE)
+        problem = problem or find_shape_problem(plain, {key: MORE[key] for key in MORE if plain.get(key) is not None})
+        if problem:
+            raise CheckpointError(f"{name} is damaged (not a manifest: {problem})")
         if plain.get("format", 0) > FORMAT:
             raise CheckpointError(
                 f"{name} has format {plain['format']}, this aptlab reads {FORMAT}; install a newer aptlab"
@@ -75,7 +93,8 @@ class Manifest:
         return cls(**{key: value for key, value in plain.items() if key in known})
 
 
-def _check(plain: Mapping[str, Any]) -> str:
+def check_values(plain: Mapping[str, Any]) -> str:
+    """The checksum of a manifest's values: sha256 of their JSON with sorted keys."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

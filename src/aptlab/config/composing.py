@@ -76,6 +76,8 @@ class Config:
     def hash(self) -> str:
         """16 hex digits that name the experiment: equal for runs that differ only in where they write."""
         plain = {key: value for key, value in self.resolved().items() if key not in RUN_ONLY}
+        if isinstance(plain.get("data"), dict):  # how files are verified makes no other experiment
+            plain["data"] = {key: value for key, value in plain["data"].items() if key != "verify"}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -22,6 +22,7 @@ from aptlab.data.sources import Source
 from aptlab.data.store.cache import (
     Progress,
     TokenStore,
+    check_way,
     compute_cache_key,
     find_cache_root,
     has_store,
@@ -44,8 +45,9 @@ class TextData(LightningDataModule):
 
     `source` gives the documents and `rows` says how rows are made of them (null: `Packed`). `batch` rows of `context`
     tokens make a micro-batch on each device; `seed` decides their order. Validation takes `val_batches * batch` rows
-    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files. `tokenizer`
-    may be a rule (ByteTokenizer, BPE, TokenizerFile) or a finished Tokenizer, say of a checkpoint.
+    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files, and `verify`
+    how they are verified: auto, full or size, see `aptlab.data.store.cache`. `tokenizer` may be a rule (ByteTokenizer,
+    BPE, TokenizerFile) or a finished Tokenizer, say of a checkpoint.
     Set `progress` to a callable (unit, amount) to watch a cache being built.
     Raises ConfigError and DataError, when built, in `prepare_data`, or at the first use of the text.
     """
@@ -53,8 +55,8 @@ class TextData(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        *,
         tokenizer: TokenizerRule | Tokenizer,
+        *,
         context: PositiveInt,
         batch: PositiveInt,
         rows: RowKind | None = None,
@@ -62,13 +64,15 @@ class TextData(LightningDataModule):
         val_batches: PositiveInt | None = 32,
         split: Split | None = None,
         cache: str | None = None,
+        verify: str = "auto",
     ) -> None:
         super().__init__()
+        check_way(verify)
         for name, value in (("context", context), ("batch", batch), ("val_batches", val_batches)):
             _check_positive(name, value)
         self.source, self.context, self.batch, self.seed = source, context, batch, seed
         self.rows, self.val_batches = rows or Packed(), val_batches
-        self.split, self.cache = split or Split(), cache
+        self.split, self.cache, self.verify = split or Split(), cache, verify
         self.progress: Progress | None = None
         self._rule = tokenizer
         self._tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None
@@ -118,6 +122,7 @@ class TextData(LightningDataModule):
                 self.split_plan,
                 root=self._cache_root,
                 key=self.fingerprint,
+                verify=self.verify,
                 progress=self.progress,
             )
         return self._store

@@ -79,7 +79,9 @@ class OptunaSearch(SweepRule):
         check_comparable(self.metric, first.resolved(), axes)
         extra = [*map(repr, space), self.metric, self.direction]
         name = self.name or make_sweep_name((job.key for job in jobs), extra)
-        return OptunaPlan(self, name, first, fixed=fixed, space=space)
+        plan = OptunaPlan(self, name, first, fixed=fixed, space=space)
+        plan.corners, plan.named_for = jobs, extra
+        return plan
 
 
 class OptunaPlan(SweepPlan):
@@ -94,10 +96,18 @@ class OptunaPlan(SweepPlan):
         self.fresh, self.retry_failed = rule.fresh, rule.retry_failed
         self._rule, self._fixed, self._space = rule, list(fixed), list(space)
         self._study: Any = None
+        self.corners: Sequence[SweepJob] = ()  # jobs that were checked, and what else the sweep is named for
+        self.named_for: Sequence[str] = ()
         self._unfinished: set[int] = set()
         self._failed_before = 0
         self._text: Any = None
         self._other_text: list[int] = []
+
+    def find_earlier_name(self, root: str) -> str | None:
+        """See SweepPlan."""
+        if self._rule.name is not None:
+            return None
+        return make_sweep_name((job.make_earlier_key(root) for job in self.corners), self.named_for)
 
     def open_jobs(self, folder: Path, numbers: Mapping[str, int]) -> list[SweepJob]:
         """The trials of the study that are complete, or were running when an earlier parent died."""
@@ -131,11 +141,16 @@ class OptunaPlan(SweepPlan):
 
     def record_result(self, job: SweepJob, result: Result | None) -> None:
         """Tell the study, unless it knows; a number that is not finite is a failure too."""
-        if self._study.get_trials(deepcopy=False)[job.index].state.name not in UNFINISHED:
-            if result is not None:
-                self._has_same_text(job, result)
+        trial = self._study.get_trials(deepcopy=False)[job.index]
+        comparable = result is not None and self._has_same_text(job, result)
+        value = self._read_metric(result) if result is not None and comparable else None
+        if trial.state.name not in UNFINISHED:
+            if comparable and trial.state.name == "COMPLETE" and trial.value != value:
+                raise AptlabError(
+                    f"study.db says {self.metric} {trial.value} of trial {trial.number}, and its result.json {value}: "
+                    "one of them was changed; use sweep.fresh=true or another sweep.name"
+                )
             return
-        value = None if result is None or not self._has_same_text(job, result) else self._read_metric(result)
         if value is None or not math.isfinite(value):
             from optuna.trial import TrialState
 

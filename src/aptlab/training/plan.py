@@ -37,6 +37,7 @@ log = logging.getLogger("aptlab")
 # Keys whose change leaves the meaning of a checkpoint's state alone.
 FREE = (
     *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile", "validate", "evals"),
+    "data.verify",
     *("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.val_check_interval"),
     *("trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
