@@ -222,19 +222,19 @@ def test_a_report_that_cannot_be_written_says_that_the_run_is_saved_and_is_finis
 ):
     from aptlab.runs import folder
 
-    write = folder.write_json
+    write = folder.write_json_record
 
     def refuse(path, value):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(folder, "write_json", lambda p, v: refuse(p, v) if p.name == "result.json" else write(p, v))
+    monkeypatch.setattr(folder, "write_json_record", lambda p, v: refuse(p, v) if p.name == "result.json" else write(p, v))
     assert main(["train", *words("evals=none")]) == 1
     run = newest_folder()
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"cannot write {run.absolute()}/result.json: No space left on device: the run is trained to step 2 and saved, "
         f"its report is not finished; finish it with: aptlab train ckpt={run.absolute()}"
     )
-    monkeypatch.setattr(folder, "write_json", write)
+    monkeypatch.setattr(folder, "write_json_record", write)
     assert main(["train", f"ckpt={run}"]) == 0
     assert "trained to step 2 already; what is missing is its report" in capsys.readouterr().out
     assert newest().result.status == "finished"

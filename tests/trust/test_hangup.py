@@ -138,8 +138,8 @@ def send(name: str):
 
 
 def made_alike(one: dict, other: dict) -> bool:
-    """Results of equal runs: all but the clock and the words that name the folder."""
-    clocks = ("seconds", "tokens_per_second", "overrides")
+    """Results of equal runs: all but the clock, the words that name the folder, and the checksum over both."""
+    clocks = ("seconds", "tokens_per_second", "overrides", "check")
     measured = {
         key: {k: v for k, v in r["metrics"].items() if "second" not in k} for key, r in (("a", one), ("b", other))
     }

@@ -240,6 +240,7 @@ def test_lines_of_an_earlier_version_are_taken_and_that_is_said_once(tmp_path, c
     path.write_text('{"request": {"a": 1}}\n{"n": 1}\n')
     journal = Journal(path, {"a": 1})
     journal.append({"n": 2})
+    caplog.clear()
     with caplog.at_level(logging.INFO, "aptlab"):
         assert Journal(path, {"a": 1}).records == [{"n": 1}, {"n": 2}]
     assert caplog.messages == [f"{path}: 2 of 3 lines are of an earlier version, without checksums: taken as they are"]

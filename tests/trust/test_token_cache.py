@@ -10,7 +10,6 @@ import random
 
 import numpy as np
 import pytest
-from tests.data.conftest import Texts
 
 from aptlab.config import compose
 from aptlab.data.module import TextData
@@ -22,6 +21,7 @@ from aptlab.data.store.pieces import PIECE, CheckedTokens, PieceSums, count_piec
 from aptlab.data.store.split import Split
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import ConfigError, DataError
+from tests.data.conftest import Texts
 
 SPLIT = Split(val_fraction=0.3)
 WORDS = [f"word{n}" for n in range(97)]
