@@ -47,7 +47,9 @@ _ASSIGNED = re.compile(
     rf"|--(?P<flag>{_NAME})(?P<space>[ \t]+)(?P<flag_value>{_VALUE})",
     re.MULTILINE,
 )
-_SHORTEST = 8  # a shorter value (a `1`, a `true`) would hide parts of ordinary words
+_SHORTEST = 8  # a shorter value (a `1`, a `true`) would hide parts of ordinary words; as a word of its own it is told
+# What no ordinary word or number looks like: letters with digits or signs in between, capitals inside a word.
+_DISTINCT = re.compile(r"(?=.*[A-Za-z])(?=.*\d)\S{4,}|[A-Za-z]+[^\w\s.\-/=,:][\S]{2,}|[a-z]+[A-Z]\S{2,}")
 _seen: set[str] = set()
 
 
@@ -73,8 +75,13 @@ def is_secret_name(name: str) -> bool:
 
 def remember_secret(value: object) -> None:
     """Hide this text from now on wherever it turns up in this process."""
-    if isinstance(value, str) and len(value) >= _SHORTEST:
+    if isinstance(value, str) and _is_told(value):
         _seen.add(value)
+
+
+def _is_told(secret: str) -> bool:
+    """Whether hiding a secret wherever it stands hides nothing else: it is long, or like no ordinary word."""
+    return len(secret) >= _SHORTEST or (_DISTINCT.fullmatch(secret) is not None and not _is_number(secret))
 
 
 def redact_value(value: Any) -> Any:
@@ -104,8 +111,12 @@ def _redact(value: Any, environment: set[str]) -> Any:
 
 def _redact_text(text: str, environment: set[str]) -> str:
     for secret in sorted(_seen | environment, key=len, reverse=True):
-        if secret in text:
+        if secret not in text:
+            continue
+        if len(secret) >= _SHORTEST:
             text = text.replace(secret, HIDDEN)
+        else:  # as a word of its own
+            text = re.sub(rf"(?<![\w\-]){re.escape(secret)}(?![\w\-])", HIDDEN, text)
     return _ASSIGNED.sub(_pair, _SHAPE.sub(HIDDEN, text))
 
 
@@ -142,7 +153,7 @@ def _remember_all(value: Any) -> None:
 
 def _from_environment() -> set[str]:
     """Values of environment variables whose name looks secret."""
-    return {value for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret_name(name)}
+    return {value for name, value in os.environ.items() if is_secret_name(name) and _is_told(value)}
 
 
 def _pair(match: re.Match[str]) -> str:
@@ -150,9 +161,14 @@ def _pair(match: re.Match[str]) -> str:
     name = next(match[group] for group in ("name", "yaml_name", "said", "flag") if match[group])
     value = next(match[f"{group}value"] for group in ("", "yaml_", "said_", "flag_") if match[f"{group}value"])
     bare = value.strip("'\"")
-    if not is_secret_name(name) or bare in ("null", "None", "", HIDDEN) or _is_number(bare):
+    if not is_secret_name(name) or bare in ("null", "None", "", HIDDEN) or (_counts(name) and _is_number(bare)):
         return match[0]
     return match[0][: -len(value)] + HIDDEN if match[0].endswith(value) else match[0].replace(value, HIDDEN)
+
+
+def _counts(name: str) -> bool:
+    """Whether a name may also stand before a number that is no secret: `loss per token=2.3`."""
+    return re.split(r"[./@]", name.strip("+~ -"))[-1].lower() == "token"
 
 
 def _is_number(text: str) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
 from aptlab.config.choosing import choose_options
+from aptlab.config.environment import hide_environment
 from aptlab.config.escaped import escape_values, refuse_interpolations
 from aptlab.config.fallback import Fallback
 from aptlab.config.files import read_config_file, read_default_slots
@@ -22,6 +23,7 @@ from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts, write_typed_key
 from aptlab.config.suggestions import find_hint, find_option_hint, suggest_key
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.redact import redact_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -57,6 +59,12 @@ class Config:
     def stored(self) -> dict[str, Any]:
         """The same as it is written into files, and as `build` takes a plain node: text that holds `${` is escaped."""
         return escape_values(self.resolved())
+
+    def public(self) -> dict[str, Any]:
+        """`stored` with secrets hidden, also short ones that an interpolation took out of the environment."""
+        from omegaconf import OmegaConf
+
+        return redact_value(hide_environment(self.stored(), OmegaConf.to_container(self.cfg, resolve=False)))
 
     def replaced(self, values: Mapping[str, Any]) -> Config:
         """The same with other values of top-level keys, which need not be there yet.

@@ -228,7 +228,7 @@ def make_checkpoint(
         "lr_schedulers": [],
         "aptlab": {
             "version": __version__,
-            "config": config.stored(),
+            "config": config.public(),
             "overrides": config.overrides,
             "choices": config.choices,
             "config_hash": config.hash(),

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 
 from aptlab.callbacks import RunAware, RunContext
 from aptlab.checkpoint import AtomicIO, load_checkpoint
-from aptlab.config import Config, build, redact_overrides, redact_value
+from aptlab.config import Config, build, redact_overrides
 from aptlab.config.option_names import get_option_name
 from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import Device, resolve_precision
@@ -132,7 +132,7 @@ def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
         use_distributed_sampler=False,
     )
     folder.write_start(
-        config={**config.stored(), "ran": describe_ran(trainer)},
+        config={**config.public(), "ran": describe_ran(trainer)},
         overrides=config.overrides,
         choices=label_choices(config, count_parameters(parts.task.net)),
         seed=config.cfg.seed,
@@ -173,7 +173,7 @@ def fill_vocabulary(config: Config, data: object) -> Config:
 def make_loggers(config: Config, folder: RunFolder, resume: ResumePoint | None) -> list[RunLogger]:
     """The loggers of the run; metrics.csv of a resumed one is cut at the step it goes on from."""
     loggers = build(config.cfg.logger).make(
-        folder, resume_id=resume.wandb_id if resume else None, config=config.resolved(), name=folder.name
+        folder, resume_id=resume.wandb_id if resume else None, config=config.public(), name=folder.name
     )
     if resume and folder.writer:
         for logger in loggers:
@@ -189,7 +189,7 @@ def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger
     def describe() -> dict[str, Any]:
         ids = [logger.run_id for logger in loggers if logger.run_id is not None]
         return {
-            "config": redact_value(config.stored()),
+            "config": config.public(),
             "overrides": redact_overrides(config.overrides),
             "choices": config.choices,
             "config_hash": parts.config_hash,

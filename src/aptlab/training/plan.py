@@ -18,7 +18,6 @@ from aptlab.config import (
     escape_text,
     expand_shortcuts,
     find_missing_nodes,
-    redact_value,
     refuse_interpolations,
 )
 from aptlab.config.sweeps import format_override, format_text
@@ -121,7 +120,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     config = compose("train", [*stored, *new], fallback) if carried else config
     check_size(new, config, (manifest.config or {}).get("size") or {})
     check_training(config)
-    changed = compare_configs(manifest.config, redact_value(config.stored())) if manifest.config else {}
+    changed = compare_configs(manifest.config, config.public()) if manifest.config else {}
     trained = manifest.step > 0 or bool(manifest.run_dir)  # else it was imported
     resume = decide_resume(load, changed, trained=trained)
     folder = find_run_folder(path)
