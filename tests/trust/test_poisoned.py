@@ -52,8 +52,8 @@ def names(run: Run) -> list[str]:
 def test_they_are_kept_aside_the_run_ends_with_1_and_the_good_ones_stay(tmp_path):
     run = Run(tmp_path / "run", callbacks=[Ruin(4)], val=100, checkpoints={"keep": 1})
     with pytest.raises(TrainingError, match=r"^step 6: numbers that are not finite are in net\.\S+ and 1 more, which "
-                       r"training cannot mend; the state is kept aside as poisoned-step-00000006.ckpt; continue from the "
-                       r"last good checkpoint with a lower optim.lr or trainer.gradient_clip_val: aptlab train "
+                       r"training cannot mend; the state is kept aside as poisoned-step-00000006.ckpt; continue from "
+                       r"the last good checkpoint with a lower optim.lr or trainer.gradient_clip_val: aptlab train "
                        r"ckpt=\S+/step-00000003.ckpt load=resume optim.lr=…$") as caught:  # fmt: skip
         run.train()
     assert caught.value.exit_code == 1

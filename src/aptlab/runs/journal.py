@@ -98,6 +98,7 @@ class Journal:
             whole = content[: content.rfind(b"\n") + 1]
             if len(whole) < len(content):
                 os.truncate(self.path, len(whole))
+                log.info("%s: the last line was cut off; its part is done again", self.path)
         except FileNotFoundError:
             return {}
         except OSError as error:

@@ -140,7 +140,7 @@ class SweepFolder:
         result = read_result_if_whole(folder)
         if result is None:
             return None
-        expected = set(redact_overrides(o for o in job.overrides if not starts_run(o)))
+        expected = set(redact_overrides(o for o in job.overrides if not starts_run(o) and not names_root(o)))
         if result.overrides and not expected <= set(result.overrides):
             missing = ", ".join(sorted(expected - set(result.overrides)))
             raise AptlabError(f"{folder} holds the result of another job (without {missing}); move it away")
