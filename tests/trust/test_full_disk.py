@@ -227,9 +227,7 @@ def test_a_report_that_cannot_be_written_says_that_the_run_is_saved_and_is_finis
     def refuse(path, value):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(
-        folder, "write_json_record", lambda p, v: (refuse if p.name == "result.json" else write)(p, v)
-    )
+    monkeypatch.setattr(folder, "write_json_record", lambda p, v: (refuse if p.name == "result.json" else write)(p, v))
     assert main(["train", *words("evals=none")]) == 1
     run = newest_folder()
     assert capsys.readouterr().err.splitlines()[-1] == (

@@ -98,19 +98,16 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     # Imported here, for a request without a checkpoint needs none of it.
-    from aptlab.checkpoint import choose_checkpoint, find_run_folder, read_manifest
+    from aptlab.checkpoint import find_run_folder, read_manifest
     from aptlab.restore.upgrade import upgrade_manifest
 
-    path = choose_checkpoint(
-        ckpt, root=read_root_value(args, "paths.root") or "outputs", job=read_root_value(args, "job")
-    )
+    path = choose_named_checkpoint(ckpt, args)
     manifest = upgrade_manifest(read_manifest(path))
     new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
     stored = filter_stored_overrides(drop_recipe_values(manifest.overrides, new), new, manifest.choices)
     inherited = inherit_overrides(stored, new, manifest.config)
     stored = inherited.kept
-    hidden = [arg for arg in stored if HIDDEN in arg]
-    stored = [arg for arg in stored if arg not in hidden]
+    hidden, stored = split_hidden(stored)
     fallback = Fallback(manifest.config, manifest.choices, manifest.overrides)
     gone = find_missing_nodes([*stored, *new])
     stored = [arg for arg in stored if not is_below_node(arg, gone)]
@@ -141,6 +138,20 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
     plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys)
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
+
+
+def choose_named_checkpoint(ckpt: str, args: Sequence[str]) -> Path:
+    """The checkpoint that `ckpt=` means beside the words `paths.root=` and `job=`."""
+    from aptlab.checkpoint import choose_checkpoint
+
+    root = read_root_value(args, "paths.root") or "outputs"
+    return choose_checkpoint(ckpt, root=root, job=read_root_value(args, "job"))
+
+
+def split_hidden(stored: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Stored overrides whose value was a secret, and the others."""
+    hidden = [arg for arg in stored if HIDDEN in arg]
+    return hidden, [arg for arg in stored if arg not in hidden]
 
 
 def describe_planned_end(plan: TrainPlan, step: int, total: int | None = None) -> str | None:
