@@ -140,7 +140,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
 
 
-def choose_named_checkpoint(ckpt: str, args: Sequence[str]) -> Path:
+def choose_named_checkpoint(ckpt: str, args: list[str]) -> Path:
     """The checkpoint that `ckpt=` means beside the words `paths.root=` and `job=`."""
     from aptlab.checkpoint import choose_checkpoint
 
