@@ -6,25 +6,33 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from aptlab.checkpoint import find_checkpoint, read_manifest
+from tests.commands.forked import run_forked
+from tests.commands.small_run import words
 from tests.faults.parts import differences, file_state
 
 pytestmark = pytest.mark.slow
-ARGS = ["size=debug", "trainer=debug", "logger=csv", "context=32", "data.batch=4", "callbacks.checkpoints.every=3"]
+ARGS = ("trainer.max_steps=10", "callbacks.checkpoints.every=3", "evals=none")
 
 
-def train(*args: str, fault: str = "") -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"WANDB_MODE": "disabled"} | ({"APTLAB_FAULT": fault} if fault else {})
+def train(*args: str, fault: str = "") -> CompletedProcess[str]:
+    return run_forked("train", *args, fault=fault, WANDB_MODE="disabled")
+
+
+def start_anew(*args: str) -> CompletedProcess[str]:
+    """The same in an interpreter of its own."""
+    env = os.environ | {"WANDB_MODE": "disabled"}
     return subprocess.run([sys.executable, "-m", "aptlab", "train", *args], capture_output=True, text=True, env=env)
 
 
 def test_killed_stopped_damaged_and_resumed(tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert train(*ARGS, f"run_dir={whole}").returncode == 0
-    assert train(*ARGS, f"run_dir={run}", fault="train.batch:5").returncode == -9
+    assert start_anew(*words(*ARGS, f"run_dir={whole}")).returncode == 0
+    assert train(*words(*ARGS, f"run_dir={run}"), fault="train.batch:5").returncode == -9
     assert read_manifest(find_checkpoint(run)).step == 3
     stopped = train(f"ckpt={run}", fault="val.batch:2:TERM")
     assert stopped.returncode == 143
