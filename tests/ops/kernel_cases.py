@@ -134,13 +134,23 @@ def assert_case(size, layout, where, dtype, device, *, weighted=True, scaled=Tru
         assert (dw.double() - weights.grad).abs().max() <= 1e-4 * weights.grad.abs().max()
 
 
-def assert_all_cases(device: str, sizes: str = "all") -> None:
-    for size, layout, where in itertools.product(SIZES if sizes == "all" else SIZES[1:2], LAYOUTS, WHERES):
+def list_cases(device: str):
+    """(case, whether it is one of the first: one size in float32 by its frequencies)"""
+    for size, layout, where in itertools.product(SIZES, LAYOUTS, WHERES):
         for dtype in (torch.float32, torch.bfloat16) if device == "cpu" else DIGITS:
-            assert_case(size, layout, where, dtype, device, scaled=size[0] == 2)
-        assert_case(size, layout, where, torch.float32, device, theta=False)
+            yield (size, layout, where, dtype, True), size is SIZES[1] and dtype == torch.float32
+        yield (size, layout, where, torch.float32, False), False
+
+
+def assert_all_cases(device: str, sizes: str = "all") -> None:
+    """sizes: the `first` cases, the `others`, or all."""
+    for (size, layout, where, dtype, theta), is_first in list_cases(device):
+        if sizes == "all" or is_first == (sizes == "first"):
+            assert_case(size, layout, where, dtype, device, theta=theta, scaled=size[0] == 2 or not theta)
+    if sizes == "first":
+        return
     assert_case(SIZES[0], "half", "after", torch.float32, device, weighted=False)
-    for tile in TILES if sizes == "all" else ():
+    for tile in TILES:
         assert_case(SIZES[3], "half", "before", torch.bfloat16, device, tile=tile)
 
 
