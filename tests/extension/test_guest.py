@@ -17,6 +17,7 @@ from aptlab.cli import main
 from aptlab.config import build, check, compose
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.testing import CallbackContract, RopeContract, RowsContract, SmoothContract, SourceContract
+from tests.commands.forked import run_forked
 from tests.commands.small_run import newest
 
 SOURCE = Path(__file__).parent / "aptlab_guest" / "src"
@@ -54,9 +55,9 @@ def site(tmp_path, monkeypatch) -> Path:
     return found
 
 
-def run_aptlab(site: Path, *words: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+def run_aptlab(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     paths = [str(site), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} | ({"APTLAB_FAULT": fault} if fault else {})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "aptlab", *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
@@ -116,9 +117,10 @@ def test_all_parts_train_resume_after_a_kill_evaluate_and_say_why_they_cannot_be
     assert whole.returncode == 0, whole.stderr
     assert "no weight and is not minimised" not in whole.stderr
     assert "first tokens: [{'token': " in whole.stdout
-    broken = run_aptlab(site, "train", *words, f"run_dir={tmp_path / 'run'}", fault="train.batch:5")
+    broken = run_forked("train", *words, f"run_dir={tmp_path / 'run'}", fault="train.batch:5", path=str(site))
     assert broken.returncode == -signal.SIGKILL
-    resumed = run_aptlab(site, "train", f"ckpt={tmp_path / 'run'}", "callbacks.token_counter.file=resumed.txt")
+    again = ("train", f"ckpt={tmp_path / 'run'}", "callbacks.token_counter.file=resumed.txt")
+    resumed = run_forked(*again, path=str(site))
     assert resumed.returncode == 0, resumed.stderr
     first, second = (
         load_checkpoint(find_checkpoint(tmp_path / name, which="last"))["state_dict"] for name in ("whole", "run")
