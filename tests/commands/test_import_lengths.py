@@ -11,6 +11,7 @@ from aptlab.commands import import_ as import_command
 from aptlab.restore.hf_lengths import KEY, NO_LIMIT
 from aptlab.restore.load import load_network
 from aptlab.testing import make_random_tokens
+from tests.commands.small_run import texts
 from tests.commands.test_import_families import folder
 from tests.models.hf.making import loaded
 from tests.models.hf.test_from_transformers import L
@@ -68,7 +69,8 @@ def test_linear_scaling_is_written_with_the_length_that_readers_multiply(tmp_pat
 def test_runs_from_an_import_keep_its_lengths_until_they_change_them(tmp_path, monkeypatch, capsys):
     run = imported("llama llama3", tmp_path, max_position_embeddings=8 * L, limit=9 * L)
     monkeypatch.chdir(tmp_path)
-    small = ["trainer=debug", "trainer.max_steps=1", "data.batch=1", "logger=csv", "device=cpu"]
+    small = ["trainer=debug", "trainer.max_steps=1", "data.batch=1", "logger=csv", "device=cpu", "evals=none"]
+    small += [f"data.files={texts()}", "data.split.val_fraction=0.3", "data.val_batches=2"]
     same = [f"ckpt={run}", "load=weights", *small, "context=32"]
     assert main(["train", *same, "run_dir=same"]) == 0
     assert load_network("same").meta[KEY]["max_position_embeddings"] == 8 * L

@@ -93,7 +93,7 @@ def test_the_result_holds_what_was_measured():
 
 def test_two_words_change_two_parts():
     both = ((), ("rope=yarn", "smooth=memory"))
-    plain, changed = (yaml.safe_load((train(*parts).path / "config.yaml").read_text()) for parts in both)
+    plain, changed = (yaml.safe_load((train("evals=none", *parts).path / "config.yaml").read_text()) for parts in both)
     before, after = flatten_config(plain), flatten_config(changed)
     different = {key for key in {**before, **after} if before.get(key) != after.get(key)}
     sites = [f"{root}sites.{site}.smooth" for root in ("block.", "model.block.", "task.net.block.") for site in SITES]
@@ -111,8 +111,8 @@ def test_the_same_words_give_the_same_numbers():
 
 
 def test_a_resumed_run_goes_on_in_its_folder(capsys):
-    whole = train("trainer.max_steps=4", "schedule.warmup=0")
-    part = train("trainer.max_steps=2", "schedule.warmup=0")
+    whole = train("trainer.max_steps=4", "schedule.warmup=0", "evals=none")
+    part = train("trainer.max_steps=2", "schedule.warmup=0", "evals=none")
     assert run([f"ckpt={part.path}", "trainer.max_steps=4"]) == 0
     shown = capsys.readouterr().out
     assert f"continuing from {part.path}/checkpoints/step-00000002.ckpt" in shown
@@ -128,7 +128,7 @@ def test_a_resumed_run_goes_on_in_its_folder(capsys):
 
 
 def test_another_rule_starts_a_new_run_from_the_weights(capsys):
-    first = train()
+    first = train("evals=none")
     assert run([f"ckpt={first.path}", "rope=yarn", "optim.lr=1e-9"]) == 0
     shown = capsys.readouterr().out
     assert f"new run from the weights of {first.path}/checkpoints/step-00000002.ckpt" in shown
@@ -142,7 +142,7 @@ def test_another_rule_starts_a_new_run_from_the_weights(capsys):
 
 
 def test_a_run_remembers_whose_weights_it_began_with():
-    first = train()
+    first = train("evals=none")
     assert first.result.origin == {}
     assert run([f"ckpt={first.path}", "load=weights"]) == 0
     second = newest()
@@ -153,7 +153,7 @@ def test_a_run_remembers_whose_weights_it_began_with():
 
 
 def test_weights_keep_the_tokenizer_that_they_know():
-    first = train("tokenizer=bpe", "tokenizer.vocab=300")
+    first = train("tokenizer=bpe", "tokenizer.vocab=300", "evals=none")
     other = texts(Path("other.jsonl"), words=80)
     Path(other).write_text(Path(other).read_text().replace("word", "mot"))
     assert run([f"ckpt={first.path}", "load=weights", f"data.files={other}"]) == 0
@@ -163,7 +163,7 @@ def test_weights_keep_the_tokenizer_that_they_know():
 
 
 def test_weights_that_do_not_fit(capsys):
-    first = train()
+    first = train("evals=none")
     made = folders()
     assert main(["train", f"ckpt={first.path}", "size.dim=64"]) == 2
     assert re.search(r"weights of \S+ do not fit this model: net.* \(257, 32\) -> \(257, 64\)", capsys.readouterr().err)
@@ -173,7 +173,7 @@ def test_weights_that_do_not_fit(capsys):
 
 
 def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
-    first = train()
+    first = train("evals=none")
     other = texts(Path("other.jsonl"), words=80)
     with pytest.raises(CheckpointError, match="the checkpoint was trained on other data: fingerprint"):
         run([f"ckpt={first.path}", "load=resume", f"data.files={other}", "trainer.max_steps=4"])
@@ -228,7 +228,7 @@ PARTS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", PARTS, ids=" ".join)
 def test_every_kind_of_part_trains(overrides):
-    made = train(*overrides)
+    made = train("evals=none", *overrides)
     assert made.result.steps == 2
     assert made.result.skipped_steps == 0
     assert math.isfinite(made.result.metrics["val/loss"])
@@ -237,7 +237,7 @@ def test_every_kind_of_part_trains(overrides):
 
 
 def test_one_epoch_is_each_row_once():
-    made = train("+trainer.max_epochs=1", "trainer.max_steps=-1", "context=128", "data.batch=8")
+    made = train("+trainer.max_epochs=1", "trainer.max_steps=-1", "context=128", "data.batch=8", "evals=none")
     data = made.result.data
     batches = (data["train_tokens"] - 1) // 128 // 8
     assert made.result.steps == batches
@@ -281,15 +281,15 @@ def left_over(mark: str) -> list[str]:
 
 
 def test_the_final_weights_are_validated_when_the_last_interval_is_not_full():
-    rows = table(train("trainer.max_steps=5", "validate.every=2").path)
+    rows = table(train("trainer.max_steps=5", "validate.every=2", "evals=none").path)
     assert [row["step"] for row in rows if row["val/loss"]] == ["2", "4", "5"]
 
 
 @pytest.mark.parametrize("embed", ["learned", "sinusoidal"])
 def test_added_positions_are_converted_to_rotation(embed, capsys):
     """`aptlab train ckpt=… embed=none rope=standard` keeps the weights and folds the mean of the positions."""
-    old = train(f"embed={embed}", "rope=none")
-    new = train(f"ckpt={old.path}", "embed=none", "rope=standard")
+    old = train(f"embed={embed}", "rope=none", "evals=none")
+    new = train(f"ckpt={old.path}", "embed=none", "rope=standard", "evals=none")
     assert "the positions added to the embedding are gone, their mean is folded in" in capsys.readouterr().err
     assert new.path != old.path
     assert new.result is not None
