@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -215,8 +216,13 @@ def test_no_task_is_an_error():
 
 
 @pytest.mark.slow
-def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
+def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do_and_names_an_unknown_task(tmp_path, monkeypatch):
     """Tasks of local files; the answers are chosen by what the network says, so that every score is known."""
+    import lm_eval.evaluator  # which takes the class from where it is replaced below
+    import lm_eval.tasks
+
+    once = functools.cache(lm_eval.tasks.TaskManager)  # it reads some thousand files
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", once)
     model = answers()
     questions = [("The sky is", [" blue", " zqx"]), ("One and", [" two", " @@@@"])]
     scores = [[model.loglikelihood(requests((q, c)))[0][0] for c in choices] for q, choices in questions]
@@ -248,9 +254,5 @@ def test_its_evaluator_scores_all_three_kinds_of_requests_as_we_do(tmp_path):
     nats = sum(model.loglikelihood_rolling(requests(*((text,) for text in texts))))
     expected = -nats / sum(len(text.encode()) for text in texts) / math.log(2)
     assert found["own_read"]["bits_per_byte,none"] == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.slow
-def test_a_task_that_it_does_not_know_is_named():
     with pytest.raises(ConfigError, match=r"lm_eval knows no task no_such_task; see `lm_eval --tasks list`, or name"):
-        run_harness(answers(), ["no_such_task"])
+        run_harness(model, ["no_such_task"], include=str(tmp_path))
