@@ -61,19 +61,21 @@ def measure(act: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def make_rows(folder: Path, way: str):
+def make_rows(folder: Path, way: str, *, warm: bool = False):
+    """Training rows of a cache that is opened now; warm: every piece has been compared already."""
     from aptlab.data.rows import BatchPlan, Packed
     from aptlab.data.store.cache import open_store
 
-    return Packed().make_rows(open_store(folder, verify=way).train, context=CONTEXT, plan=BatchPlan(batch=BATCH))
+    side = open_store(folder, verify=way).train
+    if warm:
+        np.asarray(side.tokens)
+    return Packed().make_rows(side, context=CONTEXT, plan=BatchPlan(batch=BATCH))
 
 
 def time_batches(folder: Path, way: str, count: int, *, warm: bool) -> float:
-    """Seconds of one batch; warm: every piece has been compared already."""
-    rows = make_rows(folder, way)
+    """Seconds of one batch."""
+    rows = make_rows(folder, way, warm=warm)
     rows.batch(0)
-    if warm:
-        np.asarray(rows.table.tokens)
     return measure(lambda: [rows.batch(number) for number in range(1, count + 1)]) / count
 
 

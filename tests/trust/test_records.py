@@ -90,6 +90,17 @@ def test_compare_never_uses_a_changed_number(run, tmp_path, caplog):
     assert "result.json is damaged: its values do not have its checksum" in caplog.text
 
 
+def test_a_damaged_result_is_kept_aside_when_its_run_is_trained_further(run, caplog):
+    path = run / "result.json"
+    damaged = path.read_text().replace("2.25", "1.25")
+    path.write_text(damaged)
+    with RunFolder.create(run_dir=run) as folder:
+        folder.reopen()
+    assert not path.exists()
+    assert (run / "result-damaged.json").read_text() == damaged
+    assert "not used: " in caplog.text
+
+
 def test_a_record_may_be_written_another_way_and_stays_readable(run):
     path = run / "result.json"
     values = json.loads(path.read_text())

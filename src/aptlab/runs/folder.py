@@ -16,7 +16,7 @@ from aptlab.runs.atomic import write_text
 from aptlab.runs.environment import collect_environment
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.record import write_json_record, write_yaml_record
-from aptlab.runs.result import EARLIER, Result
+from aptlab.runs.result import EARLIER, Result, read_result_if_whole
 
 
 class RunFolder:
@@ -129,12 +129,16 @@ class RunFolder:
     def reopen(self) -> None:
         """Before a run is trained further: put result.json and figure.png of a finished end into results/.
 
-        A result of an end whose evals were not done is taken away: it comes again.
+        A result of an end whose evals were not done is taken away: it comes again. A damaged one is kept as
+        result-damaged.json.
         """
         if not self.writer or not self.finished:
             return
-        result = read_earlier_result(self.path / "result.json")
-        if result is None or result.status != "finished":
+        result = read_result_if_whole(self.path)
+        if result is None:
+            os.replace(self.path / "result.json", self.path / "result-damaged.json")
+            return
+        if result.status != "finished":
             (self.path / "result.json").unlink()
             return
         name = find_free_name(self.path / EARLIER, f"step-{result.steps:08d}")
@@ -142,14 +146,6 @@ class RunFolder:
         for file in ("figure.png", "result.json"):
             if (self.path / file).is_file():
                 os.replace(self.path / file, self.path / EARLIER / f"{name}{Path(file).suffix}")
-
-
-def read_earlier_result(path: Path) -> Result | None:
-    """A result that is about to be replaced; None for one that cannot be read."""
-    try:
-        return Result.read(path)
-    except AptlabError:
-        return None
 
 
 def find_free_name(folder: Path, name: str) -> str:

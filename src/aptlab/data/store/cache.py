@@ -217,7 +217,7 @@ def _map_checked(folder: Path, side: str, dtype: str, sums: dict[str, np.ndarray
     """One side whose tokens are verified as they are read; its offsets and sizes are read whole, and verified here."""
     numbers = {name: np.fromfile(folder / name, dtype="<i8") for name in (f"{side}.offsets", f"{side}.sizes")}
     for name, values in numbers.items():
-        data = memoryview(values).cast("B")
+        data = values.data.cast("B")
         if find_damaged_piece(data, sums[name], range(count_pieces(len(data)))) is not None:
             raise DataError(f"the token cache is damaged: {folder / name} is not what was written")
     tokens = CheckedTokens(folder / f"{side}.tokens", dtype, sums[f"{side}.tokens"])

@@ -76,7 +76,7 @@ class CheckedTokens:
         self.path, self._sums = path, sums
         self._file = path.open("rb")
         self._tokens = np.asarray(np.memmap(self._file, dtype=dtype, mode="r"))
-        self._data = memoryview(self._tokens).cast("B")
+        self._data = self._tokens.data.cast("B")
         self._shift = (PIECE // self._tokens.itemsize).bit_length() - 1  # both are powers of two
         self._seen = self._read_stat()
         self._whole = np.zeros(len(sums), dtype=bool)
