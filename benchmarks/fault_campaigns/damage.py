@@ -250,7 +250,7 @@ def make_run_targets(folder: Path) -> Iterator[Target]:
     with RunFolder.create(run_dir=folder) as run_folder:
         config = {"seed": 3, "rope": {"factor": 4.0}, "data": {"val_batches": 32, "batch": 16}, "context": 256}
         run_folder.write_start(config=config, overrides=["rope.factor=4.0", "seed=3"], choices={"rope": "yarn"}, seed=3)
-        numbers = {"val/loss": 1.532, "train/loss": 1.71}
+        numbers: dict[str, float | None] = {"val/loss": 1.532, "train/loss": 1.71}
         run_folder.write_result(Result(job="train", seed=3, steps=400, metrics=numbers, config_hash="0123abcd"))
         logger = CSVMetrics(folder)
         for step in range(1, 41):
