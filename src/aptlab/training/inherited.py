@@ -20,8 +20,6 @@ from aptlab.config.sweeps import format_override
 from aptlab.errors import ConfigError
 from aptlab.redact import HIDDEN
 
-MACHINE = (*KEPT, "trainer")  # groups whose options are chosen only where their files are here
-
 
 @dataclass(frozen=True)
 class Inherited:
@@ -71,7 +69,7 @@ def is_destination(item: Override, index: OptionIndex) -> bool:
     path = (item.package or item.key).replace("/", ".")
     if not item.is_group(index):
         return finds_destination(item.key, item.value)
-    if path.partition(".")[0] not in MACHINE or item.kind == "delete":
+    if path.partition(".")[0] not in KEPT or item.kind == "delete":
         return False
     names = item.value if isinstance(item.value, list) else [item.value]
     return path != item.key or any(str(name) not in index.groups.get(item.key, {}) for name in names)

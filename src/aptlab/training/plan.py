@@ -20,6 +20,7 @@ from aptlab.config import (
     find_missing_nodes,
     refuse_interpolations,
 )
+from aptlab.config.destinations import says_where
 from aptlab.config.sweeps import format_override, format_text
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
@@ -273,7 +274,8 @@ def decide_resume(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained:
     A checkpoint that no training wrote (an imported one) holds weights alone.
     """
     model = sorted(key for key in changed if has_key_prefix(key, MODEL))
-    other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and not has_key_prefix(key, FREE))
+    free = {key for key in changed if has_key_prefix(key, FREE) or says_where(key)}
+    other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and key not in free)
     if not trained and load == "resume":
         raise CheckpointError("load=resume: this checkpoint holds weights alone; use load=weights")
     if load in ("weights", "remap") or not trained:
