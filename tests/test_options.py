@@ -11,6 +11,7 @@ import torch
 
 from aptlab.config import Config, build, check, compose
 from aptlab.config.search_path import read_option_index
+from aptlab.config.slots import MACHINE
 from aptlab.device import Device
 from aptlab.errors import ConfigError
 from aptlab.objectives import compute_token_nll
@@ -69,11 +70,11 @@ def test_an_option_composes_checks_and_builds(group, option):
         assert node == {"root": "outputs"}
         return
     if group in ("callbacks", "evals"):
-        assert len([build(inner) for inner in node.values()]) == len(node)
+        assert len([build(inner, f"{group}.{name}") for name, inner in node.items()]) == len(node)
         return
     if group in WHOLE:
         (node if group == "model" else node["net"])["vocab"] = 257
-    made = build(node)
+    made = build(config.cfg[group]) if group in MACHINE else build(node, group)
     assert callable(made) if node.get("_partial_") else type(made).__name__ == node["_target_"].rpartition(".")[2]
     if group in FACTORIES:
         assert isinstance(made(32, **FACTORIES[group]), torch.nn.Module)

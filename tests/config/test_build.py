@@ -90,11 +90,13 @@ def test_trust_is_given_by_name(monkeypatch):
     assert list_trusted_prefixes()[-2:] == ("decimal", "lightning.pytorch.callbacks")
 
 
-def test_a_class_of_a_trusted_package_must_be_of_a_kind(monkeypatch):
-    monkeypatch.setenv("APTLAB_TRUST", "decimal, fractions.")
+def test_a_class_of_a_trusted_package_must_be_of_a_kind(monkeypatch, tmp_path):
+    (tmp_path / "loose_helper.py").write_text("raise RuntimeError('imported')\nclass Helper: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("APTLAB_TRUST", "decimal, loose_helper.")
     for path in ("", "rope", "callbacks.x"):
-        with pytest.raises(ConfigError, match=r"fractions\.Fraction is no (component|whole)"):
-            build({"_target_": "fractions.Fraction", "numerator": 3}, path)
+        with pytest.raises(ConfigError, match=r"loose_helper\.Helper is no (component|whole)"):
+            build({"_target_": "loose_helper.Helper"}, path)
 
 
 def test_a_name_that_is_not_there_is_told():

@@ -118,9 +118,10 @@ def _place_problems(node: Any, slot: Slot, scope: CheckScope) -> list[Problem]:
         return [(f"{path}: {text}", node.origin) for path, text in found if text]
     if not isinstance(node, dict):
         return []
-    problems = list(_node_problems(slot.path, node, scope))
-    if not problems and (text := _kind_problem(node, slot)):
+    named = list(_name_problems(slot.path, node, scope))
+    if not named and (text := _kind_problem(node, slot)):  # then its parameters are of no interest
         return [(f"{slot.path}: {text}", "")]
+    problems = named or list(_parameter_problems(slot.path, node, scope))
     return [(f"{line}{name_listed(slot)}" if " is not trusted" in line else line, key) for line, key in problems]
 
 
@@ -129,7 +130,8 @@ def _kind_problem(node: Any, slot: Slot) -> str | None:
     return find_kind_problem(target, slot) if isinstance(target, str) else None
 
 
-def _node_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterator[Problem]:
+def _name_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterator[Problem]:
+    """What is wrong with the name of a class."""
     target = node["_target_"]
     if isinstance(target, _Unknown):
         return
@@ -140,10 +142,15 @@ def _node_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterat
         yield f"{path}: {refused}", ""
         return
     try:
-        known = read_signature(target)
+        read_signature(target)
     except ConfigError as error:
         yield f"{path}._target_: {error}", ""
-        return
+
+
+def _parameter_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterator[Problem]:
+    """What is wrong with the parameters that a node gives to its class."""
+    target = node["_target_"]
+    known = read_signature(target) if isinstance(target, str) else None
     if known is None:
         return
     for name, value in node.items():

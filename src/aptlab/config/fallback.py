@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.config.destinations import KEPT, drop_destinations
+from aptlab.config.destinations import KEPT, drop_destinations, says_where
 from aptlab.config.escaped import find_interpolations, refuse_interpolations
 from aptlab.config.overrides import Override, parse_overrides
 from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts
 
-SLOTTED = ("model", "task", "trainer")  # made of the other groups, by interpolation, and the trainer of plain values
+SLOTTED = ("model", "task")  # made of the other groups, by interpolation
+MACHINE = (*KEPT, "trainer")  # act on the machine: only plain values that say nothing of where
 OF_A_COMMAND = ("ckpt", "load", "run_dir")  # not the run's
 RECIPE = "recipe"  # its files set values of the whole configuration
 
@@ -59,6 +60,9 @@ class Fallback:
 
     def fill(self, plain: dict[str, Any], item: Override, chosen: Sequence[Override]) -> None:
         """Put the values of a missing option into a configuration, in place."""
+        if item.key in MACHINE:
+            fill_plain_values(plain, item.key, self._find(item.key))
+            return
         if item.key != RECIPE:
             *parents, last = find_node_path(item).split(".")
             node = plain
@@ -70,10 +74,9 @@ class Fallback:
         for key, value in self.config.items():
             if key in SLOTTED and isinstance(plain.get(key), dict):
                 plain[key] |= {name: leaf for name, leaf in value.items() if is_plain_leaf(plain[key].get(name), leaf)}
-            elif key in KEPT and isinstance(plain.get(key), dict):
-                known = {name: leaf for name, leaf in (value or {}).items() if name in KEPT[key]}
-                plain[key] |= {name: leaf for name, leaf in known.items() if is_plain_leaf(plain[key].get(name), leaf)}
-            elif key in plain and key not in taken and key not in (*OF_A_COMMAND, *KEPT):
+            elif key in MACHINE:
+                fill_plain_values(plain, key, value)
+            elif key in plain and key not in taken and key not in OF_A_COMMAND:
                 plain[key] = self._take(key)
 
     def _chose(self, item: Override) -> bool:
@@ -116,6 +119,18 @@ def is_plain_leaf(now: Any, before: Any) -> bool:
     """Whether a value of a slotted node stands there itself, before and now."""
     known = not isinstance(now, dict | list) and not str(now).startswith("${")
     return known and not isinstance(before, dict | list) and not any(find_interpolations(before))
+
+
+def fill_plain_values(plain: dict[str, Any], group: str, before: Any) -> None:
+    """Put the plain values of a group that acts on the machine into a configuration: numbers and words, no place."""
+    node, values = plain.get(group), before if isinstance(before, Mapping) else {}
+    if isinstance(node, dict):
+        known = {name: leaf for name, leaf in values.items() if not name.startswith("_") and is_plain_leaf(None, leaf)}
+        node |= {
+            name: leaf
+            for name, leaf in known.items()
+            if not says_where(f"{group}.{name}") and is_plain_leaf(node.get(name), leaf)
+        }
 
 
 def find_missing_nodes(overrides: Sequence[str]) -> list[str]:

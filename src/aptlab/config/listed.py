@@ -16,7 +16,7 @@ _NAMES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "aptlab.nn.norm.Norm": ((_NN, _NORMS),),
     "torch.nn.modules.sparse.Embedding": ((_NN, ("Embedding",)),),
     # A network of whoever brings his own task: of ours the whole one alone, for every layer is a Module.
-    "torch.nn.modules.module.Module": ((_NN, _MODULES), ("aptlab.models", ("Decoder",))),
+    "torch.nn.modules.module.Module": ((_NN, _MODULES), ("aptlab.models", ("Decoder", "decoder.Decoder"))),
     "lightning.pytorch.callbacks.callback.Callback": (
         (
             _CALLBACKS,

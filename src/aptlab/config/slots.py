@@ -167,7 +167,7 @@ def judge_kind(target: str, kind: str) -> bool | None:
     derived = derives_from(target, kind)
     whole = derived is not False and find_base_problem(target, kind) is None
     if target.partition(".")[0] == OURS:
-        return derived is True and whole
+        return derived is True and whole and not asks_for_methods_alone(target)
     if derived is False:
         return asks_for_methods_alone(kind) and find_base_problem(target, kind) is None
     return derived if whole else False

@@ -29,11 +29,12 @@ def build_data(
     `source`, else the configuration's.
     """
     if data is None:
-        data, gone = drop_destinations(config["data"], "data")
+        kept, gone = drop_destinations(config["data"], "data")
+        data = dict(kept)
         for key in gone:
             log.warning("%s is left out, for a checkpoint does not say where things go", key)
     node = {**data, "tokenizer": None}
-    node["source"] = source or node.get("source") or config["data"]["source"]
+    node["source"] = source or node.get("source") or config["data"].get("source")
     return build(node, "data", tokenizer=tokenizer)
 
 

@@ -114,7 +114,7 @@ def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu") -> Loa
     """Build the network that a checkpoint describes and fill it with its weights.
 
     `ckpt` is a checkpoint, a run folder, `last` or `best`. The file is verified against its manifest and read with
-    weights_only=True; the network is built by `aptlab.config.build`, which refuses targets outside the trust list.
+    weights_only=True; the network is built by `aptlab.config.build`, which refuses what does not belong in its place.
     Raises CheckpointError or ConfigError.
     """
     from aptlab.checkpoint import load_checkpoint

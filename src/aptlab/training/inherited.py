@@ -20,25 +20,29 @@ from aptlab.config.sweeps import format_override
 from aptlab.errors import ConfigError
 from aptlab.redact import HIDDEN
 
-MACHINE = (*KEPT, "trainer")  # groups whose options are chosen only where their files are here
-
 
 @dataclass(frozen=True)
 class Inherited:
-    """The overrides that are kept, and the keys of those that say where things go, which are not."""
+    """The overrides that are kept, and the keys of those that are not.
+
+    left_out  they say where things go
+    hidden    their values were secrets, which no checkpoint has
+    """
 
     kept: list[str]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def describe(self, *, folder: bool) -> list[str]:
-        """The line for the user; `folder`: the run goes on in its own folder, so `run_dir` is no loss."""
+        """Lines for the user; `folder`: the run goes on in its own folder, so `run_dir` is no loss."""
         keys = [key for key in self.left_out if not (folder and key == "run_dir")]
-        if not keys:
-            return []
-        return [
-            f"  left out, for a checkpoint does not say where things go: {', '.join(keys)}; give "
-            f"{'it' if len(keys) == 1 else 'them'} again if that is what you want"
-        ]
+        again = "it" if len(keys) == 1 else "them"
+        where = (
+            f"  left out, for a checkpoint does not say where things go: {', '.join(keys)}; give {again} again if that "
+            "is what you want"
+        )
+        lost = [f"  {key} was hidden in the checkpoint; give it again if it is needed" for key in self.hidden]
+        return [*([where] if keys else []), *lost]
 
 
 def inherit_overrides(stored: Sequence[str], new: Sequence[str], config: Mapping[str, Any] | None) -> Inherited:
@@ -51,19 +55,19 @@ def inherit_overrides(stored: Sequence[str], new: Sequence[str], config: Mapping
     ConfigError for one that reads the environment, the clock or a file, where the configuration has no value for it.
     """
     index, given = read_option_index(), {arg.lstrip("+~").partition("=")[0] for arg in new}
-    kept, left_out = [], []
+    kept, left_out, hidden = [], [], []
     for text in stored:
         items, problems = parse_overrides([text])
         key = text.lstrip("+~").partition("=")[0]
-        if key in given:
-            continue
-        if problems:  # told where it is composed
+        if HIDDEN in text:
+            hidden.append(key)
+        elif problems:  # told where it is composed
             kept.append(text)
         elif is_destination(items[0], index):
             left_out.append(key)
-        else:
+        elif key not in given or reads_configuration_alone(items[0]):
             kept.append(text if reads_configuration_alone(items[0]) else fill_recorded_value(items[0], config))
-    return Inherited(kept, tuple(dict.fromkeys(left_out)))
+    return Inherited(kept, tuple(key for key in dict.fromkeys(left_out) if key not in given), tuple(hidden))
 
 
 def is_destination(item: Override, index: OptionIndex) -> bool:
@@ -71,7 +75,7 @@ def is_destination(item: Override, index: OptionIndex) -> bool:
     path = (item.package or item.key).replace("/", ".")
     if not item.is_group(index):
         return finds_destination(item.key, item.value)
-    if path.partition(".")[0] not in MACHINE or item.kind == "delete":
+    if path.partition(".")[0] not in KEPT or item.kind == "delete":
         return False
     names = item.value if isinstance(item.value, list) else [item.value]
     return path != item.key or any(str(name) not in index.groups.get(item.key, {}) for name in names)

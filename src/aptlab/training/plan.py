@@ -20,9 +20,9 @@ from aptlab.config import (
     find_missing_nodes,
     refuse_interpolations,
 )
+from aptlab.config.destinations import says_where
 from aptlab.config.sweeps import format_override, format_text
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
-from aptlab.redact import HIDDEN
 from aptlab.training.defaults import is_unnamed_default
 from aptlab.training.ended import describe_finished_run
 from aptlab.training.folders import refuse_used_folder
@@ -106,11 +106,9 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
     stored = filter_stored_overrides(drop_recipe_values(manifest.overrides, new), new, manifest.choices)
     inherited = inherit_overrides(stored, new, manifest.config)
-    stored = inherited.kept
-    hidden, stored = split_hidden(stored)
     fallback = Fallback(manifest.config, manifest.choices, manifest.overrides)
-    gone = find_missing_nodes([*stored, *new])
-    stored = [arg for arg in stored if not is_below_node(arg, gone)]
+    gone = find_missing_nodes([*inherited.kept, *new])
+    stored = [arg for arg in inherited.kept if not is_below_node(arg, gone)]
     config = compose("train", [*stored, *new], fallback)
     carried = inherit_trained_values(config, manifest.config, [*stored, *new])
     stored = [*stored, *(format_carried(key, value) for key, value in carried.items())]
@@ -127,8 +125,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         refuse_used_folder(config.cfg.run_dir)
     elif read_root_value(new, "run_dir") is None and folder != path.parent:
         config = set_run_dir(config, folder)
-    lost = inherited.describe(folder=config.cfg.run_dir == escape_text(str(folder)))
-    lost += [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
+    lost = inherited.describe(folder=config.cfg.run_dir == str(folder))
     lines = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     lines += [] if trained else describe_unnamed_text(new, config)
     lines += [] if resume else list_position_notes(config)
@@ -146,12 +143,6 @@ def choose_named_checkpoint(ckpt: str, args: list[str]) -> Path:
 
     root = read_root_value(args, "paths.root") or "outputs"
     return choose_checkpoint(ckpt, root=root, job=read_root_value(args, "job"))
-
-
-def split_hidden(stored: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Stored overrides whose value was a secret, and the others."""
-    hidden = [arg for arg in stored if HIDDEN in arg]
-    return hidden, [arg for arg in stored if arg not in hidden]
 
 
 def describe_planned_end(plan: TrainPlan, step: int, total: int | None = None) -> str | None:
@@ -196,7 +187,7 @@ def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, overri
 def format_carried(key: str, value: Any) -> str:
     """The override that gives a value of the checkpoint's configuration to a key; ConfigError for an interpolation."""
     refuse_interpolations(value, key)
-    if isinstance(value, str):
+    if isinstance(value, str) and not value.isidentifier():
         return f"++{format_override(key, value)}"
     plain = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
     return f"++{key}={plain}"
@@ -273,7 +264,8 @@ def decide_resume(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained:
     A checkpoint that no training wrote (an imported one) holds weights alone.
     """
     model = sorted(key for key in changed if has_key_prefix(key, MODEL))
-    other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and not has_key_prefix(key, FREE))
+    free = {key for key in changed if has_key_prefix(key, FREE) or says_where(key)}
+    other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and key not in free)
     if not trained and load == "resume":
         raise CheckpointError("load=resume: this checkpoint holds weights alone; use load=weights")
     if load in ("weights", "remap") or not trained:
