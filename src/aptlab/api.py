@@ -175,7 +175,8 @@ def train(*overrides: str | Iterable[str]) -> Run:
 
     `sys.argv`, `os.environ`, signal handlers, logging and warnings are afterwards what they were before. While it
     trains, SIGINT, SIGTERM and SIGHUP end it at an optimizer step, saved there. torch's random generator is left
-    seeded. Sweeps (`aptlab train -m`) run each job in a process of its own and have no function here; loop over `train`.
+    seeded. Sweeps (`aptlab train -m`) run each job in a process of its own and have no function here; loop over
+    `train`.
 
     Args:
         *overrides: of `aptlab train`, as in "rope=yarn", "ckpt=last", "trainer.max_steps=200", one by one or in lists.
