@@ -174,8 +174,9 @@ def train(*overrides: str | Iterable[str]) -> Run:
     """Train a model and measure it, in this process. The same as `aptlab train`, which it prints as.
 
     `sys.argv`, `os.environ`, signal handlers, logging and warnings are afterwards what they were before. While it
-    trains, SIGINT and SIGTERM end it at an optimizer step, saved there. torch's random generator is left seeded.
-    Sweeps (`aptlab train -m`) run each job in a process of its own and have no function here; loop over `train`.
+    trains, SIGINT, SIGTERM and SIGHUP end it at an optimizer step, saved there. torch's random generator is left
+    seeded. Sweeps (`aptlab train -m`) run each job in a process of its own and have no function here; loop over
+    `train`.
 
     Args:
         *overrides: of `aptlab train`, as in "rope=yarn", "ckpt=last", "trainer.max_steps=200", one by one or in lists.

@@ -15,6 +15,21 @@ from typing import Annotated, Any
 
 from aptlab.errors import ConfigError
 
+WIDEST = 2**63 - 1  # whole number that torch, numpy and every file format here can hold
+LARGEST = 3.4028234663852886e38  # number that a float of 32 bits can hold, which is what devices compute with
+
+
+def find_width_problem(value: Any) -> str | None:
+    """What is wrong with a number that no computation here can hold, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int):
+        return None if abs(value) <= WIDEST else f"must be a whole number of 64 bits, got {value}"
+    if math.isnan(value):
+        return "must be a number, got nan"
+    too_large = math.isfinite(value) and abs(value) > LARGEST
+    return f"must be a number that 32 bits can hold (up to {LARGEST:.1e}), got {value}" if too_large else None
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -31,8 +46,8 @@ class Limit:
             return None
         low_ok = value > self.low if self.low_open else value >= self.low
         high_ok = value < self.high if self.high_open else value <= self.high
-        if math.isfinite(value) and low_ok and high_ok:
-            return None
+        if (isinstance(value, int) or math.isfinite(value)) and low_ok and high_ok:
+            return find_width_problem(value)
         return f"must be {self}, got {value}"
 
     def __str__(self) -> str:
@@ -66,6 +81,8 @@ RotaryFraction = Annotated[float, Limit(low=0, high=1)]  # of each head's dims: 
 OpenFraction = Annotated[float, Limit(low=0, high=1, high_open=True)]
 PositiveInt = Annotated[int, Limit(low=1)]
 NonNegativeInt = Annotated[int, Limit(low=0)]
+AtLeastMinusOne = Annotated[int, Limit(low=-1)]  # where -1 counts none
+NumpySeed = Annotated[int, Limit(low=0, high=2**32 - 1)]  # what numpy's old generator takes, which optuna uses
 FolderName = Annotated[str, TextLimit(r"[A-Za-z0-9][\w.\-]*", "the name of a folder, of letters, digits and . _ -")]
 OptionName = Annotated[str, TextLimit(r"[A-Za-z]\w*", "a name of letters, digits and _")]
 
@@ -80,6 +97,8 @@ LIMITS: Mapping[str, tuple[type, Limit | TextLimit]] = {
         "OpenFraction": OpenFraction,
         "PositiveInt": PositiveInt,
         "NonNegativeInt": NonNegativeInt,
+        "AtLeastMinusOne": AtLeastMinusOne,
+        "NumpySeed": NumpySeed,
         "FolderName": FolderName,
         "OptionName": OptionName,
     }.items()

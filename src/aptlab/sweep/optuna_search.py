@@ -13,7 +13,7 @@ from typing import Any
 
 from aptlab.config.sweeps import read_sweep_axes
 from aptlab.errors import AptlabError, ConfigError, suggest_option
-from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
+from aptlab.limits import NumpySeed, PositiveInt, validate_limits
 from aptlab.redact import redact_overrides
 from aptlab.report.comparison import find_metric
 from aptlab.report.validation import FREE, PER_BYTE
@@ -44,7 +44,7 @@ class OptunaSearch(SweepRule):
     metric: str = "val/loss"
     direction: str = "minimize"
     sampler: str = "tpe"
-    seed: NonNegativeInt = 0
+    seed: NumpySeed = 0
     name: str | None = None
     fresh: bool = False
     retry_failed: bool = True

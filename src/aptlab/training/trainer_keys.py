@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from aptlab.config.static.types import find_annotation_problem
 from aptlab.errors import ConfigError
+from aptlab.limits import WIDEST
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 NOTHING = "no key at all"
@@ -63,6 +65,18 @@ WORKS = (
     *("gradient_clip_algorithm", "deterministic", "benchmark", "inference_mode", "profiler", "detect_anomaly"),
     *("sync_batchnorm",),
 )
+# What numbers Lightning does not look at, or only once the run has its folder: annotation, and what else to write.
+RANGES = {
+    "accumulate_grad_batches": ("PositiveInt", "1 takes a step after every batch"),
+    "gradient_clip_val": ("NonNegative | None", "null clips nothing"),
+    "log_every_n_steps": ("PositiveInt", "logger=csv keeps what is logged in the run's folder alone"),
+    "max_epochs": ("AtLeastMinusOne | None", "-1 or null count none"),
+    "max_steps": ("AtLeastMinusOne", "-1 counts none, with trainer.max_epochs"),
+    "min_steps": ("NonNegativeInt | None", "null asks for none"),
+    "num_sanity_val_steps": ("AtLeastMinusOne | None", "use 0 for none, -1 for all, or a number of them"),
+    "benchmark": ("bool | None", "null leaves it to torch"),
+    "profiler": ("Literal['simple', 'advanced', 'pytorch', 'xla'] | None", "null measures nothing"),
+}
 
 
 def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
@@ -76,6 +90,7 @@ def find_trainer_problems(cfg: Mapping[str, Any]) -> list[str]:
     return [
         *problems,
         *find_refused_keys(trainer),
+        *find_range_problems(trainer),
         *find_length_problems(trainer),
         *find_time_problems(trainer.get("max_time")),
         *find_every_problems(every),
@@ -98,16 +113,25 @@ def find_refused_keys(trainer: Mapping[str, Any]) -> Iterator[str]:
             yield f"trainer.{key}: {value!r} would not do what it says: {reason}; use {way}"
 
 
+def find_range_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers that would train another way than anybody means, as a negative limit of the gradient trains uphill."""
+    for key, (annotation, way) in RANGES.items():
+        if key in trainer and (problem := find_annotation_problem(trainer[key], annotation)):
+            yield f"trainer.{key}: {problem}; {way}"
+
+
 def find_limit_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
     """Limits that Lightning would refuse only when the run has its folder."""
-    limit, sanity = trainer.get("limit_val_batches"), trainer.get("num_sanity_val_steps")
-    if isinstance(limit, bool) or (isinstance(limit, float) and not 0 <= limit <= 1) or (limit or 0) < 0:
+    limit = trainer.get("limit_val_batches")
+    if limit is not None and (
+        not isinstance(limit, int | float)
+        or isinstance(limit, bool)
+        or not (0 <= limit <= 1 if isinstance(limit, float) else 0 <= limit <= WIDEST)
+    ):
         yield (
             f"trainer.limit_val_batches: {limit!r} is neither a number of batches (1, 2, …; 0 for no validation) nor a "
             "share of them (0.0 to 1.0)"
         )
-    if isinstance(sanity, int) and sanity < -1:
-        yield f"trainer.num_sanity_val_steps: {sanity} batches; use 0 for none, -1 for all, or a number of them"
     if (clip := trainer.get("gradient_clip_algorithm")) not in (None, "norm", "value"):
         yield f"trainer.gradient_clip_algorithm: {clip!r} is no way to clip; allowed: norm, value"
     steps, least = trainer.get("max_steps"), trainer.get("min_steps")
@@ -127,7 +151,10 @@ def find_length_problems(trainer: Mapping[str, Any]) -> Iterator[str]:
 
 def find_time_problems(limit: Any) -> Iterator[str]:
     """What is wrong with `trainer.max_time`, which Lightning reads when the Trainer is made."""
-    if isinstance(limit, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit.strip()) is None:
+    parts = list(limit.values()) if isinstance(limit, Mapping) else re.findall(r"\d+", str(limit))
+    form = isinstance(limit, Mapping) or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(limit).strip()) is not None
+    numbers = [int(part) if str(part).isdigit() else 0 for part in parts]
+    if limit is not None and not (form and sum(numbers) and all(str(part).isdigit() for part in parts)):
         yield (
             f"trainer.max_time: {limit!r} is no time; write DD:HH:MM:SS, as in 00:01:30:00 for an hour and a half, or "
             "null for none"
@@ -154,13 +181,13 @@ def find_interval_problems(trainer: Mapping[str, Any], every: Any) -> Iterator[s
         yield f"{key}: {interval!r} is a time, which no resumed run can repeat; use {VALIDATE}"
     elif isinstance(interval, float):
         yield from find_share_problems(interval, trainer.get("max_epochs"))
-    else:
-        yield from find_batch_problems(interval, trainer.get("accumulate_grad_batches") or 1)
+    elif find_annotation_problem(trainer.get("accumulate_grad_batches", 1), "PositiveInt") is None:
+        yield from find_batch_problems(interval, trainer.get("accumulate_grad_batches", 1))
 
 
 def find_share_problems(share: float, epochs: Any) -> Iterator[str]:
     """What is wrong with an interval that is a share of an epoch."""
-    if not 0 < share <= 1:
+    if not 0 < share <= 1:  # not a number either
         yield (
             f"trainer.val_check_interval: {share} is no share of an epoch, which is in (0, 1]; a whole number counts "
             "training batches"

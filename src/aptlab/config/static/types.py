@@ -12,7 +12,7 @@ from typing import Any
 from aptlab.config.static.signatures import Parameter
 from aptlab.config.static.source import SourceModule, find_definition
 from aptlab.errors import suggest_option
-from aptlab.limits import LIMITS
+from aptlab.limits import LIMITS, find_width_problem
 
 SEQUENCES = ("list", "tuple", "Sequence", "Iterable", "Collection", "set", "List", "Tuple")
 MAPPINGS = ("dict", "Mapping", "MutableMapping", "Dict")
@@ -120,7 +120,7 @@ def _member_problem(value: Any, member: ast.expr, module: SourceModule) -> str |
         kind, limit = LIMITS[name]
         return limit.problem(value) if _is(value, kind) else "wrong type"
     if name in SCALARS:
-        return None if _is(value, SCALARS[name]) else "wrong type"
+        return find_width_problem(value) if _is(value, SCALARS[name]) else "wrong type"
     if name in SEQUENCES:
         return None if isinstance(value, list | tuple) else "wrong type"
     if name in MAPPINGS:
