@@ -10,7 +10,8 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ParallelStrategy
 
 from aptlab.callbacks.base import RunAware, RunContext
@@ -36,7 +37,7 @@ class RankLost(TrainingError):
         self.exit_code = exit_code
 
 
-class Watchdog(RunAware, Callback):
+class Watchdog(RunAware, Checkpoint):
     """Name a rank that has stopped after `silent` seconds, and end the run `end` seconds after it has, with code 1.
 
     What counts as stopped is said in `aptlab.runs.heartbeat`. A line names the rank, what the others wait in, the last
@@ -44,7 +45,8 @@ class Watchdog(RunAware, Callback):
     a collective blocks ends the run as soon as `heartbeat.HURRY` allows, with the code of the signal. A rank that fails
     or is killed ends the others within seconds. Nothing runs where there is one rank.
 
-    It places a few marks a step, and two threads exchange a few hundred bytes a second with rank 0. Raises ConfigError.
+    It places a few marks a step, and two threads exchange a few hundred bytes a second with rank 0. It is a
+    `Checkpoint` so that Lightning calls it after the saves, which may take their time. Raises ConfigError.
     """
 
     def __init__(self, *, silent: Positive = 30.0, end: Positive = 60.0) -> None:
