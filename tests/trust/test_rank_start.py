@@ -75,7 +75,7 @@ def test_the_collective_is_named_with_its_caller():
     inner = run_in(COLLECTIVES, look)
     inner.__code__ = inner.__code__.replace(co_name="all_reduce")
     line = look.__code__.co_firstlineno
-    assert inner().startswith("all_reduce (test_watchdog.py:")
+    assert inner().startswith("all_reduce (test_rank_start.py:")
     assert int(inner().partition(":")[2].rstrip(")")) > line
     assert look() == ""
 
@@ -143,3 +143,20 @@ def test_a_notice_follows_no_link(tmp_path, capfd):
     write_notice("a line", tmp_path)
     assert capfd.readouterr().err == "a line\n"
     assert (tmp_path / "else.txt").read_text() == ""
+
+
+def test_the_ranks_of_slurm_meet_where_lightning_lets_them(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    job = {
+        "JOB_ID": "1234",
+        "JOB_NAME": "job",
+        "PROCID": "1",
+        "NTASKS": "4",
+        "NTASKS_PER_NODE": "2",
+        "NODELIST": "alpha[1-2]",
+    }
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(ranks, "_runs", [False])
+    assert ranks.find_meeting() == (Meeting(host="alpha1", port=15234, rank=1, run=0), 4)

@@ -67,12 +67,14 @@ class Beat:
 class Finding:
     """Ranks that have stopped: which, for how many seconds, what is wrong in words.
 
-    ends  whether the run has to end
+    limit  seconds after which the run has to end
+    ends   whether that time has come
     """
 
     ranks: tuple[int, ...]
     age: float
     text: str
+    limit: float
     ends: bool
 
 
@@ -131,7 +133,7 @@ class RankRule:
         names = ", ".join(self._describe_silent(rank) for rank in sorted(late))
         verb = "has" if len(late) == 1 else "have"
         text = f"{names} {verb} not answered for {age:.0f} s{waits}"
-        return Finding(ranks=tuple(sorted(late)), age=age, text=text, ends=age >= end)
+        return Finding(ranks=tuple(sorted(late)), age=age, text=text, limit=end, ends=age >= end)
 
     def _find_still(self, now: float) -> Finding | None:
         silent, end = self._limits(now)
@@ -151,7 +153,7 @@ class RankRule:
             text = f"{names} has done nothing for {age:.0f} s{rest}"
         else:
             text = f"all ranks have waited for each other for {age:.0f} s{self._describe_waiting(self.records)}"
-        return Finding(ranks=tuple(sorted(working)), age=age, text=text, ends=age >= end)
+        return Finding(ranks=tuple(sorted(working)), age=age, text=text, limit=end, ends=age >= end)
 
     def _describe_silent(self, rank: int) -> str:
         beat = self.records[rank].beat

@@ -97,7 +97,7 @@ class RankWatch:
     ) -> None:
         self.store, self.plan, self.way_on, self.children, self.leave = store, plan, way_on, children, leave
         judged = tuple(range(plan.world)) if plan.rank == 0 else (0,)
-        self.rule = RankRule(silent=plan.silent, end=plan.end - min(LAST, plan.end / 4), ranks=judged)
+        self.rule = RankRule(silent=plan.silent, end=plan.end - min(LAST, plan.end / 3), ranks=judged)
         self.clock = AwakeClock(most=2 * plan.tick)
         self._own = Beat(count=0, host=socket.gethostname(), pid=os.getpid(), born=read_birth(os.getpid()))
         self._main = threading.current_thread().ident
@@ -285,7 +285,7 @@ class RankWatch:
             self._end_run(Message(rank=self.plan.rank, text=text, code=self._code(), victims=self._list_victims()))
         elif not self._warned:
             self._warned = True
-            self._speak(f"{text}; the run is ended after {self.plan.end:.0f} s of this")
+            self._speak(f"{text}; the run is ended after {finding.limit:.0f} s of this")
 
     def _code(self) -> int:
         """The exit code of the signal that asked this rank, or one that it hears, to stop; 1 without one."""

@@ -19,7 +19,7 @@ from aptlab.runs.watch import FAILED
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-ARRIVE = 10.0  # seconds in which the other ranks may come for the reason of a rank that failed at its start
+ARRIVE = 30.0  # seconds that ranks may start apart: so long a reason waits for them, or for the rank that keeps it
 COMMUNICATION = ("gloo", "NCCL", "Connection", "connection", "Socket")  # words of torch's errors that name no kind
 _runs: list[bool] = []  # runs of this process, and whether the ranks watch each other in the last one
 
