@@ -29,6 +29,8 @@ if str(ROOT) not in sys.path:
 
 from benchmarks.fault_campaigns.row import Row  # noqa: E402
 
+from aptlab.faults import REACHED  # noqa: E402
+
 ARGS = ["size=debug", "trainer=debug", "logger=csv", "context=32", "data.batch=4", "data.val_batches=2", "evals=null"]
 ARGS += ["callbacks.checkpoints.every=3", "device=ddp", "device.accelerator=cpu"]
 SHORT, REAL = (6.0, 14.0), (30.0, 60.0)  # silent, end
@@ -141,17 +143,17 @@ class Try:
         return self.problem or self._judge(limit)
 
     def _wait_for_fault(self, ranks: list[int]) -> int:
-        """Until a process has stopped, ended, or hangs; returns the one that stopped, or 0."""
+        """Until the fault is reached; returns the process that it has stopped, or 0."""
         deadline = time.monotonic() + START
-        seen: dict[int, float] = {}  # since when
-        while (now := time.monotonic()) < deadline:
-            states = {pid: read_state(pid) for pid in {*ranks, *find_processes(self.folder)}}
-            stopped = [pid for pid, state in states.items() if state == "T"]
-            ended = [pid for pid in seen if states.get(pid, "?") in "Z?" and now - seen[pid] > 2]
-            if stopped or ended or "a test asked for a hang" in read_text(self.log):
-                return stopped[0] if stopped else 0
-            seen |= {pid: now for pid in states if pid not in seen}
+        while time.monotonic() < deadline:
             time.sleep(0.05)
+            if REACHED not in read_text(self.log):
+                if all(read_state(pid) in "Z?" for pid in ranks):
+                    break
+                continue
+            stopped = [pid for pid in {*ranks, *find_processes(self.folder)} if read_state(pid) == "T"]
+            if stopped or "STOP" not in self.case.fault:
+                return stopped[0] if stopped else 0
         self.problem = "the fault was never reached"
         return 0
 

@@ -2,7 +2,7 @@
 
 `inject_fault("save.after_rename")` does nothing unless the variable names that place; the `count`-th time,
 the process sends itself the signal (SIGKILL unless another is named, such as TERM), or, for FAIL and HANG, raises
-TrainingError or waits for ever. With a rank, only that one does. No torch.
+TrainingError or waits for ever. With a rank, only that one does, and says so on stderr. No torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import Counter
 from aptlab.errors import TrainingError
 
 VARIABLE = "APTLAB_FAULT"
+REACHED = "a test has come to"
 _reached: Counter[str] = Counter()
 
 
@@ -32,10 +33,10 @@ def inject_fault(name: str) -> None:
         rank and rank != os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     ):
         return
+    if rank:
+        os.write(2, f"{REACHED} {name}\n".encode())
     if word == "FAIL":
         raise TrainingError(f"a test asked for a failure at {name}")
-    if word == "HANG":
-        os.write(2, f"a test asked for a hang at {name}\n".encode())
     while word == "HANG":
         time.sleep(1)
     os.kill(os.getpid(), signal.Signals[f"SIG{word or 'KILL'}"])

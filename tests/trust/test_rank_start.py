@@ -159,4 +159,4 @@ def test_the_ranks_of_slurm_meet_where_lightning_lets_them(monkeypatch):
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(ranks, "_runs", [False])
-    assert ranks.find_meeting() == (Meeting(host="alpha1", port=15234, rank=1, run=0), 4)
+    assert ranks.find_meeting() == (Meeting(host="alpha1", port=16234, rank=1, run=0), 4)

@@ -158,6 +158,9 @@ class RankWatch:
             time.sleep(self.plan.tick / 5)
         if loss is None:
             return None
+        if not self._lost:
+            time.sleep(1.5 * self.plan.tick)  # a rank that failed has left its reason, which comes with the next beat
+            loss = self._find_loss() or loss
         with self._ending:
             told, self._spoken = loss.told or self._spoken or not self.plan.speaks, True
         self._kill(self._list_victims())
