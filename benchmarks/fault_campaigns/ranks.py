@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import random
 import re
@@ -120,6 +121,9 @@ class Try:
     seconds: float = 0.0
     codes: tuple[int, ...] = ()
     problem: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.case.name} ({self.limits[1]:.0f} s)"
 
     @property
     def log(self) -> Path:
@@ -302,28 +306,52 @@ def train_whole(root: Path) -> Path:
     return whole
 
 
-def run(count: int = 40, seed: int = 0, *, only: str = "", resumes: bool = True) -> list[Row]:
+def run_tries(tries: list[Try], whole: Path | None, jobs: int) -> Iterator[tuple[Try, str, float]]:
+    """Each try, what did not hold, and its seconds; `jobs` at a time, which mostly wait, in processes of their own."""
+    waiting, active = list(tries), {}
+    while waiting or active:
+        while waiting and len(active) < jobs:
+            attempt = waiting.pop(0)
+            active[fork_try(attempt, whole)] = attempt
+        pid, _ = os.wait()
+        attempt = active.pop(pid)
+        result = attempt.folder.with_suffix(".json")
+        problem, seconds = json.loads(read_text(result) or '["the try itself failed", 0.0]')
+        print(f"{attempt}: {problem or 'held'}, {seconds:.1f} s", flush=True)
+        yield attempt, problem, seconds
+
+
+def fork_try(attempt: Try, whole: Path | None) -> int:
+    """A process that makes a try, resumes the run, and writes down what did not hold."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        problem = attempt.run()
+        if whole and not problem and attempt.case.saved:
+            problem = resume(attempt.folder, whole)
+        attempt.folder.with_suffix(".json").write_text(json.dumps([problem, attempt.seconds]))
+    finally:
+        os._exit(0)
+
+
+def run(count: int = 40, seed: int = 0, *, only: str = "", resumes: bool = True, jobs: int = 3) -> list[Row]:
     """Break `count` runs on two ranks; one row. `only` chooses cases by their names, and takes the short limits."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command does, before torch is loaded
     import aptlab.training.run  # noqa: F401  # loaded once; ranks are forked from here
 
     root = Path(tempfile.mkdtemp())
     os.environ["APTLAB_CACHE"] = str(root / "cache")
-    whole = train_whole(root) if resumes else root
-    failures, times = [], [0.0]
-    for attempt in choose_tries(count, seed, root, only):
-        problem = attempt.run()
-        if resumes and not problem and attempt.case.saved:
-            problem = resume(attempt.folder, whole)
-        told = f"{attempt.case.name} ({attempt.limits[1]:.0f} s): {problem or 'held'}"
-        print(f"{told}, {attempt.seconds:.1f} s, codes {attempt.codes}", flush=True)
-        times.append(attempt.seconds)
-        failures += [told] if problem else []
+    whole = train_whole(root) if resumes else None
+    tries = list(choose_tries(count, seed, root, only))
+    results = list(run_tries(tries, whole, jobs))
+    failures = [f"{attempt}: {problem}" for attempt, problem, _ in results if problem]
+    longest = max(seconds for _, _, seconds in results)
     if failures:
         print(f"logs are kept in {root}")
     else:
         shutil.rmtree(root)
-    note = "; ".join(failures[:3]) or f"all gone after {max(times):.0f} s at most, of 60 s allowed"
+    note = "; ".join(failures[:3]) or f"all gone after {longest:.0f} s at most, of 60 s allowed"
     how = "one of two ranks stopped, hung, killed or refused in every phase; SIGTERM in a collective; launcher killed"
     return [Row("F14 rank failure", how, count, count - len(failures), note)]
 
@@ -333,9 +361,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="cases whose names match this, with the short limits")
+    parser.add_argument("--jobs", type=int, default=3, help="tries at a time")
     parser.add_argument("--no-resume", action="store_true", help="leave out the comparison with the unbroken run")
     args = parser.parse_args()
-    rows = run(args.count, args.seed, only=args.only, resumes=not args.no_resume)
+    rows = run(args.count, args.seed, only=args.only, resumes=not args.no_resume, jobs=args.jobs)
     print(*rows, sep="\n")
     sys.exit(any(row.held < row.tried for row in rows))
 

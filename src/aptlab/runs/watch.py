@@ -100,6 +100,7 @@ class RankWatch:
         self.rule = RankRule(silent=plan.silent, end=plan.end - min(LAST, plan.end / 3), ranks=judged)
         self.clock = AwakeClock(most=2 * plan.tick)
         self._own = Beat(count=0, host=socket.gethostname(), pid=os.getpid(), born=read_birth(os.getpid()))
+        self._where = (0, self._own.place, True)  # marks, place, patient: all that a step pays for
         self._main = threading.current_thread().ident
         self._heard: dict[int, Beat] = {}
         self._mail: dict[str, str] = {}
@@ -127,7 +128,7 @@ class RankWatch:
 
     def mark(self, place: str, *, patient: bool = False) -> None:
         """The main thread has come to another place; a `patient` one may take its time."""
-        self._own = replace(self._own, marks=self._own.marks + 1, place=place, patient=patient)
+        self._where = (self._where[0] + 1, place, patient)
 
     def close(self) -> None:
         """Leave in peace: from now on the others do not miss this rank."""
@@ -141,8 +142,8 @@ class RankWatch:
             self._pipe = None
         if self._lost or any(thread.is_alive() for thread in self._threads):
             return
-        self._own = replace(self._own, count=self._own.count + 1, done=True)
-        run_briefly(lambda: self.store.put(f"beat/{self.plan.rank}", self._own.encode()))
+        last = replace(self._own, count=self._rounds + 2, done=True)
+        run_briefly(lambda: self.store.put(f"beat/{self.plan.rank}", last.encode()))
 
     def report_failure(self, reason: str, code: int) -> None:
         """Tell the other ranks why this one ends."""
@@ -180,9 +181,10 @@ class RankWatch:
             idle, used = cpu - used < self.plan.tick / 20, cpu
             wait = read_wait(self._main, idle=idle)
             asked = self._asked[0][1] if self._asked else 0
-            own = replace(self._own, count=self._rounds + 1, idle=idle, wait=wait, signal=asked)
+            marks, place, patient = self._where
+            own = replace(self._own, count=self._rounds + 1, marks=marks, place=place, patient=patient)
             try:
-                self.store.put(f"beat/{self.plan.rank}", own.encode())
+                self.store.put(f"beat/{self.plan.rank}", replace(own, idle=idle, wait=wait, signal=asked).encode())
                 found = self.store.read([*keys, FAILED, VERDICT])
             except RuntimeError:  # torch's DistNetworkError: the server has gone
                 self._lost = not self._over.is_set()
