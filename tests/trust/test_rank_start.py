@@ -13,7 +13,7 @@ import pytest
 from aptlab.device.meeting import Meeting, MeetingStore
 from aptlab.errors import ConfigError
 from aptlab.runs import launched
-from aptlab.runs.notice import Message, flatten_reason, write_notice
+from aptlab.runs.notice import Message, flatten_reason, leave_soon, write_notice
 from aptlab.runs.process import COLLECTIVES, describe_end, find_collective, is_gone, kill_process, read_birth
 from aptlab.runs.watch import FAILED
 from aptlab.training import ranks
@@ -160,3 +160,12 @@ def test_the_ranks_of_slurm_meet_where_lightning_lets_them(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(ranks, "_runs", [False])
     assert ranks.find_meeting() == (Meeting(host="alpha1", port=16234, rank=1, run=0), 4)
+
+
+def test_a_process_that_cannot_end_by_itself_is_ended():
+    codes = []
+    leave_soon(7, 0.05, codes.append)
+    deadline = time.monotonic() + 20
+    while not codes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert codes == [7]

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 from benchmarks.fault_campaigns import ranks as campaign
 
-from aptlab.callbacks.watchdog import RankLost, Watchdog
-from aptlab.errors import ConfigError
+from aptlab.callbacks.watchdog import Watchdog
+from aptlab.errors import ConfigError, RankLost
 from aptlab.runs.heartbeat import AwakeClock, Beat, RankRule
 from aptlab.runs.notice import Message
 from aptlab.runs.process import read_birth

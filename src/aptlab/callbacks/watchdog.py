@@ -19,7 +19,7 @@ from aptlab.callbacks.stop import CODES
 from aptlab.checkpoint.find import FOLDER, list_checkpoints
 from aptlab.checkpoint.manifest import find_checkpoint_problem
 from aptlab.device.meeting import QUIET, Meeting, MeetingStore
-from aptlab.errors import ConfigError, TrainingError
+from aptlab.errors import ConfigError
 from aptlab.faults import inject_fault
 from aptlab.limits import Positive, find_limit
 from aptlab.runs.launched import has_launcher
@@ -27,14 +27,6 @@ from aptlab.runs.notice import run_briefly
 from aptlab.runs.watch import RankWatch, WatchPlan
 
 LOOK = 10.0  # seconds to verify the last checkpoint in
-
-
-class RankLost(TrainingError):
-    """Another rank has gone, so this one cannot go on; without a message where another process tells it."""
-
-    def __init__(self, message: str = "", exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class Watchdog(RunAware, Checkpoint):

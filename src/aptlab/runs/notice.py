@@ -16,6 +16,7 @@ from typing import Any
 from aptlab.redact import redact_text
 
 LONGEST = 600  # characters of a line
+LEAVE = 3.0  # seconds for the end of Python
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 
 
@@ -84,6 +85,17 @@ def run_briefly(call: Callable[[], Any], seconds: float = 1.0) -> Any:
     thread.start()
     thread.join(seconds)
     return results[0] if results else None
+
+
+def leave_soon(code: int, seconds: float = LEAVE, leave: Callable[[int], Any] = os._exit) -> None:
+    """End the process with this code if it has not ended by itself in some seconds."""
+
+    def wait() -> None:
+        time.sleep(seconds)
+        flush_outputs()
+        leave(code)
+
+    threading.Thread(target=wait, name="rank-leave", daemon=True).start()
 
 
 def flush_outputs() -> None:

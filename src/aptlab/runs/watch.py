@@ -19,10 +19,10 @@ from aptlab.runs.notice import Message, flatten_reason, flush_outputs, run_brief
 from aptlab.runs.process import describe_end, is_gone, kill_process, read_birth, read_wait
 
 TICK = 1.0  # seconds between beats
-GRACE = 3.0  # seconds in which the main thread may end by itself once another rank has gone
+GRACE = 2.0  # seconds in which the main thread may end by itself once another rank has gone
 ASK = 5.0  # seconds in which an error of a collective may find its cause
 LATE = 4  # ticks without a beat after which a process is killed where the run ends anyway
-LAST = 5.0  # seconds kept of `end` for the end itself
+LAST = 8.0  # seconds kept of `end` for the end itself
 AT_ONCE = 2.0  # seconds that a second signal leaves to the main thread
 FAILED, VERDICT = "failed", "verdict"
 
@@ -261,13 +261,19 @@ class RankWatch:
             lost = rank == 0 and self._lost and not self.plan.apart
             if lost or (beat.host == self._own.host and is_gone(beat.pid, beat.born)):
                 return Loss(text=f"rank {rank} ({beat.describe_process()}), last seen in {beat.place}, has gone away")
-        if self.plan.launcher and os.getppid() != self.plan.launcher:
-            return Loss(text=f"its launcher (process {self.plan.launcher}) has gone away")
+        if self._has_lost_launcher():
+            zero = self.rule.records.get(0)
+            told = self.plan.rank != 0 and zero is not None and self.clock.now - zero.fresh < 2 * self.plan.tick
+            return Loss(text=f"its launcher (process {self.plan.launcher}) has gone away", told=told)
         return None
+
+    def _has_lost_launcher(self) -> bool:
+        return self.plan.launcher not in (0, os.getppid())
 
     def _list_victims(self) -> tuple[tuple[str, int, str], ...]:
         """The processes of ranks that send nothing: once the run ends, nothing else would end them."""
-        late = [one for one in self.rule.records.values() if self.clock.now - one.fresh >= LATE * self.plan.tick]
+        oldest = 0.0 if self._has_lost_launcher() else LATE * self.plan.tick  # without one, all of them have to go
+        late = [one for one in self.rule.records.values() if self.clock.now - one.fresh >= oldest]
         return tuple((one.beat.host, one.beat.pid, one.beat.born) for one in late if not one.beat.done)
 
     def _kill(self, victims: Iterable[tuple[str, int, str]]) -> None:
@@ -316,8 +322,9 @@ class RankWatch:
             if mine and self.plan.rank == 0:
                 run_briefly(lambda: self.store.put(VERDICT, message.encode()))
             self._kill({*message.victims, *self._list_victims()})
-            if mine and self.plan.rank == 0:
-                time.sleep(2 * self.plan.tick)  # so that the others read why before the store goes with us
+            others = [one for rank, one in self.rule.records.items() if rank != self.plan.rank and not one.beat.done]
+            if mine and self.plan.rank == 0 and any(self.clock.now - one.fresh < 2 * self.plan.tick for one in others):
+                time.sleep(2 * self.plan.tick)  # so that they read why before the store goes with us
             for child in self.children().values():
                 child.kill()
             flush_outputs()

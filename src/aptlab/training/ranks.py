@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from aptlab.device.meeting import Meeting, MeetingStore
-from aptlab.errors import AptlabError
+from aptlab.errors import AptlabError, RankLost
 from aptlab.runs.heartbeat import Beat
 from aptlab.runs.launched import LAUNCHER_VARIABLE, is_launched_rank
 from aptlab.runs.notice import Message, flatten_reason
@@ -54,8 +54,6 @@ def watch_ranks(trainer: Trainer) -> Iterator[None]:
 
 def raise_cause(error: BaseException, watch: Any) -> None:
     """Tell the other ranks of an error of this one; RankLost instead where it is another rank that has gone."""
-    from aptlab.callbacks.watchdog import RankLost
-
     code = getattr(error, "exit_code", 1)
     if isinstance(error, AptlabError):
         if code and not is_stop(error):
