@@ -12,7 +12,7 @@ import pytest
 
 from aptlab.device.meeting import Meeting, MeetingStore
 from aptlab.errors import ConfigError
-from aptlab.runs import launched
+from aptlab.runs import launched, notice
 from aptlab.runs.notice import Message, flatten_reason, leave_soon, write_notice
 from aptlab.runs.process import COLLECTIVES, describe_end, find_collective, is_gone, kill_process, read_birth
 from aptlab.runs.watch import FAILED
@@ -20,7 +20,7 @@ from aptlab.training import ranks
 
 RANK = """
 import sys, time
-from aptlab.runs import launched
+from aptlab.runs import launched, notice
 launched.AFTER = 0.2
 with launched.watch_launcher():
     print("ready", flush=True)
@@ -162,8 +162,13 @@ def test_the_ranks_of_slurm_meet_where_lightning_lets_them(monkeypatch):
     assert ranks.find_meeting() == (Meeting(host="alpha1", port=16234, rank=1, run=0), 4)
 
 
-def test_a_process_that_cannot_end_by_itself_is_ended():
+def test_a_process_that_cannot_end_by_itself_is_ended(monkeypatch):
     codes = []
+    monkeypatch.setattr(notice.atexit, "register", lambda end: end())
+    leave_soon(8, 99.0, codes.append)
+    assert codes == [8]  # at the end of Python's work
+    codes.clear()
+    monkeypatch.setattr(notice.atexit, "register", lambda end: None)
     leave_soon(7, 0.05, codes.append)
     deadline = time.monotonic() + 20
     while not codes and time.monotonic() < deadline:

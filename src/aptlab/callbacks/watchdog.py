@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ParallelStrategy
 
 from aptlab.callbacks.base import RunAware, RunContext
-from aptlab.callbacks.stop import CODES
 from aptlab.checkpoint.find import FOLDER, list_checkpoints
 from aptlab.checkpoint.manifest import find_checkpoint_problem
 from aptlab.device.meeting import QUIET, Meeting, MeetingStore
@@ -24,7 +23,8 @@ from aptlab.faults import inject_fault
 from aptlab.limits import Positive, find_limit
 from aptlab.runs.launched import has_launcher
 from aptlab.runs.notice import run_briefly
-from aptlab.runs.watch import RankWatch, WatchPlan
+from aptlab.runs.signals import CODES
+from aptlab.runs.watch import START, RankWatch, WatchPlan
 
 LOOK = 10.0  # seconds to verify the last checkpoint in
 
@@ -103,7 +103,7 @@ class Watchdog(RunAware, Checkpoint):
             self.watch.mark(place, patient=patient)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._mark("the start", patient=True)
+        self._mark(START, patient=True)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._mark(f"training batch {batch_idx} at step {trainer.global_step}", patient=not self._begun)

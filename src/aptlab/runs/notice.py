@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -88,13 +89,20 @@ def run_briefly(call: Callable[[], Any], seconds: float = 1.0) -> Any:
 
 
 def leave_soon(code: int, seconds: float = LEAVE, leave: Callable[[int], Any] = os._exit) -> None:
-    """End the process with this code if it has not ended by itself in some seconds."""
+    """End the process with this code at the end of Python's work, or in some seconds if that does not come.
 
-    def wait() -> None:
-        time.sleep(seconds)
+    The threads of a process group may hold a process back where Python has stopped all of its own.
+    """
+
+    def end() -> None:
         flush_outputs()
         leave(code)
 
+    def wait() -> None:
+        time.sleep(seconds)
+        end()
+
+    atexit.register(end)
     threading.Thread(target=wait, name="rank-leave", daemon=True).start()
 
 

@@ -23,6 +23,8 @@ GRACE = 2.0  # seconds in which the main thread may end by itself once another r
 ASK = 5.0  # seconds in which an error of a collective may find its cause
 LATE = 4  # ticks without a beat after which a process is killed where the run ends anyway
 LAST = 8.0  # seconds kept of `end` for the end itself
+START = "the start"
+AT_START = 5.0  # seconds that a signal leaves to a main thread which still waits for the others to come
 AT_ONCE = 2.0  # seconds that a second signal leaves to the main thread
 FAILED, VERDICT = "failed", "verdict"
 
@@ -100,7 +102,7 @@ class RankWatch:
         self.rule = RankRule(silent=plan.silent, end=plan.end - min(LAST, plan.end / 3), ranks=judged)
         self.clock = AwakeClock(most=2 * plan.tick)
         self._own = Beat(count=0, host=socket.gethostname(), pid=os.getpid(), born=read_birth(os.getpid()))
-        self._where = (0, self._own.place, True)  # marks, place, patient: all that a step pays for
+        self._where = (0, START, True)  # marks, place, patient: all that a step pays for
         self._main = threading.current_thread().ident
         self._heard: dict[int, Beat] = {}
         self._mail: dict[str, str] = {}
@@ -227,6 +229,10 @@ class RankWatch:
         if len(self._asked) > 1 and now - self._asked[1][0] >= AT_ONCE:
             name = signal.Signals(self._asked[0][1]).name
             self._end_run(Message(rank=self.plan.rank, text=f"stopped at once by a second {name}", code=self._code()))
+        elif self._asked and self._waits_at_start() and now - self._asked[0][0] >= min(AT_START, self.plan.end / 2):
+            name = signal.Signals(self._asked[0][1]).name
+            text = f"stopped by {name} before the first step"
+            self._end_run(Message(rank=self.plan.rank, text=text, code=self._code()))
         elif loss is None and self._trusts_ages(now):
             self._act_on(self.rule.find_problem(now))
 
@@ -237,6 +243,9 @@ class RankWatch:
             for number in os.read(self._pipe[0], 64):
                 if number in self.plan.codes:
                     self._asked.append((now, number))
+
+    def _waits_at_start(self) -> bool:
+        return self._where[1] == START and bool(read_wait(self._main, idle=True))
 
     def _trusts_ages(self, now: float) -> bool:
         """Whether old beats are the fault of the ranks: with a store apart, it may be the store that is silent."""

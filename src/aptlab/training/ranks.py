@@ -14,6 +14,7 @@ from aptlab.runs.heartbeat import Beat
 from aptlab.runs.launched import LAUNCHER_VARIABLE, is_launched_rank
 from aptlab.runs.notice import Message, flatten_reason
 from aptlab.runs.ranks import count_slurm_tasks, get_process_rank
+from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.runs.watch import FAILED
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def raise_cause(error: BaseException, watch: Any) -> None:
 
 def is_stop(error: BaseException) -> bool:
     """Whether a signal ended the run, which all ranks have agreed on."""
-    from aptlab.callbacks.stop import Stopped
-
     return isinstance(error, Stopped)
 
 
@@ -87,6 +86,8 @@ def is_communication_error(error: Exception) -> bool:
 
 def describe_error(error: BaseException) -> str:
     """The kind of an error and the first line of its message."""
+    if isinstance(error, SignalReceived):
+        return f"stopped by {error.name}"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
