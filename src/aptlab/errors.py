@@ -56,6 +56,14 @@ class TrainingError(AptlabError):
     exit_code = 1
 
 
+class RankLost(TrainingError):
+    """Another rank has gone, so this one cannot go on; without a message where another process tells it."""
+
+    def __init__(self, message: str = "", exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class EvalError(AptlabError):
     """A trained run is saved, but something that it measures at its end could not be measured."""
 

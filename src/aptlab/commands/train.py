@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from aptlab.config import compose
 from aptlab.device import Precision
+from aptlab.errors import RankLost
 from aptlab.limits import FolderName, NonNegativeInt, PositiveInt
+from aptlab.runs.notice import leave_soon
 from aptlab.training.inside import train_inside_process
 
 
@@ -40,7 +42,11 @@ class TrainRequest:
 
 def run(args: list[str]) -> int:
     """Check the whole request first; nothing is written and torch is not imported until it holds. Returns 0."""
-    train_inside_process(args)
+    try:
+        train_inside_process(args)
+    except RankLost as error:
+        leave_soon(error.exit_code)  # a process group whose other end is gone may not let go of the process
+        raise
     return 0
 
 

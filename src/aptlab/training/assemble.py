@@ -18,6 +18,7 @@ from aptlab.config.option_names import get_option_name
 from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import Device, resolve_precision
 from aptlab.errors import ConfigError
+from aptlab.faults import inject_fault
 from aptlab.loggers import RunLogger
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.restore.hf_lengths import KEY
@@ -43,6 +44,7 @@ SCALED = "16-mixed"  # the precision with a loss scaler
 def assemble_parts(plan: TrainPlan) -> TrainParts:
     """Device, data and task, and every check that needs them. Raises ConfigError, DataError and CheckpointError."""
     config = plan.config
+    inject_fault("start.build")
     torch.manual_seed(config.cfg.seed)
     device: Device = build(config.cfg.device)
     trainer_args = device.trainer_args()

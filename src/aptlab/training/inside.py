@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from aptlab.config import Config, inspect_inputs
+from aptlab.device.meeting import QUIET
 from aptlab.device.threads import limit_idle_spin
 from aptlab.restore.request import STAND_IN
 from aptlab.runs import Run
+from aptlab.runs.launched import is_launched_rank, watch_launcher
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.signals import SignalReceived, Stopped, raise_signals
 from aptlab.training.plan import TrainPlan, has_key_prefix, plan_training
+from aptlab.training.ranks import report_early_failure
 from aptlab.training.text_size import inspect_text_size
 
 
@@ -22,6 +26,11 @@ def train_inside_process(overrides: list[str]) -> Run:
     Raises ConfigError with every problem of the request, or DataError with what it needs and is not there, before
     torch is imported and anything is written.
     """
+    with watch_launcher(), report_early_failure():
+        return _train_planned(overrides)
+
+
+def _train_planned(overrides: list[str]) -> Run:
     plan = plan_training(overrides)
     if plan.finished:
         if get_process_rank() == 0:
@@ -31,6 +40,8 @@ def train_inside_process(overrides: list[str]) -> Run:
     inspect_text_size(plan.config)
     with preserve_environment(), tell_early_signal():
         limit_idle_spin()  # before torch is loaded, which reads it once
+        if is_launched_rank():
+            os.environ.setdefault(QUIET, "ERROR")  # likewise
         # Imported before the loggers are copied: Lightning sets up its own.
         from aptlab.training.run import run_training
 

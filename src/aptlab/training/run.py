@@ -19,6 +19,7 @@ from aptlab.training.announce import announce_run
 from aptlab.training.assemble import assemble_parts, open_run
 from aptlab.training.finish import finish_run, keep_trained
 from aptlab.training.plan import TrainPlan, describe_planned_end
+from aptlab.training.ranks import watch_ranks
 from aptlab.training.state import ResumePoint, TrainRun
 
 SIGTERM_CODE = 143
@@ -40,11 +41,14 @@ def run_training(plan: TrainPlan) -> Path:
             run = open_run(parts, folder)
             with close_loggers(run.loggers):
                 announce_run(run, (*plan.notes, *list_resume_notes(run, parts.resume)))
-                with tell_unanswered_signal(run):
-                    wall = fit_run(run, parts.resume)
-                with keep_trained(run):
-                    validate_final_weights(run)
-                    finish_run(run, wall=wall)
+                with contextlib.ExitStack() as watched:
+                    watched.enter_context(watch_ranks(run.trainer))
+                    with tell_unanswered_signal(run):
+                        wall = fit_run(run, parts.resume)
+                    with keep_trained(run):
+                        validate_final_weights(run)
+                        watched.close()  # from here on no rank needs another
+                        finish_run(run, wall=wall)
     return folder.path
 
 
