@@ -1,11 +1,18 @@
-"""Text to numbers and back. No torch."""
+"""Text to numbers and back. No torch. A tokenizer's file is loaded when it is first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from aptlab.data.tokenizers.base import Messages, TextStream, Tokenizer, TokenizerRule
-from aptlab.data.tokenizers.bpe import BPE
-from aptlab.data.tokenizers.bytes import ByteTokenizer
-from aptlab.data.tokenizers.hf_files import read_folder_files
-from aptlab.data.tokenizers.json import JsonTokenizer, TokenizerFile
-from aptlab.data.tokenizers.state import restore_tokenizer
+
+if TYPE_CHECKING:
+    from aptlab.data.tokenizers.bpe import BPE
+    from aptlab.data.tokenizers.bytes import ByteTokenizer
+    from aptlab.data.tokenizers.hf_files import read_folder_files
+    from aptlab.data.tokenizers.json import JsonTokenizer, TokenizerFile
+    from aptlab.data.tokenizers.state import restore_tokenizer
 
 __all__ = [
     "BPE",
@@ -19,3 +26,24 @@ __all__ = [
     "read_folder_files",
     "restore_tokenizer",
 ]
+
+_HOMES = {
+    "BPE": "bpe",
+    "ByteTokenizer": "bytes",
+    "JsonTokenizer": "json",
+    "TokenizerFile": "json",
+    "read_folder_files": "hf_files",
+    "restore_tokenizer": "state",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
