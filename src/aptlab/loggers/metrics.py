@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from aptlab.errors import AptlabError
 from aptlab.loggers.base import RunLogger
 from aptlab.runs.atomic import write_text
+from aptlab.runs.files import open_file
 from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
 
 log = logging.getLogger("aptlab.loggers")
@@ -161,7 +162,7 @@ class CSVMetrics(RunLogger):
         self._row.pop("step", None)
         self._waiting = []
         try:
-            self._file = open(self._path, "r+b")  # noqa: SIM115 (stays open for the run)
+            self._file = open_file(self._path, "r+b")
         except OSError as error:
             raise AptlabError(f"cannot write {self._path}: {error.strerror}; choose another run_dir") from error
         size = self._path.stat().st_size

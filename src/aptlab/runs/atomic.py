@@ -8,7 +8,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import parse_yaml
 from aptlab.errors import AptlabError
+from aptlab.runs.files import read_file_text
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -63,7 +65,7 @@ def read_yaml(path: str | Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(read_file_text(path))
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML ({str(error).splitlines()[0]})") from error
 

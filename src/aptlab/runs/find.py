@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
 from aptlab.runs.atomic import read_yaml
+from aptlab.runs.files import UnsafeFileError, read_file_json, require_inner_folder
 from aptlab.runs.result import EARLIER, Result
 from aptlab.runs.table import MetricsTable
 
@@ -38,7 +38,7 @@ class Run:
         path = Path(path)
         return cls(
             path=path,
-            result=Result.read(path) if (path / "result.json").exists() else None,
+            result=Result.read(path) if os.path.lexists(path / "result.json") else None,
             config=_plain(path / "config.yaml", dict),
             overrides=_plain(path / "overrides.yaml", list),
             choices=_plain(path / "choices.yaml", dict),
@@ -52,7 +52,9 @@ class Run:
 
     def list_earlier_results(self) -> list[Result]:
         """The results of the ends that the run had before it was trained further, in order of their steps."""
-        return sorted(map(Result.read, (self.path / EARLIER).glob("*.json")), key=lambda result: result.steps)
+        return sorted(
+            map(Result.read, require_inner_folder(self.path / EARLIER).glob("*.json")), key=lambda result: result.steps
+        )
 
     @property
     def name(self) -> str:
@@ -127,9 +129,11 @@ def _folders(path: str | Path) -> Iterator[Path]:
 def _plain(path: Path, kind: type) -> Any:
     """A YAML or JSON file of the wanted kind; an empty one if the file is missing."""
     try:
-        value = json.loads(path.read_text("utf-8")) if path.suffix == ".json" else read_yaml(path)
+        value = read_file_json(path) if path.suffix == ".json" else read_yaml(path)
     except FileNotFoundError:
         return kind()
+    except UnsafeFileError:
+        raise
     except (OSError, ValueError) as error:
         raise AptlabError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(value, kind):

@@ -14,6 +14,7 @@ from aptlab.redact import redact_overrides, redact_value
 from aptlab.runs import ranks
 from aptlab.runs.atomic import write_json, write_text, write_yaml
 from aptlab.runs.environment import collect_environment
+from aptlab.runs.files import UnsafeFileError, refuse_linked_folders
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.result import EARLIER, Result
 
@@ -38,12 +39,14 @@ class RunFolder:
         """Make (or, with `run_dir`, make or reopen) a run folder and lock it.
 
         Every rank of a distributed run gets the same folder; only rank zero locks and writes it.
-        Raises AptlabError if the place cannot be written, is a file, or is in use by another process.
+        Raises AptlabError if the place cannot be written, is a file, or is in use by another process, or if a folder
+        inside it is a link that leads out of it.
         """
         writer = ranks.get_process_rank() == 0
         path = _chosen(Path(root).expanduser(), job, run_dir, writer)
         folder = cls(path, writer=writer)
         _make(folder.path, exclusive=False)
+        refuse_linked_folders(folder.path)
         if writer:
             folder._lock = FolderLock.take(folder.path)
             os.environ[ranks.FOLDER_VARIABLE] = str(folder.path)
@@ -146,6 +149,8 @@ def read_earlier_result(path: Path) -> Result | None:
     """A result that is about to be replaced; None for one that cannot be read."""
     try:
         return Result.read(path)
+    except UnsafeFileError:
+        raise
     except AptlabError:
         return None
 

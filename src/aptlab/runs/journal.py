@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import parse_json
 from aptlab.errors import AptlabError
+from aptlab.runs.files import open_file
 
 log = logging.getLogger("aptlab")
 NAME = "journal.jsonl"
@@ -70,7 +72,7 @@ class Journal:
         if self.path is None:
             return
         try:
-            with open(self.path, "ab") as file:
+            with open_file(self.path, "ab") as file:
                 file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -85,10 +87,12 @@ class Journal:
         if self.path is None:
             return []
         try:
-            content = self.path.read_bytes()
+            with open_file(self.path, "rb") as file:
+                content = file.read()
             whole = content[: content.rfind(b"\n") + 1]
             if len(whole) < len(content):
-                os.truncate(self.path, len(whole))
+                with open_file(self.path, "r+b") as file:
+                    file.truncate(len(whole))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -118,7 +122,7 @@ class Journal:
 def parse_record(line: bytes) -> Record | None:
     """The object of a line, or None where it holds none."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError
+from aptlab.runs.files import UnsafeFileError, read_file_json
 
 EARLIER = "results"  # folder in a run's own, for the results of earlier ends
 
@@ -74,9 +74,11 @@ class Result:
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
         try:
-            return cls.from_plain(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_plain(read_file_json(path))
         except FileNotFoundError:
             raise AptlabError(f"{path.parent} is not a finished run: it has no result.json") from None
+        except UnsafeFileError:
+            raise
         except (OSError, ValueError) as error:
             raise AptlabError(f"{path} cannot be read: {error}; the run has to be repeated") from error
 

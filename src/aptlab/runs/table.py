@@ -7,6 +7,8 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aptlab.runs.files import open_file
+
 FIRST = ("step", "epoch")
 
 
@@ -20,8 +22,9 @@ class MetricsTable:
 
     @classmethod
     def read(cls, path: str | Path) -> MetricsTable:
-        """Read a file, leaving out a torn last line and damaged rows; raises OSError only."""
-        text = Path(path).read_bytes().decode("utf-8", errors="replace")
+        """Read a file, leaving out a torn last line and damaged rows; raises OSError, or UnsafeFileError."""
+        with open_file(path, "rb") as file:
+            text = file.read().decode("utf-8", errors="replace")
         table = cls()
         if not text:
             return table
