@@ -8,6 +8,7 @@ from typing import Any
 
 from aptlab.evals.base import Measurement
 from aptlab.runs.atomic import write_json, write_text
+from aptlab.shown import print_drawn, print_shown
 
 RESULTS = "eval.json"
 
@@ -15,7 +16,7 @@ RESULTS = "eval.json"
 def print_tables(measurement: Measurement) -> None:
     """Every table, in order."""
     for table in measurement.tables:
-        print(table)
+        print_drawn(table)
 
 
 def write_measurement(measurement: Measurement, folder: Path, head: Mapping[str, Any]) -> None:
@@ -29,6 +30,6 @@ def write_measurement(measurement: Measurement, folder: Path, head: Mapping[str,
         write_text(folder / name, text)
     for name, draw in measurement.figures.items():
         draw(folder / name)
-        print(f"figure   {folder / name}")
+        print_shown(f"figure   {folder / name}")
     others = f", {' and '.join(measurement.files)} beside it" if measurement.files else ""
-    print(f"results  {folder / RESULTS}{others}")
+    print_shown(f"results  {folder / RESULTS}{others}")

@@ -7,9 +7,12 @@ import sys
 import warnings
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from aptlab.errors import AptlabError
 from aptlab.redact import redact_text
+from aptlab.runs.files import open_file
+from aptlab.shown import show_message
 
 _SOURCES = ("aptlab", "py.warnings", "lightning", "lightning.pytorch", "lightning.fabric")
 _RANK_ZERO = (
@@ -90,11 +93,18 @@ class _Early(logging.Handler):
         self.records.append(record)
 
 
+class _RunFile(logging.FileHandler):
+    """log.txt, opened as every file of a run folder is."""
+
+    def _open(self) -> Any:
+        return open_file(self.baseFilename, self.mode, encoding=self.encoding)
+
+
 class _Redacting(logging.Formatter):
-    """Hides secrets in the finished line, traceback included."""
+    """Hides secrets in the finished line, traceback included, and spells out what a terminal would obey."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact_text(super().format(record))
+        return show_message(redact_text(super().format(record)))
 
 
 class _Short(logging.Formatter):
@@ -105,7 +115,7 @@ class _Short(logging.Formatter):
         if record.name == "py.warnings":
             message = message.splitlines()[0] if message else message
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return redact_text(prefix + message)
+        return show_message(redact_text(prefix + message))
 
 
 class _Once(logging.Filter):
@@ -137,7 +147,7 @@ def quiet_lightning() -> None:
 
 def _file(path: Path) -> logging.Handler:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _RunFile(path, encoding="utf-8")
     except OSError as error:
         raise AptlabError(f"cannot write {path}: {error.strerror}; choose another run_dir") from error
     handler.setLevel(logging.DEBUG)

@@ -13,6 +13,7 @@ from aptlab.errors import AptlabError
 from aptlab.redact import redact_overrides
 from aptlab.runs import FolderLock, Result
 from aptlab.runs.atomic import read_yaml, write_yaml
+from aptlab.runs.files import open_file, require_inner_folder
 from aptlab.runs.folder import make_folder
 from aptlab.runs.journal import NAME, Journal
 from aptlab.sweep.job import SweepJob
@@ -34,7 +35,7 @@ class SweepFolder:
         Raises AptlabError if another sweep works there, or it cannot be made or read.
         """
         folder = cls((_next if fresh else _latest)(root, name).absolute())
-        make_folder(folder.path / "jobs", way_out="choose another paths.root or sweep.name")
+        make_folder(require_inner_folder(folder.path / "jobs"), way_out="choose another paths.root or sweep.name")
         try:
             folder._lock = FolderLock.take(folder.path)
         except AptlabError as error:
@@ -141,6 +142,8 @@ class SweepFolder:
             page = read_yaml(path)
             jobs = [{**job, "index": int(job["index"]), "key": str(job["key"])} for job in page["jobs"]]
             before = page["kind"]
+            for job in jobs:
+                require_plain_name(job["folder"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.close()
             raise AptlabError(f"{path} cannot be read ({error}); use sweep.fresh=true or another sweep.name") from error
@@ -148,6 +151,12 @@ class SweepFolder:
             self.close()
             raise AptlabError(f"{self.path} is a sweep of kind {before}, not {kind}; use another sweep.name")
         return jobs
+
+
+def require_plain_name(name: Any) -> None:
+    """ValueError for the folder of a job that is not the name of one, as `..` and a path are not."""
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise ValueError(f"folder: {name!r} is no name of a folder beside the others")
 
 
 def starts_run(override: str) -> bool:
@@ -158,7 +167,7 @@ def starts_run(override: str) -> bool:
 def read_log_tail(path: Path, lines: int = 8) -> list[str]:
     """The last lines of a log that are not empty; carriage returns of progress bars count as ends of lines."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 16_384))
             text = file.read().decode("utf-8", errors="replace")

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from aptlab.sweep.child import KILL_NOW
+from aptlab.shown import print_shown
+from aptlab.sweep.child import KILL_NOW, write_stop_signal
 
 
 class Interrupts:
@@ -38,5 +39,7 @@ class Interrupts:
         first = self.signal is None
         if first:
             self.signal = number
-        self._stop.write_text(str(int(number)) if first else KILL_NOW, encoding="ascii")
-        print("stopping: jobs save their state and end; once more kills them" if first else "stopping now", flush=True)
+        write_stop_signal(self._stop, str(int(number)) if first else KILL_NOW)
+        print_shown(
+            "stopping: jobs save their state and end; once more kills them" if first else "stopping now", flush=True
+        )
