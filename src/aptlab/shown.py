@@ -74,7 +74,7 @@ def show_csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     plain = show_text(value)
-    return f"'{plain}" if plain.lstrip(" ")[:1] in tuple(_FORMULA) and not _is_number(plain) else plain
+    return f"'{plain}" if value.lstrip(" ")[:1] in tuple(_FORMULA) and not _is_number(plain) else plain
 
 
 def show_label(text: object) -> str:

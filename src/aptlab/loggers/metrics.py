@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from aptlab.errors import AptlabError
 from aptlab.loggers.base import RunLogger
 from aptlab.runs.atomic import write_text
-from aptlab.runs.files import open_file
+from aptlab.runs.files import open_file, refuse_link
 from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
 
 log = logging.getLogger("aptlab.loggers")
@@ -86,7 +86,7 @@ class CSVMetrics(RunLogger):
     def resume(self, step: int) -> None:
         """Drop the rows after `step`, before training goes on from there."""
         self._close()
-        if not self._path.exists():
+        if not refuse_link(self._path).exists():
             return
         table = self._repaired()
         rows = {number: row for number, row in table.rows.items() if number <= step}
@@ -137,7 +137,7 @@ class CSVMetrics(RunLogger):
         """Open the file, repair it if needed, and continue its last row."""
         if self._file is not None:
             return
-        table = self._repaired() if self._path.exists() else MetricsTable()
+        table = self._repaired() if refuse_link(self._path).exists() else MetricsTable()
         if not self._path.exists() or not self._path.stat().st_size:
             write_text(self._path, table.text())
         self._load(table)

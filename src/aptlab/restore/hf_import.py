@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import Config, build, check, compose
 from aptlab.config.option_names import require_option_name
+from aptlab.config.sweeps import format_override
 from aptlab.errors import ConfigError, DataError
 from aptlab.restore.hf_lengths import KEY, read_folder_lengths
 from aptlab.restore.special_tokens import describe_special_tokens, drop_own_files
@@ -201,7 +202,8 @@ def convert_tokenizer(source: HFModel, folder: Path) -> tuple[dict[str, str], li
             "they belong to different models"
         )
     state = drop_own_files(tokenizer)
-    return state, ["tokenizer=file", f"tokenizer.path='{path.resolve()}'", f"tokenizer.eos='{state['eos']}'"]
+    words = [format_override("tokenizer.path", str(path.resolve())), format_override("tokenizer.eos", state["eos"])]
+    return state, ["tokenizer=file", *words]
 
 
 def make_checkpoint(

@@ -14,7 +14,7 @@ from aptlab.redact import redact_overrides, redact_value
 from aptlab.runs import ranks
 from aptlab.runs.atomic import write_json, write_text, write_yaml
 from aptlab.runs.environment import collect_environment
-from aptlab.runs.files import UnsafeFileError, refuse_linked_folders
+from aptlab.runs.files import UnsafeFileError, refuse_link, refuse_linked_folders
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.result import EARLIER, Result
 
@@ -132,7 +132,7 @@ class RunFolder:
 
         A result of an end whose evals were not done is taken away: it comes again.
         """
-        if not self.writer or not self.finished:
+        if not self.writer or not refuse_link(self.path / "result.json").is_file():
             return
         result = read_earlier_result(self.path / "result.json")
         if result is None or result.status != "finished":
