@@ -15,11 +15,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.fault_campaigns.row import Row
+
 from aptlab.errors import AptlabError
 from aptlab.models.hf import build_tokenizer_files, convert_to_hf, describe_decoder, read_folder
 from aptlab.restore.hf_import import convert_hf_folder
 from aptlab.testing import make_tiny_decoder
-from benchmarks.fault_campaigns.row import Row
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", INDEX, WEIGHTS)

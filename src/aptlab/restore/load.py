@@ -132,18 +132,21 @@ def locate_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs") -> Path
 
 def restore_network(state: dict[str, Any], *, path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """The same from a checkpoint dict that is in memory; `path` is named in errors."""
+    from torch import is_tensor
+
     from aptlab.config import build
     from aptlab.restore.outline import make_outline
     from aptlab.restore.upgrade import upgrade_checkpoint
 
     state = upgrade_checkpoint(state)
-    meta = state.get("aptlab")
-    if not isinstance(meta, dict) or "model" not in meta.get("config", {}):
+    meta = state.get("aptlab") if isinstance(state.get("aptlab"), dict) else {}
+    config, weights = meta.get("config"), state.get("state_dict", {})
+    whole = isinstance(config, dict) and isinstance(config.get("model"), dict) and isinstance(meta.get("vocab"), int)
+    if not whole or not isinstance(weights, dict) or not all(map(is_tensor, weights.values())):
         raise CheckpointError(
             f"{path} holds no aptlab configuration; give a checkpoint written by `aptlab train` or `aptlab import`"
         )
-    node = {**meta["config"]["model"], "vocab": int(meta["vocab"])}
-    weights = state.get("state_dict", {})
+    node = {**config["model"], "vocab": int(meta["vocab"])}
     outline = make_outline(node, weights, path)
     if outline is not None:
         refuse_other_weights(outline, weights, path)
@@ -151,7 +154,7 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     fill_weights(net, weights, path)
     return LoadedModel(
         net=net.to(device).eval(),
-        config=meta["config"],
+        config=config,
         step=int(meta.get("step", 0)),
         path=path,
         meta=meta,

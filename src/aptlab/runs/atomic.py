@@ -16,12 +16,13 @@ from aptlab.runs.files import read_file_text
 def write_text(path: str | Path, text: str) -> None:
     """Replace a file: temporary file in the same folder, fsync, rename, fsync of the folder.
 
+    Half a character, as a file name of other bytes has, is written as JSON spells it: `\\udc80`.
     Raises AptlabError naming the file if the disk is full or the place cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -40,7 +40,7 @@ class Run:
             path=path,
             result=Result.read(path) if os.path.lexists(path / "result.json") else None,
             config=_plain(path / "config.yaml", dict),
-            overrides=_plain(path / "overrides.yaml", list),
+            overrides=[str(word) for word in _plain(path / "overrides.yaml", list)],
             choices=_plain(path / "choices.yaml", dict),
             environment=_plain(path / "environment.json", dict),
         )

@@ -66,6 +66,7 @@ class Result:
         for name, kind in _KINDS.items():
             if name in values and not isinstance(values[name], kind):
                 raise AptlabError(f"{name} has the wrong kind: {type(values[name]).__name__}")
+        _check_inner(values)
         return cls(**{name: value for name, value in values.items() if name in known})
 
     @classmethod
@@ -84,6 +85,21 @@ class Result:
 
 
 _NUMBERS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "flops_per_token", "context")
+_LENGTH = ("multiple", "length")
 _KINDS: dict[str, Any] = {"choices": dict, "data": dict, "metrics": dict, "overrides": list, "lengths": list}
 _KINDS |= {"ran": dict, "evals": dict, "origin": dict, "unit": str}
 _KINDS |= {"job": str, **dict.fromkeys(_NUMBERS, int | float)}
+
+
+def _check_inner(values: Mapping[str, Any]) -> None:
+    """AptlabError for the first number, row or word inside that is none."""
+    if isinstance(values["seed"], bool) or not isinstance(values["seed"], int):
+        raise AptlabError(f"seed is no whole number: {str(values['seed'])[:40]}")
+    for name, value in values.get("metrics", {}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise AptlabError(f"metrics.{name} is no number: {str(value)[:40]}")
+    for number, row in enumerate(values.get("lengths", [])):
+        if not isinstance(row, Mapping) or not all(isinstance(row.get(key), int | float) for key in _LENGTH):
+            raise AptlabError(f"lengths, row {number + 1} has no {' and '.join(_LENGTH)}")
+    if not all(isinstance(word, str) for word in values.get("overrides", [])):
+        raise AptlabError("overrides are no list of words")
