@@ -99,7 +99,7 @@ def _check_inner(values: Mapping[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise AptlabError(f"metrics.{name} is no number: {str(value)[:40]}")
     for number, row in enumerate(values.get("lengths", [])):
-        if not isinstance(row, Mapping) or not all(isinstance(row.get(key), int | float) for key in _LENGTH):
-            raise AptlabError(f"lengths, row {number + 1} has no {' and '.join(_LENGTH)}")
+        if not isinstance(row, Mapping) or not all(isinstance(row.get(key, 0), int | float) for key in _LENGTH):
+            raise AptlabError(f"lengths, row {number + 1} holds what is no number")
     if not all(isinstance(word, str) for word in values.get("overrides", [])):
         raise AptlabError("overrides are no list of words")

@@ -168,7 +168,9 @@ class JsonTokenizer(Tokenizer):
         return self._load(specials=True)
 
     def _load(self, protected: Mapping[int, str] | None = None, *, specials: bool = False) -> Any:
-        fast = load_fast(hide_tokens(self._text, protected) if protected else self._text, self._origin)
+        with name_library_error(f"{self._origin} is no tokenizer.json"):
+            text = hide_tokens(self._text, protected) if protected else self._text
+        fast = load_fast(text, self._origin)
         mark_special_tokens(fast, [*self._words.names.values()], self._words.added)
         fast.encode_special_tokens = not specials
         return fast
@@ -193,7 +195,8 @@ class JsonTokenizer(Tokenizer):
 
     def count_bytes(self) -> np.ndarray:
         """Exact for a byte-level tokenizer; otherwise of the text that a token adds behind others, as it is decoded."""
-        sizes = count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
+        with name_library_error(f"{self._origin} is no tokenizer.json"):
+            sizes = count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
         sizes[list(self._hidden)] = 0  # which a file may not mark as special
         return sizes
 
@@ -222,10 +225,10 @@ def load_fast(text: str, origin: str) -> Any:
 
 @contextlib.contextmanager
 def name_library_error(what: str) -> Iterator[None]:
-    """What the library `tokenizers` raises inside, as a DataError that begins with `what`.
+    """What the library `tokenizers`, or our own reading of its file, raises inside: a DataError that opens with `what`.
 
-    It is written in Rust, where a pattern that fails while it is compiled or matched ends in a panic. That arrives as
-    a `PanicException`, which is no Exception in Python and passes every other handler.
+    The library is written in Rust, where a pattern that fails while it is compiled or matched ends in a panic. That
+    arrives as a `PanicException`, which is no Exception in Python and passes every other handler.
     """
     try:
         yield

@@ -88,45 +88,54 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     with name_config(folder / "config.json"):
         whole = _json(folder / "config.json")
         config = unwrap_config(whole)
-        family = _computable(config)
+        _computable(config)
         check_kinds(config)
-        given, config = config, fill_defaults(config)
     places = read_places(folder)
     stored = read_stored_sizes(folder, places) if places or (folder / WEIGHTS).is_file() else None
     with name_config(folder / "config.json"):
-        if stored is not None:
-            check_stored(stored, config, family)
-        attention, shape = read_attention(given), _shape(given, config, family)
+        model = read_config(config, stored)
         if layout is not None:
-            attention = dataclasses.replace(attention, rope=replace_layout(attention.rope, layout))
-        eos = config.get("eos_token_id")
-        longest, act = read_length(config, "max_position_embeddings"), read_activation(family, config)
-        block, multipliers = read_block(family, config), read_multipliers(family, config)
-        context = _context(attention.rope, shape.depth, longest)
-        tied_there = bool(config.get("tie_word_embeddings", False))
+            rope = replace_layout(model.rope, layout)
+            model = dataclasses.replace(model, attention=dataclasses.replace(model.attention, rope=rope))
     weights, file, left_out = *read_weights(folder, places), ()
     if "text_config" in whole:
         weights, left_out = unwrap_weights(weights)
-    tied, head = share_head(weights, family, tied_there)
+    tied, head = share_head(weights, model.family, model.tied)
+    return dataclasses.replace(
+        model,
+        tied=tied,
+        weights=weights,
+        tokenizer=read_tokenizer_text(folder / "tokenizer.json"),
+        file=file,
+        notes=(*model.notes, *head, *left_out),
+    )
+
+
+def read_config(given: Mapping[str, Any], stored: StoredSizes | None = None) -> HFModel:
+    """What a config.json says, without weights and tokenizer, compared with the sizes that are stored beside it."""
+    family, config = _computable(given), fill_defaults(given)
+    if stored is not None:
+        check_stored(stored, config, family)
+    attention, shape, eos = read_attention(given), _shape(given, config, family), config.get("eos_token_id")
+    longest = read_length(config, "max_position_embeddings")
     return HFModel(
         family=family,
         shape=shape,
         vocab=_whole(config, "vocab_size"),
-        context=context,
+        context=_context(attention.rope, shape.depth, longest),
         attention=attention,
-        act=act,
+        act=read_activation(family, config),
         clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
         ffn_bias=family.expert or (family.ffn_bias and bool(config.get(family.bias_key, False))),
-        tied=tied,
+        tied=bool(config.get("tie_word_embeddings", False)),
         scalar=float(config["query_pre_attn_scalar"] if family is GEMMA3 else shape.head_sizes()[2]),
-        block=block,
-        multipliers=multipliers,
-        weights=weights,
-        tokenizer=read_tokenizer_text(folder / "tokenizer.json"),
+        block=read_block(family, config),
+        multipliers=read_multipliers(family, config),
+        weights={},
+        tokenizer=None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
         longest=longest,
-        file=file,
-        notes=(*describe_defaults(given), *attention.notes, *head, *left_out),
+        notes=(*describe_defaults(given), *attention.notes),
     )
 
 
