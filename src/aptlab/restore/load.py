@@ -139,9 +139,10 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     from aptlab.restore.upgrade import upgrade_checkpoint
 
     state = upgrade_checkpoint(state)
-    meta = state.get("aptlab") if isinstance(state.get("aptlab"), dict) else {}
-    config, weights = meta.get("config"), state.get("state_dict", {})
-    whole = isinstance(config, dict) and isinstance(config.get("model"), dict) and isinstance(meta.get("vocab"), int)
+    found, weights = state.get("aptlab"), state.get("state_dict", {})
+    meta: dict[str, Any] = found if isinstance(found, dict) else {}
+    config: dict[str, Any] = meta["config"] if isinstance(meta.get("config"), dict) else {}
+    whole = isinstance(config.get("model"), dict) and isinstance(meta.get("vocab"), int)
     if not whole or not isinstance(weights, dict) or not all(map(is_tensor, weights.values())):
         raise CheckpointError(
             f"{path} holds no aptlab configuration; give a checkpoint written by `aptlab train` or `aptlab import`"

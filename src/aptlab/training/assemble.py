@@ -56,7 +56,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
-    if saved is not None and not plan.remap and (node := config.resolved().get("model")):
+    if saved is not None and plan.ckpt and not plan.remap and (node := config.resolved().get("model")):
         check_outline_size(node, saved["state_dict"], plan.ckpt)
     torch.manual_seed(config.cfg.seed)
     task: Task = build(config.cfg.task)

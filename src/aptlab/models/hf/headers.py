@@ -135,14 +135,19 @@ def require_weights(path: Path) -> Path:
 def read_entry(name: str, entry: Any, room: int) -> tuple[int, ...]:
     """The sizes of one tensor; ValueError where they do not fit its place among `room` bytes of data."""
     where = f"the header's entry of {show_line(name)[:80]}"
-    shape = entry.get("shape") if isinstance(entry, dict) else None
-    places = entry.get("data_offsets") if isinstance(entry, dict) else None
-    for numbers in (shape, places):
-        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError(f"{where} has no shape and data_offsets")
+    facts: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    shape, places = read_numbers(facts, "shape", where), read_numbers(facts, "data_offsets", where)
     if len(places) != 2 or not places[0] <= places[1] <= room:
         raise ValueError(f"{where} has data_offsets outside of the file")
-    bits = BITS.get(str(entry.get("dtype")))
+    bits = BITS.get(str(facts.get("dtype")))
     if bits is not None and math.prod(shape) * bits != 8 * (places[1] - places[0]):
         raise ValueError(f"{where} has another size than its place in the file")
     return tuple(shape)
+
+
+def read_numbers(facts: Mapping[str, Any], key: str, where: str) -> list[int]:
+    """A list of whole numbers from 0 on; ValueError for anything else."""
+    numbers = facts.get(key)
+    if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{where} has no {key}")
+    return numbers
