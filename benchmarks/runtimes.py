@@ -1,6 +1,6 @@
 """What other programs make of a rule of positions that leaves through a Hugging Face folder or an ONNX graph.
 
-    python benchmarks/runtimes.py [READER …] [--cache FOLDER] [--page]
+    python benchmarks/runtimes.py [READER …] [--cache FOLDER] [--patience SECONDS] [--page]
 
 Every reader runs in an environment of its own with pinned versions, made in the cache when it is not there; torch is
 that of this Python. A small model a rule (benchmarks/runtime_models.py) is converted and run at 20 tokens and at 200,
@@ -98,7 +98,9 @@ def link_torch(cache: Path) -> Path:
     return folder
 
 
-def run_reader(name: str, folders: dict[str, Path], texts: list[list[int]], cache: Path) -> dict[str, str | None]:
+def run_reader(
+    name: str, folders: dict[str, Path], texts: list[list[int]], cache: Path, *, patience: float = SECONDS
+) -> dict[str, str | None]:
     """Why each folder failed, None where it did not; a folder at which the process died is named as such."""
     python = make_environment(name, cache)
     out = cache / "logits" / name
@@ -114,7 +116,7 @@ def run_reader(name: str, folders: dict[str, Path], texts: list[list[int]], cach
             out.mkdir(parents=True, exist_ok=True)
             with (out / "log.txt").open("a") as errors:
                 done = subprocess.run(
-                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, timeout=SECONDS
+                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, timeout=patience
                 )
         for line in done.stdout.splitlines():
             if line.startswith("RESULT "):
@@ -163,7 +165,7 @@ def judge(
     return cell | {"outcome": "partly", "note": "as nothing that was tried"}
 
 
-def measure(readers: list[str], cache: Path) -> dict[str, Any]:
+def measure(readers: list[str], cache: Path, *, patience: float) -> dict[str, Any]:
     """Cells by form, reader and row. The reference is transformers 5 on the folder that is written unasked."""
     import runtime_models as models
 
@@ -187,7 +189,7 @@ def measure(readers: list[str], cache: Path) -> dict[str, Any]:
             job = {f"{row}/onnx": write_graph_folder(row, cache) for row in folders}
         else:
             job |= {f"{row}/default": folders[row]["default"] for row in folders}
-        reasons = run_reader(name, job, texts, cache)
+        reasons = run_reader(name, job, texts, cache, patience=patience)
         tolerance = ENVIRONMENTS[name].tolerance
         for key, reason in reasons.items():
             row, _, form = key.partition("/")
@@ -226,12 +228,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(ENVIRONMENTS)}; none = all")
     parser.add_argument("--cache", type=Path, default=ROOT / "outputs" / "runtimes")
+    parser.add_argument("--patience", type=float, default=SECONDS, help="seconds for all folders of a reader")
     parser.add_argument("--page", action="store_true", help="write the page from the kept results, without a run")
     given = parser.parse_args()
     results = read_results()
     if not given.page:
         names = given.readers or list(ENVIRONMENTS)
-        cells = measure(names, given.cache.resolve())
+        cells = measure(names, given.cache.resolve(), patience=given.patience)
         results = read_results()  # another run may have written meanwhile
         results["cells"] = {
             key: cell for key, cell in results["cells"].items() if key.split("|")[0] not in names

@@ -8,7 +8,6 @@ no torch; calling them does.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +165,9 @@ def evaluate(
     from aptlab.evals.runner import evaluate_checkpoint
 
     folder = evaluate_checkpoint(request.config, request.filled, loaded)
-    return EvalResult(folder, json.loads((folder / "eval.json").read_text(encoding="utf-8")))
+    from aptlab.runs.record import read_record
+
+    return EvalResult(folder, read_record(folder / "eval.json", dict)[0])
 
 
 def train(*overrides: str | Iterable[str]) -> Run:

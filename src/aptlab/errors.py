@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of the system that mean: no more room for this file
 
 
 class AptlabError(ValueError):
@@ -27,6 +30,24 @@ class DataError(AptlabError):
 
 class CheckpointError(AptlabError):
     """A checkpoint is missing, damaged, or does not fit the configuration."""
+
+
+class NoSpaceError(CheckpointError):
+    """A checkpoint does not fit on the disk; `missing` bytes have to be freed first."""
+
+    def __init__(self, message: str, missing: int = 0) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class PoisonedError(CheckpointError):
+    """A checkpoint would hold numbers that are not finite."""
+
+
+class UnsavedError(CheckpointError):
+    """A run ended because its weights could not be written; the message names the last step that is saved."""
+
+    exit_code = 1
 
 
 class TrainingError(AptlabError):

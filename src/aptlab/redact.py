@@ -47,7 +47,9 @@ _ASSIGNED = re.compile(
     rf"|--(?P<flag>{_NAME})(?P<space>[ \t]+)(?P<flag_value>{_VALUE})",
     re.MULTILINE,
 )
-_SHORTEST = 8  # a shorter value (a `1`, a `true`) would hide parts of ordinary words
+_SHORTEST = 8  # a shorter value (a `1`, a `true`) would hide parts of ordinary words; as a word of its own it is told
+# What no ordinary word or number looks like: letters with digits or signs in between, capitals inside a word.
+_DISTINCT = re.compile(r"(?=.*[A-Za-z])(?=.*\d)\S{4,}|[A-Za-z]+[^\w\s.\-/=,:][\S]{2,}|[a-z]+[A-Z]\S{2,}")
 _seen: set[str] = set()
 
 
@@ -73,8 +75,13 @@ def is_secret_name(name: str) -> bool:
 
 def remember_secret(value: object) -> None:
     """Hide this text from now on wherever it turns up in this process."""
-    if isinstance(value, str) and len(value) >= _SHORTEST:
+    if isinstance(value, str) and _is_told(value):
         _seen.add(value)
+
+
+def _is_told(secret: str) -> bool:
+    """Whether hiding a secret wherever it stands hides nothing else: it is long, or like no ordinary word."""
+    return len(secret) >= _SHORTEST or (_DISTINCT.fullmatch(secret) is not None and not _is_number(secret))
 
 
 def redact_value(value: Any) -> Any:
@@ -82,18 +89,34 @@ def redact_value(value: Any) -> Any:
 
     What stands under a secret-looking name is replaced by `***` and remembered.
     """
-    if isinstance(value, Mapping):
-        return {_text(key): (_hide if is_secret_name(key) else redact_value)(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [redact_value(item) for item in value]
-    return redact_text(value) if isinstance(value, str) else value
+    return _redact(value, _from_environment())
 
 
 def redact_text(text: str) -> str:
     """The text with known secrets, keys of well-known shapes and `password=...` pairs hidden."""
-    for secret in sorted(_seen | _from_environment(), key=len, reverse=True):
-        if secret in text:
+    return _redact_text(text, _from_environment())
+
+
+def _redact(value: Any, environment: set[str]) -> Any:
+    """As `redact_value`; the environment is read once, for it holds more names than most values have texts."""
+    if isinstance(value, Mapping):
+        return {
+            _redact(key, environment): _hide(item) if is_secret_name(key) else _redact(item, environment)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact(item, environment) for item in value]
+    return _redact_text(value, environment) if isinstance(value, str) else value
+
+
+def _redact_text(text: str, environment: set[str]) -> str:
+    for secret in sorted(_seen | environment, key=len, reverse=True):
+        if secret not in text:
+            continue
+        if len(secret) >= _SHORTEST:
             text = text.replace(secret, HIDDEN)
+        else:  # as a word of its own
+            text = re.sub(rf"(?<![\w\-]){re.escape(secret)}(?![\w\-])", HIDDEN, text)
     return _ASSIGNED.sub(_pair, _SHAPE.sub(HIDDEN, text))
 
 
@@ -130,11 +153,7 @@ def _remember_all(value: Any) -> None:
 
 def _from_environment() -> set[str]:
     """Values of environment variables whose name looks secret."""
-    return {value for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret_name(name)}
-
-
-def _text(key: Any) -> Any:
-    return redact_text(key) if isinstance(key, str) else key
+    return {value for name, value in os.environ.items() if is_secret_name(name) and _is_told(value)}
 
 
 def _pair(match: re.Match[str]) -> str:
@@ -142,9 +161,14 @@ def _pair(match: re.Match[str]) -> str:
     name = next(match[group] for group in ("name", "yaml_name", "said", "flag") if match[group])
     value = next(match[f"{group}value"] for group in ("", "yaml_", "said_", "flag_") if match[f"{group}value"])
     bare = value.strip("'\"")
-    if not is_secret_name(name) or bare in ("null", "None", "", HIDDEN) or _is_number(bare):
+    if not is_secret_name(name) or bare in ("null", "None", "", HIDDEN) or (_counts(name) and _is_number(bare)):
         return match[0]
     return match[0][: -len(value)] + HIDDEN if match[0].endswith(value) else match[0].replace(value, HIDDEN)
+
+
+def _counts(name: str) -> bool:
+    """Whether a name may also stand before a number that is no secret: `loss per token=2.3`."""
+    return re.split(r"[./@]", name.strip("+~ -"))[-1].lower() == "token"
 
 
 def _is_number(text: str) -> bool:

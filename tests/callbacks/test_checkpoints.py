@@ -13,11 +13,12 @@ from lightning.pytorch import Callback
 from tests.helpers import FewRows, Rows, task, trainer
 
 from aptlab.callbacks import RunContext
-from aptlab.callbacks.checkpoints import Checkpoints, has_finite_weights
+from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.checkpoint import AtomicIO, find_checkpoint, load_checkpoint, read_manifest
 from aptlab.checkpoint.find import list_checkpoints
+from aptlab.checkpoint.finite import has_finite_weights
 from aptlab.checkpoint.stream import HashingFile
-from aptlab.errors import CheckpointError, ConfigError
+from aptlab.errors import CheckpointError, ConfigError, TrainingError, UnsavedError
 
 
 class Metric(Callback):
@@ -105,7 +106,10 @@ class Ruin(Callback):
 
 def test_weights_that_are_not_finite_are_never_best(tmp_path, caplog):
     settings = {"max_steps": 6, "val_check_interval": 2}
-    with caplog.at_level(logging.WARNING, "aptlab"):
+    with (
+        caplog.at_level(logging.WARNING, "aptlab"),
+        pytest.raises(TrainingError, match="step 4: numbers that are not finite are in net"),
+    ):
         fit(tmp_path, every=2, scores=[2.0, 1.0, 0.5], monitor="score", extra=[Ruin()], settings=settings)
     assert "step 4: the weights hold a number that is not finite; it is not the best" in caplog.text
     assert read_manifest(find_checkpoint(tmp_path, which="best")).step == 2
@@ -176,7 +180,7 @@ class Disk(Callback):
 def test_a_full_disk_is_a_warning_and_training_goes_on(tmp_path, monkeypatch, caplog):
     disk = Disk(monkeypatch, lambda step: 3 <= step <= 5)
     with caplog.at_level(logging.WARNING, "aptlab"):
-        _, run = fit(tmp_path, every=2, keep=9, extra=[disk], settings={"max_steps": 7})
+        _, run = fit(tmp_path, every=2, keep=9, on_error="continue", extra=[disk], settings={"max_steps": 7})
     assert run.global_step == 7
     assert steps(tmp_path) == [2, 6, 7]
     assert "step 4 was not saved: cannot write" in caplog.text
@@ -184,14 +188,15 @@ def test_a_full_disk_is_a_warning_and_training_goes_on(tmp_path, monkeypatch, ca
 
 
 def test_a_run_that_could_save_nothing_is_an_error(tmp_path, monkeypatch):
-    with pytest.raises(CheckpointError, match=r"training ended, but no checkpoint could be written to .*checkpoints"):
-        fit(tmp_path, every=2, extra=[Disk(monkeypatch, lambda step: True)])
+    with pytest.raises(UnsavedError, match=r"training ended, but no checkpoint could be written to .*checkpoints") as e:
+        fit(tmp_path, every=2, on_error="continue", extra=[Disk(monkeypatch, lambda step: True)])
+    assert e.value.exit_code == 1
 
 
-def test_on_full_stop_ends_the_run_at_once_and_keeps_what_is_there(tmp_path, monkeypatch):
+def test_on_error_stop_ends_the_run_at_once_and_keeps_what_is_there(tmp_path, monkeypatch):
     disk = Disk(monkeypatch, lambda step: step > 2)
-    with pytest.raises(CheckpointError, match=r"cannot write .*step-00000004.ckpt: No space left"):
-        fit(tmp_path, every=2, on_full="stop", extra=[disk], settings={"val_check_interval": 100})
+    with pytest.raises(UnsavedError, match=r"stopped at step 4, .*cannot write .*step-00000004.ckpt: No space left"):
+        fit(tmp_path, every=2, on_error="stop", extra=[disk], settings={"val_check_interval": 100})
     assert steps(tmp_path) == [2]
 
 
@@ -199,7 +204,7 @@ def test_low_space_is_seen_before_writing(tmp_path, monkeypatch, caplog):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(CheckpointError, match="no checkpoint could be written"):
-        fit(tmp_path, every=2)
+        fit(tmp_path, every=2, on_error="continue")
     assert "not enough space for" in caplog.text
     assert os.listdir(tmp_path / "checkpoints") == []
 
@@ -219,7 +224,7 @@ def test_without_a_folder_it_says_what_is_missing(tmp_path):
 
 
 def test_a_description_that_is_not_plain_is_named(tmp_path):
-    saver = Checkpoints(every=1)
+    saver = Checkpoints(every=1, on_error="continue")
     saver.attach(RunContext(folder=tmp_path, describe=lambda: {"config": {"path": tmp_path}}))
     run = trainer(callbacks=[saver], enable_checkpointing=True, plugins=[AtomicIO()])
     with pytest.raises(CheckpointError, match="training ended, but no checkpoint"):

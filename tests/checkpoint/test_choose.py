@@ -17,9 +17,10 @@ from aptlab.errors import CheckpointError
 def save(
     run: str, step: int, metric: float | None = None, *, monitor: str = "val/loss", time: float = 0, **config: Any
 ):
+    text = {"fingerprint": config.pop("fingerprint")} if "fingerprint" in config else {}
     path = Path("outputs", run, "checkpoints", f"step-{step:08d}.ckpt")
     mode = "max" if monitor == "accuracy" else "min"
-    entry = {"step": step, "metric": metric, "monitor": monitor, "mode": mode, "config": config}
+    entry = {"step": step, "metric": metric, "monitor": monitor, "mode": mode, "config": config, **text}
     save_checkpoint({"aptlab": entry}, path)
     if time:
         import dataclasses
@@ -60,6 +61,21 @@ def test_runs_that_are_validated_otherwise_are_not_compared_and_are_named(caplog
     assert "not compared, for they are validated in another way" in caplog.messages[0]
     assert "100000-bbbb" in caplog.messages[0]
     assert "100000-aaaa" in caplog.messages[0]
+
+
+def test_runs_on_other_content_of_one_file_are_not_compared(caplog):
+    """`data.files=a.txt` named one text then, and another one now; a save of an earlier version does not say which."""
+    mine = {"source": {"files": "a.txt"}}
+    save("train/2026-01-01/100000-aaaa", 10, 0.1, **mine)
+    save("train/2026-01-02/100000-bbbb", 10, 1.0, fingerprint="b" * 64, **mine)
+    save("train/2026-01-03/100000-cccc", 10, 2.5, fingerprint="c" * 64, **mine)
+    good = save("train/2026-01-04/100000-dddd", 10, 2.0, **mine)
+    save("train/2026-01-04/100000-dddd", 20, 3.0, fingerprint="c" * 64, **mine)
+    with caplog.at_level(logging.INFO, "aptlab"):
+        assert choose_checkpoint("best") == good
+    assert "100000-bbbb" in caplog.messages[0]
+    assert "100000-aaaa" in caplog.messages[0]
+    assert "100000-cccc" not in caplog.messages[0]
 
 
 def test_the_metric_that_a_run_is_validated_by_last_is_the_one_that_counts():

@@ -377,7 +377,7 @@ def test_file_size_limit_of_the_system(tmp_path):
             report.write_text(f"{type(error).__name__} {error}")
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0, "torch's zip writer took the process with it"
-    assert report.read_text().startswith("CheckpointError cannot write")
+    assert report.read_text().startswith("NoSpaceError cannot write")
     assert "File too large" in report.read_text()
     assert os.listdir(tmp_path / "ckpt") == []
 

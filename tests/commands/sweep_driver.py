@@ -14,7 +14,7 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 def unchecked(overrides: list[str]) -> SimpleNamespace:
     """Every job is right, at once: composing one takes longer than the fake trainer."""
     cfg = SimpleNamespace(paths=SimpleNamespace(root="outputs"), job="train")
-    return SimpleNamespace(cfg=cfg, hash=lambda: "hash")
+    return SimpleNamespace(cfg=cfg, hash=lambda: "hash", resolved=dict)
 
 
 def sweep(*args: str) -> int:

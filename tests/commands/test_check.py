@@ -11,7 +11,7 @@ import pytest
 
 from aptlab.commands import check
 from aptlab.commands.check import check_command
-from aptlab.data.sources import Hub, TextFiles
+from aptlab.data.sources import Hub, TextFiles, files
 from aptlab.errors import AptlabError, DataError
 from aptlab.training.inside import train_inside_process
 
@@ -57,6 +57,35 @@ def test_a_mistake_in_files_is_seen_without_reading_them_whole(files, message):
     assert re.search(message, problem)
 
 
+BAD = '{"id": 1}\n'
+AGREE = [  # the rows of a file, whether bad ones are left out, and whether there is text
+    (BAD * 8 + '{"text": "a"}\n', True),
+    (BAD * 20_000 + '{"text": "a"}\n', True),
+    (BAD * 20_000, False),
+    ("\n \n", False),
+    ('{"text": ""}\n' * 9, False),
+    ("null\n" * 9 + '{"text": "a"}\n', True),
+]
+
+
+@pytest.mark.parametrize(("rows", "good"), AGREE)
+def test_check_refuses_a_file_exactly_where_reading_it_does(tmp_path, rows, good):
+    (tmp_path / "rows.jsonl").write_text(rows)
+    source, said = TextFiles("rows.jsonl", on_bad="skip"), []
+    try:
+        list(source.documents())
+    except DataError as error:
+        said = [str(error)]
+    assert list(source.find_problems()) == said
+    assert bool(said) != good
+
+
+def test_a_large_file_whose_beginning_is_bad_is_not_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "ENOUGH", 100)
+    (tmp_path / "rows.jsonl").write_text(BAD * 20)
+    assert list(TextFiles("rows.jsonl", on_bad="skip").find_problems()) == []
+
+
 MISTAKES = [
     ("data.files=gone.txt", r"^data\.files=gone\.txt matches no file"),
     ("data.files=body.jsonl", r"^source\.field=text: body\.jsonl, line 1: has no field 'text'"),
@@ -68,7 +97,7 @@ MISTAKES = [
     ),
     (
         "data.files=short.txt",
-        r"^source: context=256 is longer than the whole text, which has 7 bytes \(files=short\.txt\)",
+        r"^data\.files=short\.txt has 7 bytes of text, too few for one row of context=256 tokens; give more text",
     ),
     (
         "data.files=good.txt tokenizer=bytes context=8500",
@@ -114,7 +143,10 @@ def test_skipped_rows_are_no_problem_and_a_file_of_them_is():
     assert list(TextFiles("broken.jsonl", on_bad="skip").find_problems()) == []
     source = TextFiles("number.jsonl", on_bad="skip")
     (problem,) = source.find_problems()
-    assert problem == "number.jsonl, line 1: field 'text' expects text, got int '5'"
+    assert problem.startswith(
+        "files=number.jsonl has no text: left out 1 bad of 1 rows; the first: number.jsonl, line 1: "
+    )
+    assert problem.endswith("field 'text' expects text, got int '5'")
 
 
 def test_rows_that_can_be_measured_on_need_not_be_trained_on():

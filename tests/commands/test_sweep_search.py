@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from aptlab.commands.sweep import run
+from aptlab.config import compose
 from aptlab.errors import AptlabError, ConfigError
+from aptlab.runs import Result
 from aptlab.sweep import OptunaSearch
+from aptlab.sweep.plan import SweepState
 from tests.commands.sweep_driver import FAKE, sweep
 from tests.commands.test_sweep_faults import attempts, start, started, wait_for
 
@@ -94,6 +97,61 @@ def test_every_choice_and_every_end_is_checked_first():
     with pytest.raises(ConfigError, match=r"optim.lr: must be"):
         run(["sweep=optuna", "optim.lr=interval(-1,1)"], command=FAKE)
     assert not Path("outputs").exists()
+
+
+def plan_search(words: str, **options):
+    return OptunaSearch(**options).make_plan(words.split(), lambda given: compose("train", given))
+
+
+OTHERWISE = [
+    (
+        "data.batch=8,16",
+        {},
+        r"^data\.batch=8 and data\.batch=16 are not measured alike \(validation rows differ\), so .*null",
+    ),
+    (
+        "tokenizer=bytes,bpe",
+        {},
+        r"\(tokenizer differ\).* best val/loss.*; set sweep\.metric=val/bpb and data\.val_batches",
+    ),
+    (
+        "tokenizer=bytes,bpe",
+        {"metric": "val/bpb"},
+        r"no best val/bpb among them; set .*=val/bpb and data\.val_batches=null",
+    ),
+    ("tokenizer=bytes,bpe data.val_batches=null", {"metric": "ppl@1x"}, r"one of them at a time, or by .*=tokens/s"),
+    ("context=64,128", {}, r"\(context differ\)"),
+    ("seed=0,1 data.split.seed=0,1", {"metric": "val/bpb"}, r"^data\.split\.seed=0 and .*\(data\.split differ\)"),
+]
+ALIKE = [
+    ("data.batch=8,16 data.val_batches=null", {}),
+    ("data.batch=8,16", {"metric": "ppl@1x"}),
+    ("tokenizer=bytes,bpe data.val_batches=null", {"metric": "val/bpb"}),
+    ("context=64,128", {"metric": "tokens/s"}),
+]
+
+
+@pytest.mark.parametrize(("words", "options", "message"), OTHERWISE)
+def test_trials_that_are_measured_otherwise_have_no_best(words, options, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_search(words, **options)
+
+
+@pytest.mark.parametrize(("words", "options"), ALIKE)
+def test_trials_that_are_measured_alike_are_searched(words, options):
+    assert plan_search(words, **options).kind == "optuna"
+
+
+def test_a_trial_on_text_that_has_changed_meanwhile_does_not_count(tmp_path, caplog):
+    plan = plan_search("optim.lr=interval(1e-4,1e-2)", name="x")
+    plan.open_jobs(tmp_path, {})
+    jobs = iter(plan.next_jobs(SweepState()))
+    for text, loss in (("a", 2.0), ("b", 1.0), ("a", 1.5)):
+        plan.record_result(next(jobs), Result("train", 0, data={"fingerprint": text}, metrics={"val/loss": loss}))
+    assert [line for line in caplog.messages if line.startswith("trial 1 was measured on other text than the trials")]
+    best, _, others = plan.describe_best()
+    assert best.startswith("best     val/loss 1.5 in trial 2 of 2")
+    assert others == "left out 1 of other text"
 
 
 @pytest.mark.parametrize(

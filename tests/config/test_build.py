@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from aptlab.config import build, compose, redact_overrides, redact_text, redact_
 from aptlab.config.trust import list_trusted_prefixes
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.nn.positions.rope import Standard, YaRN
+
+ROPE = "aptlab.nn.positions.rope"
 
 REFUSED = [
     "os.system",
@@ -62,7 +65,10 @@ def test_a_target_that_is_no_string_is_refused(target):
 @pytest.mark.parametrize(
     ("node", "path"),
     [
-        ({"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "os.system"}]}, "_args_.0"),
+        (
+            {"_target_": "aptlab.nn.block.Block", "_partial_": True, "_args_": [{"_target_": "os.system"}]},
+            "_args_.0",
+        ),
         ({"_target_": "aptlab.nn.positions.rope.Standard", "base": {"x": [{"_target_": "os.system"}]}}, "base.x.0"),
         (
             {"_target_": "aptlab.nn.positions.rope.Standard", "_recursive_": False, "base": {"_target_": "os.system"}},
@@ -76,16 +82,24 @@ def test_a_nested_target_is_refused_before_anything_is_made(node, path):
 
 
 def test_trust_is_given_by_name(monkeypatch):
-    with pytest.raises(ConfigError, match="APTLAB_TRUST"):
-        build({"_target_": "fractions.Fraction"})
+    timed = {"_target_": "lightning.pytorch.callbacks.BackboneFinetuning", "verbose": True}
+    with pytest.raises(ConfigError, match=r"BackboneFinetuning is not trusted; .* APTLAB_TRUST; .*EarlyStopping.* may"):
+        build(timed, "callbacks.timed")
+    monkeypatch.setenv("APTLAB_TRUST", "decimal, lightning.pytorch.callbacks.")
+    assert build(timed, "callbacks.timed").verbose
+    assert list_trusted_prefixes()[-2:] == ("decimal", "lightning.pytorch.callbacks")
+
+
+def test_a_class_of_a_trusted_package_must_be_of_a_kind(monkeypatch):
     monkeypatch.setenv("APTLAB_TRUST", "decimal, fractions.")
-    assert build({"_target_": "fractions.Fraction", "numerator": 3}) == 3
-    assert list_trusted_prefixes()[-2:] == ("decimal", "fractions")
+    for path in ("", "rope", "callbacks.x"):
+        with pytest.raises(ConfigError, match=r"fractions\.Fraction is no (component|whole)"):
+            build({"_target_": "fractions.Fraction", "numerator": 3}, path)
 
 
 def test_a_name_that_is_not_there_is_told():
-    with pytest.raises(ConfigError, match=r"node: _target_ torch\.nn\.Liner: torch\.nn has no Liner"):
-        build({"_target_": "torch.nn.Liner"})
+    with pytest.raises(ConfigError, match=r"rope: .*aptlab\.nn\.positions\.rope has no Yarn; did you mean YaRN"):
+        build({"_target_": "aptlab.nn.positions.rope.Yarn"}, "rope")
 
 
 def test_a_node_becomes_an_object_and_a_partial_a_factory():
@@ -99,12 +113,11 @@ def test_a_node_becomes_an_object_and_a_partial_a_factory():
 def test_arguments_arrive_uncopied():
     import torch
 
-    layer = torch.nn.Linear(2, 2)
-    built = build({"_target_": "torch.nn.Sequential", "_partial_": True})
-    assert built(layer)[0] is layer
+    table = torch.nn.Parameter(torch.ones(3, 2))
+    built = build({"_target_": "torch.nn.Embedding", "_partial_": True}, "model")
+    assert built(3, 2, _weight=table).weight.data_ptr() == table.data_ptr()
     rule = YaRN()
-    parts = build({"_target_": "aptlab.nn.positions.rotary.RotaryEmbedding", "head_dim": 8}, rule=rule)
-    assert parts.rule is rule
+    assert build({"_target_": "aptlab.nn.positions.rope.IRope"}, inner=rule).inner is rule
 
 
 def test_a_node_of_a_config_and_its_interpolations_are_built():
@@ -116,19 +129,16 @@ def test_an_error_of_a_component_keeps_its_kind_and_gets_the_path():
     config = compose("train", ["rope=yarn", "rope.factor=0.5"])
     with pytest.raises(ConfigError, match=r"^rope\.factor must be a finite number >= 1, got 0\.5"):
         build(config.cfg.rope)
+    Path("conf").mkdir()
+    Path("conf/groups.yaml").write_text("net: torch.nn.Module\nnet.*: aptlab.nn.positions.rope.Rope\n")
     with pytest.raises(AptlabError, match=r"^net\.rope\.factor must be") as caught:
-        build(
-            {
-                "_target_": "torch.nn.Linear",
-                "net": {"rope": {"_target_": "aptlab.nn.positions.rope.YaRN", "factor": 0.5}},
-            }
-        )
+        build({"_target_": f"{ROPE}.YaRN", "factor": 0.5}, "net.rope")
     assert isinstance(caught.value.__cause__, ConfigError)
 
 
 def test_another_error_becomes_a_config_error_with_its_cause():
-    with pytest.raises(ConfigError, match=r"torch\.nn\.Linear: TypeError: .*out_features") as caught:
-        build({"_target_": "torch.nn.Linear", "in_features": 3})
+    with pytest.raises(ConfigError, match=r"norm: TypeError: .*normalized_shape") as caught:
+        build({"_target_": "torch.nn.LayerNorm"}, "norm")
     assert isinstance(caught.value.__cause__, TypeError)
 
 

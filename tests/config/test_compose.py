@@ -218,3 +218,26 @@ def test_a_file_that_is_no_yaml_names_the_line():
         read_config_file(path)
     with pytest.raises(ConfigError, match=r"a configuration file holds `key: value` lines, this one a list"):
         read_config_file(write(Path("list.yaml"), "- 1\n"))
+
+
+def test_a_resolved_value_follows_its_configuration(monkeypatch):
+    config = compose("train", ["size=debug"])
+    first = config.resolved()
+    first["model"]["vocab"] = "changed by its holder"
+    assert config.resolved()["model"]["vocab"] is None
+    for value in (1, True, 1.0, 300):
+        config.cfg.vocab = value
+        found = config.resolved()["model"]["vocab"]
+        assert (found, type(found)) == (value, type(value))
+    assert config.replaced({"vocab": 9}).resolved()["model"]["vocab"] == 9
+    for value in ("one", "two"):
+        monkeypatch.setenv("A_WORD", value)
+        config.cfg.job = "${oc.env:A_WORD}"
+        assert config.resolved()["job"] == value
+
+
+def test_a_value_that_is_missing_is_named_each_time():
+    config = compose("train", ["size=debug", "source=text"])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^data\.files: a value is needed"):
+            config.resolved()

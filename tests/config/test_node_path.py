@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from aptlab.callbacks.stop import Stopped
 from aptlab.config import build, check, compose, locate_error
 from aptlab.config import node_path as paths
+from aptlab.data.store.writer import read_document_chunks
 from aptlab.errors import AptlabError, ConfigError
 
 ROPE = "aptlab.nn.positions.rope"
@@ -41,7 +44,14 @@ def test_a_layer_that_the_model_builds_has_the_path_of_the_group():
         build(train("smooth=left_spin", "smooth.gate.kind=softclip", "smooth.gate.bound=0.4").task)
 
 
+def declare_teacher() -> None:
+    """A group of one's own, whose parts are networks."""
+    Path("conf").mkdir()
+    Path("conf/groups.yaml").write_text("teacher: torch.nn.Module\n")
+
+
 def test_a_plain_node_has_the_path_that_it_is_given():
+    declare_teacher()
     model = compose("train", ["size=debug", "vocab=61", "attention.bias=some"]).resolved()["model"]
     with pytest.raises(ConfigError, match=r"^block\.sites\.attention\.layer\.bias='some'"):
         build(model)
@@ -50,6 +60,7 @@ def test_a_plain_node_has_the_path_that_it_is_given():
 
 
 def test_two_models_of_one_config_have_two_paths():
+    declare_teacher()
     config = compose("train", ["size=debug", "vocab=61"])
     plain = config.resolved()["model"]
     wrong = {**plain["positions"], "rope": {"_target_": f"{ROPE}.YaRN", "beta_fast": 0.5}}
@@ -75,8 +86,8 @@ def test_a_rule_that_raises_while_the_model_is_built_is_named_and_not_the_model(
 
 
 def test_another_error_of_a_late_factory_has_its_path_too():
-    factory = build({"_target_": "torch.nn.Linear", "_partial_": True, "in_features": 3}, "head")
-    with pytest.raises(ConfigError, match=r"^head: TypeError: .*out_features") as caught:
+    factory = build({"_target_": "torch.nn.LayerNorm", "_partial_": True, "bias": False}, "norm")
+    with pytest.raises(ConfigError, match=r"^norm: TypeError: .*normalized_shape") as caught:
         factory()
     assert isinstance(caught.value.__cause__, TypeError)
 
@@ -87,6 +98,17 @@ def test_a_component_that_raises_long_after_it_was_built_gets_its_path_at_the_do
         list(source.documents())
     assert str(locate_error(caught.value)).startswith("data.files=none*.txt matches no file")
     assert caught.value.__class__ is locate_error(caught.value).__class__
+
+
+def test_what_a_component_logs_says_whole_keys(tmp_path, caplog):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n")
+    data = build(train("source=text", f"source.files={tmp_path}/a.txt").source)
+    with caplog.at_level("WARNING", "aptlab"):
+        list(read_document_chunks(data))
+        logging.getLogger("aptlab").warning("of nobody: set newlines=%s to go on", "unix")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.endswith("which become tokens; set source.newlines=unix to read them as \\n")
+    assert second == "of nobody: set newlines=unix to go on"
 
 
 def test_an_error_that_names_no_parameter_of_the_component_stays():

@@ -82,7 +82,7 @@ WRONG = [
     ),
     (
         "model.norm=rms",
-        "model.norm: expects Callable[..., nn.Module], got 'rms'; choose a part by its group",
+        "model.norm: expects Callable[..., Norm], got 'rms'; choose a part by its group",
     ),
     # allowed values
     ("precision=bf16", "precision: no such value 'bf16'; did you mean bf16-true?"),

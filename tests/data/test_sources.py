@@ -247,7 +247,8 @@ def test_line_ends_are_kept_and_told_or_read_as_one_sign(tmp_path):
     files, notes = str(tmp_path / "*.txt"), []
     kept, unix = TextFiles(files), TextFiles(files, newlines="unix")
     assert [text for _, text in kept.documents(notes.append)] == ["one\r\ntwo\rthree\n", "four\n"]
-    assert notes == ["1 of 2 documents have line ends with \\r, which become tokens; newlines=unix reads them as \\n"]
+    said = "1 of 2 documents have line ends with \\r, which become tokens; set newlines=unix to read them as \\n"
+    assert notes == [said]
     assert [text for _, text in unix.documents(notes.append)] == ["one\ntwo\nthree\n", "four\n"]
     assert len(notes) == 1
     assert kept.fingerprint() != unix.fingerprint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 
 import numpy as np
@@ -228,7 +229,10 @@ def test_a_text_shorter_than_a_context_is_refused_with_numbers(tmp_path):
         data.prepare_data()
     assert list(source.find_training_problems(600)) == []
     (problem,) = source.find_training_problems(1024)
-    assert problem.startswith("context=1024 is longer than the whole text, which has 630 bytes (files=")
+    assert problem.startswith("files=")
+    assert problem.endswith(
+        "has 630 bytes of text, too few for one row of context=1024 tokens; give more text, or a smaller context"
+    )
 
 
 def test_a_split_by_seed_is_another_one():
@@ -239,3 +243,29 @@ def test_a_split_by_seed_is_another_one():
     assert isinstance(plan_split(Split(0.2), itertools.islice(texts, 4)), SplitPlan)
     with pytest.raises(ConfigError, match="leaves one side of the split empty"):
         Split(1)
+
+
+def test_the_validation_text_has_a_name_that_its_tokens_do_not_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("APTLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "play.txt").write_text(prose(20_000, 3))
+    (tmp_path / "other.txt").write_text(prose(20_000, 4))
+
+    def name(file: str, rule=None, **options) -> str:
+        data = TextData(
+            TextFiles(str(tmp_path / file)), tokenizer=rule or ByteTokenizer(), context=16, batch=1, **options
+        )
+        assert data.summary()["val_text"] == data.val_text
+        return data.val_text
+
+    text = name("play.txt")
+    assert name("play.txt", BPE(vocab=300)) == text
+    others = {name("other.txt"), name("play.txt", split=Split(val_fraction=0.1))}
+    assert len(others | {text}) == 3
+    for path in (tmp_path / "cache" / "tokens").glob("*/meta.json"):  # as an earlier version wrote them
+        meta = json.loads(path.read_text())
+        del meta["sides"]["val"]["text"]
+        path.write_text(json.dumps(meta))
+    assert name("play.txt") == text
+    (kept,) = (tmp_path / "cache" / "splits").glob("*.text.json")
+    kept.write_text("{")
+    assert name("play.txt") == text

@@ -120,9 +120,11 @@ def test_a_flipped_bit_is_found_by_the_hash(texts, root):
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    open_store(store.folder)
+    open_store(store.folder, verify="size")
+    with pytest.raises(DataError, match=r"damaged: .*train\.tokens: its bytes from 0 on are not what was written"):
+        open_store(store.folder)
     with pytest.raises(DataError, match=r"damaged: .*train\.tokens does not have the sha256 that meta\.json says"):
-        open_store(store.folder, check_hash=True)
+        open_store(store.folder, verify="full")
 
 
 def test_a_token_outside_the_vocabulary_is_refused(texts, root):
@@ -198,7 +200,7 @@ def test_two_processes_that_build_at_once_make_one_cache(tmp_path, root):
         process.join()
     assert [process.exitcode for process in both] == [0, 0, 0]
     assert len(names(root)) == len(list(built.iterdir())) == 1
-    open_store(root / "tokens" / names(root)[0], check_hash=True)
+    open_store(root / "tokens" / names(root)[0], verify="full")
 
 
 @needs_fork
@@ -211,7 +213,7 @@ def test_rivals_without_a_lock_still_make_one_valid_cache(tmp_path, root, monkey
         process.join()
     assert [process.exitcode for process in both] == [0, 0, 0]
     assert len(names(root)) == 1
-    open_store(root / "tokens" / names(root)[0], check_hash=True)
+    open_store(root / "tokens" / names(root)[0], verify="full")
 
 
 @needs_fork
@@ -266,4 +268,14 @@ def test_an_unwritable_home_falls_back_to_the_temporary_folder_with_one_line(tmp
 def test_meta_is_plain_and_names_no_folder(texts, root):
     text = (build(texts, root).folder / "meta.json").read_text()
     assert str(root) not in text
-    assert set(json.loads(text)) == {"version", "key", "source", "vocab_size", "dtype", "files", "sides"}
+    assert set(json.loads(text)) == {
+        "version",
+        "key",
+        "source",
+        "vocab_size",
+        "dtype",
+        "files",
+        "sums",
+        "sides",
+        "check",
+    }

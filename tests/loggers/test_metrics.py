@@ -73,10 +73,11 @@ def test_resume_of_the_same_logger_and_without_a_file(tmp_path, path):
 
 def test_any_cut_of_the_file_is_repaired_at_open(tmp_path, path, caplog):
     logged(tmp_path, [(step, {"loss": step / 3, "lr": 0.1}) for step in range(1, 12)])
-    whole = path.read_bytes()
+    whole, sums = path.read_bytes(), path.with_name("metrics.csv.sum").read_bytes()
     rows = list(MetricsTable.read(path).rows.values())
     for cut in random.Random(0).sample(range(len(whole)), 60):
         path.write_bytes(whole[:cut])
+        path.with_name("metrics.csv.sum").write_bytes(sums)
         with caplog.at_level(logging.ERROR):
             logged(tmp_path, [(100, {"loss": 1.0})])
         table = MetricsTable.read(path)

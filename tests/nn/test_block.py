@@ -98,7 +98,7 @@ def test_every_form_trains_with_every_smoothing_and_reads_with_a_cache(form, smo
         assert (decode_in_chunks(net.eval(), tokens, [9, 4, 1]) - net(tokens).logits).abs().max() < 1e-5
 
 
-PRESETS = ["gemma2", "gemma3", "olmo2", "olmo3", "neox", "cohere", "stablelm", "phi2"]
+PRESETS = ["gemma2", "gemma3", "olmo2", "olmo3", "neox", "cohere", "cohere2", "stablelm", "phi2"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

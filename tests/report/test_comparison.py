@@ -210,6 +210,74 @@ def test_rows_on_the_same_text_are_ranked_among_themselves():
     assert "d val/loss" in format_comparison(found, terminal=False)
 
 
+def tokens_family(tokenizer: str, bits: list[float], *, text: str | None, val_batches: int | None = None) -> None:
+    """Runs with tokens of their own on one text."""
+    data = {"name": "files", "fingerprint": f"{tokenizer:0<64}", "val_tokens": 961} | (
+        {"val_text": text} if text else {}
+    )
+    for seed, value in enumerate(bits):
+        folder = make_run(
+            RUNS,
+            f"{tokenizer}-{seed}",
+            seed=seed,
+            data=data,
+            choices={"tokenizer": tokenizer},
+            metrics={"val/loss": 2.0 * value, "val/bpb": value},
+        )
+        set_config(folder.name, context=64, data={"val_batches": val_batches, "batch": 2, "rows": {}})
+
+
+BITS = {"bytes": [1.500, 1.501, 1.502], "bpe": [1.400, 1.401, 1.402]}
+
+
+def test_bits_per_byte_of_one_text_are_ranked_whatever_its_tokens_are():
+    for name, bits in BITS.items():
+        tokens_family(name, bits, text="a" * 64)
+    found = compared(metric="val/bpb")
+    assert (found.best, found.differences[1].mean) == (0, pytest.approx(0.1))
+    assert found.verdict == "best val/bpb: tokenizer=bpe (its 95 % interval overlaps no other)"
+    (warning,) = found.warnings
+    assert warning.endswith("losses cannot be compared, val/bpb can: they have one validation text")
+    assert compared().verdict == "not ranked: val/loss was not measured on the same rows of text"
+    assert compared(metric="ppl@1x").verdict.startswith("not ranked")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "warning"),
+    [
+        ({"text": "a" * 64}, {"text": "b" * 64}, "losses cannot be compared"),
+        (
+            {"text": "a" * 64},
+            {"text": None},
+            "the result of tokenizer=bpe does not name its validation text, as those of earlier versions; train it "
+            "again to rank val/bpb over other tokens",
+        ),
+        (
+            {"text": "a" * 64, "val_batches": 8},
+            {"text": "a" * 64, "val_batches": 2},
+            "tokenizer=bpe was validated on 26.7 % of its validation text, and other tokens give another part; to rank "
+            "val/bpb over other tokens take data.val_batches=null and a text of many rows",
+        ),
+    ],
+)
+def test_bits_per_byte_of_other_or_unknown_text_are_not_ranked(first, second, warning):
+    tokens_family("bytes", BITS["bytes"], **first)
+    tokens_family("bpe", BITS["bpe"], **second)
+    found = compared(metric="val/bpb")
+    assert (found.best, found.differences) == (None, [None, None])
+    assert found.verdict == "not ranked: val/bpb was not measured on the same rows of text"
+    assert found.warnings[-1].endswith(warning)
+
+
+def test_an_older_result_on_the_same_tokens_is_ranked_as_before():
+    tokens_family("bytes", BITS["bytes"], text="a" * 64)
+    for seed in range(3):
+        data = {"name": "files", "fingerprint": f"{'bytes':0<64}", "val_tokens": 961}
+        folder = make_run(RUNS, f"old-{seed}", seed=seed, data=data, choices={"tokenizer": "bytes", "rope": "yarn"})
+        set_config(folder.name, context=64, data={"val_batches": None, "batch": 2, "rows": {}})
+    assert compared(metric="val/bpb").best == 0
+
+
 def test_a_warning_names_texts_and_not_only_rows():
     for file in ("a", "b"):
         folder = make_run(RUNS, file, data={"name": "files", "fingerprint": f"{file:0<64}"}, choices={"x" * 60: file})

@@ -1,11 +1,13 @@
 """Runs are found again, and what is damaged is named and left out."""
 
+import json
 import logging
 
 import pytest
 
 from aptlab.errors import AptlabError
 from aptlab.runs import MetricsTable, Result, Run, RunFolder, find_runs
+from aptlab.runs.record import write_json_record
 
 
 @pytest.fixture
@@ -56,8 +58,8 @@ def test_a_damaged_run_is_skipped_with_a_warning_that_names_the_file(runs, caplo
 
 
 def test_a_result_of_a_later_version_is_read(runs):
-    text = (runs / "0" / "result.json").read_text()
-    (runs / "0" / "result.json").write_text(text.replace("{", '{"news": 1,', 1))
+    values = json.loads((runs / "0" / "result.json").read_text())
+    write_json_record(runs / "0" / "result.json", {"news": 1, **values})
     assert Run.read(runs / "0").finished
 
 

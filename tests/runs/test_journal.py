@@ -13,6 +13,7 @@ import pytest
 
 from aptlab.errors import AptlabError
 from aptlab.runs.journal import Journal, list_differences
+from aptlab.runs.record import seal_record
 
 NAME = "journal.jsonl"
 REQUEST = {"weights": "abc", "eval": {"seed": 0, "lengths": [8, 16]}, "rope": None}
@@ -27,7 +28,7 @@ def test_what_was_kept_is_there_when_the_journal_is_opened_again(tmp_path):
     assert journal.records == [{"a": 1, "text": "é\n"}, {"a": 2.5}]
     journal.append({"a": 3})
     lines = (tmp_path / NAME).read_text().splitlines()
-    assert json.loads(lines[0]) == {"request": REQUEST}
+    assert json.loads(lines[0]) == seal_record({"request": REQUEST})
     assert len(lines) == 4
 
 
@@ -48,7 +49,7 @@ def test_a_torn_first_line_is_a_new_journal(tmp_path):
     (tmp_path / NAME).write_bytes(b'{"request": {')
     journal = Journal(tmp_path / NAME, REQUEST)
     assert journal.records == []
-    assert (tmp_path / NAME).read_text() == json.dumps({"request": REQUEST}) + "\n"
+    assert (tmp_path / NAME).read_text() == json.dumps(seal_record({"request": REQUEST})) + "\n"
 
 
 def test_lines_survive_a_kill(tmp_path):
@@ -85,7 +86,10 @@ def test_a_line_damaged_in_the_middle_is_an_error_with_its_number(tmp_path):
     journal.append({"a": 1})
     path = tmp_path / NAME
     path.write_bytes(path.read_bytes() + b"???\n" + b'{"a": 2}\n')
-    with pytest.raises(AptlabError, match=r"journal\.jsonl, line 3 is damaged; delete the file, or choose"):
+    with pytest.raises(
+        AptlabError,
+        match=r"journal\.jsonl, line 3 is damaged; delete that line \(sed -i 3d\) to do its part again, or choose",
+    ):
         Journal(tmp_path / NAME, REQUEST)
 
 
@@ -115,7 +119,7 @@ def test_events_without_an_identity_are_records_alone(tmp_path):
     journal = Journal(tmp_path / NAME)
     assert not (tmp_path / NAME).exists()
     journal.append({"event": "started"})
-    assert (tmp_path / NAME).read_text() == '{"event": "started"}\n'
+    assert (tmp_path / NAME).read_text() == json.dumps(seal_record({"event": "started"})) + "\n"
     assert Journal(tmp_path / NAME).records == [{"event": "started"}]
 
 
@@ -126,7 +130,7 @@ def test_a_lenient_journal_leaves_damaged_lines_out_and_says_so(tmp_path, caplog
     assert journal.records == [{"n": 1}, {"n": 3}]
     assert [record.getMessage() for record in caplog.records] == [f"{tmp_path / NAME}, line 2 is damaged and left out"]
     journal.append({"n": 4})
-    assert (tmp_path / NAME).read_text().endswith('{"n": 3}\n{"n": 4}\n')
+    assert (tmp_path / NAME).read_text().endswith('{"n": 3}\n' + json.dumps(seal_record({"n": 4})) + "\n")
 
 
 def test_the_first_line_of_an_older_version_may_be_upgraded(tmp_path):

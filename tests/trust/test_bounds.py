@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.commands.trained import make_run, write_texts
-from tests.trust.test_odd_folders import change, make_folder
 
 from aptlab.bounded import OPTION, PLAIN, Bounds, check_json_nesting, needs_events, parse_json, parse_yaml
 from aptlab.checkpoint import load_checkpoint, save_checkpoint
@@ -28,9 +26,10 @@ from aptlab.models.hf import build_bytes_tokenizer, read_folder
 from aptlab.models.hf.headers import read_header
 from aptlab.restore.load import load_network, restore_network
 from aptlab.runs import Run
-from aptlab.runs.atomic import read_yaml
 from aptlab.runs.find import find_runs
 from aptlab.runs.journal import Journal
+from tests.commands.trained import make_run, write_texts
+from tests.trust.test_odd_folders import change, make_folder
 
 SMALL = Bounds(bytes=10_000, depth=5, values=100)
 DEEP = "[" * 70 + "]" * 70  # deeper than any file of ours, and harmless to every reader
@@ -116,10 +115,10 @@ def test_a_deep_file_of_a_run_folder_is_told_by_name_and_the_others_are_compared
 
 
 def test_aliases_of_aliases_in_a_run_folder_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("aptlab.runs.atomic.parse_yaml", lambda text: parse_yaml(text, bounds=Bounds(10_000, 10, 20)))
+    monkeypatch.setattr("aptlab.runs.record.parse_yaml", lambda text: parse_yaml(text, bounds=Bounds(10_000, 10, 20)))
     (tmp_path / "config.yaml").write_text(LADDER)
-    with pytest.raises(ValueError, match="stands for more than 20 values"):
-        read_yaml(tmp_path / "config.yaml")
+    with pytest.raises(AptlabError, match=r"config\.yaml cannot be read: it stands for more than 20 values"):
+        Run.read(tmp_path)
 
 
 def test_a_deep_line_of_a_journal_is_a_damaged_line(tmp_path):

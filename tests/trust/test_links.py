@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from tests.commands.small_run import train, words
 
 import aptlab
-from aptlab.checkpoint import find_checkpoint, load_checkpoint
+from aptlab.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from aptlab.checkpoint.manifest import find_checkpoint_problem, make_manifest_path
+from aptlab.checkpoint.reserve import hold_reserve, measure_reserve
 from aptlab.commands import ls as ls_command
 from aptlab.config.search_path import find_conf_dir, read_option_index
 from aptlab.errors import AptlabError, CheckpointError, ConfigError
@@ -27,6 +27,7 @@ from aptlab.runs.journal import Journal
 from aptlab.sweep.child import ChildProcess, write_stop_signal
 from aptlab.sweep.folder import SweepFolder, read_log_tail
 from aptlab.sweep.job import JobCommand
+from tests.commands.small_run import train, words
 
 SECRET = "step,epoch\n1,0\n2,0\n{}\nno newline at the end"  # of a file elsewhere: read as table, journal and result
 
@@ -52,6 +53,8 @@ def run(tmp_path) -> Path:
 
 
 def replace_by_link(path: Path, target: Path) -> Path:
+    if path.name.endswith(".sum"):
+        path.with_suffix("").write_text("step,epoch\n")
     path.unlink(missing_ok=True)
     path.symlink_to(target)
     return path
@@ -65,6 +68,7 @@ USES = {
     "metrics.csv, logged": ("metrics.csv", log_a_row),
     "metrics.csv, resumed": ("metrics.csv", lambda folder: CSVMetrics(folder).resume(1)),
     "metrics.csv, read": ("metrics.csv", lambda folder: Run.read(folder).metrics()),
+    "metrics.csv.sum": ("metrics.csv.sum", lambda folder: MetricsTable().write(folder / "metrics.csv")),
     "metrics.csv, as a table": ("metrics.csv", lambda folder: MetricsTable.read(folder / "metrics.csv")),
     "log.txt": ("log.txt", lambda folder: RunLog.start(folder, console=False)),
     "result.json": ("result.json", Result.read),
@@ -106,7 +110,7 @@ def test_a_link_to_a_file_that_is_not_there_makes_none(run, outside, name, use):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
 @pytest.mark.parametrize(("name", "use"), USES.values(), ids=USES)
 def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(run, name, use):
-    (run / name).unlink(missing_ok=True)
+    replace_by_link(run / name, run).unlink()
     os.mkfifo(run / name)
     with pytest.raises(UnsafeFileError, match=f"{name} is no file"):
         use(run)
@@ -154,8 +158,20 @@ def test_a_sweep_names_no_folder_outside_of_it(tmp_path, outside, name):
     sweep.mkdir(parents=True)
     job = {"index": 0, "key": "k", "folder": name}
     (sweep / "sweep.yaml").write_text(json.dumps({"kind": "grid", "jobs": [job]}))
-    with pytest.raises(AptlabError, match=r"sweep\.yaml cannot be read \(folder: .* is no name of a folder"):
+    with pytest.raises(
+        AptlabError, match=r"sweep\.yaml cannot be read: jobs\[0\]\.folder (is .* no name of a folder|should be str)"
+    ):
         SweepFolder.open(tmp_path / "sweeps", "one")
+
+
+def test_a_save_does_not_write_into_space_that_is_a_link(run, outside):
+    """What is held for the last checkpoint becomes that checkpoint, block by block."""
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / ".reserve").symlink_to(outside)
+    assert measure_reserve(run / "checkpoints") == 0
+    save_checkpoint({"a": 1}, run / "checkpoints" / "step-00000001.ckpt", spend=True)
+    assert hold_reserve(run / "checkpoints", 1000)
+    assert not (run / "checkpoints" / ".reserve").is_symlink()
 
 
 def test_a_figure_is_not_drawn_through_a_link_of_the_name_it_once_had(run, outside):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,15 +16,28 @@ from lightning.pytorch.trainer.states import TrainerFn
 from aptlab.callbacks import loops
 from aptlab.callbacks.base import RunAware, RunContext
 from aptlab.callbacks.lookup import get_datamodule
+from aptlab.callbacks.saving import (
+    SaveProblem,
+    advise_good_checkpoint,
+    attempt_save,
+    describe_last_saved,
+    list_trained_weights,
+    make_room,
+    set_poisoned_aside,
+)
 from aptlab.checkpoint import is_valid, remove_partial_saves
 from aptlab.checkpoint.find import FOLDER, delete_checkpoint, list_checkpoints
+from aptlab.checkpoint.finite import has_finite_weights
 from aptlab.checkpoint.manifest import format_checkpoint_name, parse_checkpoint_step
 from aptlab.checkpoint.measure import describe_measure, find_measure_change, rate_checkpoints
-from aptlab.errors import CheckpointError, ConfigError
+from aptlab.checkpoint.plugin import SaveOptions
+from aptlab.checkpoint.reserve import hold_reserve, measure_reserve, release_reserve
+from aptlab.errors import CheckpointError, ConfigError, TrainingError, UnsavedError
 from aptlab.faults import inject_fault
 from aptlab.limits import NonNegativeInt, PositiveInt, find_limit
 
 log = logging.getLogger("aptlab")
+WAITS = (1.0, 5.0)  # seconds before a save is tried again that the system refused, before a run ends for it
 
 
 class Checkpoints(RunAware, Checkpoint):
@@ -33,9 +46,15 @@ class Checkpoints(RunAware, Checkpoint):
     A step is saved once, after its validation, at the beginning of the next one; never between micro-batches. Kept are
     the `keep` newest and the `keep_best` best by `monitor`; a metric that is no finite number, or weights that hold one
     such, is never best. Where a resumed run is validated by another metric or on other rows than before, the old best
-    does not count, and its file stays beside the new one. A save that fails (disk full) is a warning, tried again after
-    the next step of the interval, and an error at the end if the run then has no checkpoint at all; with `on_full=stop`
-    it is an error at once.
+    does not count, and its file stays beside the new one.
+
+    A save that fails is tried again, on a full disk once older checkpoints made room for it, down to the newest whole
+    one and the best. With `on_error=stop` the run then ends with exit code 1; with `continue` it goes on and tries
+    after the next interval. `reserve` holds the space of one more checkpoint in the folder, spent where the run ends:
+    by that, by a signal, or by its last step. A run whose last step is not on the disk raises UnsavedError.
+
+    Weights, optimizer state, or averages that are not finite are kept aside as poisoned-step-….ckpt, which is no
+    checkpoint, and TrainingError ends the run.
 
     The description of the run becomes the "aptlab" entry of the file. Raises ConfigError and CheckpointError.
     """
@@ -48,13 +67,14 @@ class Checkpoints(RunAware, Checkpoint):
         keep_best: NonNegativeInt = 1,
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
-        on_full: Literal["warn", "stop"] = "warn",
+        on_error: Literal["stop", "continue"] = "stop",
+        reserve: bool = True,
     ) -> None:
         _check("every", every, PositiveInt)
         _check("keep", keep, PositiveInt)
         _check("keep_best", keep_best, NonNegativeInt)
         self.every, self.keep, self.keep_best = every, keep, keep_best
-        self.monitor, self.mode, self.on_full = monitor, mode, on_full
+        self.monitor, self.mode, self.on_error, self.reserve = monitor, mode, on_error, reserve
         self.folder: Path | None = None
         self.describe: Callable[[], dict[str, Any]] = dict
         self.last: Path | None = None  # newest file that this process saved or continued from
@@ -68,6 +88,7 @@ class Checkpoints(RunAware, Checkpoint):
         self._named_monitor = False  # whether a monitor that is not measured was told
         self._unfinished: int | None = None  # step whose validation did not end
         self._max_steps: int | None = None
+        self._unheld: str | None = None  # why no space is held, once that was told
 
     def attach(self, run: RunContext) -> None:
         """Where the run is, and what to write about it."""
@@ -144,8 +165,13 @@ class Checkpoints(RunAware, Checkpoint):
             return
         step = trainer.global_step
         due = step % self.every == 0 or (self._improved and self._validated == step)
-        if due and step not in (self._tried, 0):
-            self.save(trainer)
+        if not due or step in (self._tried, 0):
+            return
+        stops = self.on_error == "stop"
+        problem = self._save(trainer, spend=stops, waits=WAITS if stops else ())
+        if problem and stops:
+            self._end(trainer, f"stopped at step {step}, which {self._describe_failure(trainer, problem)}")
+        self._warn(trainer, problem)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
@@ -170,42 +196,105 @@ class Checkpoints(RunAware, Checkpoint):
         return self._best is None or (value < self._best if self.mode == "min" else value > self._best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step > 0:
-            self.save(trainer)
-        if trainer.strategy.broadcast(not list_checkpoints(self.directory) and trainer.global_step > 0):
-            raise CheckpointError(f"training ended, but no checkpoint could be written to {self.directory}")
+        step = trainer.global_step
+        problem = self._save(trainer, spend=True, waits=WAITS) if step > 0 else None
+        if problem and self._saved != self._state(trainer):
+            nothing = f"no checkpoint could be written to {self.directory}: {problem.message}"
+            unsaved = f"its last step {step} {self._describe_failure(trainer, problem)}"
+            self._end(trainer, f"training ended, but {unsaved if list_checkpoints(self.directory) else nothing}")
+        self._warn(trainer, problem)
+        self._release(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release(trainer)
+
+    def _release(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and self.folder is not None:
+            release_reserve(self.directory)
+
+    def _end(self, trainer: Trainer, message: str) -> None:
+        """End the run on all ranks; one of them tells why, for launchers kill rank zero when another one "fails"."""
+        error = UnsavedError(message if trainer.is_global_zero else "")
+        error.exit_code = error.exit_code if trainer.is_global_zero else 0
+        raise error
+
+    def _describe_failure(self, trainer: Trainer, problem: SaveProblem) -> str:
+        """What follows on `step 40`."""
+        if self._saved == self._state(trainer):
+            return (
+                f"is saved in the space that was held for it, for {problem.message}; once there is space, go on with: "
+                f"aptlab train ckpt={self.folder}"
+            )
+        return f"was not saved: {problem.message}; {describe_last_saved(self.directory)}"
 
     # The files
 
     def save(self, trainer: Trainer) -> bool:
-        """Save the state after the last optimizer step, on all ranks together; whether that worked.
+        """Save the state after the last optimizer step before the run ends, on all ranks together; whether that worked.
 
         Nothing is written twice, except that a checkpoint made before a validation ended is replaced after it.
         """
-        step, state = trainer.global_step, self._state(trainer)
+        problem = self._save(trainer, spend=True)
+        self._warn(trainer, problem)
+        return self._saved == self._state(trainer)
+
+    def _warn(self, trainer: Trainer, problem: SaveProblem | None) -> None:
+        if problem and trainer.is_global_zero:
+            log.warning("step %d %s", trainer.global_step, self._describe_failure(trainer, problem))
+
+    def _save(self, trainer: Trainer, *, spend: bool, waits: Sequence[float] = ()) -> SaveProblem | None:
+        """What was wrong, also where the space that is held was spent on the save in the end.
+
+        spend  whether it may be
+        waits  seconds before further attempts, where the system refuses
+        """
+        state = self._state(trainer)
         if state == self._saved:
-            return True
-        self._tried = step
-        path = self.directory / format_checkpoint_name(step)
+            return None
+        self._tried = trainer.global_step
+        path = self.directory / format_checkpoint_name(trainer.global_step)
         for logger in trainer.loggers:
             logger.save()  # a kill after this save loses no number of the steps before it
-        problem = None
-        try:
-            trainer.save_checkpoint(path, weights_only=False)
-        except CheckpointError as error:
-            problem = str(error)
-            trainer.strategy.barrier("save")  # the others wait for us in save_checkpoint
-        problem = trainer.strategy.broadcast(problem)
-        if problem:
-            if self.on_full == "stop":
-                raise CheckpointError(problem)
+        options = SaveOptions(weights=list_trained_weights(trainer.lightning_module))
+        problem = attempt_save(trainer, path, options)
+        if problem and problem.poison:
+            self._end_poisoned(trainer, problem.poison)
+        if problem and problem.missing and self._make_room(trainer, problem.missing):
+            problem = attempt_save(trainer, path, options)
+        for seconds in waits:
+            if problem and problem.passing:
+                time.sleep(seconds)
+                problem = attempt_save(trainer, path, options)
+        held = spend and problem is not None and trainer.strategy.broadcast(measure_reserve(self.directory) > 0)
+        if problem is None or (held and attempt_save(trainer, path, SaveOptions(spend=True)) is None):
+            self._saved, self._improved, self.last = state, False, path
             if trainer.is_global_zero:
-                log.warning("step %d was not saved: %s", step, problem)
-            return False
-        self._saved, self._improved, self.last = state, False, path
-        if trainer.is_global_zero:
-            self._prune()
-        return True
+                self._prune()
+                self._hold(path, spent=problem is not None)
+        return problem
+
+    def _make_room(self, trainer: Trainer, missing: int) -> bool:
+        """Whether rank zero could free so many bytes."""
+        done = trainer.is_global_zero and make_room(self.directory, missing, [*self._list_best(), self.last])
+        return trainer.strategy.broadcast(done)
+
+    def _hold(self, path: Path, *, spent: bool) -> None:
+        """Hold the space of one more checkpoint like this one."""
+        if not self.reserve:
+            release_reserve(self.directory)
+        elif not spent and (problem := hold_reserve(self.directory, path.stat().st_size)) != self._unheld:
+            self._unheld = problem
+            if problem:
+                log.warning("no space is held for the last checkpoint of the run: %s", problem)
+
+    def _end_poisoned(self, trainer: Trainer, poison: str) -> None:
+        """Keep the state aside, and end the run: what is not finite stays so."""
+        aside = set_poisoned_aside(trainer, self.directory)
+        kept = f"kept aside as {aside.name}" if aside else "not kept"
+        raise TrainingError(
+            f"step {trainer.global_step}: numbers that are not finite are in {poison}, which training cannot mend; the "
+            f"state is {kept}; {advise_good_checkpoint(self.directory)}"
+        )
 
     def _state(self, trainer: Trainer) -> tuple[int, bool]:
         step = trainer.global_step
@@ -219,19 +308,16 @@ class Checkpoints(RunAware, Checkpoint):
             log.info("removed checkpoints of an earlier way of this run: %s", ", ".join(path.name for path in foreign))
         self._foreign = set()
         valid = [path for path in files if path not in foreign and is_valid(path, deep=False)]
-        best = [one.path for rated in rate_checkpoints(valid).values() for one in rated[: self.keep_best]]
-        keepers = {*valid[-self.keep :], *best}
+        keepers = {*valid[-self.keep :], *self._list_best(valid)}
         for path in files:
             if path not in keepers:
                 delete_checkpoint(path)
                 inject_fault("save.after_prune")
 
-
-def has_finite_weights(module: torch.nn.Module) -> bool:
-    """Whether all weights are finite numbers; one wait for the device."""
-    weights = [weight.detach() for weight in module.parameters() if weight.is_floating_point() and weight.numel()]
-    ends = [end.float() for weight in weights for end in torch.aminmax(weight)]
-    return not ends or bool(torch.isfinite(torch.stack(ends)).all())
+    def _list_best(self, files: Iterable[Path] | None = None) -> list[Path]:
+        """The best ones of the files, or of all, by each measure."""
+        files = list_checkpoints(self.directory) if files is None else files
+        return [one.path for rated in rate_checkpoints(files).values() for one in rated[: self.keep_best]]
 
 
 def _check(name: str, value: Any, kind: Any) -> None:

@@ -12,8 +12,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from aptlab.callbacks.checkpoints import Checkpoints
+from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.callbacks.progress import find_monitor
+from aptlab.callbacks.saving import advise_good_checkpoint
+from aptlab.checkpoint.finite import find_nonfinite, walk_tensors
 from aptlab.errors import ConfigError, TrainingError
 from aptlab.limits import PositiveInt, find_limit
 from aptlab.objectives import get_step_state
@@ -120,7 +124,7 @@ class NonFiniteGuard(Callback):
             self._row += int(window.counts or not finite)
             self._report(window, loss, finite, trainer)
             if self._row >= self.patience and trainer is not None:
-                self._give_up(window)
+                self._give_up(window, trainer)
 
     def _report(self, window: PendingStep, loss: float, finite: bool, trainer: Trainer | None) -> None:
         what = "gradient" if finite else f"loss ({loss})"
@@ -132,12 +136,22 @@ class NonFiniteGuard(Callback):
             find_monitor(trainer).latest.update(numbers)
             log_numbers(trainer, numbers, window.step)
 
-    def _give_up(self, window: PendingStep) -> None:
+    def _give_up(self, window: PendingStep, trainer: Trainer) -> None:
         last = "none was finite" if self._last_finite is None else f"the last finite one was {self._last_finite:.4g}"
+        module = trainer.lightning_module
+        poisoned = find_nonfinite(walk_tensors(dict(module.named_parameters())))
+        weights = (
+            f"the weights themselves are not finite ({poisoned[0]} and {len(poisoned) - 1} more), so they are not saved"
+            if poisoned
+            else "the weights are those before"
+        )
+        savers = [saver for saver in find_callbacks(trainer, Checkpoints) if saver.folder is not None]
+        way = (
+            advise_good_checkpoint(savers[0].directory) if savers else "no checkpoint is saved; start with a lower rate"
+        )
         raise TrainingError(
             f"{self._row} steps in a row had a loss or gradient that is not finite, the last one step {window.step} "
-            f"with samples {format_sample_ids(window.ids)}; of the losses {last}. The weights are those before. "
-            "Continue from the last checkpoint with a lower optim.lr or trainer.gradient_clip_val, or look at these "
+            f"with samples {format_sample_ids(window.ids)}; of the losses {last}; {weights}; {way}, or look at these "
             "samples"
         )
 

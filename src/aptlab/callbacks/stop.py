@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -16,30 +15,25 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.callbacks.lookup import find_callbacks
-from aptlab.errors import AptlabError
 from aptlab.faults import inject_fault
+from aptlab.runs.signals import (
+    CODES,
+    SIGNALS,
+    Stopped,
+    leave_closed_terminal,
+    list_open_signals,
+    list_terminals,
+    write_notice,
+)
 
-log = logging.getLogger("aptlab")
-# exit codes as a shell reports a death by the signal; SIGUSR1 is the notice of a preemption, SIGTERM ahead of time
-CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 143}
-SIGNALS = [signal.Signals[name] for name in CODES if hasattr(signal, name)]
-
-
-class Stopped(AptlabError):
-    """The run was asked to stop and did, with everything saved. `exit_code` is 128 + the signal (143 for SIGUSR1).
-
-    Ranks other than zero leave without a word and with code 0: launchers kill rank zero when another one "fails".
-    """
-
-    def __init__(self, message: str = "", exit_code: int = 143) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+__all__ = ["CODES", "SIGNALS", "GracefulStop", "Stopped"]
 
 
 class GracefulStop(Checkpoint):
-    """On SIGTERM, SIGINT or SIGUSR1, to any rank: finish the optimizer step, save, and raise `Stopped`.
+    """On SIGTERM, SIGINT, SIGUSR1 or SIGHUP, to any rank: finish the optimizer step, save, and raise `Stopped`.
 
     A validation in progress is given up; the resumed run begins it again. A second signal kills the process at once.
+    A SIGHUP that is ignored (nohup) stays so; after one that is not, nothing more is written to the closed terminal.
     With several ranks each step and each validation batch costs one all-reduce of one number on the host. Lightning's
     own SIGTERM handler, which exits with code 0 and saves nothing, is out of force from the first batch to the end.
     It is a `Checkpoint` so that Lightning calls it last: a signal during a regular save is answered right after it.
@@ -48,6 +42,12 @@ class GracefulStop(Checkpoint):
     def __init__(self) -> None:
         self._received = 0
         self._group: Any = None
+        self._terminals: list[int] = []
+
+    @property
+    def received(self) -> int:
+        """The signal that this process has received while it trained, 0 for none."""
+        return self._received
 
     # Handlers
 
@@ -56,7 +56,8 @@ class GracefulStop(Checkpoint):
             self._received = self._received or signal.SIGTERM
             trainer._signal_connector.received_sigterm = False
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            self._terminals = list_terminals()
+            for number in list_open_signals():
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -65,8 +66,8 @@ class GracefulStop(Checkpoint):
             os.kill(os.getpid(), number)
             return
         self._received = number
-        name = signal.Signals(number).name
-        os.write(2, f"{name}: stopping after this step; again to stop at once\n".encode())
+        leave_closed_terminal(number, self._terminals)
+        write_notice(f"{signal.Signals(number).name}: stopping after this step; again to stop at once")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._received = 0

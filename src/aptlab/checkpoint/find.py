@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from aptlab.checkpoint.aside import SUFFIX, is_whole_archive, set_aside
 from aptlab.checkpoint.manifest import (
     find_checkpoint_problem,
+    hash_file,
     is_temporary,
     make_manifest_path,
     parse_checkpoint_step,
@@ -125,7 +127,11 @@ def list_checkpoint_folders(place: Path) -> Iterator[Path]:
 
 
 def remove_partial_saves(folder: str | Path) -> list[str]:
-    """Remove what a killed save left in a checkpoints folder; returns the names. Only files named by us are touched."""
+    """Remove what a killed save left in a checkpoints folder; returns the names. Only files named by us are touched.
+
+    A checkpoint without a manifest that is whole (its manifest was lost, or the kill came just before it) is set aside
+    as `….ckpt.unverified`, with a line in the log; it goes once the same bytes are there again with a manifest.
+    """
     removed = []
     folder = Path(folder)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
@@ -134,10 +140,24 @@ def remove_partial_saves(folder: str | Path) -> list[str]:
             parse_checkpoint_step(name) is not None
             and not path.with_suffix(".json" if name.endswith("t") else ".ckpt").exists()
         )
-        if is_temporary(name) or half:
+        if half and name.endswith(".ckpt") and is_whole_archive(path):
+            set_aside(path)
+        elif is_temporary(name) or half or _is_saved_again(path):
             path.unlink(missing_ok=True)
             removed.append(name)
     return removed
+
+
+def _is_saved_again(path: Path) -> bool:
+    """Whether a file that was set aside is there again, to the bit, with a manifest."""
+    name, ending, _ = path.name.partition(SUFFIX)
+    home = path.with_name(name)
+    if not ending or parse_checkpoint_step(name) is None or not home.is_file():
+        return False
+    try:
+        return read_manifest(home).sha256 == hash_file(path) == hash_file(home)
+    except (CheckpointError, OSError):
+        return False
 
 
 def delete_checkpoint(path: str | Path) -> None:

@@ -15,38 +15,47 @@ import torch
 
 from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, make_manifest_path, write_manifest
 from aptlab.checkpoint.plain import check_plain, estimate_checkpoint_size
+from aptlab.checkpoint.reserve import NAME, measure_reserve
 from aptlab.checkpoint.stream import HashingFile
-from aptlab.errors import AptlabError, CheckpointError
+from aptlab.errors import FULL, AptlabError, CheckpointError, NoSpaceError
 from aptlab.faults import inject_fault
 from aptlab.runs.atomic import sync_folder
+from aptlab.runs.files import open_file
 from aptlab.version import __version__
 
 OLD_ENTRIES = {"MixedData": "TextData"}  # class names of data modules, old and new
-FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "metric", "monitor", "mode")
+FROM_MANIFEST = ("config", "overrides", "choices", "config_hash", "run_dir", "fingerprint")
+FROM_MANIFEST += ("metric", "monitor", "mode")
 
 
-def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> Manifest:
+def save_checkpoint(checkpoint: dict[str, Any], path: str | Path, *, spend: bool = False) -> Manifest:
     """Write a checkpoint and its manifest: temporary file in the same folder, fsync, rename, fsync, manifest.
 
     Whenever process or machine die, the place holds the old checkpoint, the new one, or none, never half of one.
-    The hash is taken while writing. Raises CheckpointError, with all earlier files intact, if the disk has less than
-    twice the needed space, if writing fails, or if the checkpoint holds more than plain containers and tensors.
+    The hash is taken while writing. `spend` writes into the space that is held in the folder, see `reserve`. Raises
+    CheckpointError, with all earlier files intact, if the disk has less than twice the needed space (NoSpaceError; once
+    where space is held or spent), if writing fails, or if the checkpoint holds more than plain containers and tensors.
     """
     path = _local(path)
     check_plain(checkpoint)
     inject_fault("save.begin")
+    size = estimate_checkpoint_size(checkpoint)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(path, estimate_checkpoint_size(checkpoint))
-        digest, size = _write(checkpoint, path)
-        manifest = _manifest(checkpoint, digest, size)
-        write_manifest(path, manifest)
+        _check_space(path, size, spend=spend)
+        digest, size = _write(checkpoint, path, spend=spend)
+        manifest = make_manifest(checkpoint, digest, size)
+        try:
+            write_manifest(path, manifest)
+        except AptlabError:
+            path.unlink(missing_ok=True)  # a save that failed leaves nothing that looks like a lost manifest
+            raise
     except OSError as error:
-        raise _cannot(path, error.strerror or str(error)) from error
+        raise _cannot(path, error, size) from error
     except CheckpointError:
         raise
     except AptlabError as error:
-        raise _cannot(path, str(error)) from error
+        raise _cannot(path, error.__cause__ or error, size) from error
     inject_fault("save.after_manifest")
     return manifest
 
@@ -81,12 +90,15 @@ def _local(path: str | Path) -> Path:
     return Path(path)
 
 
-def _check_space(path: Path, size: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < 2 * size:
-        raise CheckpointError(
+def _check_space(path: Path, size: int, *, spend: bool) -> None:
+    """Twice the size is wanted, of which one may be held already; where that is spent, writing itself tells."""
+    free, held = shutil.disk_usage(path.parent).free, measure_reserve(path.parent)
+    missing = max(2 * size - held, size) - free
+    if missing > 0 and not (spend and held):
+        raise NoSpaceError(
             f"not enough space for {path}: about {_mb(size)} MB to write, twice that is wanted, {_mb(free)} MB are "
-            "free; free some space or choose another run_dir"
+            "free; free some space or choose another run_dir",
+            missing,
         )
 
 
@@ -94,17 +106,27 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f}"
 
 
-def _cannot(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
+def _cannot(path: Path, error: BaseException, size: int) -> CheckpointError:
+    reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    message = (
         f"cannot write {path}: {reason}; earlier checkpoints are intact; free some space or choose another run_dir"
     )
+    full = isinstance(error, OSError) and error.errno in FULL
+    return NoSpaceError(message, size) if full else CheckpointError(message)
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> tuple[str, int]:
-    """The file alone: (sha256, bytes). An older manifest of the same name goes first, it would not fit."""
+def _write(checkpoint: dict[str, Any], path: Path, *, spend: bool) -> tuple[str, int]:
+    """The file alone: (sha256, bytes). An older manifest of the same name goes first, it would not fit.
+
+    Space that is held is spent by writing into its very blocks, so that nobody else can take it in between.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "x+b", buffering=0) as raw:
+        if spend and measure_reserve(path.parent):
+            os.replace(path.with_name(NAME), temporary)
+        else:
+            temporary.open("xb").close()
+        with open_file(temporary, "r+b", buffering=0) as raw:
             file = HashingFile(raw)  # type: ignore[arg-type]
             try:
                 _serialize(checkpoint, file)
@@ -133,7 +155,8 @@ def _serialize(checkpoint: dict[str, Any], file: HashingFile) -> None:
         raise (cause or OSError(0, str(error).splitlines()[0])) from error
 
 
-def _manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:
+def make_manifest(checkpoint: dict[str, Any], digest: str, size: int) -> Manifest:
+    """The manifest of a checkpoint whose file has this sha256 and so many bytes."""
     entry = checkpoint.get("aptlab") or {}
     facts = {name: entry[name] for name in FROM_MANIFEST if name in entry}
     metric = facts.get("metric")

@@ -18,11 +18,21 @@ from aptlab.bounded import parse_json
 from aptlab.errors import CheckpointError
 from aptlab.runs.atomic import write_text
 from aptlab.runs.files import UnsafeFileError, open_file, read_file_text, refuse_link
+from aptlab.runs.record import find_shape_problem
 
 FORMAT = 1
 CHUNK = 1 << 22  # bytes read at a time
+SHAPE = {"sha256": str, "bytes": int, "step": int, "format": int}  # what there must be
+MORE: dict[str, Any] = {
+    "metric": (int, float),
+    "time": (int, float),
+    "overrides": list,
+    "choices": dict,
+    "config": dict,
+}
+MORE |= dict.fromkeys(("monitor", "mode", "version", "config_hash", "run_dir"), str)
 _NAME = re.compile(r"step-(\d{8,})\.(ckpt|json)")
-_TEMPORARY = re.compile(r"\.step-\d{8,}\.(ckpt|json)\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.(?:poisoned-)?step-\d{8,}\.(ckpt|json)\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Manifest:
     mode               whether a small (`min`) or a large (`max`) metric is good
     time               seconds since 1970, for people only; nothing is ordered by it
     config, overrides, choices, config_hash, run_dir, version   of the run
+    fingerprint        of the text and its tokens; "" where an earlier version wrote it
     """
 
     sha256: str
@@ -48,6 +59,7 @@ class Manifest:
     format: int = FORMAT
     config_hash: str = ""
     run_dir: str = ""
+    fingerprint: str = ""
     overrides: list[str] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -55,18 +67,26 @@ class Manifest:
     def text(self) -> str:
         """JSON with a checksum of its own under `check`."""
         plain = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return json.dumps({"check": _check(plain), **plain}, indent=2) + "\n"
+        return json.dumps({"check": check_values(plain), **plain}, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str, name: str = "manifest") -> Manifest:
         """Read the JSON; raises CheckpointError if it is cut off, altered, or of a later format."""
         try:
             plain = parse_json(text)
-            check = plain.pop("check")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{name} is damaged (not a manifest: {error})") from None
-        if check != _check(plain):
+        except (ValueError, RecursionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{name} is damaged (not a manifest: {reason})") from None
+        if not isinstance(plain, dict) or "check" not in plain:
+            what = "check is missing" if isinstance(plain, dict) else f"it is a JSON {type(plain).__name__}"
+            raise CheckpointError(f"{name} is damaged (not a manifest: {what})")
+        check = plain.pop("check")
+        if check != check_values(plain):
             raise CheckpointError(f"{name} is damaged (its own checksum differs)")
+        problem = find_shape_problem({"format": 0, **plain}, SHAPE)
+        problem = problem or find_shape_problem(plain, {key: MORE[key] for key in MORE if plain.get(key) is not None})
+        if problem:
+            raise CheckpointError(f"{name} is damaged (not a manifest: {problem})")
         if plain.get("format", 0) > FORMAT:
             raise CheckpointError(
                 f"{name} has format {plain['format']}, this aptlab reads {FORMAT}; install a newer aptlab"
@@ -75,7 +95,8 @@ class Manifest:
         return cls(**{key: value for key, value in plain.items() if key in known})
 
 
-def _check(plain: Mapping[str, Any]) -> str:
+def check_values(plain: Mapping[str, Any]) -> str:
+    """The checksum of a manifest's values: sha256 of their JSON with sorted keys."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -87,6 +108,11 @@ def make_manifest_path(path: str | Path) -> Path:
 def format_checkpoint_name(step: int) -> str:
     """File name of a step; names sort like steps."""
     return f"step-{step:08d}.ckpt"
+
+
+def format_poisoned_name(step: int) -> str:
+    """File name under which weights that are not finite are kept aside: no checkpoint that is looked for."""
+    return f"poisoned-{format_checkpoint_name(step)}"
 
 
 def parse_checkpoint_step(path: str | Path) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def describe_measure(monitor: str, mode: str, config: Mapping[str, Any]) -> dict
         "validation rows": batches * batch if isinstance(batches, int) and isinstance(batch, int) else None,
         "trainer.limit_val_batches": trainer.get("limit_val_batches"),
         "data.rows": data.get("rows"),
+        "context": config.get("context"),
         "data.split": data.get("split"),
         "source": config.get("source"),
         "tokenizer": config.get("tokenizer"),
@@ -56,18 +57,31 @@ def find_measure_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str |
     return None
 
 
-def rate_checkpoints(files: Iterable[Path]) -> dict[str, list[Rated]]:
-    """The files whose manifests hold a finite metric, by what they measure; best first, the newer one of equals."""
-    found: dict[str, list[Rated]] = {}
+def _read_rated(files: Iterable[Path]) -> Iterator[Rated]:
+    """Those whose manifests hold a finite metric."""
     for path in files:
         try:
             manifest = read_manifest(path)
         except CheckpointError:
             continue
         if manifest.metric is not None and math.isfinite(manifest.metric):
-            value = manifest.metric if manifest.mode == "min" else -manifest.metric
-            measure = describe_measure(manifest.monitor, manifest.mode, manifest.config)
-            found.setdefault(json.dumps(measure, sort_keys=True, default=str), []).append(Rated(path, value, manifest))
+            yield Rated(path, manifest.metric if manifest.mode == "min" else -manifest.metric, manifest)
+
+
+def rate_checkpoints(files: Iterable[Path]) -> dict[str, list[Rated]]:
+    """The files of one run whose manifests hold a finite metric, by what they measure; best first, newer before older.
+
+    Files are told by their content: the text of one name may be another one by now. What an earlier version saved has
+    the text of the run's later checkpoints.
+    """
+    read = list(_read_rated(files))
+    texts = {one.manifest.fingerprint for one in read} - {""}
+    later = texts.pop() if len(texts) == 1 else ""
+    found: dict[str, list[Rated]] = {}
+    for one in read:
+        measure = describe_measure(one.manifest.monitor, one.manifest.mode, one.manifest.config)
+        measure["text"] = one.manifest.fingerprint or later
+        found.setdefault(json.dumps(measure, sort_keys=True, default=str), []).append(one)
     for rated in found.values():
         rated.sort(key=lambda one: (one.value, -one.manifest.step))
     return found

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from aptlab.checkpoint.find import delete_checkpoint
+from aptlab.checkpoint.finite import find_poison
 from aptlab.checkpoint.io import load_checkpoint, save_checkpoint
-from aptlab.errors import CheckpointError
+from aptlab.errors import CheckpointError, PoisonedError
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """What a save may do: `Trainer.save_checkpoint(path, storage_options=SaveOptions(…))`.
+
+    spend    the space that is held in the folder, see `reserve`
+    weights  names of the trained weights, which must be finite, as the rest must not be NaN; None: no look at them
+    """
+
+    spend: bool = False
+    weights: Collection[str] | None = None
 
 
 class AtomicIO(CheckpointIO):
@@ -19,9 +34,14 @@ class AtomicIO(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        if storage_options is not None:
+        """Write one; PoisonedError, and nothing written, where its numbers are not finite and are to be."""
+        options = SaveOptions() if storage_options is None else storage_options
+        if not isinstance(options, SaveOptions):
             raise CheckpointError("storage_options is for remote storage; checkpoints are local files here")
-        save_checkpoint(checkpoint, path)
+        poison = None if options.weights is None else find_poison(checkpoint, options.weights)
+        if poison:
+            raise PoisonedError(poison)
+        save_checkpoint(checkpoint, path, spend=options.spend)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

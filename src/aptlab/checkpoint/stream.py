@@ -13,7 +13,7 @@ PIECE = 1 << 22  # bytes that are hashed at a time
 
 
 class HashingFile:
-    """Wraps an unbuffered binary file opened for reading and writing ("x+b"): sha256 in a thread behind the writer.
+    """Wraps an unbuffered binary file opened for reading and writing ("r+b"): sha256 in a thread behind the writer.
 
     The thread reads back what was written, out of the page cache, so that writing never waits for hashing, one piece
     of memory is enough, and syncing to the disk runs beside the end of the hash.
@@ -50,8 +50,9 @@ class HashingFile:
         """What torch.save asks for; the file is unbuffered."""
 
     def finish(self) -> str:
-        """Bring everything to the disk; returns the sha256 in hex."""
+        """Cut off what was there behind the written bytes, bring everything to the disk; returns the sha256 in hex."""
         self._end()
+        self._file.truncate(self.bytes)
         os.fsync(self._file.fileno())
         self._thread.join()
         if self._error is not None:

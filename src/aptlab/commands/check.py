@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 
 from aptlab.config import Config, check, compose, inspect_inputs
+from aptlab.config.requests import find_request_reader
 from aptlab.config.search_path import read_option_index
 from aptlab.report.table import format_columns
 from aptlab.restore.request import SOURCE, fill_source
@@ -31,22 +32,14 @@ def run(args: list[str]) -> int:
     return 0
 
 
-# Commands that ask more of a request than `check` does, and what reads theirs; imported when it is asked for.
-READERS = {
-    "eval": "aptlab.commands.eval:read_eval_request",
-    "search": "aptlab.commands.search:read_search_request",
-    "generate": "aptlab.commands.generate:read_generate_request",
-}
-
-
 def check_command(command: str, overrides: list[str]) -> Config:
     """The checked configuration, with the checkpoint, files and packages that it names looked for; no torch."""
     if command == "train":
         config = plan_training(overrides).config
         inspect_training(config)
         return config
-    if command in READERS:
-        module, _, name = READERS[command].partition(":")
+    if reader := find_request_reader(command):
+        module, _, name = reader.partition(":")
         config = getattr(importlib.import_module(module), name)(overrides).config
         config = config.replaced(fill_source(config, SOURCE))
     else:

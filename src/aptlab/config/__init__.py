@@ -7,6 +7,7 @@ This package alone imports Hydra and OmegaConf, and only when something is compo
 from aptlab.config.building import build
 from aptlab.config.checking import check
 from aptlab.config.composing import Config, compose
+from aptlab.config.escaped import escape_text, escape_values, refuse_interpolations
 from aptlab.config.fallback import Fallback, find_missing_nodes
 from aptlab.config.inspecting import build_known_rule, inspect_inputs
 from aptlab.config.node_path import locate_error
@@ -28,6 +29,8 @@ __all__ = [
     "build_known_rule",
     "check",
     "compose",
+    "escape_text",
+    "escape_values",
     "expand_shortcuts",
     "fill_request",
     "find_conf_dir",
@@ -43,5 +46,6 @@ __all__ = [
     "redact_overrides",
     "redact_text",
     "redact_value",
+    "refuse_interpolations",
     "translate_overrides",
 ]

@@ -6,20 +6,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aptlab.config.files import read_config_file
-from aptlab.config.search_path import GROUPS_FILE, SHIPPED, OptionIndex, list_config_roots
+from aptlab.config.search_path import GROUPS_FILE, LOCAL, SHIPPED, OptionIndex, list_config_roots
 from aptlab.config.static.classes import find_base_problem
 from aptlab.errors import ConfigError
+
+OURS = "aptlab"
 
 
 def read_group_bases() -> dict[str, str]:
     """Group (or `callbacks.*`, the parts of a group) -> dotted name of its base, over all places with options.
 
-    ConfigError for a group that has two bases: an extension says what its own groups are, not what others' are.
+    ConfigError for a group that has two bases: an extension says what its own groups are, not what others' are. A base
+    in ./conf, which somebody may have sent, is one of those, or a class of a package that is trusted.
     """
     found: dict[str, str] = {}
     for root in list_config_roots():
         path = root.path / GROUPS_FILE
         for group, base in (read_config_file(path) if path.is_file() else {}).items():
+            if root.name == LOCAL and base not in found.values() and str(base).partition(".")[0] == OURS:
+                raise ConfigError(
+                    f"{path}: {base} is the kind of no group of aptlab, so {group} cannot be of it; allowed: "
+                    f"{', '.join(sorted(set(found.values())))}, and classes of a package of yours"
+                )
             if found.setdefault(group, base) != base:
                 raise ConfigError(
                     f"{path}: the options of {group} are {found[group]}, not {base}; leave the line out, or give your "
@@ -28,15 +36,19 @@ def read_group_bases() -> dict[str, str]:
     return found
 
 
+def find_slot_base(path: str, bases: Mapping[str, str]) -> str | None:
+    """The base that the table names for a path: a group, a place inside it such as `data.rows`, or `callbacks.*`."""
+    group, _, inner = path.partition(".")
+    return bases.get(path) or (bases.get(f"{group}.*") if inner and "." not in inner else None)
+
+
 def find_contract_problem(path: str, target: str, bases: Mapping[str, str]) -> str | None:
     """What a component of a group lacks of what the group asks, or None.
 
     path    of the node: the group, or one part inside it
     target  the class of the node
     """
-    group, _, inner = path.partition(".")
-    key = group if not inner else f"{group}.*" if "." not in inner else ""
-    base = bases.get(key)
+    base, group = find_slot_base(path, bases), path.partition(".")[0]
     problem = find_base_problem(target, base) if base else None
     if problem is None:
         return None

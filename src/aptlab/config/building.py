@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aptlab.config.bases import read_group_bases
 from aptlab.config.composing import resolve_to_plain
+from aptlab.config.escaped import refuse_interpolations, unescape_values
+from aptlab.config.log_keys import complete_logged_keys
 from aptlab.config.node_path import (
     NodePath,
     add_path,
@@ -21,33 +24,47 @@ from aptlab.config.node_path import (
     read_parameters,
     remember_path,
 )
-from aptlab.config.trust import import_target, list_trusted_prefixes, walk_target_nodes
+from aptlab.config.slots import MACHINE, RESERVED, Slot, find_slot, walk_slots
+from aptlab.config.trust import import_placed_target, import_target, list_trusted_prefixes
 from aptlab.errors import AptlabError, ConfigError
 
-RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+complete_logged_keys()
 
 
 def build(node: Any, path: str = "", /, **kwargs: Any) -> Any:
     """Make the object that `node` (a DictConfig or a plain dict with a `_target_`) describes.
 
-    `path` is that of a plain node, for messages; a DictConfig knows its own. `kwargs` are passed to the object as they
-    are, uncopied. Every target in the node, at any depth, is checked against the trust list before the first one is
-    made. A node with `_partial_: true` gives a factory.
+    `path` is that of a plain node; a DictConfig knows its own. It says which kind of component belongs there: a node
+    without a path may be of any kind of group. `kwargs` are passed to the object as they are, uncopied. Every target in
+    the node, at any depth, must belong in its place before the first one is made. A node with `_partial_: true` gives a
+    factory.
 
     Errors: AptlabError of a component, with its path in front; ConfigError naming the path for every other error of
     a constructor, with the original as its cause.
     """
     plain, where = _read_node(node, path)
     prefixes = list_trusted_prefixes()
-    for path, inner in walk_target_nodes(plain, where.path):
-        key = follow_slots(where.tree, path) or "node"
+    for inner, slot in walk_slots(plain, _find_place(where)):
+        if not isinstance(inner, Mapping):
+            continue
+        key = follow_slots(where.tree, slot.path) or "node"
         try:
-            import_target(inner["_target_"], prefixes)
+            import_placed_target(inner["_target_"], slot, prefixes)
         except AptlabError as error:
             raise ConfigError(f"{key}: {error}") from None
         except ImportError as error:
             raise ConfigError(f"{key}: _target_ {inner['_target_']} cannot be imported: {error}") from error
     return build_plain(plain, where, kwargs)
+
+
+def _find_place(where: NodePath) -> Slot:
+    """The place of a node. ConfigError for a plain node, as files hold them, where a run acts on the machine."""
+    bases, group = read_group_bases(), where.path.partition(".")[0]
+    if where.tree is not None:
+        return find_slot(where.tree, follow_slots(where.tree, where.path), bases)
+    if group in MACHINE:
+        raise ConfigError(f"{where.path}: says what a run does to this machine, and is built from no file; compose it")
+    return Slot.at(where.path, bases)
 
 
 def build_plain(value: Any, where: NodePath, kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -105,27 +122,18 @@ def make_component(node: NodeTarget, /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _read_node(node: Any, path: str) -> tuple[dict[str, Any], NodePath]:
-    """The node as plain containers, and its path in the configuration it came from."""
+    """The node as plain containers, and its path in the configuration it came from; a plain one is as files hold it."""
     from omegaconf import DictConfig, OmegaConf
 
     if isinstance(node, DictConfig):
         tree = OmegaConf.to_container(node._get_root(), resolve=False)
         plain, where = resolve_to_plain(node), NodePath(str(node._get_full_key("") or ""), tree)
     else:
-        plain, where = node, NodePath(path)
+        refuse_interpolations(node, path)
+        plain, where = unescape_values(node), NodePath(path)
     if not isinstance(plain, dict) or "_target_" not in plain:
         raise ConfigError(f"{where.path or 'node'}: there is no _target_, so nothing can be built from {_short(node)}")
-    if _interpolated(plain):
-        raise ConfigError(f"{where.path or 'node'}: an interpolation ${{...}} is left; resolve the configuration first")
     return plain, where
-
-
-def _interpolated(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_interpolated(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return any(_interpolated(item) for item in value)
-    return isinstance(value, str) and "${" in value
 
 
 def _short(value: Any) -> str:

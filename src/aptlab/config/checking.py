@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from aptlab.config.bases import find_contract_problem, find_empty_options, read_group_bases
-from aptlab.config.building import RESERVED, build_plain
+from aptlab.config.bases import find_empty_options, read_group_bases
+from aptlab.config.building import build_plain
 from aptlab.config.composing import Config, describe_config_error, find_typed_key
 from aptlab.config.node_path import NodePath, follow_slots
 from aptlab.config.renamed import find_renamed_problem, find_target_rename
 from aptlab.config.requests import find_root_key_problem
 from aptlab.config.search_path import OptionIndex
 from aptlab.config.shortcuts import write_typed_key
+from aptlab.config.slots import RESERVED, Slot, find_kind_problem, name_listed, walk_slots
 from aptlab.config.static import types
 from aptlab.config.static.signatures import Signature, is_rule, read_signature
 from aptlab.config.suggestions import find_listed, find_possible
@@ -44,14 +45,10 @@ def find_config_problems(config: Config) -> Iterator[str]:
         for key, value in values.items()
         if not isinstance(value, _Taken | _Unknown) and (text := find_root_key_problem(config.command, key, value))
     ]
-    prefixes, bases = list_trusted_prefixes(), read_group_bases()
     found += [(problem, "") for problem in find_empty_options(values, config.choices, config.library)]
-    scope = CheckScope(prefixes, config.library, values)
-    for path, node in walk_target_nodes(values):
-        problems = list(_node_problems(path, node, scope))
-        found += problems
-        if not problems and (text := find_contract_problem(path, str(node["_target_"]), bases)):
-            found.append((f"{path}: {text}", ""))
+    scope = CheckScope(list_trusted_prefixes(), config.library, values)
+    for node, slot in walk_slots(values, Slot("", read_group_bases())):
+        found += _place_problems(node, slot, scope)
     yield from unresolved
     keys = {text.partition(":")[0] for text, taken_from in found if not taken_from}
     yield from (text for text, taken_from in found if taken_from not in keys)
@@ -112,6 +109,26 @@ class CheckScope:
     values: dict[str, Any]
 
 
+def _place_problems(node: Any, slot: Slot, scope: CheckScope) -> list[Problem]:
+    """What is wrong with a node in its place. One taken from elsewhere must be of the kind; the rest is told there."""
+    if isinstance(node, _Taken):
+        named = isinstance(node.value, dict) and "_target_" in node.value
+        parts = [(node.value, slot)] if named else list(walk_slots(node.value, slot))
+        found = [(place.path, _kind_problem(part, place)) for part, place in parts]
+        return [(f"{path}: {text}", node.origin) for path, text in found if text]
+    if not isinstance(node, dict):
+        return []
+    problems = list(_node_problems(slot.path, node, scope))
+    if not problems and (text := _kind_problem(node, slot)):
+        return [(f"{slot.path}: {text}", "")]
+    return [(f"{line}{name_listed(slot)}" if " is not trusted" in line else line, key) for line, key in problems]
+
+
+def _kind_problem(node: Any, slot: Slot) -> str | None:
+    target = node.get("_target_") if isinstance(node, dict) else None
+    return find_kind_problem(target, slot) if isinstance(target, str) else None
+
+
 def _node_problems(path: str, node: dict[str, Any], scope: CheckScope) -> Iterator[Problem]:
     target = node["_target_"]
     if isinstance(target, _Unknown):
@@ -149,11 +166,26 @@ def _value_problem(value: Any, name: str, known: Signature, library: OptionIndex
         if value.value is None:  # null here means "filled in by the command", as in vocab: ${vocab}
             return None
         value = value.value
-    problem = types.find_value_problem(value, known.parameters[name])
+    plain, texts = _fill_in(value)
+    problem = types.find_value_problem(plain, known.parameters[name])
+    problem = problem and problem + "".join(f"; {name}.{key} is ${{{text}}}" for key, text in texts)
     if problem is None or types.BY_GROUP not in problem or name not in library.groups:
         return problem
     option = str(value) if str(value) in library.groups[name] else next(iter(library.groups[name]))
     return problem.replace(types.BY_GROUP, f"as in {name}={option}")
+
+
+def _fill_in(value: Any, key: str = "") -> tuple[Any, list[tuple[str, str]]]:
+    """A value with what its interpolations mean, and (key, what stands there) of each: `files=[${a}]` holds one."""
+    if isinstance(value, _Taken):
+        return value.value, [(key, value.origin)]
+    if not isinstance(value, list | dict) or (isinstance(value, dict) and "_target_" in value):
+        return value, []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    filled = {number: _fill_in(item, f"{key}.{number}".lstrip(".")) for number, item in items}
+    found = [text for _, texts in filled.values() for text in texts]
+    plain = {number: item for number, (item, _) in filled.items()}
+    return (plain if isinstance(value, dict) else list(plain.values())), found
 
 
 def _no_such_parameter(name: str, known: Signature, path: str, node: dict[str, Any], scope: CheckScope) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import overrides as over
 from aptlab.config.choosing import choose_options
+from aptlab.config.environment import hide_environment
+from aptlab.config.escaped import escape_values, refuse_interpolations
 from aptlab.config.fallback import Fallback
 from aptlab.config.files import read_config_file, read_default_slots
 from aptlab.config.renamed import find_new_word, find_renamed_problem
@@ -19,12 +23,14 @@ from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts, write_typed_key
 from aptlab.config.suggestions import find_hint, find_option_hint, suggest_key
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.redact import redact_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RUN_ONLY = ("run_dir", "ckpt", "load", "job", "paths", "logger")
 SWEEP = ("sweep", "launcher")
+_OTHER_RESOLVER = re.compile(r"\$\{(?!oc\.select:)[\w.]+:")  # what it gives is no matter of the configuration alone
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,38 @@ class Config:
     overrides: list[str]
     choices: dict[str, Any]
     library: OptionIndex = field(repr=False, compare=False)
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolved(self) -> dict[str, Any]:
-        """A plain copy with all interpolations filled in; ConfigError where a value is missing."""
-        return resolve_to_plain(self.cfg)
+        """A plain copy with all interpolations filled in; ConfigError where a value is missing.
 
-    def replaced(self, values: Mapping[str, Any]) -> Config:
-        """The same with other values of top-level keys, which need not be there yet."""
+        Each of them is parsed anew whenever it is read, so the answer is kept until a value of `cfg` changes.
+        """
         from omegaconf import OmegaConf
 
+        tree = repr(OmegaConf.to_container(self.cfg, resolve=False))
+        if tree != self._known.get("tree") or _OTHER_RESOLVER.search(tree):
+            self._known.update(tree=tree, plain=resolve_to_plain(self.cfg))
+        return copy.deepcopy(self._known["plain"])
+
+    def stored(self) -> dict[str, Any]:
+        """The same as it is written into files, and as `build` takes a plain node: text that holds `${` is escaped."""
+        return escape_values(self.resolved())
+
+    def public(self) -> dict[str, Any]:
+        """`stored` with secrets hidden, also short ones that an interpolation took out of the environment."""
+        from omegaconf import OmegaConf
+
+        return redact_value(hide_environment(self.stored(), OmegaConf.to_container(self.cfg, resolve=False)))
+
+    def replaced(self, values: Mapping[str, Any]) -> Config:
+        """The same with other values of top-level keys, which need not be there yet.
+
+        Values are as files hold them (`stored`). ConfigError for one that holds an interpolation.
+        """
+        from omegaconf import OmegaConf
+
+        refuse_interpolations(dict(values))
         cfg = self.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         for name, value in values.items():
@@ -55,6 +84,8 @@ class Config:
     def hash(self) -> str:
         """16 hex digits that name the experiment: equal for runs that differ only in where they write."""
         plain = {key: value for key, value in self.resolved().items() if key not in RUN_ONLY}
+        if isinstance(plain.get("data"), dict):  # how files are verified makes no other experiment
+            plain["data"] = {key: value for key, value in plain["data"].items() if key != "verify"}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aptlab.config.destinations import KEPT, drop_destinations
+from aptlab.config.escaped import find_interpolations, refuse_interpolations
 from aptlab.config.overrides import Override, parse_overrides
 from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts
 
-SLOTTED = ("model", "task")  # made of the other groups, by interpolation
+SLOTTED = ("model", "task", "trainer")  # made of the other groups, by interpolation, and the trainer of plain values
 OF_A_COMMAND = ("ckpt", "load", "run_dir")  # not the run's
 RECIPE = "recipe"  # its files set values of the whole configuration
 
@@ -62,19 +64,28 @@ class Fallback:
             node = plain
             for part in parents:
                 node = node.setdefault(part, {})
-            node[last] = copy.deepcopy(self._find(find_node_path(item)))
+            node[last] = self._take(find_node_path(item))
             return
         taken = {other.key.partition("/")[0] for other in chosen}
         for key, value in self.config.items():
             if key in SLOTTED and isinstance(plain.get(key), dict):
                 plain[key] |= {name: leaf for name, leaf in value.items() if is_plain_leaf(plain[key].get(name), leaf)}
-            elif key in plain and key not in taken and key not in OF_A_COMMAND:
-                plain[key] = copy.deepcopy(value)
+            elif key in KEPT and isinstance(plain.get(key), dict):
+                known = {name: leaf for name, leaf in (value or {}).items() if name in KEPT[key]}
+                plain[key] |= {name: leaf for name, leaf in known.items() if is_plain_leaf(plain[key].get(name), leaf)}
+            elif key in plain and key not in taken and key not in (*OF_A_COMMAND, *KEPT):
+                plain[key] = self._take(key)
 
     def _chose(self, item: Override) -> bool:
         """Whether the run had this very option, and its values are known."""
         same = self.choices.get(find_choice_name(item)) == item.value or item.text in self.overrides
         return same and (item.key == RECIPE or self._find(find_node_path(item)) is not None)
+
+    def _take(self, path: str) -> Any:
+        """A copy of a node without what says where things go; ConfigError where it holds an interpolation."""
+        node = self._find(path)
+        refuse_interpolations(node, path)
+        return copy.deepcopy(drop_destinations(node, path)[0])
 
     def _find(self, path: str) -> Any:
         node: Any = self.config
@@ -103,7 +114,8 @@ def is_option_missing(item: Override, index: OptionIndex) -> bool:
 
 def is_plain_leaf(now: Any, before: Any) -> bool:
     """Whether a value of a slotted node stands there itself, before and now."""
-    return not isinstance(before, dict | list) and not isinstance(now, dict | list) and not str(now).startswith("${")
+    known = not isinstance(now, dict | list) and not str(now).startswith("${")
+    return known and not isinstance(before, dict | list) and not any(find_interpolations(before))
 
 
 def find_missing_nodes(overrides: Sequence[str]) -> list[str]:

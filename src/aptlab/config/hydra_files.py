@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from omegaconf import OmegaConf
 from aptlab.config.files import parse_config_text, read_config_text, refuse_double_keys
 
 SCHEME = "aptlab-file"
-_active = ContextVar("_active", default=False)
+_reads: ContextVar[list[Path] | None] = ContextVar("_reads", default=None)  # files read so far, inside `read_quickly`
 
 
 @functools.cache
@@ -53,6 +54,9 @@ class OptionFiles(ConfigSource):
         path = Path(self.path, self._normalize_file_name(config_path))
         if not path.is_file():
             raise ConfigLoadError(f"Config not found : {path}")
+        reads = _reads.get()
+        if reads is not None:
+            reads.append(path)
         text = read_config_text(path)
         config = OmegaConf.create(parse_config_text(text, path, make_loader()))
         header = ConfigSource._get_header_dict(text)
@@ -78,18 +82,54 @@ class OptionFolders(SearchPathPlugin):
     """Gives the folders of a search path to `OptionFiles`."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for element in search_path.get_path() if _active.get() else []:
+        for element in search_path.get_path() if _reads.get() is not None else []:
             if element.path and "://" not in element.path:
                 element.path = f"{SCHEME}://{element.path}"
 
 
 @contextlib.contextmanager
-def read_quickly() -> Iterator[None]:
-    """Inside, folders that Hydra is given by their path are read by `OptionFiles`."""
+def read_quickly() -> Iterator[list[Path]]:
+    """Inside, folders that Hydra is given by their path are read by `OptionFiles`; gives the files as they are read."""
     Plugins.instance().register(OptionFiles)
     Plugins.instance().register(OptionFolders)
-    token = _active.set(True)
+    reads: list[Path] = []
+    token = _reads.set(reads)
     try:
-        yield
+        yield reads
     finally:
-        _active.reset(token)
+        _reads.reset(token)
+
+
+@dataclass(frozen=True)
+class OptionFile:
+    """What one file of options holds: its values as Hydra would place them, its defaults list, and its package."""
+
+    values: dict[str, Any]
+    defaults: tuple[Any, ...]
+    package: str | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is values and nothing else: no other file comes with it, and they go where its group is."""
+        return not self.defaults and self.package is None
+
+    @property
+    def stays_inside(self) -> bool:
+        """Whether all that comes with it goes to its own package. To choose another option of a group is no content."""
+        return self.package is None and all(_stays_inside(entry) for entry in self.defaults)
+
+
+def _stays_inside(entry: Any) -> bool:
+    words = [str(word) for pair in entry.items() for word in pair] if isinstance(entry, dict) else [str(entry)]
+    if any("${" in word for word in words):
+        return False  # which file it is depends on the other choices
+    return words[0].startswith("override ") or "_global_" not in words[0]
+
+
+def read_option_file(path: Path) -> OptionFile:
+    """Read one file by Hydra's rules; ConfigError where it is no YAML, OmegaConf's errors where a value is broken."""
+    text = read_config_text(path)
+    loaded = parse_config_text(text, path, make_loader())
+    defaults = loaded.pop("defaults", None) or ()
+    values: Any = OmegaConf.to_container(OmegaConf.create(loaded), resolve=False)
+    return OptionFile(values, tuple(defaults), ConfigSource._get_header_dict(text)["package"])

@@ -159,6 +159,11 @@ def find_raising_components(trace: TracebackType | None) -> Iterator[tuple[Any, 
         trace = trace.tb_next
     for frame in reversed(frames):
         component = frame.f_locals.get("self")
-        reference, node = _BUILT.get(id(component), (None, None))
-        if reference is not None and node is not None and reference() is component:
+        if (node := find_node_path(component)) is not None:
             yield component, node
+
+
+def find_node_path(component: Any) -> NodePath | None:
+    """Where a component that was built and still lives stands in its configuration."""
+    reference, node = _BUILT.get(id(component), (None, None))
+    return node if reference is not None and reference() is component else None

@@ -31,6 +31,7 @@ RENAMED = {
 # Parameter of the parts of a group, also of parts inside them (`rope.inner.law`) -> the parameter of today.
 PARAMETERS = {
     "attention.reach": "window",
+    "callbacks.on_full": "on_error",
     "model.beside": "positions",
     "rope.law": "temperature_law",
 }

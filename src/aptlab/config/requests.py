@@ -7,6 +7,7 @@ field that ends in `_`.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import keyword
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from aptlab.config.composing import Config
 from aptlab.config.static.signatures import Parameter, read_signature
+from aptlab.config.static.source import find_definition, split_target
 from aptlab.config.static.types import find_value_problem
 from aptlab.errors import ConfigError
 from aptlab.extensions import list_extension_commands
@@ -32,6 +34,18 @@ def name_request(command: str) -> str:
         return f"{entry.module}.{name}Request"
     module = f"{command}_" if keyword.iskeyword(command) else command
     return f"aptlab.commands.{module}.{name}Request"
+
+
+def find_request_reader(command: str) -> str | None:
+    """ "module:function" of what reads a command's request, where it asks more than `check` does; nothing is imported.
+
+    It is the function `read_<command>_request` beside the Request class, which takes arguments and returns a Request.
+    """
+    module, _, request = name_request(command).rpartition(".")
+    located = split_target(module)
+    found = find_definition(located[0], name := f"read_{command}_request") if located and not located[1] else None
+    returns = found.node.returns if found and isinstance(found.node, ast.FunctionDef) else None
+    return f"{module}:{name}" if returns is not None and ast.unparse(returns) == request else None
 
 
 def name_key(field: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from aptlab.config.escaped import escape_text
 from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.errors import ConfigError
 
@@ -78,6 +79,15 @@ def format_override(key: str, text: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return f"{key}={QuotedString(text, Quote.single).with_quotes()}"
+
+
+def format_text(key: str, text: str) -> str:
+    """The override that gives a text out of a file to a key: nothing in it is resolved.
+
+    >>> format_text("tokenizer.eos", "${x}")
+    "tokenizer.eos='\\\\${x}'"
+    """
+    return format_override(key, escape_text(text))
 
 
 def _read(overrides: Sequence[str]) -> list[tuple[str, Any]]:

@@ -22,6 +22,7 @@ from aptlab.data.sources import Source
 from aptlab.data.store.cache import (
     Progress,
     TokenStore,
+    check_way,
     compute_cache_key,
     find_cache_root,
     has_store,
@@ -29,6 +30,7 @@ from aptlab.data.store.cache import (
 )
 from aptlab.data.store.plan import SplitPlan, open_or_make_plan
 from aptlab.data.store.split import Split
+from aptlab.data.store.text_digest import open_or_make_text_digest
 from aptlab.data.tokenizers import Tokenizer, TokenizerRule
 from aptlab.data.validate import validate_rows, validate_source
 from aptlab.errors import CheckpointError, ConfigError
@@ -43,8 +45,9 @@ class TextData(LightningDataModule):
 
     `source` gives the documents and `rows` says how rows are made of them (null: `Packed`). `batch` rows of `context`
     tokens make a micro-batch on each device; `seed` decides their order. Validation takes `val_batches * batch` rows
-    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files. `tokenizer`
-    may be a rule (ByteTokenizer, BPE, TokenizerFile) or a finished Tokenizer, say of a checkpoint.
+    in all, whatever the number of devices; null takes every row. `cache` is the folder for token files, and `verify`
+    how they are verified: auto, full or size, see `aptlab.data.store.cache`. `tokenizer` may be a rule (ByteTokenizer,
+    BPE, TokenizerFile) or a finished Tokenizer, say of a checkpoint.
     Set `progress` to a callable (unit, amount) to watch a cache being built.
     Raises ConfigError and DataError, when built, in `prepare_data`, or at the first use of the text.
     """
@@ -52,8 +55,8 @@ class TextData(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        *,
         tokenizer: TokenizerRule | Tokenizer,
+        *,
         context: PositiveInt,
         batch: PositiveInt,
         rows: RowKind | None = None,
@@ -61,13 +64,15 @@ class TextData(LightningDataModule):
         val_batches: PositiveInt | None = 32,
         split: Split | None = None,
         cache: str | None = None,
+        verify: str = "auto",
     ) -> None:
         super().__init__()
+        check_way(verify)
         for name, value in (("context", context), ("batch", batch), ("val_batches", val_batches)):
             _check_positive(name, value)
         self.source, self.context, self.batch, self.seed = source, context, batch, seed
         self.rows, self.val_batches = rows or Packed(), val_batches
-        self.split, self.cache = split or Split(), cache
+        self.split, self.cache, self.verify = split or Split(), cache, verify
         self.progress: Progress | None = None
         self._rule = tokenizer
         self._tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None
@@ -117,6 +122,7 @@ class TextData(LightningDataModule):
                 self.split_plan,
                 root=self._cache_root,
                 key=self.fingerprint,
+                verify=self.verify,
                 progress=self.progress,
             )
         return self._store
@@ -137,12 +143,27 @@ class TextData(LightningDataModule):
         found = np.bincount(side.tokens, minlength=len(sizes)) @ sizes
         return sizes * (side.sizes.sum() / found) if found else np.full(len(sizes), side.bytes_per_token)
 
+    @cached_property
+    def val_text(self) -> str:
+        """64 hex digits that name the text of the validation side, whatever its tokens are.
+
+        Token files of an earlier version do not say it: then the documents are read once more.
+        """
+        if found := self.store.meta["sides"]["val"].get("text"):
+            return found
+        parts = (self.split_plan.divide(text)[1] for _, text in self.source.documents())
+        return open_or_make_text_digest(
+            (text for text in parts if text),
+            folder=self._cache_root / "splits",
+            key=f"{self._source_key}:{self.split_plan.key()}",
+        )
+
     def summary(self) -> dict[str, Any]:
         """What a result should say about its data."""
         sides = self.store.meta["sides"]
         counts = {f"{side}_{what}": sides[side][what] for side in sides for what in ("tokens", "documents", "bytes")}
         facts = {"name": self.source.name, "fingerprint": self.fingerprint, "vocab": self.vocab_size}
-        facts |= {"split": self.split_plan.name}
+        facts |= {"split": self.split_plan.name, "val_text": self.val_text}
         return {**facts, **counts, **self.rows.settings()}
 
     def prepare_data(self) -> None:

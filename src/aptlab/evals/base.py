@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aptlab.runs.journal import NAME, Journal
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.progress import ProgressBar
+from aptlab.runs.record import find_shape_problem
 
 if TYPE_CHECKING:
     from aptlab.data.tokenizers import Tokenizer
@@ -81,11 +83,14 @@ class EvalContext:
             self.net.to(home).train(mode)
 
     @contextmanager
-    def open_journal(self, options: Mapping[str, Any], *, text: str | None = None) -> Iterator[Journal]:
+    def open_journal(
+        self, options: Mapping[str, Any], *, text: str | None = None, shape: Mapping[str, Any] | None = None
+    ) -> Iterator[Journal]:
         """The journal of one eval, its folder locked meanwhile.
 
         options  what is measured, as `Eval.describe_options` says it
         text     fingerprint of the text that is read, None where none is
+        shape    keys that each record has, and the types of their values
 
         AptlabError when another process is in the folder, or the journal belongs to another request. A request is its
         weights, position rule, options, text, tokenizer and precision; the device may change.
@@ -98,7 +103,7 @@ class EvalContext:
             "tokenizer": self.tokenizer.key(),
             "precision": self.precision,
         }
-        with self.folder.open_journal(identity) as journal:
+        with self.folder.open_journal(identity, shape) as journal:
             yield journal
 
     def open_progress(self, what: str, *, total: int, done: int = 0) -> ProgressBar:
@@ -118,14 +123,15 @@ class EvalFolder:
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     @contextmanager
-    def open_journal(self, identity: Mapping[str, Any]) -> Iterator[Journal]:
+    def open_journal(self, identity: Mapping[str, Any], shape: Mapping[str, Any] | None = None) -> Iterator[Journal]:
         """The journal of the folder, under its lock; AptlabError while another process is in it."""
         if self.path is None:
             yield Journal(None, identity)
             return
         lock = FolderLock.take(self.path)
         try:
-            yield Journal(self.path / NAME, strip_modules(identity), upgrade=upgrade_first_line)
+            inspect = partial(find_shape_problem, shape=shape or {})
+            yield Journal(self.path / NAME, strip_modules(identity), upgrade=upgrade_first_line, inspect=inspect)
         finally:
             lock.release()
 
@@ -179,7 +185,10 @@ def strip_target(target: Any) -> Any:
 def upgrade_first_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """The first line of a journal of any version, in the words of today."""
     plain = strip_modules(line)
-    options = (plain.get("request") or {}).get("eval") or {}
+    request = plain.get("request")
+    options = (request.get("eval") if isinstance(request, dict) else None) or {}
+    if not isinstance(options, dict):
+        return plain
     package, _, kind = str(options.get("_target_", "")).rpartition(".")
     if package == "aptlab" and kind in RENAMED:
         options["_target_"] = f"{package}.{RENAMED[kind]}"

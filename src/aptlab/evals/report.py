@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.evals.base import Measurement
-from aptlab.runs.atomic import write_json, write_text
+from aptlab.runs.atomic import write_text
+from aptlab.runs.record import write_json_record
 from aptlab.shown import print_drawn, print_shown
 
 RESULTS = "eval.json"
@@ -25,7 +26,7 @@ def write_measurement(measurement: Measurement, folder: Path, head: Mapping[str,
     `head` are the plain values with which eval.json begins; the measurement's facts and rows follow. What can be read
     by a program is on disk before the first figure is drawn. Raises AptlabError when a file cannot be written.
     """
-    write_json(folder / RESULTS, {**head, **measurement.facts, **measurement.rows})
+    write_json_record(folder / RESULTS, {**head, **measurement.facts, **measurement.rows})
     for name, text in measurement.files.items():
         write_text(folder / name, text)
     for name, draw in measurement.figures.items():

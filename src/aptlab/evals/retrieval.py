@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("aptlab")
 BLOCK = 64  # samples that are made before they are answered; prompts are long, so not all at once
 
+NUMBER = (int, float)
+DEPTH = (int, float, type(None))
+SHAPE = {"task": str, "length": int, "asked_depth": DEPTH, "index": int, "depth": DEPTH, "score": NUMBER}
+SHAPE |= {"token_accuracy": NUMBER, "loss": NUMBER, "nats": NUMBER, "tokens": int, "generated": str, "answers": list}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalEval(Eval):
@@ -89,7 +94,7 @@ class RetrievalEval(Eval):
         lengths = tuple(dict.fromkeys(sampler.length for sampler in samplers))
         text = context.open_data().fingerprint if self.reads_data else None
         options = {name: value for name, value in self.describe_options().items() if name != "multiples"}
-        with context.open_journal({**options, "lengths": list(lengths)}, text=text) as journal:
+        with context.open_journal({**options, "lengths": list(lengths)}, text=text, shape=SHAPE) as journal:
             self._answer_missing(context, samplers, journal)
             rows = self._sort_rows(journal.records, lengths)
         grid = summarize_grid(rows)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from aptlab.data.rows.windows import Windows
     from aptlab.runs.journal import Journal
 
+NUMBER = (int, float)
+SHAPE = {"length": int, "start": int, "nats": NUMBER, "tokens": int, "windows": int, "means": NUMBER}  # of a record
 NOTE = (
     "loss and ppl weigh every token alike; chunk_ppl is exp of the plain mean over windows, as the evaluations of "
     "YaRN and LongRoPE print it, where the first window's many tokens count no more than another's few"
@@ -64,7 +66,7 @@ class SlidingLoss(Eval):
         windows = context.open_data().windows(lengths[-1], multiples=(1,), tokens=self.tokens)
         text = context.open_data().fingerprint
         options = {name: value for name, value in self.describe_options().items() if name != "multiples"}
-        with context.open_journal({**options, "lengths": list(lengths)}, text=text) as journal:
+        with context.open_journal({**options, "lengths": list(lengths)}, text=text, shape=SHAPE) as journal:
             self._score_missing(context, lengths, windows, journal)
             segments = list(journal.records)
         rate = windows.meta["bytes_per_token"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from numbers import Integral
@@ -16,9 +18,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aptlab.errors import AptlabError
 from aptlab.loggers.base import RunLogger
-from aptlab.runs.atomic import write_text
 from aptlab.runs.files import open_file, refuse_link
 from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
+from aptlab.runs.table_sums import append_sums, make_sums_path
 
 log = logging.getLogger("aptlab.loggers")
 
@@ -29,7 +31,8 @@ class CSVMetrics(RunLogger):
     """One row per step, one column per quantity; what is logged at the same step joins its row.
 
     Rows reach the file at most a second late. A new quantity rewrites the file with a longer header
-    (atomically); a line torn by a crash is dropped when the file is opened again. A disk that is full
+    (atomically); a line torn by a crash is dropped when the file is opened again, and so is one that does not have its
+    checksum in metrics.csv.sum, once the file was copied to metrics-damaged.csv. A disk that is full
     costs one warning, and the rows are written when there is room again. Rank zero only.
     """
 
@@ -41,6 +44,7 @@ class CSVMetrics(RunLogger):
         self._step: int | None = None
         self._row: dict[str, str] = {}
         self._waiting: list[str] = []
+        self._summed = ""  # the last row as its checksum was written
         self._end = 0
         self._file: Any = None
         self._flushed = -math.inf
@@ -92,7 +96,7 @@ class CSVMetrics(RunLogger):
         rows = {number: row for number, row in table.rows.items() if number <= step}
         if len(rows) < len(table.rows):
             table.rows = rows
-            write_text(self._path, table.text())
+            table.write(self._path)
 
     @rank_zero_only
     def save(self) -> None:
@@ -105,8 +109,11 @@ class CSVMetrics(RunLogger):
             return True
         self._flushed = time.monotonic()
         done = "".join(self._waiting).encode()
-        last = self._line().encode() if self._step is not None else b""
+        line = self._line() if self._step is not None else ""
+        last = line.encode()
         try:
+            if self._waiting or line != self._summed:  # the sums first: see aptlab.runs.table_sums
+                append_sums(self._path, [*self._waiting, *([line] if line else [])])
             self._file.seek(self._end)
             self._file.write(done + last)
             self._file.truncate()
@@ -115,7 +122,7 @@ class CSVMetrics(RunLogger):
             self._warn("full", f"cannot write {self._path}: {error.strerror}; metrics wait in memory")
             return False
         self._end += len(done)
-        self._waiting = []
+        self._waiting, self._summed = [], line
         return True
 
     @rank_zero_only
@@ -124,22 +131,30 @@ class CSVMetrics(RunLogger):
         self.save()
         if self._file is not None:
             try:
+                with open_file(make_sums_path(self._path), "rb") as sums:
+                    os.fsync(sums.fileno())
                 os.fsync(self._file.fileno())
             except OSError as error:
                 self._warn("sync", f"cannot sync {self._path}: {error.strerror}")
 
     @rank_zero_only
     def close(self, exit_code: int = 0) -> None:
-        """Write and sync, whatever the exit code."""
+        """Write and sync, whatever the exit code. Rows that a full disk still does not take are lost, and named."""
         self.finalize("closed")
+        if self._file is not None and not self._flush():
+            lost = len(self._waiting) + (self._step is not None)
+            log.warning("%s: the last %s rows, up to step %s, are lost", self._path, f"{lost:,}", self._step)
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
 
     def _open(self) -> None:
         """Open the file, repair it if needed, and continue its last row."""
         if self._file is not None:
             return
         table = self._repaired() if refuse_link(self._path).exists() else MetricsTable()
-        if not self._path.exists() or not self._path.stat().st_size:
-            write_text(self._path, table.text())
+        if not self._path.exists() or not self._path.stat().st_size or not table.sealed:
+            table.write(self._path)
         self._load(table)
 
     def _repaired(self) -> MetricsTable:
@@ -147,9 +162,12 @@ class CSVMetrics(RunLogger):
             table = MetricsTable.read(self._path)
             if table.problems:
                 log.warning("%s repaired: %s", self._path, "; ".join(table.problems[:3]))
+                aside = self._path.with_name("metrics-damaged.csv")
                 if not table.rows:
-                    os.replace(self._path, self._path.with_name("metrics-damaged.csv"))
-                write_text(self._path, table.text())
+                    os.replace(self._path, aside)
+                elif any("checksum" in problem for problem in table.problems):
+                    shutil.copyfile(refuse_link(self._path), refuse_link(aside))
+                table.write(self._path)
         except OSError as error:
             raise AptlabError(f"cannot read {self._path}: {error.strerror}; choose another run_dir") from error
         return table
@@ -179,10 +197,12 @@ class CSVMetrics(RunLogger):
             return False
         try:
             table = MetricsTable.read(self._path)
+            if table.problems:
+                self._warn("damaged", f"{self._path}: {'; '.join(table.problems[:3])}")
             table.columns += [name for name in new if name not in table.columns]
             table.rows.setdefault(step, {"step": str(step)}).update(cells)
             table.rows = dict(sorted(table.rows.items()))
-            write_text(self._path, table.text())
+            table.write(self._path)
         except (AptlabError, OSError) as error:
             self._warn("rewrite", f"{error}; {', '.join(new) or 'late values'} not logged until then")
             return False

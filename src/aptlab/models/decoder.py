@@ -16,6 +16,7 @@ from aptlab.nn.attention.cache import KVCache
 from aptlab.nn.block import Block
 from aptlab.nn.context import ForwardContext, KeySource
 from aptlab.nn.init import reset_tree
+from aptlab.nn.norm import Norm
 from aptlab.nn.positions import LayerPositions, Positions
 from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.positions.bias import NoBias
@@ -45,10 +46,10 @@ class Decoder(nn.Module):
         *,
         vocab: int,
         block: Callable[..., Block],
-        norm: Callable[..., nn.Module],
+        norm: Callable[..., Norm],
         positions: Positions | None = None,
         tied: bool = True,
-        embedding: Callable[..., nn.Module] = nn.Embedding,
+        embedding: Callable[..., nn.Embedding] = nn.Embedding,
         head: HeadRule | None = None,
     ) -> None:
         super().__init__()

@@ -12,11 +12,12 @@ from aptlab.errors import ConfigError
 from aptlab.nn.attention.base import Attention
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.layer import Layer
+from aptlab.nn.norm import Norm
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth.base import Smooth
 
-Factory = Callable[..., nn.Module]
+NormFactory = Callable[..., Norm]
 Carries = Mapping[str, Any]
 
 
@@ -28,10 +29,10 @@ class Site:
     norm_after  of what the layer gives, before it joins the stream; None = none
     """
 
-    layer: Factory
-    norm: Factory | None
-    smooth: Factory
-    norm_after: Factory | None = None
+    layer: Callable[..., Layer]
+    norm: NormFactory | None
+    smooth: Callable[..., Smooth]
+    norm_after: NormFactory | None = None
 
 
 class Block(nn.Module):
@@ -57,7 +58,7 @@ class Block(nn.Module):
         positions: LayerPositions,
         sites: Mapping[str, Site],
         parallel: bool = False,
-        norm: Factory | None = None,
+        norm: NormFactory | None = None,
     ) -> None:
         super().__init__()
         if not sites:
@@ -103,7 +104,7 @@ class Block(nn.Module):
             mixer.bind_positions(positions)
 
 
-def build_norm(factory: Factory | None, shape: Shape) -> nn.Module:
+def build_norm(factory: NormFactory | None, shape: Shape) -> nn.Module:
     """A norm of the stream's width, or what gives back what it gets."""
     return nn.Identity() if factory is None else factory(shape.dim)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,7 +11,15 @@ from torch.nn import functional as F
 from aptlab.limits import Positive
 
 
-class RMSNorm(nn.Module):
+class Norm(nn.Module, abc.ABC):
+    """What a norm of the stream owes: built as factory(dim), called with x [..., dim]."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised x, of its shape and dtype."""
+
+
+class RMSNorm(Norm):
     """x / rms(x) · weight (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4); any [..., dim]."""
 
     def __init__(self, dim: int, *, eps: Positive = 1e-5) -> None:
@@ -23,7 +33,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.to(kind), self.weight.shape, self.weight.to(kind), self.eps).to(x.dtype)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Norm):
     """(x - mean) / std · weight + bias (Ba et al. 2016, arXiv:1607.06450); any [..., dim]."""
 
     def __init__(self, dim: int, *, eps: Positive = 1e-5, bias: bool = True) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.errors import ConfigError
 from aptlab.limits import NonNegative, OpenFraction, Positive, validate_limits
+from aptlab.optim.base import Optim
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,7 @@ def make_parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam(abc.ABC):
+class Adam(Optim, abc.ABC):
     """The numbers that every Adam with decoupled weight decay takes."""
 
     lr: Positive = 3e-3

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, OpenFraction, validate_limits
+from aptlab.optim.base import Schedule
 
 
 def compute_warmup(step: int, warmup_steps: int) -> float:
@@ -15,7 +16,7 @@ def compute_warmup(step: int, warmup_steps: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
+class Cosine(Schedule):
     """Warm-up, then final + (1 - final)(1 + cos(pi t)) / 2 (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5).
 
     warmup  share of all steps spent rising
@@ -38,7 +39,7 @@ class Cosine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WSD:
+class WSD(Schedule):
     """Warm-up, stable, linear decay (Hu et al. 2024, arXiv:2404.06395): a run can go on from the stable part.
 
     warmup  share of all steps spent rising

@@ -10,7 +10,12 @@ from typing import Any
 from aptlab.errors import AptlabError, suggest_option
 from aptlab.report.groups import RunGroup, describe_start, group_runs
 from aptlab.report.statistics import ConfidenceInterval, compute_interval, compute_paired_interval
-from aptlab.report.validation import split_by_validation, warn_unequal_data, warn_unequal_validation
+from aptlab.report.validation import (
+    split_by_validation,
+    warn_unequal_data,
+    warn_unequal_validation,
+    warn_unranked_bits,
+)
 from aptlab.runs import Result, Run
 
 MULTIPLES = (1, 2, 4, 8)
@@ -99,6 +104,7 @@ def compare_runs(
         [group.name for group in groups], [row[columns.index(main)] for row in cells], main, parts
     )
     warnings = [*warn_unequal_budgets(groups), *warn_unequal_data(groups), *warn_unequal_validation(groups)]
+    warnings += warn_unranked_bits(groups, metric) if len(parts) > 1 else []
     if starts := warn_unequal_starts(groups):
         best, verdict = None, f"not ranked: {starts}"
         warnings.append("steps, tokens and seconds do not count what trained weights cost before")

@@ -6,10 +6,14 @@ the options data=stdlib, data=text and data=hub. No torch is loaded until data a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aptlab.config import build, expand_shortcuts, translate_overrides
+from aptlab.config.destinations import drop_destinations
+
+log = logging.getLogger("aptlab")
 
 Node = dict[str, Any]
 MODULE, PACKED, MIXED = "aptlab.data.module.TextData", "aptlab.data.rows.Packed", "aptlab.data.rows.Mixed"
@@ -24,9 +28,13 @@ def build_data(
     `data` and `source` are nodes that take the place of the configuration's; a node `data` without a source takes
     `source`, else the configuration's.
     """
-    node = {**(data or config["data"]), "tokenizer": None}
+    if data is None:
+        data, gone = drop_destinations(config["data"], "data")
+        for key in gone:
+            log.warning("%s is left out, for a checkpoint does not say where things go", key)
+    node = {**data, "tokenizer": None}
     node["source"] = source or node.get("source") or config["data"]["source"]
-    return build(node, tokenizer=tokenizer)
+    return build(node, "data", tokenizer=tokenizer)
 
 
 def modernize_config(config: Mapping[str, Any]) -> Node:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import Config, build, check, compose
 from aptlab.config.option_names import require_option_name
-from aptlab.config.sweeps import format_override
+from aptlab.config.sweeps import format_text
 from aptlab.errors import ConfigError, DataError
 from aptlab.restore.hf_lengths import KEY, read_folder_lengths
 from aptlab.restore.special_tokens import describe_special_tokens, drop_own_files
@@ -61,7 +61,7 @@ def convert_hf_folder(folder: Path, *, source: HFModel | None = None) -> dict[st
     tokenizer, choice = convert_tokenizer(source, folder)
     config = compose("train", [*derive_overrides(source), *choice])
     check(config)
-    net = build(config.resolved()["model"])
+    net = build(config.stored()["model"], "model")
     weights = convert_from_hf(source, net.state_dict())
     net.load_state_dict(weights)
     state = make_checkpoint(config, net.state_dict(), tokenizer, source)
@@ -171,6 +171,8 @@ def format_literal(value: Any) -> str:
     if dataclasses.is_dataclass(value):
         fields = {"_target_": name_public_target(type(value))} | vars(value)
         return f"{{{','.join(f'{key}:{format_literal(item)}' for key, item in fields.items())}}}"
+    if isinstance(value, str) and not value.isidentifier():
+        return format_text("", value).removeprefix("=")
     return str(value)
 
 
@@ -202,8 +204,8 @@ def convert_tokenizer(source: HFModel, folder: Path) -> tuple[dict[str, str], li
             "they belong to different models"
         )
     state = drop_own_files(tokenizer)
-    words = [format_override("tokenizer.path", str(path.resolve())), format_override("tokenizer.eos", state["eos"])]
-    return state, ["tokenizer=file", *words]
+    texts = {"tokenizer.path": str(path.resolve()), "tokenizer.eos": state["eos"]}
+    return state, ["tokenizer=file", *(format_text(key, text) for key, text in texts.items())]
 
 
 def make_checkpoint(
@@ -226,7 +228,7 @@ def make_checkpoint(
         "lr_schedulers": [],
         "aptlab": {
             "version": __version__,
-            "config": config.resolved(),
+            "config": config.public(),
             "overrides": config.overrides,
             "choices": config.choices,
             "config_hash": config.hash(),

@@ -151,7 +151,7 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     outline = make_outline(node, weights, path)
     if outline is not None:
         refuse_other_weights(outline, weights, path)
-    net = build(node)
+    net = build(node, "model")
     fill_weights(net, weights, path)
     return LoadedModel(
         net=net.to(device).eval(),

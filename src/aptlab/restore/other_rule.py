@@ -21,6 +21,6 @@ def replace_network_rope(loaded: LoadedModel, rope: dict[str, Any] | None) -> De
     if rope is None:
         return loaded.net
     model = loaded.config["model"]
-    net = build({**model, "vocab": loaded.net.vocab, "positions": {**model["positions"], "rope": rope}})
+    net = build({**model, "vocab": loaded.net.vocab, "positions": {**model["positions"], "rope": rope}}, "model")
     net.load_state_dict(keep_fitting_weights(loaded.net.state_dict(), net.state_dict(), ROTARY))
     return net.eval()

@@ -39,7 +39,7 @@ def make_outline(node: Mapping[str, Any], weights: Mapping[str, torch.Tensor], p
         )
     try:
         with torch.device("meta"):
-            return build(node)
+            return build(node, "model")
     except ConfigError as error:
         if "meta tensor" in str(error):
             return None

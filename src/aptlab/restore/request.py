@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aptlab.config import Config, find_new_word
+from aptlab.config.escaped import unescape_values
 from aptlab.errors import CheckpointError
 from aptlab.restore.rope import fill_inherited_values
 from aptlab.shown import print_shown
@@ -23,11 +24,15 @@ def fill_config(config: Config, stored: Mapping[str, Any], keys: Iterable[str]) 
     stored  the checkpoint's configuration
     keys    root keys whose values are the checkpoint's
 
+    A node is as `build` takes it: text in it that holds `${` is escaped.
+
     A position rule on these weights has their base, layout and part of a head, unless the user gave others.
     """
     known = {name: stored.get(name) for name in keys}
     source = fill_source(config, (stored.get("data") or {}).get("source"))
-    values = replace_config_values(config, {**known, **source}).resolved()
+    parts = replace_config_values(config, {**known, **source}).stored()
+    # Nodes stay as they are stored, which is how they are built; a value of its own is what the user gave.
+    values = {key: part if isinstance(part, dict) else unescape_values(part) for key, part in parts.items()}
     return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
 
 

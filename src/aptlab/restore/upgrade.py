@@ -14,14 +14,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aptlab.checkpoint.manifest import Manifest
-from aptlab.config import Config, compose, find_new_target, read_signature
+from aptlab.config import Config, compose, find_new_target, read_signature, refuse_interpolations
 from aptlab.errors import ConfigError
 from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 
 Node = dict[str, Any]
 
 # Parameters with another name. A row is used only in a node whose class takes the new name and not the old one.
-KEYS = {"reach": "window", "window": "size", "beside": "positions", "law": "temperature_law"}
+KEYS = {"reach": "window", "window": "size", "beside": "positions", "law": "temperature_law", "on_full": "on_error"}
+# Words that such a parameter took: (old parameter, word) -> word.
+VALUES = {("on_full", "warn"): "continue"}
 # Values that stand in another root node now; used where the configuration of `train` has that node.
 MOVES = {"trainer.val_check_interval": "validate.every"}
 # Options of a group that have another name: (group, option) -> option.
@@ -38,6 +40,7 @@ ADDED: dict[str, Node] = {
     },
     "aptlab.nn.positions.rope.Growth": {"offset": 1},
     "aptlab.nn.window.SlidingWindow": {"full_layers": []},
+    "aptlab.callbacks.checkpoints.Checkpoints": {"reserve": True},
 }
 # Beginnings of the names of weights.
 WEIGHTS = {"net.places.": "net.embed_positions."}
@@ -68,7 +71,9 @@ def upgrade_overrides(overrides: Iterable[str], config: Node) -> list[str]:
         key, sign, value = text.partition("=")
         prefix = key[: len(key) - len(key.lstrip("+~"))]
         value = rename_target(value) if key.endswith("_target_") else OPTIONS.get((key, value), value)
-        found.append(f"{prefix}{_rename_key(key.removeprefix(prefix), config)}{sign}{value}")
+        renamed = _rename_key(key.removeprefix(prefix), config)
+        value = value if renamed == key.removeprefix(prefix) else VALUES.get((key.rpartition(".")[2], value), value)
+        found.append(f"{prefix}{renamed}{sign}{value}")
     return found
 
 
@@ -123,7 +128,11 @@ def rename_parts(value: Any) -> Any:
         return node
     node["_target_"] = target = rename_target(target)
     taken = read_parameter_names(target)
-    return {KEYS[key] if key in KEYS and key not in taken and KEYS[key] in taken else key: node[key] for key in node}
+    old = {key for key in node if key in KEYS and key not in taken and KEYS[key] in taken}
+    return {
+        KEYS[key] if key in old else key: VALUES.get((key, str(item)), item) if key in old else item
+        for key, item in node.items()
+    }
 
 
 def fill_added(value: Any) -> Any:
@@ -152,11 +161,12 @@ def fill_slots(today: Config, parts: Node) -> Node:
 
     Root nodes that the checkpoint's code did not have are there with what their default option says.
     """
+    refuse_interpolations(parts)
     cfg = today.cfg.copy()
     for key, value in parts.items():
         if key in cfg and key not in ("model", "task"):  # those two are made of the others
             cfg[key] = value
-    filled: Node = dataclasses.replace(today, cfg=cfg).resolved()
+    filled: Node = dataclasses.replace(today, cfg=cfg).stored()
     return filled
 
 

@@ -46,7 +46,7 @@ def read_embed_config(saved: dict[str, Any]) -> dict[str, Any] | None:
 def fold_added_positions(state: dict[str, Tensor], saved: dict[str, Any], *, tied: bool) -> dict[str, Tensor]:
     """The state without added positions, their mean over the trained context in the embedding."""
     config = saved["aptlab"]["config"]
-    places = build(read_embed_config(saved))(dim=config["size"]["dim"])
+    places = build(read_embed_config(saved), "embed")(dim=config["size"]["dim"])
     prefix = f"{NET}{ADDED}"
     table = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
     places.load_state_dict(table)

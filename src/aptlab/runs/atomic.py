@@ -12,12 +12,14 @@ from aptlab.bounded import parse_yaml
 from aptlab.errors import AptlabError
 from aptlab.runs.files import read_file_text
 
+ROOM = "free some space or choose another run_dir"
 
-def write_text(path: str | Path, text: str) -> None:
+
+def write_text(path: str | Path, text: str, *, way_out: str = ROOM) -> None:
     """Replace a file: temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Half a character, as a file name of other bytes has, is written as JSON spells it: `\\udc80`.
-    Raises AptlabError naming the file if the disk is full or the place cannot be written.
+    Raises AptlabError naming the file if the disk is full or the place cannot be written; `way_out` ends the message.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -29,16 +31,14 @@ def write_text(path: str | Path, text: str) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise AptlabError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another run_dir"
-        ) from error
+        raise AptlabError(f"cannot write {path}: {error.strerror or error}; {way_out}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Replace a JSON file; NaN and infinities become null, so that any JSON reader can read it."""
-    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(path, json.dumps(make_finite(value), indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def write_yaml(path: str | Path, value: Any) -> None:
@@ -79,11 +79,12 @@ def _numeric(text: str) -> bool:
     return True
 
 
-def _finite(value: Any) -> Any:
+def make_finite(value: Any) -> Any:
+    """Plain values with null for NaN and infinities, which JSON has no words for, and text for keys."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): make_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [make_finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value

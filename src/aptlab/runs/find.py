@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
-from aptlab.runs.atomic import read_yaml
-from aptlab.runs.files import UnsafeFileError, read_file_json, require_inner_folder
-from aptlab.runs.result import EARLIER, Result
+from aptlab.runs.files import require_inner_folder
+from aptlab.runs.record import read_record
+from aptlab.runs.result import EARLIER, Result, read_sealed_result
 from aptlab.runs.table import MetricsTable
 
 log = logging.getLogger("aptlab.runs")
 
+ENVIRONMENT = "environment.json"
+RECORDS = {"config.yaml": dict, "overrides.yaml": list, "choices.yaml": dict, ENVIRONMENT: dict}
 _NOT_RUNS = {"wandb", "checkpoints", "__pycache__", ".git"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder read back; `result` is None while the run is not finished."""
+    """One run folder read back; `result` is None while the run is not finished.
+
+    unsealed  names of the records without a checksum, as an earlier version wrote them
+    """
 
     path: Path
     result: Result | None
@@ -31,19 +36,19 @@ class Run:
     overrides: list[str]
     choices: dict[str, Any]
     environment: dict[str, Any]
+    unsealed: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path) -> Run:
         """Read a run folder; raises AptlabError naming the file that is damaged."""
         path = Path(path)
-        return cls(
-            path=path,
-            result=Result.read(path) if os.path.lexists(path / "result.json") else None,
-            config=_plain(path / "config.yaml", dict),
-            overrides=[str(word) for word in _plain(path / "overrides.yaml", list)],
-            choices=_plain(path / "choices.yaml", dict),
-            environment=_plain(path / "environment.json", dict),
-        )
+        records = {name: _read_plain(path / name, kind) for name, kind in RECORDS.items()}
+        config, overrides, choices, environment = (value for value, _ in records.values())
+        result, unsealed = None, [name for name, (_, sealed) in records.items() if not sealed]
+        if os.path.lexists(path / "result.json"):
+            result, sealed = read_sealed_result(path)
+            unsealed += [] if sealed else ["result.json"]
+        return cls(path, result, config, overrides, choices, environment, tuple(unsealed))
 
     @property
     def finished(self) -> bool:
@@ -96,8 +101,8 @@ class Run:
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """All runs in or under the given folders or patterns, each once, in order of start, then path.
 
-    A folder with a damaged file is skipped with a warning that names the file. Raises AptlabError for
-    a path that is not there at all.
+    A folder with a damaged file is skipped with a warning that names the file; how many runs of earlier versions have
+    no checksums is said in one line. Raises AptlabError for a path that is not there at all.
     """
     runs: dict[Path, Run] = {}
     for path in paths:
@@ -109,6 +114,10 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
                 runs[key] = Run.read(folder)
             except AptlabError as error:
                 log.warning("skipped %s: %s", folder, error)
+    unsealed = [run for run in runs.values() if run.unsealed]
+    if unsealed:
+        count = f"{len(unsealed)} of {len(runs)} runs have" if len(runs) > 1 else f"{unsealed[0].path} has"
+        log.info("%s records of an earlier version, without checksums: taken as they are", count)
     return sorted(runs.values(), key=lambda run: (str(run.environment.get("started") or ""), str(run.path)))
 
 
@@ -126,16 +135,14 @@ def _folders(path: str | Path) -> Iterator[Path]:
                 yield Path(place)
 
 
-def _plain(path: Path, kind: type) -> Any:
-    """A YAML or JSON file of the wanted kind; an empty one if the file is missing."""
+def _read_plain(path: Path, kind: type) -> tuple[Any, bool]:
+    """A YAML or JSON record of the wanted kind, and whether it has a checksum; an empty one if the file is missing."""
     try:
-        value = read_file_json(path) if path.suffix == ".json" else read_yaml(path)
+        value, sealed = read_record(path, kind, way_out="leave the run out")
     except FileNotFoundError:
-        return kind()
-    except UnsafeFileError:
-        raise
-    except (OSError, ValueError) as error:
-        raise AptlabError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(value, kind):
-        raise AptlabError(f"{path} should hold a {kind.__name__}, it holds a {type(value).__name__}")
-    return value
+        return kind(), True
+    if kind is list and not all(isinstance(item, str) for item in value):
+        raise AptlabError(f"{path} should hold a list of texts")
+    if path.name == ENVIRONMENT and not isinstance(value.get("command") or [], list):
+        raise AptlabError(f"{path}: command should be list, it is {type(value['command']).__name__}")
+    return value, sealed

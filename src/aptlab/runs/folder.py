@@ -12,10 +12,11 @@ from typing import Any
 from aptlab.errors import AptlabError
 from aptlab.redact import redact_overrides, redact_value
 from aptlab.runs import ranks
-from aptlab.runs.atomic import write_json, write_text, write_yaml
+from aptlab.runs.atomic import write_text
 from aptlab.runs.environment import collect_environment
 from aptlab.runs.files import UnsafeFileError, refuse_link, refuse_linked_folders
 from aptlab.runs.lock import FolderLock
+from aptlab.runs.record import write_json_record, write_yaml_record
 from aptlab.runs.result import EARLIER, Result
 
 
@@ -24,7 +25,8 @@ class RunFolder:
 
     `config.yaml overrides.yaml choices.yaml environment.json log.txt metrics.csv result.json
     figure.png tokenizer.json checkpoints/ evals/ results/ wandb/`; result.json comes when training is done, so a folder
-    with one is a finished run. results/ has those of earlier ends, of a run that was trained further.
+    with one is a finished run. results/ has those of earlier ends, of a run that was trained further. Records that are
+    read again carry a checksum: see `aptlab.runs.record`, and metrics.csv.sum beside metrics.csv.
     """
 
     def __init__(self, path: str | Path, *, writer: bool = True) -> None:
@@ -106,21 +108,21 @@ class RunFolder:
         """Write the four files that say what this run is, before anything is trained."""
         if not self.writer:
             return
-        write_yaml(self.path / "config.yaml", redact_value(dict(config)))
-        write_yaml(self.path / "overrides.yaml", redact_overrides(overrides))
-        write_yaml(self.path / "choices.yaml", redact_value(dict(choices)))
+        write_yaml_record(self.path / "config.yaml", redact_value(dict(config)))
+        write_yaml_record(self.path / "overrides.yaml", redact_overrides(overrides))
+        write_yaml_record(self.path / "choices.yaml", redact_value(dict(choices)))
         self.write_environment(seed=seed)
 
     def write_environment(self, *, seed: int | None = None, hostname: bool = False) -> None:
         """Write environment.json: versions, machine, commit, command line; see `environment`."""
         if self.writer:
-            write_json(self.path / "environment.json", collect_environment(seed=seed, hostname=hostname))
+            write_json_record(self.path / "environment.json", collect_environment(seed=seed, hostname=hostname))
 
     def write_result(self, result: Result | Mapping[str, Any]) -> None:
         """Write result.json, which marks the run as finished; write it last."""
         if self.writer:
             plain = result.plain() if isinstance(result, Result) else dict(result)
-            write_json(self.path / "result.json", redact_value(plain))
+            write_json_record(self.path / "result.json", redact_value(plain))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the run, such as tokenizer.json, as it is (not redacted)."""

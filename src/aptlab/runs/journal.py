@@ -1,7 +1,8 @@
 """Records on disk as they come, one JSON object a line, so that work which was broken off goes on where it was.
 
 A journal with an identity opens with the line `{"request": {…}}`; every further line is one record. One without an
-identity, such as the events of a sweep, is records alone. No torch.
+identity, such as the events of a sweep, is records alone. Each line carries the checksum of its other values under
+`check`, see `aptlab.runs.record`; lines of earlier versions have none and are taken as they are. No torch.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 from aptlab.bounded import parse_json
 from aptlab.errors import AptlabError
 from aptlab.runs.files import open_file
+from aptlab.runs.record import open_json_record, seal_record
 
 log = logging.getLogger("aptlab")
 NAME = "journal.jsonl"
 Record = dict[str, Any]
 Upgrade = Callable[[Record], Record]
+Inspect = Callable[[Record], str | None]
 
 
 class Journal:
@@ -31,6 +34,7 @@ class Journal:
               every value that differs. None: the file has no such line
     ignored   keys of the identity that may differ
     upgrade   turns the first line of an older version into one of today
+    inspect   what is wrong with the shape of a record, in words, or None; such a line is as damaged as any other
     afresh    how the user begins anew, for the errors
     lenient   leave damaged lines out with a warning; else the first one is an AptlabError with its number
 
@@ -46,6 +50,7 @@ class Journal:
         *,
         ignored: Iterable[str] = (),
         upgrade: Upgrade = dict,
+        inspect: Inspect = lambda record: None,
         afresh: str = "choose another out=…",
         lenient: bool = False,
     ) -> None:
@@ -53,15 +58,19 @@ class Journal:
         self.records: list[Record] = []
         self._ignored, self._afresh, self._lenient = frozenset(ignored), afresh, lenient
         lines = self._read()
-        if identity is None:
-            self.records = lines
-            return
-        plain: Record = json.loads(json.dumps(identity, default=str))
-        if lines:
-            self._check_identity(upgrade(lines[0]).get("request"), plain)
-            self.records = lines[1:]
-        else:
-            self._write({"request": plain})
+        head = int(identity is not None)
+        if identity is not None:
+            plain: Record = json.loads(json.dumps(identity, default=str))
+            if lines:
+                self._check_identity(self._upgrade(lines[min(lines)], upgrade), plain)
+            else:
+                self._write({"request": plain})
+        for number in list(lines)[head:]:
+            problem = inspect(lines[number])
+            if problem is None:
+                self.records.append(lines[number])
+            else:
+                self._tell_damage(number, f" ({problem})")
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record; it is on disk when this returns."""
@@ -73,7 +82,7 @@ class Journal:
             return
         try:
             with open_file(self.path, "ab") as file:
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                file.write(json.dumps(seal_record(record), ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -82,10 +91,10 @@ class Journal:
                 f"or {self._afresh}"
             ) from error
 
-    def _read(self) -> list[Record]:
-        """The records of the file, after a torn last line is cut off."""
+    def _read(self) -> dict[int, Record]:
+        """Number and record of every line of the file, after a torn last line is cut off."""
         if self.path is None:
-            return []
+            return {}
         try:
             with open_file(self.path, "rb") as file:
                 content = file.read()
@@ -93,20 +102,35 @@ class Journal:
             if len(whole) < len(content):
                 with open_file(self.path, "r+b") as file:
                     file.truncate(len(whole))
+                log.info("%s: the last line was cut off; its part is done again", self.path)
         except FileNotFoundError:
-            return []
+            return {}
         except OSError as error:
             raise AptlabError(f"cannot read {self.path}: {error.strerror or error}; {self._afresh}") from error
-        numbered = enumerate(whole.splitlines(), start=1)
-        records = [(number, parse_record(line)) for number, line in numbered]
-        for number in (number for number, record in records if record is None):
+        parsed = {number: parse_line(line) for number, line in enumerate(whole.splitlines(), start=1)}
+        for number in (number for number, (record, _) in parsed.items() if record is None):
             self._tell_damage(number)
-        return [record for _, record in records if record is not None]
+        unsealed = sum(record is not None and not sealed for record, sealed in parsed.values())
+        if unsealed:
+            log.info(
+                "%s: %d of %d lines are of an earlier version, without checksums: taken as they are",
+                self.path,
+                unsealed,
+                len(parsed),
+            )
+        return {number: record for number, (record, _) in parsed.items() if record is not None}
 
-    def _tell_damage(self, number: int) -> None:
+    def _tell_damage(self, number: int, what: str = "") -> None:
         if not self._lenient:
-            raise AptlabError(f"{self.path}, line {number} is damaged; delete the file, or {self._afresh}")
-        log.warning("%s, line %d is damaged and left out", self.path, number)
+            way = "delete the file" if number == 1 else f"delete that line (sed -i {number}d) to do its part again"
+            raise AptlabError(f"{self.path}, line {number} is damaged{what}; {way}, or {self._afresh}")
+        log.warning("%s, line %d is damaged%s and left out", self.path, number, what)
+
+    def _upgrade(self, line: Record, upgrade: Upgrade) -> Any:
+        """The request of a first line, in the words of today; None where it holds no such thing."""
+        if not isinstance(line.get("request", {}), dict):
+            return None
+        return upgrade(line).get("request")
 
     def _check_identity(self, before: Any, now: Record) -> None:
         if not isinstance(before, dict):
@@ -119,13 +143,13 @@ class Journal:
             raise AptlabError("\n".join([*lines, f"repeat that request to go on, or {self._afresh} for this one"]))
 
 
-def parse_record(line: bytes) -> Record | None:
-    """The object of a line, or None where it holds none."""
+def parse_line(line: bytes) -> tuple[Record | None, bool]:
+    """The object of a line and whether it has a checksum; None where it holds none, or does not have its checksum."""
     try:
-        record = parse_json(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+        record, sealed = open_json_record(parse_json(line), "")
+    except (ValueError, RecursionError):
+        return None, False
+    return (record if isinstance(record, dict) else None), sealed
 
 
 def list_differences(before: Any, now: Any, path: str = "") -> list[str]:

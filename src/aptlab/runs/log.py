@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
@@ -12,7 +13,7 @@ from typing import Any
 from aptlab.errors import AptlabError
 from aptlab.redact import redact_text
 from aptlab.runs.files import open_file
-from aptlab.shown import show_message
+from aptlab.shown import print_shown, show_message
 
 _SOURCES = ("aptlab", "py.warnings", "lightning", "lightning.pytorch", "lightning.fabric")
 _RANK_ZERO = (
@@ -93,13 +94,6 @@ class _Early(logging.Handler):
         self.records.append(record)
 
 
-class _RunFile(logging.FileHandler):
-    """log.txt, opened as every file of a run folder is."""
-
-    def _open(self) -> Any:
-        return open_file(self.baseFilename, self.mode, encoding=self.encoding)
-
-
 class _Redacting(logging.Formatter):
     """Hides secrets in the finished line, traceback included, and spells out what a terminal would obey."""
 
@@ -116,6 +110,35 @@ class _Short(logging.Formatter):
             message = message.splitlines()[0] if message else message
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return show_message(redact_text(prefix + message))
+
+
+class _RunFile(logging.FileHandler):
+    """log.txt, opened as every file of a run folder is.
+
+    A disk that takes no more of it costs one line on the console, and lines of the log until there is room.
+    The line goes to the console alone: a traceback of the logging, or a record that ends up here again, helps nobody.
+    """
+
+    _told = False
+
+    def _open(self) -> Any:
+        return open_file(self.baseFilename, self.mode, encoding=self.encoding)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):
+                print_shown(
+                    f"warning: cannot write {self.baseFilename}: {error.strerror}; lines are missing", file=sys.stderr
+                )
+
+    def close(self) -> None:
+        """What a full disk did not take until now is lost, and that was told."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _Once(logging.Filter):

@@ -24,6 +24,11 @@ def get_process_rank() -> int:
     return 0
 
 
+def get_local_rank() -> int:
+    """The number of this process among those of its run on this host; 0 outside any launcher."""
+    return _number("LOCAL_RANK") or (_number("SLURM_LOCALID") if count_slurm_tasks() > 1 else 0)
+
+
 def count_slurm_tasks() -> int:
     """Processes that SLURM started for this job step; 1 in an interactive allocation."""
     if "SLURM_PROCID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError
-from aptlab.runs.files import UnsafeFileError, read_file_json
+from aptlab.runs.record import read_record
 
+log = logging.getLogger("aptlab")
+AGAIN = "repeat the run, or its end with ckpt=<its folder>"
 EARLIER = "results"  # folder in a run's own, for the results of earlier ends
 
 
@@ -63,43 +66,55 @@ class Result:
         missing = [name for name in ("job", "seed") if name not in values]
         if missing:
             raise AptlabError(f"a result without {' and '.join(missing)}")
-        for name, kind in _KINDS.items():
-            if name in values and not isinstance(values[name], kind):
+        for name, kinds in _KINDS.items():
+            if name in values and not _is_kind(values[name], kinds):
                 raise AptlabError(f"{name} has the wrong kind: {type(values[name]).__name__}")
-        _check_inner(values)
+        for name, kinds in _ITEMS.items():
+            items = values.get(name, ())
+            for item in items.values() if isinstance(items, Mapping) else items:
+                if not _is_kind(item, kinds):
+                    raise AptlabError(f"{name} holds a {type(item).__name__}")
         return cls(**{name: value for name, value in values.items() if name in known})
 
     @classmethod
     def read(cls, path: str | Path) -> Result:
         """Read result.json (or the folder that holds it); raises AptlabError naming the file."""
-        path = Path(path)
-        path = path / "result.json" if path.is_dir() else path
-        try:
-            return cls.from_plain(read_file_json(path))
-        except FileNotFoundError:
-            raise AptlabError(f"{path.parent} is not a finished run: it has no result.json") from None
-        except UnsafeFileError:
-            raise
-        except (OSError, ValueError) as error:
-            raise AptlabError(f"{path} cannot be read: {error}; the run has to be repeated") from error
+        return read_sealed_result(path)[0]
 
 
-_NUMBERS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters", "flops_per_token", "context")
-_LENGTH = ("multiple", "length")
+def read_sealed_result(path: str | Path) -> tuple[Result, bool]:
+    """The result in a file or a run folder, and whether it carries a checksum; AptlabError naming the file."""
+    path = Path(path)
+    path = path / "result.json" if path.is_dir() else path
+    try:
+        values, sealed = read_record(path, dict, way_out=AGAIN)
+    except FileNotFoundError:
+        raise AptlabError(f"{path.parent} is not a finished run: it has no result.json") from None
+    try:
+        return Result.from_plain(values), sealed
+    except AptlabError as error:
+        raise AptlabError(f"{path} cannot be read: {error}; {AGAIN}") from None
+
+
+def read_result_if_whole(folder: Path) -> Result | None:
+    """The result of a run, or None where it has none; a damaged one is none, and a line in the log says so."""
+    if not (folder / "result.json").exists():
+        return None
+    try:
+        return Result.read(folder)
+    except AptlabError as error:
+        log.warning("not used: %s", error)
+        return None
+
+
+def _is_kind(value: Any, kinds: Any) -> bool:
+    """Whether a plain value is of these kinds; a truth value is no number."""
+    return isinstance(value, kinds) and not (isinstance(value, bool) and kinds in (int, int | float, _NUMBER_OR_NONE))
+
+
+_NUMBERS = ("tokens", "seconds", "tokens_per_second", "parameters", "flops_per_token", "context")
+_NUMBER_OR_NONE = int | float | None
 _KINDS: dict[str, Any] = {"choices": dict, "data": dict, "metrics": dict, "overrides": list, "lengths": list}
-_KINDS |= {"ran": dict, "evals": dict, "origin": dict, "unit": str}
-_KINDS |= {"job": str, **dict.fromkeys(_NUMBERS, int | float)}
-
-
-def _check_inner(values: Mapping[str, Any]) -> None:
-    """AptlabError for the first number, row or word inside that is none."""
-    if isinstance(values["seed"], bool) or not isinstance(values["seed"], int):
-        raise AptlabError(f"seed is no whole number: {str(values['seed'])[:40]}")
-    for name, value in values.get("metrics", {}).items():
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise AptlabError(f"metrics.{name} is no number: {str(value)[:40]}")
-    for number, row in enumerate(values.get("lengths", [])):
-        if not isinstance(row, Mapping) or not all(isinstance(row.get(key, 0), int | float) for key in _LENGTH):
-            raise AptlabError(f"lengths, row {number + 1} holds what is no number")
-    if not all(isinstance(word, str) for word in values.get("overrides", [])):
-        raise AptlabError("overrides are no list of words")
+_KINDS |= {"ran": dict, "evals": dict, "origin": dict, "unit": str, "status": str, "config_hash": str}
+_KINDS |= {"job": str, "seed": int, "steps": int, "skipped_steps": int, **dict.fromkeys(_NUMBERS, int | float)}
+_ITEMS: dict[str, Any] = {"overrides": str, "lengths": dict, "metrics": _NUMBER_OR_NONE}

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per step, one column per quantity, empty where not measured."""
+"""metrics.csv: one row per step, one column per quantity, empty where not measured; its rows' sums are beside it."""
 
 from __future__ import annotations
 
@@ -7,54 +7,93 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aptlab.runs.atomic import write_text
 from aptlab.runs.files import open_file
+from aptlab.runs.table_sums import HEADER, Sums, format_sums, make_sums_path, read_sums, split_lines, sum_line
 
 FIRST = ("step", "epoch")
+OWN = " (if you changed it yourself, delete metrics.csv.sum)"
 
 
 @dataclass
 class MetricsTable:
-    """Columns in file order and rows of text cells, sorted by step; `problems` says what was left out."""
+    """Columns in file order and rows of text cells, sorted by step; `problems` says what was left out.
+
+    sealed  whether the rows were compared with their checksums; an earlier version wrote none
+    """
 
     columns: list[str] = field(default_factory=lambda: list(FIRST))
     rows: dict[int, dict[str, str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    sealed: bool = False
 
     @classmethod
     def read(cls, path: str | Path) -> MetricsTable:
         """Read a file, leaving out a torn last line and damaged rows; raises OSError, or UnsafeFileError."""
         with open_file(path, "rb") as file:
             text = file.read().decode("utf-8", errors="replace")
-        table = cls()
-        if not text:
-            return table
+        sums = read_sums(Path(path))
+        table = cls(sealed=sums is not None)
         whole, newline, torn = text.rpartition("\n")
         if torn:
             table.problems.append("the last line was cut off")
-        lines = csv.reader(io.StringIO(whole + newline))
-        header = next(lines, [])
-        if header[:1] != ["step"] or len(set(header)) != len(header):
-            table.problems.append("the first line is no header")
-            return table
-        table.columns = header
-        try:
-            for number, cells in enumerate(lines, start=2):
-                table._add(number, cells)
-        except csv.Error as error:
-            table.problems.append(f"unreadable from row {len(table.rows) + 2} on ({error})")
+        lines = split_lines(whole + newline)
+        if lines:
+            table._read_lines(lines, sums)
+        if sums is not None:
+            table._find_missing_rows(sums)
         table.rows = dict(sorted(table.rows.items()))
         return table
 
-    def _add(self, number: int, cells: list[str]) -> None:
+    def _read_lines(self, lines: list[str], sums: Sums | None) -> None:
+        """Take the header and every row that is whole."""
+        header = _split_cells(lines[0]) or []
+        if header[:1] != ["step"] or len(set(header)) != len(header):
+            self.problems.append("the first line is no header")
+            return
+        if sums is not None and sum_line(lines[0]) not in sums.get(HEADER, ()):
+            self.problems.append(f"the first line does not have its checksum{OWN}")
+            return
+        self.columns = header
+        for number, line in enumerate(lines[1:], start=2):
+            self._add(number, line, sums)
+
+    def _add(self, number: int, line: str, sums: Sums | None) -> None:
+        cells = _split_cells(line)
         step = cells[0] if cells else ""
-        if len(cells) != len(self.columns) or not step.isascii() or not step.isdigit():
+        if cells is None or len(cells) != len(self.columns) or not step.isascii() or not step.isdigit():
             self.problems.append(f"row {number} is damaged")
             return
         if not all(is_number(cell) for cell in cells):
             self.problems.append(f"row {number} holds text that is no number")
             return
+        if sums is not None and sum_line(line) not in sums.get(step, ()):
+            self.problems.append(f"row {number} does not have its checksum{OWN}")
+            return
         filled = {name: cell for name, cell in zip(self.columns, cells) if cell}
         self.rows.setdefault(int(step), {}).update(filled)
+
+    def _find_missing_rows(self, sums: Sums) -> None:
+        """Say which steps were written and are not there, unless that was said of their rows."""
+        missing = sorted(int(step) for step in sums if step != HEADER and int(step) not in self.rows)
+        if missing and not self.problems:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            self.problems.append(f"rows are missing: step {', '.join(map(str, missing[:3]))}{more}")
+
+    def write(self, path: str | Path) -> None:
+        """Replace the file and its checksums, so that a process that dies meanwhile leaves no row without its sum.
+
+        Raises AptlabError naming the file.
+        """
+        text, sums = self.text(), make_sums_path(path)
+        new = format_sums(split_lines(text))
+        before = _read_old_sums(sums) if Path(path).exists() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        write_text(sums, before + new)
+        write_text(path, text)
+        if before:
+            write_text(sums, new)
 
     def text(self) -> str:
         """The file's content."""
@@ -67,6 +106,14 @@ class MetricsTable:
         return {
             name: [float(row[name]) if name in row else None for row in self.rows.values()] for name in self.columns
         }
+
+
+def _split_cells(line: str) -> list[str] | None:
+    """The cells of one line, None where it is none."""
+    try:
+        return next(csv.reader([line.rstrip("\n")]), [])
+    except csv.Error:
+        return None
 
 
 def format_csv_line(cells: list[str]) -> str:
@@ -85,3 +132,12 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
+
+
+def _read_old_sums(path: Path) -> str:
+    """The text of the checksums that are there, "" for none."""
+    try:
+        with open_file(path, "rb") as file:
+            return file.read().decode("ascii", errors="replace")
+    except FileNotFoundError:
+        return ""

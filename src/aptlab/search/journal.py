@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aptlab.runs.journal import Journal
+from aptlab.runs.record import find_shape_problem
 from aptlab.search.evaluation_cache import SearchJob, Values
 
 FORMAT = 1
@@ -29,7 +30,8 @@ class SearchJournal:
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         self.known: dict[SearchJob, Values] = {}
         self.baselines: dict[str, list[tuple[float, float]]] = {}
-        self._journal = Journal(path, {"format": FORMAT, **request}, upgrade=upgrade_first_line)
+        identity = {"format": FORMAT, **request}
+        self._journal = Journal(path, identity, upgrade=upgrade_first_line, inspect=find_record_problem)
         for record in self._journal.records:
             self._take(record)
 
@@ -53,6 +55,31 @@ class SearchJournal:
             return
         job = SearchJob(tuple(record["factors"]), record["length"], tuple(record["samples"]))
         self.known[job] = tuple(record["values"])
+
+
+def find_record_problem(record: Mapping[str, Any]) -> str | None:
+    """What is wrong with the shape of a measurement, None where it can be used."""
+    if "baseline" in record:
+        problem = find_shape_problem(record, {"baseline": str, "losses": list})
+        if problem is None and not all(is_pair(pair) for pair in record["losses"]):
+            return "losses should be pairs of numbers"
+        return problem
+    problem = find_shape_problem(record, {"factors": list, "length": int, "samples": list, "values": list})
+    if problem is None and not all(map(is_number, [*record["factors"], *record["samples"], *record["values"]])):
+        return "factors, samples and values should be numbers"
+    if problem is None and len(record["samples"]) != len(record["values"]):
+        return "there are not as many values as samples"
+    return problem
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a plain value is a list of two numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a plain value is a number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def upgrade_first_line(line: dict[str, Any]) -> dict[str, Any]:

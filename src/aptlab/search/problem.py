@@ -141,7 +141,8 @@ def make_search_problem(node: Mapping[str, Any], trained: Any, *, head_dim: int,
             "target_len": target,
             "long": None,
             "short": None,
-        }
+        },
+        "rope",
     )
     pairs, rotary_pairs = len(rule.inv_freq(head_dim)), sum(f > 0 for f in trained.inv_freq(head_dim))
     if pairs != rotary_pairs:

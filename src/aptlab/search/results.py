@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from aptlab.config import redact_overrides
 from aptlab.objectives import compute_perplexity
 from aptlab.report.table import format_number, render_table
-from aptlab.runs.atomic import write_json
+from aptlab.runs.record import write_json_record
 from aptlab.search.baselines import Losses, average_losses, score_losses
 from aptlab.search.engine import SearchResult
 from aptlab.search.objectives import SearchObjective
@@ -55,7 +55,7 @@ def write_search_results(
     if verdict.informed:
         about = describe_option(search, objective, verdict)
         write_option(search.output.option, rule, target=target, about=about, folder=search.output.folder)
-    write_json(
+    write_json_record(
         search.output.folder / "search.json",
         {
             "checkpoint": str(search.loaded.path),

@@ -25,14 +25,15 @@ def check_jobs(jobs: Sequence[Sequence[str]], compose: ComposeJob) -> tuple[list
     for overrides, differing in zip(jobs, varied, strict=True):
         try:
             config = compose(list(overrides))
-            key = hash_experiment(overrides, config.hash())
+            composed = config.hash()
+            key = hash_experiment(overrides, composed)
         except AptlabError as error:
             name = ",".join(redact_overrides(differing))
             for line in _list_problems(str(error)):
                 problems.setdefault(line, []).append(name)
             continue
         configs.append(config)
-        found.setdefault(key, SweepJob(tuple(overrides), key, differing, len(found)))
+        found.setdefault(key, SweepJob(tuple(overrides), key, differing, len(found), composed))
     if problems:
         raise ConfigError(_format_problems(problems, len(jobs)))
     homes = {(str(config.cfg.job), str(config.cfg.paths.root)) for config in configs}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from typing import Any
 from aptlab.errors import AptlabError
 from aptlab.redact import redact_overrides
 from aptlab.runs import FolderLock, Result
-from aptlab.runs.atomic import read_yaml, write_yaml
 from aptlab.runs.files import open_file, require_inner_folder
 from aptlab.runs.folder import make_folder
 from aptlab.runs.journal import NAME, Journal
-from aptlab.sweep.job import SweepJob
+from aptlab.runs.record import find_shape_problem, read_record, write_yaml_record
+from aptlab.runs.result import read_result_if_whole
+from aptlab.sweep.job import SweepJob, names_root
+
+EarlierName = Callable[[str], str | None]
+JOB = {"index": int, "key": str, "folder": str}
+AFRESH = "use another sweep.name"
 
 
 class SweepFolder:
@@ -29,12 +35,24 @@ class SweepFolder:
         self._journal: Journal | None = None
 
     @classmethod
-    def open(cls, root: Path, name: str, *, kind: str = "grid", fresh: bool = False) -> SweepFolder:
+    def open(
+        cls,
+        root: Path,
+        name: str,
+        *,
+        kind: str = "grid",
+        fresh: bool = False,
+        earlier: EarlierName = lambda root: None,
+    ) -> SweepFolder:
         """The latest folder of this name, or a new one with a number behind the name if `fresh` is true.
 
+        `earlier` gives the name that earlier versions would have taken, by the override of `paths.root`.
         Raises AptlabError if another sweep works there, or it cannot be made or read.
         """
-        folder = cls((_next if fresh else _latest)(root, name).absolute())
+        path = _next(root, name) if fresh else _latest(root, name)
+        if not fresh and not path.is_dir():
+            path = _find_earlier(root, earlier) or path
+        folder = cls(path.absolute())
         make_folder(require_inner_folder(folder.path / "jobs"), way_out="choose another paths.root or sweep.name")
         try:
             folder._lock = FolderLock.take(folder.path)
@@ -72,6 +90,12 @@ class SweepFolder:
         """Job key -> number of the jobs that have been in this folder."""
         return {record["key"]: record["index"] for record in self.known}
 
+    def rename_keys(self, jobs: Sequence[SweepJob]) -> None:
+        """Give jobs of an earlier version the keys of today, in which `paths.root` does not count."""
+        roots = {root for record in self.known if (root := _read_root(record))}
+        names = {job.make_earlier_key(root): job.key for root in roots for job in jobs}
+        self.known = [{**record, "key": names.get(record["key"], record["key"])} for record in self.known]
+
     def write(self, jobs: Sequence[SweepJob], **about: Any) -> None:
         """Write sweep.yaml: `about`, then every job, old and new; secrets in overrides are hidden."""
         records = {record["index"]: record for record in self.known}
@@ -87,7 +111,7 @@ class SweepFolder:
                 },
             )
         self.known = [records[index] for index in sorted(records)]
-        write_yaml(self.path / "sweep.yaml", {"name": self.path.name, **about, "jobs": self.known})
+        write_yaml_record(self.path / "sweep.yaml", {"name": self.path.name, **about, "jobs": self.known})
 
     def journal(self, event: str, job: SweepJob | None = None, **facts: Any) -> None:
         """Append one event to journal.jsonl, on disk before this returns."""
@@ -105,20 +129,19 @@ class SweepFolder:
         """The journal, opened when it is first needed: a folder that is only read gets none."""
         if self._journal is None:
             # An older version wrote behind a torn line, and one line less is no reason to repeat a sweep.
-            self._journal = Journal(self.path / NAME, afresh="use another sweep.name", lenient=True)
+            self._journal = Journal(self.path / NAME, inspect=_find_event_problem, afresh=AFRESH, lenient=True)
         return self._journal
 
     def result(self, job: SweepJob) -> Result | None:
-        """The job's result, or None if it is not finished or its result.json is damaged.
+        """The job's result, or None if it is not finished, or its result.json is damaged, which the log says.
 
         Raises AptlabError if the folder holds the result of other overrides: somebody else wrote there.
         """
         folder = self.run_dir(job)
-        try:
-            result = Result.read(folder)
-        except AptlabError:
+        result = read_result_if_whole(folder)
+        if result is None:
             return None
-        expected = set(redact_overrides(o for o in job.overrides if not starts_run(o)))
+        expected = set(redact_overrides(o for o in job.overrides if not starts_run(o) and not names_root(o)))
         if result.overrides and not expected <= set(result.overrides):
             missing = ", ".join(sorted(expected - set(result.overrides)))
             raise AptlabError(f"{folder} holds the result of another job (without {missing}); move it away")
@@ -139,24 +162,30 @@ class SweepFolder:
         if not path.exists():
             return []
         try:
-            page = read_yaml(path)
-            jobs = [{**job, "index": int(job["index"]), "key": str(job["key"])} for job in page["jobs"]]
-            before = page["kind"]
-            for job in jobs:
-                require_plain_name(job["folder"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            page, _ = read_record(path, dict, way_out="use sweep.fresh=true or another sweep.name")
+            problem = find_shape_problem(page, {"kind": str, "jobs": list})
+            for number, job in enumerate(page["jobs"] if problem is None else ()):
+                problem = problem or find_shape_problem(job, JOB, f"jobs[{number}]")
+                if problem is None and not _is_plain_name(job["folder"]):
+                    problem = f"jobs[{number}].folder is {job['folder']!r:.60}, no name of a folder"
+            if problem:
+                raise AptlabError(f"{path} cannot be read: {problem}; use sweep.fresh=true or another sweep.name")
+            if page["kind"] != kind:
+                raise AptlabError(f"{self.path} is a sweep of kind {page['kind']}, not {kind}; use another sweep.name")
+        except AptlabError:
             self.close()
-            raise AptlabError(f"{path} cannot be read ({error}); use sweep.fresh=true or another sweep.name") from error
-        if before != kind:
-            self.close()
-            raise AptlabError(f"{self.path} is a sweep of kind {before}, not {kind}; use another sweep.name")
-        return jobs
+            raise
+        return page["jobs"]
 
 
-def require_plain_name(name: Any) -> None:
-    """ValueError for the folder of a job that is not the name of one, as `..` and a path are not."""
-    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
-        raise ValueError(f"folder: {name!r} is no name of a folder beside the others")
+def _is_plain_name(name: str) -> bool:
+    """Whether a text names a folder in its parent and nothing else."""
+    return name not in ("", ".", "..") and "/" not in name and "\\" not in name and "\0" not in name
+
+
+def _find_event_problem(record: Mapping[str, Any]) -> str | None:
+    """What is wrong with the shape of an event."""
+    return find_shape_problem(record, {"event": str, "job": int}) if "job" in record else None
 
 
 def starts_run(override: str) -> bool:
@@ -189,6 +218,27 @@ def _folders(root: Path, name: str) -> dict[int, Path]:
 def _latest(root: Path, name: str) -> Path:
     found = _folders(root, name)
     return found[max(found)] if found else root / name
+
+
+def _find_earlier(root: Path, earlier: EarlierName) -> Path | None:
+    """The latest folder of a sweep that an earlier version named, wherever its runs were kept then."""
+    found: dict[int, Path] = {}
+    for path in root.glob("*/sweep.yaml") if root.is_dir() else ():
+        with contextlib.suppress(AptlabError, OSError):
+            page, _ = read_record(path, dict)
+            jobs = page.get("jobs")
+            word = _read_root(jobs[0]) if isinstance(jobs, list) and jobs else None
+            name = earlier(word) if word else None
+            if name is not None:
+                found |= {number: place for number, place in _folders(root, name).items() if place == path.parent}
+    return found[max(found)] if found else None
+
+
+def _read_root(record: Any) -> str | None:
+    """The override of `paths.root` that a job had."""
+    words = record.get("overrides") if isinstance(record, Mapping) else None
+    named = [word for word in words if isinstance(word, str) and names_root(word)] if isinstance(words, list) else []
+    return named[0] if named else None
 
 
 def _next(root: Path, name: str) -> Path:

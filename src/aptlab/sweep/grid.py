@@ -43,7 +43,15 @@ class GridPlan(SweepPlan):
 
     def __init__(self, rule: Grid, name: str, config: Any, jobs: Sequence[SweepJob]) -> None:
         self.name, self.config, self._jobs = name, config, tuple(jobs)
-        self.fresh, self.retry_failed = rule.fresh, rule.retry_failed
+        self.fresh, self.retry_failed, self._named = rule.fresh, rule.retry_failed, rule.name is not None
+
+    def list_jobs(self) -> Sequence[SweepJob]:
+        """See SweepPlan."""
+        return self._jobs
+
+    def find_earlier_name(self, root: str) -> str | None:
+        """See SweepPlan."""
+        return None if self._named else make_sweep_name(job.make_earlier_key(root) for job in self._jobs)
 
     def open_jobs(self, folder: Path, numbers: Mapping[str, int]) -> list[SweepJob]:
         """All jobs with the numbers that they have in this folder; new ones come after those that are there."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from aptlab.runs.signals import leave_closed_terminal, list_terminals
 from aptlab.shown import print_shown
 from aptlab.sweep.child import KILL_NOW, write_stop_signal
 
@@ -22,6 +23,7 @@ class Interrupts:
         self.signal: int | None = None
         self._stop = stop
         self._before: dict[int, Any] = {}
+        self._terminals = list_terminals()
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -40,6 +42,7 @@ class Interrupts:
         if first:
             self.signal = number
         write_stop_signal(self._stop, str(int(number)) if first else KILL_NOW)
+        leave_closed_terminal(number, self._terminals)
         print_shown(
             "stopping: jobs save their state and end; once more kills them" if first else "stopping now", flush=True
         )

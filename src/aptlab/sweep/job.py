@@ -9,17 +9,22 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+ROOT = "paths.root"
 NAME_BYTES = 96  # of a folder's name; file systems allow 255, tools show less
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """The overrides of one training; `key` names its experiment, `varied` is what differs in the sweep."""
+    """The overrides of one training; `key` names its experiment, `varied` is what differs in the sweep.
+
+    `composed` is the hash of what the overrides compose to, where that is known.
+    """
 
     overrides: tuple[str, ...]
     key: str
     varied: tuple[str, ...] = ()
     index: int = 0
+    composed: str = ""
 
     @property
     def name(self) -> str:
@@ -30,6 +35,10 @@ class SweepJob:
     def folder(self) -> str:
         """The name of the run folder: number, then what differs, safe on every file system."""
         return f"{self.index:03d}-{make_safe_name(self.name)}"
+
+    def make_earlier_key(self, root: str) -> str:
+        """The key that earlier versions gave to this job where `root` was the override of `paths.root`."""
+        return hash_words([*(word for word in self.overrides if not names_root(word)), root], self.composed)
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,22 @@ class JobEvent:
     seconds: float = 0.0
 
 
-def hash_experiment(overrides: Iterable[str], config_hash: str) -> str:
-    """12 hex digits that name an experiment: its overrides in any order, and everything they compose to."""
-    text = json.dumps([sorted(overrides), config_hash])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def hash_experiment(overrides: Iterable[str], composed: str) -> str:
+    """12 hex digits that name an experiment: its overrides in any order, and the hash of everything they compose to.
+
+    Where the runs are kept, `paths.root`, makes no other experiment: a sweep is found again after it was moved.
+    """
+    return hash_words([word for word in overrides if not names_root(word)], composed)
+
+
+def hash_words(words: Iterable[str], composed: str) -> str:
+    """12 hex digits of overrides in any order and a hash."""
+    return hashlib.sha256(json.dumps([sorted(words), composed]).encode()).hexdigest()[:12]
+
+
+def names_root(override: str) -> bool:
+    """Whether an override says where runs are kept."""
+    return override.lstrip("+~").partition("=")[0] == ROOT
 
 
 def make_sweep_name(keys: Iterable[str], extra: Sequence[str] = ()) -> str:

@@ -23,17 +23,14 @@ OnEvent = Callable[[JobEvent], None]
 
 
 class Launcher(Protocol):
-    """What a sweep needs to know about a launcher."""
+    """What a sweep needs to know about a launcher.
 
-    @property
-    def workers(self) -> int:
-        """Jobs at a time."""
-        ...
+    workers  jobs at a time
+    grace    seconds that a job may take to save its state
+    """
 
-    @property
-    def grace(self) -> float:
-        """Seconds that a job may take to save its state."""
-        ...
+    workers: int
+    grace: float
 
     def run(self, tasks: Iterator[JobCommand], on_event: OnEvent) -> None:
         """Run every task, tell when each starts and ends; returns when all have ended."""
@@ -54,7 +51,7 @@ class JobHandle(Protocol):
 
 
 @dataclass(frozen=True)
-class ProcessLauncher:
+class ProcessLauncher(Launcher):
     """Jobs as child processes, `workers` at a time; with `gpus`, each job sees that many GPUs of its own."""
 
     workers: PositiveInt = 1
@@ -76,7 +73,7 @@ class ProcessLauncher:
 
 
 @dataclass(frozen=True)
-class JoblibLauncher:
+class JoblibLauncher(Launcher):
     """Jobs in the worker processes of joblib, which outlive single jobs."""
 
     workers: PositiveInt = 2
@@ -103,7 +100,7 @@ class JoblibLauncher:
 
 
 @dataclass(frozen=True)
-class SubmititLauncher:
+class SubmititLauncher(Launcher):
     """Jobs of a cluster, one node each. `cluster=local` runs them here, to try a sweep out before it queues."""
 
     cluster: str = "slurm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,10 @@ from aptlab.errors import AptlabError, ConfigError, suggest_option
 from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
 from aptlab.redact import redact_overrides
 from aptlab.report.comparison import find_metric
+from aptlab.report.validation import FREE, PER_BYTE
 from aptlab.runs import Result
 from aptlab.sweep.check_jobs import check_jobs
+from aptlab.sweep.comparable import check_comparable
 from aptlab.sweep.job import SweepJob, hash_experiment, make_sweep_name
 from aptlab.sweep.plan import ComposeJob, SweepPlan, SweepRule, SweepState, check_sweep_name
 from aptlab.sweep.study import Axis, list_axis_ends, make_distribution, open_study
@@ -24,6 +27,7 @@ from aptlab.sweep.study import Axis, list_axis_ends, make_distribution, open_stu
 DIRECTIONS = ("minimize", "maximize")
 SAMPLERS = ("tpe", "random")
 METRICS = ("val/loss", "val/ppl", "val/bpb", "train/loss", "tokens/s", "ppl@1x", "ppl@2x", "ppl@4x", "ppl@8x")
+log = logging.getLogger("aptlab")
 UNFINISHED = ("RUNNING", "WAITING")  # Optuna's states of a trial whose end nobody recorded
 
 
@@ -62,11 +66,22 @@ class OptunaSearch(SweepRule):
             raise ConfigError("sweep=optuna has nothing to search; add for example 'optim.lr=interval(1e-4,1e-2)'")
         corners = [[f"{axis.key}={value}" for value in list_axis_ends(axis)] for axis in space]
         base = [corner[0] for corner in corners]
-        tried = [(*base[:i], value, *base[i + 1 :]) for i, corner in enumerate(corners) for value in corner]
-        jobs, first = check_jobs([[*fixed, *trial] for trial in dict.fromkeys(tried)], compose)
+        tried = [[(*base[:i], value, *base[i + 1 :]) for value in corner] for i, corner in enumerate(corners)]
+        made: dict[tuple[str, ...], Any] = {}
+
+        def compose_once(words: list[str]) -> Any:
+            made[tuple(words[len(fixed) :])] = config = compose(words)
+            return config
+
+        distinct = dict.fromkeys(trial for trials in tried for trial in trials)
+        jobs, first = check_jobs([[*fixed, *trial] for trial in distinct], compose_once)
+        axes = [[(trial[i], made[trial].resolved()) for trial in trials] for i, trials in enumerate(tried)]
+        check_comparable(self.metric, first.resolved(), axes)
         extra = [*map(repr, space), self.metric, self.direction]
         name = self.name or make_sweep_name((job.key for job in jobs), extra)
-        return OptunaPlan(self, name, first, fixed=fixed, space=space)
+        plan = OptunaPlan(self, name, first, fixed=fixed, space=space)
+        plan.corners, plan.named_for = jobs, extra
+        return plan
 
 
 class OptunaPlan(SweepPlan):
@@ -81,8 +96,18 @@ class OptunaPlan(SweepPlan):
         self.fresh, self.retry_failed = rule.fresh, rule.retry_failed
         self._rule, self._fixed, self._space = rule, list(fixed), list(space)
         self._study: Any = None
+        self.corners: Sequence[SweepJob] = ()  # jobs that were checked, and what else the sweep is named for
+        self.named_for: Sequence[str] = ()
         self._unfinished: set[int] = set()
         self._failed_before = 0
+        self._text: Any = None
+        self._other_text: list[int] = []
+
+    def find_earlier_name(self, root: str) -> str | None:
+        """See SweepPlan."""
+        if self._rule.name is not None:
+            return None
+        return make_sweep_name((job.make_earlier_key(root) for job in self.corners), self.named_for)
 
     def open_jobs(self, folder: Path, numbers: Mapping[str, int]) -> list[SweepJob]:
         """The trials of the study that are complete, or were running when an earlier parent died."""
@@ -116,9 +141,16 @@ class OptunaPlan(SweepPlan):
 
     def record_result(self, job: SweepJob, result: Result | None) -> None:
         """Tell the study, unless it knows; a number that is not finite is a failure too."""
-        if self._study.get_trials(deepcopy=False)[job.index].state.name not in UNFINISHED:
+        trial = self._study.get_trials(deepcopy=False)[job.index]
+        comparable = result is not None and self._has_same_text(job, result)
+        value = self._read_metric(result) if result is not None and comparable else None
+        if trial.state.name not in UNFINISHED:
+            if comparable and trial.state.name == "COMPLETE" and trial.value != value:
+                raise AptlabError(
+                    f"study.db says {self.metric} {trial.value} of trial {trial.number}, and its result.json {value}: "
+                    "one of them was changed; use sweep.fresh=true or another sweep.name"
+                )
             return
-        value = None if result is None else self._read_metric(result)
         if value is None or not math.isfinite(value):
             from optuna.trial import TrialState
 
@@ -136,7 +168,25 @@ class OptunaPlan(SweepPlan):
         return [
             f"best     {self.metric} {best.value:.6g} in trial {best.number} of {len(done)}: {job.name}",
             f"repeat   aptlab train {shlex.join(redact_overrides(job.overrides))}",
+            *([f"left out {len(self._other_text)} of other text"] if self._other_text else []),
         ]
+
+    def _has_same_text(self, job: SweepJob, result: Result) -> bool:
+        """Whether a trial was measured on the text of the first one; files may change while a search goes on."""
+        text = result.data.get("val_text" if self.metric == PER_BYTE else "fingerprint")
+        if self.metric in FREE or text is None:
+            return True
+        if self._text is None:
+            self._text = text
+        if text != self._text:
+            self._other_text.append(job.index)
+            log.warning(
+                "trial %d was measured on other text than the trials before, so its %s does not count: the files have "
+                "changed; begin anew with sweep.fresh=true",
+                job.index,
+                self.metric,
+            )
+        return text == self._text
 
     def _count_done(self, state: SweepState) -> int:
         """Trials that are not tried again; asked before the first job is run, so `failed` is of earlier invocations."""

@@ -42,6 +42,18 @@ class SweepPlan(abc.ABC):
     fresh: bool
     retry_failed: bool
 
+    def list_jobs(self) -> Sequence[SweepJob]:
+        """The jobs that are known before there is a folder."""
+        return ()
+
+    def find_earlier_name(self, root: str) -> str | None:
+        """The name that earlier versions gave to this sweep, where `root` was the override of `paths.root`.
+
+        None where the name is the user's.
+        """
+        del root
+        return None
+
     @abc.abstractmethod
     def open_jobs(self, folder: Path, numbers: Mapping[str, int]) -> list[SweepJob]:
         """The jobs that are known before any is run, each with its number; `numbers` are those in use, by job key."""

@@ -34,7 +34,8 @@ def run_sweep(
     arguments  of the sweep's own command line, for the line that says how to continue; without secrets
     command    what trains one job, before its overrides
     """
-    folder = SweepFolder.open(root, plan.name, kind=plan.kind, fresh=plan.fresh)
+    folder = SweepFolder.open(root, plan.name, kind=plan.kind, fresh=plan.fresh, earlier=plan.find_earlier_name)
+    folder.rename_keys(plan.list_jobs())
     try:
         with Interrupts(folder.stop) as interrupts:
             run = SweepRunner(plan, launcher, folder, interrupts, arguments=arguments, command=command)

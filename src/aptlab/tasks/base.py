@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,22 +13,11 @@ from torch import Tensor, nn
 
 from aptlab.errors import ConfigError
 from aptlab.objectives import Objective, StepState
+from aptlab.optim.base import Optim, Schedule
 from aptlab.optim.rates import StepRates
 
 NameOption = Callable[[str, type], str]
 Batch = Mapping[str, Tensor]
-
-
-class Optim(Protocol):
-    """A rule that makes an optimizer; `unscaled` is False where a loss scaler changes the gradients first."""
-
-    def make(self, net: nn.Module, *, unscaled: bool = True) -> torch.optim.Optimizer: ...
-
-
-class Schedule(Protocol):
-    """A rule that scales the learning rate by the share of steps done."""
-
-    def factor(self, step: int, total: int) -> float: ...
 
 
 class Task(LightningModule, ABC):

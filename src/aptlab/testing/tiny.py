@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from aptlab.models import Decoder, HeadRule
 from aptlab.nn.attention import FullAttention
-from aptlab.nn.block import Block, Factory, Site
+from aptlab.nn.block import Block, NormFactory, Site
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.norm import RMSNorm
 from aptlab.nn.positions import Positions
+from aptlab.nn.positions.absolute import AddedPositions
+from aptlab.nn.positions.bias import PositionBias
 from aptlab.nn.positions.rope import Rope, Standard
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Plain
@@ -29,12 +31,12 @@ def make_decoder(
     vocab: int = VOCAB,
     tied: bool = True,
     rope: Rope | None = None,
-    bias: Factory | None = None,
-    embed: Factory | None = None,
-    norm: Factory = RMSNorm,
-    embedding: Factory = nn.Embedding,
+    bias: Callable[..., PositionBias] | None = None,
+    embed: Callable[..., AddedPositions] | None = None,
+    norm: NormFactory = RMSNorm,
+    embedding: Callable[..., nn.Embedding] = nn.Embedding,
     head: HeadRule | None = None,
-    **sites: Factory,
+    **sites: Callable[..., Any],
 ) -> Decoder:
     """A decoder from its parts as classes or partials; `sites` are attention, ffn and smooth."""
     layers = {"attention": sites.pop("attention", FullAttention), "ffn": sites.pop("ffn", SwiGLU)}

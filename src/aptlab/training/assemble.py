@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 
 from aptlab.callbacks import RunAware, RunContext
 from aptlab.checkpoint import AtomicIO, load_checkpoint
-from aptlab.config import Config, build, redact_overrides, redact_value
+from aptlab.config import Config, build, redact_overrides
 from aptlab.config.option_names import get_option_name
 from aptlab.data.tokenizers import restore_tokenizer
 from aptlab.device import Device, resolve_precision
@@ -135,7 +135,7 @@ def open_run(parts: TrainParts, folder: RunFolder) -> TrainRun:
         use_distributed_sampler=False,
     )
     folder.write_start(
-        config={**config.resolved(), "ran": describe_ran(trainer)},
+        config={**config.public(), "ran": describe_ran(trainer)},
         overrides=config.overrides,
         choices=label_choices(config, count_parameters(parts.task.net)),
         seed=config.cfg.seed,
@@ -153,7 +153,7 @@ def reuse_tokenizer(config: Config, saved: dict[str, Any] | None) -> dict[str, A
     One trained anew on other text would give other numbers to the words that the weights know.
     """
     meta = (saved or {}).get("aptlab", {})
-    if not meta.get("tokenizer") or meta["config"].get("tokenizer") != config.resolved()["tokenizer"]:
+    if not meta.get("tokenizer") or meta["config"].get("tokenizer") != config.stored()["tokenizer"]:
         return {}
     return {"tokenizer": restore_tokenizer(meta["tokenizer"])}
 
@@ -176,7 +176,7 @@ def fill_vocabulary(config: Config, data: object) -> Config:
 def make_loggers(config: Config, folder: RunFolder, resume: ResumePoint | None) -> list[RunLogger]:
     """The loggers of the run; metrics.csv of a resumed one is cut at the step it goes on from."""
     loggers = build(config.cfg.logger).make(
-        folder, resume_id=resume.wandb_id if resume else None, config=config.resolved(), name=folder.name
+        folder, resume_id=resume.wandb_id if resume else None, config=config.public(), name=folder.name
     )
     if resume and folder.writer:
         for logger in loggers:
@@ -192,7 +192,7 @@ def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger
     def describe() -> dict[str, Any]:
         ids = [logger.run_id for logger in loggers if logger.run_id is not None]
         return {
-            "config": redact_value(config.resolved()),
+            "config": config.public(),
             "overrides": redact_overrides(config.overrides),
             "choices": config.choices,
             "config_hash": parts.config_hash,

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from aptlab.errors import AptlabError
-from aptlab.runs.result import Result
+from aptlab.runs.result import Result, read_result_if_whole
 
 LENGTHS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.accumulate_grad_batches")
 LENGTHS += ("data", "device")  # decide how many steps an epoch takes
@@ -54,9 +53,8 @@ def describe_finished_run(
 
 def read_finished_result(folder: Path) -> Result | None:
     """The result of a run that was trained and measured without an error, or None."""
-    try:
-        result = Result.read(folder)
-    except AptlabError:
+    result = read_result_if_whole(folder)
+    if result is None:
         return None
     failed = any(isinstance(rows, Mapping) and "error" in rows for rows in result.evals.values())
     return None if failed or result.status != "finished" else result

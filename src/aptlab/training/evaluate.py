@@ -47,7 +47,7 @@ class EndResults:
 
 def build_evals(config: Config) -> dict[str, Eval]:
     """The evals of `config.cfg.evals`, in their order; an entry that is null is left out."""
-    nodes: Mapping[str, Any] = config.resolved().get("evals") or {}
+    nodes: Mapping[str, Any] = config.stored().get("evals") or {}
     return {key: build_eval(node) for key, node in nodes.items() if node is not None}
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aptlab.callbacks.checkpoints import Checkpoints
+from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.progress import find_monitor
-from aptlab.errors import EvalError
+from aptlab.checkpoint.manifest import parse_checkpoint_step
+from aptlab.errors import FULL, AptlabError, EvalError
+from aptlab.faults import inject_fault
 from aptlab.report.figure import draw_run_figure
 from aptlab.runs import Result, find_runs
 from aptlab.runs.progress import format_duration
+from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.shown import print_shown
 from aptlab.tasks.base import count_parameters
 from aptlab.training.evaluate import run_evals, write_title
@@ -18,7 +25,7 @@ from aptlab.training.labels import label_choices
 from aptlab.training.state import TrainRun, describe_ran
 
 METRICS = ("val/loss", "val/ppl", "val/bpb", "train/loss")
-DATA = ("name", "fingerprint", "train_tokens", "val_tokens")
+DATA = ("name", "fingerprint", "val_text", "train_tokens", "val_tokens")
 
 
 def finish_run(run: TrainRun, *, wall: float) -> None:
@@ -33,6 +40,7 @@ def finish_run(run: TrainRun, *, wall: float) -> None:
         logger.save()
     result = make_result(run)
     run.folder.write_result(dataclasses.replace(result, status="trained"))
+    inject_fault("report.begin")
     measuring = f"; measuring {', '.join(run.evals)} …" if run.evals else ""
     print_shown(f"trained to step {run.trainer.global_step} in {format_duration(wall)}{measuring}", flush=True)
     ends = run_evals(run)
@@ -41,10 +49,47 @@ def finish_run(run: TrainRun, *, wall: float) -> None:
     for logger in run.loggers:
         logger.log_result(result.plain())
         logger.log_figure(figure)
+    inject_fault("report.end")
     run.folder.write_result(result)
     print_shown(f"figure   {figure}\nrun      {run.folder}")
     if ends.failed:
         raise EvalError(write_failure(run, ends.failed))
+
+
+@contextlib.contextmanager
+def keep_trained(run: TrainRun) -> Iterator[None]:
+    """What comes after the last step: a signal or a full disk there costs the report alone, which the next start makes.
+
+    Raises Stopped or EvalError, which say so.
+    """
+    try:
+        yield
+    except SignalReceived as received:
+        told = describe_missing_report(run, f"stopped by {received.name}") if run.trainer.is_global_zero else ""
+        raise Stopped(told, received.exit_code if told else 0) from None
+    except EvalError:
+        raise
+    except (AptlabError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        why = (
+            f"cannot write {error.filename or 'to the disk'}: {error.strerror}" if isinstance(error, OSError) else error
+        )
+        raise EvalError(describe_missing_report(run, str(why))) from error
+
+
+def describe_missing_report(run: TrainRun, why: str) -> str:
+    """What is known of the trained run goes into result.json; what to say of it, and how to go on."""
+    with contextlib.suppress(AptlabError, OSError):  # the disk may be full: the checkpoint tells the same
+        run.folder.write_result(dataclasses.replace(make_result(run), status="trained"))
+    step = run.trainer.global_step
+    savers = find_callbacks(run.trainer, Checkpoints)
+    if not any(saver.last is not None and parse_checkpoint_step(saver.last) == step for saver in savers):
+        return f"{why}: the run is trained to step {step}, and there is no checkpoint of it"
+    return (
+        f"{why}: the run is trained to step {step} and saved, its report is not finished; finish it with: aptlab train "
+        f"ckpt={run.folder}"
+    )
 
 
 def write_failure(run: TrainRun, failed: dict[str, str]) -> str:
@@ -88,6 +133,6 @@ def make_result(run: TrainRun) -> Result:
         flops_per_token=run.task.estimate_training_flops(config.cfg.context),
         context=config.cfg.context,
         skipped_steps=int(latest.get("skipped_steps", 0)),
-        data={name: data[name] for name in DATA} if "train_tokens" in data else data,
+        data={name: data[name] for name in DATA if name in data} if "train_tokens" in data else data,
         metrics={name: latest.get(name) for name in METRICS} | measured,
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from aptlab.config import Config, inspect_inputs
 from aptlab.device.threads import limit_idle_spin
 from aptlab.restore.request import STAND_IN
 from aptlab.runs import Run
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
 from aptlab.runs.ranks import get_process_rank
+from aptlab.runs.signals import SignalReceived, Stopped, raise_signals
 from aptlab.shown import print_shown
 from aptlab.training.plan import TrainPlan, has_key_prefix, plan_training
 from aptlab.training.text_size import inspect_text_size
@@ -26,13 +30,24 @@ def train_inside_process(overrides: list[str]) -> Run:
         return Run.read(plan.config.cfg.run_dir)
     inspect_inputs(leave_known_tokenizer(plan), train=True)
     inspect_text_size(plan.config)
-    with preserve_environment():
+    with preserve_environment(), tell_early_signal():
         limit_idle_spin()  # before torch is loaded, which reads it once
         # Imported before the loggers are copied: Lightning sets up its own.
         from aptlab.training.run import run_training
 
         with preserve_signals(), preserve_logging():
             return Run.read(run_training(plan))
+
+
+@contextlib.contextmanager
+def tell_early_signal() -> Iterator[None]:
+    """Give up the preparation of a run at the first signal; Stopped says that nothing is lost."""
+    try:
+        with raise_signals():
+            yield
+    except SignalReceived as received:
+        told = f"stopped by {received.name} before the first step, so there is nothing to save; give the command again"
+        raise Stopped(told if get_process_rank() == 0 else "", received.exit_code) from None
 
 
 def leave_known_tokenizer(plan: TrainPlan) -> Config:

@@ -10,13 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aptlab.config import Config, Fallback, check, compose, expand_shortcuts, find_missing_nodes, redact_value
+from aptlab.config import (
+    Config,
+    Fallback,
+    check,
+    compose,
+    escape_text,
+    expand_shortcuts,
+    find_missing_nodes,
+    refuse_interpolations,
+)
+from aptlab.config.sweeps import format_override, format_text
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
 from aptlab.redact import HIDDEN
 from aptlab.training.defaults import is_unnamed_default
 from aptlab.training.ended import describe_finished_run
 from aptlab.training.folders import refuse_used_folder
 from aptlab.training.from_weights import check_size, describe_unnamed_text, drop_recipe_values, flatten_config
+from aptlab.training.inherited import inherit_overrides
 from aptlab.training.labels import list_position_notes
 from aptlab.training.trainer_keys import find_trainer_problems
 
@@ -25,6 +36,7 @@ log = logging.getLogger("aptlab")
 # Keys whose change leaves the meaning of a checkpoint's state alone.
 FREE = (
     *("job", "run_dir", "ckpt", "load", "paths", "logger", "device", "callbacks", "compile", "validate", "evals"),
+    "data.verify",
     *("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.val_check_interval"),
     *("trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
     *("trainer.profiler", "trainer.detect_anomaly", "trainer._target_", "trainer._partial_"),
@@ -86,27 +98,26 @@ def read_root_value(args: list[str], key: str) -> str | None:
 
 def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     # Imported here, for a request without a checkpoint needs none of it.
-    from aptlab.checkpoint import choose_checkpoint, find_run_folder, read_manifest
+    from aptlab.checkpoint import find_run_folder, read_manifest
     from aptlab.restore.upgrade import upgrade_manifest
 
-    path = choose_checkpoint(
-        ckpt, root=read_root_value(args, "paths.root") or "outputs", job=read_root_value(args, "job")
-    )
+    path = choose_named_checkpoint(ckpt, args)
     manifest = upgrade_manifest(read_manifest(path))
     new = expand_shortcuts([arg for arg in args if arg.partition("=")[0] not in ("ckpt", "load")])
     stored = filter_stored_overrides(drop_recipe_values(manifest.overrides, new), new, manifest.choices)
-    hidden = [arg for arg in stored if HIDDEN in arg]
-    stored = [arg for arg in stored if arg not in hidden]
+    inherited = inherit_overrides(stored, new, manifest.config)
+    stored = inherited.kept
+    hidden, stored = split_hidden(stored)
     fallback = Fallback(manifest.config, manifest.choices, manifest.overrides)
     gone = find_missing_nodes([*stored, *new])
     stored = [arg for arg in stored if not is_below_node(arg, gone)]
     config = compose("train", [*stored, *new], fallback)
     carried = inherit_trained_values(config, manifest.config, [*stored, *new])
-    stored = [*stored, *(f"++{key}={value}" for key, value in carried.items())]
+    stored = [*stored, *(format_carried(key, value) for key, value in carried.items())]
     config = compose("train", [*stored, *new], fallback) if carried else config
     check_size(new, config, (manifest.config or {}).get("size") or {})
     check_training(config)
-    changed = compare_configs(manifest.config, redact_value(config.resolved())) if manifest.config else {}
+    changed = compare_configs(manifest.config, config.public()) if manifest.config else {}
     trained = manifest.step > 0 or bool(manifest.run_dir)  # else it was imported
     resume = decide_resume(load, changed, trained=trained)
     folder = find_run_folder(path)
@@ -116,7 +127,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         refuse_used_folder(config.cfg.run_dir)
     elif read_root_value(new, "run_dir") is None and folder != path.parent:
         config = set_run_dir(config, folder)
-    lost = [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
+    lost = inherited.describe(folder=config.cfg.run_dir == escape_text(str(folder)))
+    lost += [f"  {arg.partition('=')[0]} was hidden in the checkpoint; give it again if it is needed" for arg in hidden]
     lines = [f"  {key}: {value}, as the weights have it" for key, value in carried.items() if key not in changed]
     lines += [] if trained else describe_unnamed_text(new, config)
     lines += [] if resume else list_position_notes(config)
@@ -126,6 +138,20 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
     plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys)
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
+
+
+def choose_named_checkpoint(ckpt: str, args: list[str]) -> Path:
+    """The checkpoint that `ckpt=` means beside the words `paths.root=` and `job=`."""
+    from aptlab.checkpoint import choose_checkpoint
+
+    root = read_root_value(args, "paths.root") or "outputs"
+    return choose_checkpoint(ckpt, root=root, job=read_root_value(args, "job"))
+
+
+def split_hidden(stored: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Stored overrides whose value was a secret, and the others."""
+    hidden = [arg for arg in stored if HIDDEN in arg]
+    return hidden, [arg for arg in stored if arg not in hidden]
 
 
 def describe_planned_end(plan: TrainPlan, step: int, total: int | None = None) -> str | None:
@@ -167,12 +193,21 @@ def inherit_trained_values(config: Config, old: Mapping[str, Any] | None, overri
     return taken if unknown or "rope.original_len" in keys else {**taken, "rope.original_len": length}
 
 
+def format_carried(key: str, value: Any) -> str:
+    """The override that gives a value of the checkpoint's configuration to a key; ConfigError for an interpolation."""
+    refuse_interpolations(value, key)
+    if isinstance(value, str):
+        return f"++{format_override(key, value)}"
+    plain = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    return f"++{key}={plain}"
+
+
 def set_run_dir(config: Config, folder: Path) -> Config:
     """The configuration with `run_dir`, among the overrides too."""
     cfg = config.cfg.copy()
-    cfg.run_dir = str(folder)
+    cfg.run_dir = escape_text(str(folder))
     overrides = [arg for arg in config.overrides if arg.partition("=")[0] != "run_dir"]
-    return dataclasses.replace(config, cfg=cfg, overrides=[*overrides, f"run_dir={quote_override(str(folder))}"])
+    return dataclasses.replace(config, cfg=cfg, overrides=[*overrides, format_text("run_dir", str(folder))])
 
 
 def filter_stored_overrides(stored: list[str], new: list[str], choices: Mapping[str, Any]) -> list[str]:
@@ -193,11 +228,6 @@ def filter_stored_overrides(stored: list[str], new: list[str], choices: Mapping[
 
 def matches_key_pattern(key: str, pattern: str) -> bool:
     return key.startswith(pattern) if pattern.endswith(".") else key == pattern
-
-
-def quote_override(text: str) -> str:
-    """The text as a quoted value of an override."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

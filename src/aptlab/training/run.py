@@ -8,14 +8,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.progress import find_monitor
+from aptlab.callbacks.stop import GracefulStop
 from aptlab.loggers import RunLogger
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import get_process_rank
+from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.shown import print_shown
 from aptlab.training.announce import announce_run
 from aptlab.training.assemble import assemble_parts, open_run
-from aptlab.training.finish import finish_run
+from aptlab.training.finish import finish_run, keep_trained
 from aptlab.training.plan import TrainPlan, describe_planned_end
 from aptlab.training.state import ResumePoint, TrainRun
 
@@ -37,23 +40,51 @@ def run_training(plan: TrainPlan) -> Path:
         with folder, log, share_checkpoint_path(plan.ckpt):
             run = open_run(parts, folder)
             with close_loggers(run.loggers):
-                announce_run(run, (*plan.notes, *(parts.resume.notes if parts.resume else ())))
-                wall = fit_run(run, parts.resume)
-                finish_run(run, wall=wall)
+                announce_run(run, (*plan.notes, *list_resume_notes(run, parts.resume)))
+                with tell_unanswered_signal(run):
+                    wall = fit_run(run, parts.resume)
+                with keep_trained(run):
+                    validate_final_weights(run)
+                    finish_run(run, wall=wall)
     return folder.path
 
 
 def fit_run(run: TrainRun, resume: ResumePoint | None) -> float:
-    """Train and validate to the last step; returns the seconds it took."""
+    """Train to the last step; returns the seconds it took."""
     begun = time.perf_counter()
     run.trainer.fit(run.task, datamodule=run.data, ckpt_path=resume.path if resume else None)
-    validate_final_weights(run)
     return time.perf_counter() - begun
+
+
+def list_resume_notes(run: TrainRun, resume: ResumePoint | None) -> tuple[str, ...]:
+    """Lines about the checkpoint that is gone on from."""
+    if resume is None:
+        return ()
+    done = f"trained to step {resume.step:,} already; what is missing is its report"
+    return (*resume.notes, done) if resume.step >= run.trainer.max_steps else resume.notes
+
+
+@contextlib.contextmanager
+def tell_unanswered_signal(run: TrainRun) -> Iterator[None]:
+    """Where a signal comes while the run trains and callbacks.stop is not there to answer it."""
+    try:
+        yield
+    except SignalReceived as received:
+        step = run.trainer.global_step
+        if step == 0:
+            raise
+        if not run.trainer.is_global_zero:
+            raise Stopped(exit_code=0) from None
+        told = f"stopped by {received.name} at step {step}, and callbacks.stop is not there to save it"
+        raise Stopped(told, received.exit_code) from None
 
 
 def validate_final_weights(run: TrainRun) -> None:
     """Measure the final weights too where the last interval was not full."""
     trainer = run.trainer
+    for stop in find_callbacks(trainer, GracefulStop):
+        if stop.received:  # after the last place where it looked
+            raise SignalReceived(stop.received)
     if trainer.enable_validation and find_monitor(trainer).validated != trainer.global_step:
         trainer.validate(run.task, datamodule=run.data, verbose=False)
 

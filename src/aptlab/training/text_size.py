@@ -42,13 +42,17 @@ def find_text_size_problems(config: Config) -> Iterator[str]:
     data = plain.get("data") or {}
     if data.get("_target_") != TEXT_DATA:
         return
-    source, tokenizer = build_known_rule(config, "data.source"), build_known_rule(config, "data.tokenizer")
+    source = build_known_rule(config, "data.source")
+    size = source.count_bytes() if isinstance(source, Source) else None
+    if size is None or size > LONGEST:  # the rest need not be built
+        return
+    tokenizer = build_known_rule(config, "data.tokenizer")
     rows, split = build_known_rule(config, "data.rows") or Packed(), build_known_rule(config, "data.split") or Split()
-    parts = ((source, Source), (tokenizer, TokenizerRule), (rows, RowKind), (split, Split))
+    parts = ((tokenizer, TokenizerRule), (rows, RowKind), (split, Split))
     if not all(isinstance(part, kind) for part, kind in parts) or tokenizer.count_most_tokens(0, 0) is None:
         return
     context, plan = data["context"], BatchPlan(batch=data["batch"], world=count_devices(plain.get("device") or {}))
-    if not is_worth_reading(source.count_bytes(), split, need=context * plan.global_batch):
+    if not is_worth_reading(size, split, need=context * plan.global_batch):
         return
     sizes = measure_sides(source, split)
     try:
@@ -63,10 +67,9 @@ def find_text_size_problems(config: Config) -> Iterator[str]:
         yield describe_short_side(val, context=context, side="val").replace(" split.", " data.split.")
 
 
-def is_worth_reading(size: int | None, split: Split, *, need: int) -> bool:
-    """Whether a text of so many bytes is small enough to be read, and near what is needed."""
-    smaller = min(split.val_fraction, 1 - split.val_fraction)
-    return size is not None and size <= LONGEST and size * smaller < AMPLE * need
+def is_worth_reading(size: int, split: Split, *, need: int) -> bool:
+    """Whether a text of so many bytes is near what is needed, even on its smaller side."""
+    return size * min(split.val_fraction, 1 - split.val_fraction) < AMPLE * need
 
 
 def measure_sides(source: Source, split: Split) -> tuple[tuple[int, int], tuple[int, int]]:

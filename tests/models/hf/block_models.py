@@ -4,6 +4,9 @@ L = 16
 THETA = {"rope_theta": 100.0}
 YARN = THETA | {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": L}
 PART = {"rope_parameters": THETA | {"rope_type": "default", "partial_rotary_factor": 0.5}}
+LLAMA3 = THETA | {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": L}
+HALF = {"partial_rotary_factor": 0.5}
 SINGLE = {"num_key_value_heads": 4}
 MIXED = ["sliding_attention", "sliding_attention", "full_attention"]
 TWO = {"sliding_attention": THETA | {"rope_type": "default"}, "full_attention": YARN}
@@ -27,6 +30,8 @@ MODELS = {
         "GPTNeoXConfig",
         {"use_parallel_residual": False, "rope_parameters": YARN | {"partial_rotary_factor": 1.0}},
     ),
+    "neox yarn": ("GPTNeoXConfig", {"rope_parameters": YARN | HALF}),
+    "neox dynamic": ("GPTNeoXConfig", {"rope_parameters": THETA | HALF | {"rope_type": "dynamic", "factor": 4.0}}),
     "neox without attention biases": ("GPTNeoXConfig", PART | {"attention_bias": False, "hidden_act": "gelu_fast"}),
     "cohere": ("CohereConfig", {"logit_scale": 0.7}),
     "cohere qk_norm, untied": (
@@ -42,7 +47,9 @@ MODELS = {
     "cohere2": ("Cohere2Config", {"sliding_window": 5, "num_hidden_layers": 4, "logit_scale": 0.7}),
     "stablelm": ("StableLmConfig", PART | {"use_qkv_bias": True}),
     "stablelm parallel, qk_norm": ("StableLmConfig", PART | {"use_parallel_residual": True, "qk_layernorm": True}),
+    "stablelm llama3": ("StableLmConfig", {"rope_parameters": LLAMA3 | HALF}),
     "phi": ("PhiConfig", PART),
+    "phi linear": ("PhiConfig", {"rope_parameters": THETA | HALF | {"rope_type": "linear", "factor": 4.0}}),
     "phi qk_norm": ("PhiConfig", PART | {"qk_layernorm": True, "layer_norm_eps": 1e-3}),
 }
 
@@ -194,4 +201,7 @@ PUBLISHED = {  # what config.json says on the Hub, without sizes; windows and le
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
     },
+}
+PUBLISHED["pythia-160m, stretched"] = PUBLISHED["pythia-160m"] | {  # as model cards say to edit the file
+    "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": L}
 }

@@ -1,5 +1,6 @@
 """Every rope option: it is written so that transformers computes the same logits, or it says why it cannot be."""
 
+import dataclasses
 import json
 import re
 from functools import partial
@@ -252,10 +253,39 @@ def test_every_rule_with_a_rope_type_is_read_from_it():
         NTK.from_hf(HFSource({}, GIVEN))
 
 
-def test_parts_of_heads_that_rotate_by_other_rules_are_refused():
+def test_a_rule_that_rotates_whole_heads_alone_is_refused_for_a_part(monkeypatch):
+    monkeypatch.setattr(YaRN, "hf_heads", ("whole",))
     given = {"rope_type": "yarn", "partial_rotary_factor": 0.75, "rope_theta": 100.0}
     with pytest.raises(ConfigError, match=r"partial_rotary_factor=0\.75 with rope_type=yarn cannot be imported"):
-        parse_rope_parameters(given, {"model_type": "phi3"})
+        parse_rope_parameters(given, {"model_type": "glm4"})
+
+
+def test_a_stretched_rule_on_a_part_of_each_head_is_that_of_a_narrower_head():
+    for whole in (Linear(factor=4.0), NTK(), Dynamic(), YaRN(), Llama3(), NTKByParts()):
+        part = dataclasses.replace(whole, fraction=0.25)
+        assert part.inv_freq(64) == whole.inv_freq(16)
+        assert part.frequencies_at(1 << 20, 64) == whole.frequencies_at(1 << 20, 16)
+        assert part.rotary_dims(64) == 16
+    with pytest.raises(ConfigError, match=r"fraction=0\.3 of head_dim=10 is 3 dims, and pairs need an even"):
+        YaRN(fraction=0.3).inv_freq(10)
+
+
+PHI3 = ("default", "longrope")
+
+
+@pytest.mark.parametrize("rule", [YaRN(fraction=0.5, temperature_on="cos_sin"), Linear(fraction=0.5)])
+def test_a_layout_without_the_type_gets_divisors_of_the_part(rule):
+    form = build_rope_parameters(rule, 32, types=PHI3)
+    assert (form.parameters["rope_type"], form.parameters["partial_rotary_factor"]) == ("longrope", 0.5)
+    read, _ = parse_rope_parameters(form.parameters, {"model_type": "phi3", "max_position_embeddings": 4096})
+    assert read.inv_freq(32) == pytest.approx(rule.inv_freq(32), rel=1e-12)
+
+
+def test_frequencies_that_go_by_length_have_no_divisors():
+    with pytest.raises(
+        ConfigError, match=r"^rope=Dynamic with rope\.fraction=0\.5 cannot be exported .* rope\.fraction=1"
+    ):
+        build_rope_parameters(Dynamic(fraction=0.5), 32, types=PHI3)
 
 
 def test_a_factor_that_contradicts_the_lengths_is_warned_of():

@@ -68,6 +68,7 @@ MODELS = {  # class of the configuration, changes, layout that it leaves in
     "glm": ("GlmConfig", HALF | {"head_dim": 24}, "glm"),
     "glm no bias": ("GlmConfig", HALF | {"head_dim": 16, "attention_bias": False}, "glm"),
     "glm4": ("Glm4Config", HALF | {"head_dim": 24}, "glm4"),
+    "glm4 yarn": ("Glm4Config", {"head_dim": 24, "rope_parameters": YARN | {"partial_rotary_factor": 0.5}}, "glm4"),
 }
 MORE = {name for name in MODELS if " " in name} - {"qwen2 later layers", "hunyuan alpha"}  # forms of what is there
 

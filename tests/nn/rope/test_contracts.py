@@ -121,7 +121,7 @@ def test_every_option_is_here():
 def test_an_option_rotates_the_layers_that_it_says(name):
     rule = globals()[f"Test_{name}"].rule
     rotary = [rule.for_layer(layer).rule is not None for layer in range(8)]
-    assert rotary == ([True, True, True, False] * 2 if name == "irope" else [True] * 8)
+    assert rotary == ([True, True, True, False] * 2 if name in ("irope", "cohere2") else [True] * 8)
 
 
 def test_no_rule_leaves_all_layers_alone():
@@ -131,7 +131,7 @@ def test_no_rule_leaves_all_layers_alone():
 
 def test_options_are_named_once():
     rules = [globals()[f"Test_{name}"].rule for name in OPTIONS]
-    presets = {"gemma3": "per_layer", "glm": "partial"}  # and the option that is called as their class
+    presets = {"gemma3": "per_layer", "glm": "partial", "cohere2": "irope"}  # and the option called as their class
     assert len({type(rule) for rule in rules}) == len(OPTIONS) - len(presets)
     assert {name: get_option_name("rope", type(globals()[f"Test_{name}"].rule)) for name in presets} == presets
     assert Standard() in rules

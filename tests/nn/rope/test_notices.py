@@ -28,7 +28,7 @@ from aptlab.nn.positions.rope import (
 from aptlab.restore.rope import warn_of_rope
 
 OPTIONS = sorted(read_option_index().groups["rope"])
-PRESETS = {"gemma3": "per_layer", "glm": "partial"}  # and the option that is called as their class
+PRESETS = {"gemma3": "per_layer", "glm": "partial", "cohere2": "irope"}  # and the option that is called as their class
 DIVISORS = (1.0,) * 32
 ABSOLUTE = "logits depend on absolute positions, not on distances alone"
 

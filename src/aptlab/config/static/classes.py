@@ -43,9 +43,8 @@ def find_base_problem(target: str, base: str) -> BaseProblem | None:
     if None in known:
         return None
     chain = [item for item in known if item is not None]
-    protocol = any(ast.unparse(item).partition("[")[0].endswith("Protocol") for item in _class(base_class).bases)
-    derived = any(_is_same(item, base_class) for item in chain)
-    if protocol and not derived:
+    derived = any(is_same_class(item, base_class) for item in chain)
+    if is_protocol(base_class) and not derived:
         written = {name for item in chain for name in _names(item)}
         missing = tuple(name for name in _names(base_class) if not name.startswith("_") and name not in written)
         return BaseProblem(derive=False, missing=missing) if missing else None
@@ -96,7 +95,13 @@ def _class(found: SourceDefinition) -> ast.ClassDef:
     return found.node
 
 
-def _is_same(first: SourceDefinition, second: SourceDefinition) -> bool:
+def is_protocol(found: SourceDefinition) -> bool:
+    """Whether a class is a Protocol: it asks for its methods alone."""
+    return any(ast.unparse(item).partition("[")[0].endswith("Protocol") for item in _class(found).bases)
+
+
+def is_same_class(first: SourceDefinition, second: SourceDefinition) -> bool:
+    """Whether two definitions are one class, by whatever names they were found."""
     return (first.module.name, _class(first).name) == (second.module.name, _class(second).name)
 
 

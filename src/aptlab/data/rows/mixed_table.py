@@ -24,6 +24,7 @@ from aptlab.data.rows.shares import CYCLE, KINDS
 
 if TYPE_CHECKING:
     from aptlab.data.rows.base import Arrays
+    from aptlab.data.store.pieces import CheckedTokens
 
 
 class MixedTable:
@@ -32,7 +33,9 @@ class MixedTable:
     Raises DataError when no row fits.
     """
 
-    def __init__(self, tokens: np.ndarray, offsets: np.ndarray, context: int, original_len: int) -> None:
+    def __init__(
+        self, tokens: np.ndarray | CheckedTokens, offsets: np.ndarray, context: int, original_len: int
+    ) -> None:
         self.tokens, self.offsets, self.context = tokens, offsets, context
         everywhere = np.arange(len(PackedTable(tokens, offsets, context)), dtype=np.int64) * context
         inside = find_inner_segments(offsets, context)

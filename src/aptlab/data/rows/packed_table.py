@@ -19,6 +19,7 @@ from aptlab.errors import DataError
 
 if TYPE_CHECKING:
     from aptlab.data.rows.base import Arrays
+    from aptlab.data.store.pieces import CheckedTokens
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class PackedTable(RowTable):
     is still a target, predicted from the eos before it. Raises DataError when no row fits.
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray | CheckedTokens
     offsets: np.ndarray
     context: int
     document_mask: bool = False
@@ -53,7 +54,7 @@ class PackedTable(RowTable):
         return batch
 
 
-def gather_rows(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+def gather_rows(tokens: np.ndarray | CheckedTokens, starts: np.ndarray, length: int) -> np.ndarray:
     """tokens[s : s+length] for every s of `starts` [B], in the type of the stream: [B, length]."""
     if starts.size and (int(starts.min()) < 0 or int(starts.max()) + length > len(tokens)):
         raise IndexError(f"rows of {length} from {starts.max()} do not fit into {len(tokens)} tokens")

@@ -21,6 +21,7 @@ from aptlab.errors import ConfigError, DataError, suggest_option
 NEWLINES = ("keep", "unix")
 INSPECTED = 16  # files that a check looks into
 BEGINNING = 1 << 16  # bytes of each that it reads
+ENOUGH = 1 << 24  # bytes of files that it reads through for one good row
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,8 @@ class TextFiles(Source):
                 good += 1
                 returns += "\r" in row.text
                 yield (name if row.line is None else f"{name}:{row.line}"), self._convert_newlines(row.text)
-        if not good and left_out.fields:
-            where = self._describe_files().removeprefix("files=")
-            raise DataError(describe_no_text(self.field, where, left_out.fields))
         if not good:
-            raise DataError(f"{self._describe_files()} has no text: {'; '.join(left_out.list_notes(0))}")
+            raise DataError(self._describe_no_text(left_out))
         if note:
             for line in (*_note_same_files(again), *left_out.list_notes(good), *self._note_returns(returns, good)):
                 note(line)
@@ -81,7 +79,7 @@ class TextFiles(Source):
         return total.hexdigest()
 
     def find_problems(self) -> Iterator[str]:
-        """The files that are not there or cannot be read, and what the first rows of some of them lack."""
+        """Files that are not there or cannot be read, a first row that stops a run, and files without a good row."""
         try:
             paths, _ = self._find_files()
         except DataError as error:
@@ -93,16 +91,17 @@ class TextFiles(Source):
             return
         if all(path.stat().st_size == 0 for _, path in paths):
             yield f"{self._describe_files()} has no text: all of {len(paths):,} files are empty; give files with text"
-        for _, path in paths[:INSPECTED]:
-            yield from self._inspect_file(path)
+            return
+        stops = [problem for _, path in paths[:INSPECTED] for problem in self._inspect_file(path)]
+        yield from stops or self._find_no_text(paths)
 
     def find_training_problems(self, context: int) -> Iterator[str]:
         """Text that cannot fill one row of `context` tokens: no tokenizer makes more tokens than there are bytes."""
         paths, size = self._find_files()[0], self.count_bytes()
         if size is not None and size + len(paths) <= context:
             yield (
-                f"context={context} is longer than the whole text, which has {size:,} bytes "
-                f"({self._describe_files()}); give more text, or a smaller context"
+                f"{self._describe_files()} has {size:,} bytes of text, too few for one row of context={context} "
+                "tokens; give more text, or a smaller context"
             )
 
     def count_bytes(self) -> int | None:
@@ -115,12 +114,22 @@ class TextFiles(Source):
         """The first row of a file that stops a run, if one does."""
         rows = list(itertools.islice(read_rows(path, self.field, limit=BEGINNING), 8))
         bad = [(row.line, row.problem) for row in rows if row.problem is not None and row.problem.kind != EMPTY]
-        if bad and self.on_bad == "skip" and len(bad) == len(rows):
-            fields = {name: None for _, problem in bad for name in problem.fields}
-            (line, problem), where = bad[0], f"{path}"
-            yield describe_no_text(self.field, where, fields) if fields else f"{_where(path, line)}: {problem.text}"
-        elif bad and self.on_bad == "error":
+        if bad and self.on_bad == "error":
             yield str(self._make_error(path, *bad[0], first=rows[0].problem is bad[0][1]))
+
+    def _find_no_text(self, paths: Sequence[NamedPath]) -> Iterator[str]:
+        """What `documents` says where no row is good; past ENOUGH bytes that is left to it."""
+        left_out, seen = BadRows(), 0
+        for _, path in paths:
+            seen += path.stat().st_size
+            limit = None if seen <= ENOUGH else BEGINNING
+            for row in read_rows(path, self.field, limit=limit):
+                if row.problem is None:
+                    return
+                left_out.add(_where(path, row.line), row.problem)
+            if limit is not None:  # the rest may be good
+                return
+        yield self._describe_no_text(left_out)
 
     def _refuse(self, path: Path, line: int | None, problem: RowProblem, *, first: bool) -> None:
         if self.on_bad == "error" and problem.kind != EMPTY:
@@ -140,8 +149,14 @@ class TextFiles(Source):
             return []
         return [
             f"{count:,} of {total:,} documents have line ends with \\r, which become tokens; "
-            "newlines=unix reads them as \\n"
+            "set newlines=unix to read them as \\n"
         ]
+
+    def _describe_no_text(self, left_out: BadRows) -> str:
+        """The message where not one row is good."""
+        if left_out.fields:
+            return describe_no_text(self.field, self._describe_files().removeprefix("files="), left_out.fields)
+        return f"{self._describe_files()} has no text: {'; '.join(left_out.list_notes(0))}"
 
     def _find_files(self) -> tuple[list[NamedPath], list[str]]:
         return find_files([self.files] if isinstance(self.files, str) else list(self.files))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
+import logging
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ from pathlib import Path
 
 from aptlab.data.store.split import DIGESTS, Split
 from aptlab.data.store.tails import cut_tail
-from aptlab.errors import DataError
-from aptlab.runs.atomic import write_text
+from aptlab.errors import AptlabError, DataError
+from aptlab.runs.record import find_shape_problem, read_record, write_json_record
 
 TAIL = 1 << 14  # bytes, about: a document whose share is at least this gives a tail of its own
 PIECE = 1 << 10  # bytes: no document is cut for less, where there are others
 SMALLEST = 2  # bytes of text that can be split at all
 VERSION = 1
+log = logging.getLogger("aptlab")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +166,35 @@ def open_or_make_plan(split: Split, texts: Iterable[str], *, folder: Path, key: 
     """The plan of the text that `key` names, read from `folder`, or found now and kept there."""
     digest = hashlib.sha256(f"{VERSION}:{key}:{split.key()}:{split.inside}".encode()).hexdigest()
     path = folder / f"{digest[:32]}.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        tails = None if found["tails"] is None else Tails(**found["tails"])
-        return SplitPlan(split=split, share=found["share"], blank=found["blank"], tails=tails)
-    except (OSError, ValueError, TypeError, KeyError):
-        pass  # not there, or not whole: it is found again
+    known = read_kept_plan(split, path)
+    if known is not None:
+        return known
     plan = plan_split(split, texts)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {"share": plan.share, "blank": plan.blank, "tails": plan.tails and dataclasses.asdict(plan.tails)}
-    write_text(path, json.dumps(kept))
+    write_json_record(path, kept, way_out="free some space, or name another folder with data.cache=…")
     return plan
+
+
+def read_kept_plan(split: Split, path: Path) -> SplitPlan | None:
+    """The plan in a file of the cache; None where there is none, or it is damaged, which is said in the log.
+
+    One of an earlier version has no checksum, and is found again.
+    """
+    shape = {"share": (int, float), "blank": int, "tails": (dict, type(None))}
+    numbers = {"large": int, "small": int, "threshold": int, "cut": (int, float)}
+    try:
+        found, sealed = read_record(path, dict)
+        problem = find_shape_problem(found, shape) or (found["tails"] and find_shape_problem(found["tails"], numbers))
+        if problem:
+            raise DataError(f"{path}: {problem}")
+    except FileNotFoundError:
+        return None
+    except AptlabError as error:
+        log.warning("the split of the text is found again: %s", error)
+        return None
+    if not sealed:
+        log.info("the split of the text is found again, for %s is of an earlier version, without a checksum", path)
+        return None
+    tails = found["tails"] and Tails(**{name: found["tails"][name] for name in numbers})
+    return SplitPlan(split=split, share=found["share"], blank=found["blank"], tails=tails)

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from aptlab.data.sources import Source
+from aptlab.data.store.pieces import PIECE, PieceSums
 from aptlab.data.store.split import Division, check_sides
+from aptlab.data.store.text_digest import TextDigest
 from aptlab.data.tokenizers import Tokenizer
 from aptlab.errors import DataError
 
 SIDES = ("train", "val")
+KINDS = ("tokens", "offsets", "sizes")
+SUMS = "pieces.crc32"  # the checksums of all files, one behind the other
 CHUNK_CHARACTERS = 4_000_000
 CHUNK_DOCUMENTS = 4096
 Progress = Callable[[str, int], None]
@@ -24,11 +28,12 @@ log = logging.getLogger("aptlab")
 
 
 class NumberWriter:
-    """A file of numbers that only grows; knows its size and sha256 when closed."""
+    """A file of numbers that only grows; knows its size, sha256 and `sums` when closed."""
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.path, self.dtype, self.size = path, dtype, 0
-        self._digest = hashlib.sha256()
+        self.sums = np.empty(0, dtype="<u4")  # of its pieces, once closed
+        self._digest, self._pieces = hashlib.sha256(), PieceSums()
         self._file = path.open("xb")
 
     def write(self, numbers: np.ndarray) -> None:
@@ -36,6 +41,7 @@ class NumberWriter:
         data = np.ascontiguousarray(numbers, dtype=self.dtype).tobytes()
         self._file.write(data)
         self._digest.update(data)
+        self._pieces.update(data)
         self.size += len(data)
 
     def close(self, sync: bool = True) -> dict[str, Any]:
@@ -44,6 +50,7 @@ class NumberWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         self._file.close()
+        self.sums = self._pieces.finish()
         return {"size": self.size, "sha256": self._digest.hexdigest()}
 
 
@@ -54,10 +61,10 @@ class SideWriter:
         self._tokenizer = tokenizer
         self.streams = {
             f"{side}.{kind}": NumberWriter(folder / f"{side}.{kind}", number)
-            for kind, number in (("tokens", dtype), ("offsets", "<i8"), ("sizes", "<i8"))
+            for kind, number in zip(KINDS, (dtype, "<i8", "<i8"), strict=True)
         }
         self._tokens, self._offsets, self._sizes = self.streams.values()
-        self.facts = {"documents": 0, "tokens": 0, "bytes": 0, "largest_id": tokenizer.eos}
+        self.facts: dict[str, Any] = {"documents": 0, "tokens": 0, "bytes": 0, "largest_id": tokenizer.eos}
         self._offsets.write(np.zeros(1))
 
     def add(self, names: list[str], texts: list[str]) -> None:
@@ -89,28 +96,37 @@ class SideWriter:
 def write_sides(
     folder: Path, source: Source, tokenizer: Tokenizer, split: Division, *, progress: Progress | None
 ) -> dict[str, Any]:
-    """Write both sides into `folder`; returns dtype, counts per side, and size and sha256 per file.
+    """Write both sides and their checksums into `folder`; returns dtype, counts per side, size and sha256 per file.
 
     `progress(unit, amount)` is told of documents as they are written. Raises DataError when a side is empty.
     """
     dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
     writers = {side: SideWriter(folder, side, tokenizer, dtype) for side in SIDES}
+    validated = TextDigest()
     synced = False
     try:
         for names, texts in read_document_chunks(source):
-            for writer, pieces in zip(writers.values(), zip(*map(split.divide, texts)), strict=True):
+            sides = tuple(zip(*map(split.divide, texts)))
+            validated.add(piece for piece in sides[1] if piece)
+            for writer, pieces in zip(writers.values(), sides, strict=True):
                 chosen = [n for n, piece in enumerate(pieces) if piece]
                 if chosen:
                     writer.add([names[n] for n in chosen], [pieces[n] for n in chosen])
             if progress:
                 progress("documents", len(texts))
         check_sides({side: writer.facts["documents"] for side, writer in writers.items()}, split)
+        writers["val"].facts["text"] = validated.name()
         synced = True
     finally:
         files = {
             name: stream.close(sync=synced) for writer in writers.values() for name, stream in writer.streams.items()
         }
-    return {"dtype": dtype, "files": files, "sides": {side: writer.facts for side, writer in writers.items()}}
+    sums = NumberWriter(folder / SUMS, "<u4")
+    for writer in writers.values():
+        for stream in writer.streams.values():
+            sums.write(stream.sums)
+    facts = {"files": files, "sums": {"piece": PIECE, **sums.close()}}
+    return {"dtype": dtype, **facts, "sides": {side: writer.facts for side, writer in writers.items()}}
 
 
 def read_document_chunks(source: Source) -> Iterator[tuple[list[str], list[str]]]:

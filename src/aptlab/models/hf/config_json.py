@@ -11,6 +11,7 @@ from aptlab.models.hf.describe_scalars import describe_scalars
 from aptlab.models.hf.family import GEMMA3, GPT_OSS, LLAMA, LLAMA4, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from aptlab.models.hf.family_blocks import BLOCKS
 from aptlab.models.hf.layout import Family
+from aptlab.models.hf.rope_given import NAMED
 from aptlab.models.hf.rope_to_hf import build_rope_parameters
 from aptlab.models.hf.scalar_families import SCALAR
 from aptlab.models.hf.traits import Traits, choose_family, read_traits
@@ -147,7 +148,7 @@ def _rope(net: Decoder, family: Family, found: Traits) -> Rotation:
             "layouts of Gemma 3 (block=sandwich with attention.qk_norm=true) and OLMo 3 (block=reordered) have two "
             "rules, for sliding and full layers; train with one rule for all layers to export"
         )
-    rope, notes = _written(net, rules[0])
+    rope, notes = _written(net, rules[0], family)
     if family is not PHI3 and rules[0].switches_by_length:
         notes.append(
             "transformers recomputes cached keys at the switch from short to long frequencies in the Phi-3 layout "
@@ -169,7 +170,7 @@ def _rope_by_kind(net: Decoder, family: Family, found: Traits) -> Rotation:
             )
         rule = rules.pop() if rules else found.rules[0]
         assert rule is not None
-        parameters[kind], more = _written(net, rule, nested=True)
+        parameters[kind], more = _written(net, rule, family, nested=True)
         notes += more
     far, near = parameters[FULL], parameters[SLIDING]
     older = _older(far) | {"rope_parameters": parameters}
@@ -178,9 +179,10 @@ def _rope_by_kind(net: Decoder, family: Family, found: Traits) -> Rotation:
     return older, list(dict.fromkeys(notes))
 
 
-def _written(net: Decoder, rule: Rope, *, nested: bool = False) -> Rotation:
+def _written(net: Decoder, rule: Rope, family: Family, *, nested: bool = False) -> Rotation:
     learned = _learned(net, rule) if rule.learns_frequencies else None
-    parameters, note = build_rope_parameters(rule, net.shape.head_sizes()[2], learned=learned, nested=nested)
+    head_dim, types = net.shape.head_sizes()[2], NAMED.get(family.model_type, ())
+    parameters, note = build_rope_parameters(rule, head_dim, learned=learned, nested=nested, types=types)
     return parameters, [note] if note else []
 
 

@@ -110,9 +110,8 @@ def _choose(readers: list[type[Rope]], kind: str, source: HFSource, value: Any) 
     chosen = [rule for rule in readers if heads in rule.hf_heads or "any" in rule.hf_heads]
     if not chosen:
         raise ConfigError(
-            f"partial_rotary_factor={value} with rope_type={kind} cannot be imported: aptlab rotates a part of each "
-            "head by rope=partial or rope=longrope; choose a model with rope_type=default or longrope, or one that "
-            "rotates whole heads"
+            f"partial_rotary_factor={value} with rope_type={kind} cannot be imported: aptlab rotates whole heads by "
+            "it; choose a model with another rope_type, or one that rotates whole heads"
         )
     return chosen[0]
 

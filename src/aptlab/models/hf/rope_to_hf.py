@@ -17,16 +17,23 @@ from aptlab.nn.positions.rope.base import Scaling
 from aptlab.nn.positions.rope.hf import HFForm, make_hf_parameters
 
 CLOSE = 1e-12  # relative difference of frequencies that counts as none
+LONG = 1 << 40  # tokens: at this length a rule that goes by length has other frequencies
 UNSCALED = 4096  # the trained length that is written for a rule that stretches nothing
 
 
 def build_rope_parameters(
-    rule: Rope, head_dim: int, *, learned: Frequencies | None = None, nested: bool = False
+    rule: Rope,
+    head_dim: int,
+    *,
+    learned: Frequencies | None = None,
+    nested: bool = False,
+    types: tuple[str, ...] = (),
 ) -> HFForm:
     """A rule's `rope_parameters`, and a note for the user where the layout says it differently.
 
     learned  frequencies of a rule that learns them
     nested   whether they stand below a layer type: there transformers ignores `truncate`
+    types    the `rope_type`s that the layout takes; () = all
 
     Raises ConfigError for a rule that the layout cannot express.
     """
@@ -37,8 +44,17 @@ def build_rope_parameters(
         )
     _check_temperatures(rule, head_dim)
     form = rule.to_hf(head_dim, nested=nested)
-    if form is not None and _says(form.parameters, rule, head_dim):
-        return form
+    if form is not None and types and form.parameters["rope_type"] not in types:
+        if rule.frequencies_at(1, head_dim) != rule.frequencies_at(LONG, head_dim):
+            raise ConfigError(
+                f"rope={type(rule).__name__} with rope.fraction={rule.rotary_dims(head_dim) / head_dim:g} cannot be "
+                f"exported to format=hf: its layout has rope_type={' and '.join(types)}, and its frequencies go by the "
+                "length of a text; train with rope=yarn or with rope.fraction=1 to export"
+            )
+    elif form is not None:
+        _write_part(form.parameters, rule, head_dim)
+        if _says(form.parameters, rule, head_dim):
+            return form
     return _as_divisors(rule, head_dim, learned)
 
 
@@ -83,9 +99,14 @@ def _as_divisors(rule: Rope, head_dim: int, learned: Frequencies | None) -> HFFo
         short_factor=list(short),
         long_factor=list(long),
     )
+    _write_part(parameters, rule, head_dim)
+    return HFForm(parameters, None if rule.switches_by_length else _note(rule))
+
+
+def _write_part(parameters: dict[str, Any], rule: Rope, head_dim: int) -> None:
+    """Say which part of each head rotates, where a rule of whole heads rotates a part."""
     if rule.rotary_dims(head_dim) != head_dim:
         parameters["partial_rotary_factor"] = rule.rotary_dims(head_dim) / head_dim
-    return HFForm(parameters, None if rule.switches_by_length else _note(rule))
 
 
 def _note(rule: Rope) -> str:

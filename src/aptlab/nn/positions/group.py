@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aptlab.nn.positions.rope import Rope, Standard
+
+if TYPE_CHECKING:
+    from aptlab.nn.positions.absolute import AddedPositions
+    from aptlab.nn.positions.bias import PositionBias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,5 +23,5 @@ class Positions:
     """
 
     rope: Rope = field(default_factory=Standard)
-    bias: Callable[..., Any] | None = None
-    embed: Callable[..., Any] | None = None
+    bias: Callable[..., PositionBias] | None = None
+    embed: Callable[..., AddedPositions] | None = None

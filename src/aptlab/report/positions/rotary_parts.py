@@ -85,7 +85,7 @@ class RotaryPart:
     def all_sets(self, length: int) -> Array:
         """`sets` with all pairs of the head."""
         if isinstance(self.rule, Dynamic):
-            return np.array([compute_standard_frequencies(self.rule.base_at(length, self.head_dim), self.head_dim)])
+            return np.array([self.rule.frequencies_at(length, self.head_dim)])
         return np.array(self.rule.regimes(self.head_dim))
 
     def choices(self, positions_T: Array, length: int) -> Array:

@@ -103,7 +103,7 @@ class Rope(abc.ABC):
 
         learned  frequencies of a rule that learns them. Raises ConfigError where a pair does not rotate.
         """
-        divisors = divide_standard(self, learned or self.inv_freq(head_dim), head_dim)
+        divisors = divide_standard(self, learned or self.inv_freq(head_dim), self.rotary_dims(head_dim))
         return divisors, divisors
 
     def rotary_dims(self, head_dim: int) -> int:
@@ -216,6 +216,22 @@ def compute_standard_frequencies(base: float, head_dim: int) -> Frequencies:
     if base <= 1:
         raise ConfigError(f"base={base} must be larger than 1, so that later pairs rotate slower; published: 10000")
     return tuple(base ** (-2 * i / head_dim) for i in range(head_dim // 2))
+
+
+def round_up_fraction(dims: int, head_dim: int) -> float:
+    """The least fraction of three digits that has `dims` dims of a head."""
+    return math.ceil(1000 * dims / head_dim) / 1000
+
+
+def count_rotary_dims(head_dim: int, fraction: float) -> int:
+    """The first `fraction` of a head's dims; ConfigError unless they are pairs."""
+    rotary_dims = int(head_dim * fraction)
+    if rotary_dims < 2 or rotary_dims % 2:
+        raise ConfigError(
+            f"fraction={fraction} of head_dim={head_dim} is {rotary_dims} dims, and pairs need an even "
+            f"number of at least 2; use fraction={round_up_fraction(max(2, rotary_dims + rotary_dims % 2), head_dim):g}"
+        )
+    return rotary_dims
 
 
 def divide_standard(rule: Rope, frequencies: Frequencies, head_dim: int) -> Frequencies:

@@ -36,11 +36,12 @@ class ByParts(ScaledRotation, abc.ABC):
 
     @abc.abstractmethod
     def keep(self, head_dim: int) -> Frequencies:
-        """Per pair: 1 keeps the frequency, 0 divides it."""
+        """Per pair of a head of so many dims that rotate: 1 keeps the frequency, 0 divides it."""
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """h_i, [P]."""
-        return blend_frequencies(compute_standard_frequencies(self.base, head_dim), self.stretch, self.keep(head_dim))
+        dims = self.rotary_dims(head_dim)
+        return blend_frequencies(compute_standard_frequencies(self.base, dims), self.stretch, self.keep(dims))
 
     def _by_turns(self, head_dim: int, low: float, high: float) -> Frequencies:
         """A ramp that is linear in the rotations within original_len, from 0 at `low` to 1 at `high`."""
@@ -67,6 +68,7 @@ class YaRN(ByParts):
     """
 
     hf_type: ClassVar[str] = "yarn"
+    hf_heads: ClassVar[tuple[str, ...]] = ("whole", "part")
     beta_fast: Positive = 32.0
     beta_slow: Positive = 1.0
     ramp: Literal["index", "ratio"] = "index"
@@ -145,7 +147,7 @@ class YaRN(ByParts):
             mscale, all_dims = source.find_number("mscale"), source.find_number("mscale_all_dim")
             if mscale and all_dims:
                 attention = compute_mscale(factor, mscale) / compute_mscale(factor, all_dims)
-        return replace_attention_factor(rule, attention)
+        return rotate_part(replace_attention_factor(rule, attention), source.fraction)
 
     def _pair_turning(self, times: float, head_dim: int) -> float:
         """The (fractional) pair index that rotates `times` times within the original context."""
@@ -162,6 +164,11 @@ def replace_attention_factor(rule: Any, factor: float | None) -> Any:
     if factor is None or math.isclose(factor, math.sqrt(rule.temperature), rel_tol=1e-9):
         return rule
     return dataclasses.replace(rule, attention_factor=float(factor))
+
+
+def rotate_part(rule: Any, fraction: float) -> Any:
+    """The rule on the first `fraction` of each head, where its temperature is meant for the dims that rotate alone."""
+    return rule if fraction == 1 else dataclasses.replace(rule, fraction=fraction, temperature_on="cos_sin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +198,7 @@ class Llama3(ByParts):
     """
 
     hf_type: ClassVar[str] = "llama3"
+    hf_heads: ClassVar[tuple[str, ...]] = ("whole", "part")
     base: Positive = 500_000.0
     factor: AtLeastOne | None = 8.0
     low: Positive = 1.0
@@ -232,6 +240,7 @@ class Llama3(ByParts):
             low=source.read_number("low_freq_factor"),
             high=source.read_number("high_freq_factor"),
             original_len=source.read_original_length(),
+            fraction=source.fraction,
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from aptlab.errors import ConfigError
-from aptlab.limits import NonNegativeInt, Positive, PositiveInt, RotaryFraction
+from aptlab.limits import NonNegativeInt, Positive, PositiveInt
 from aptlab.nn.positions.rope.base import Frequencies, compute_standard_frequencies, divide_standard
-from aptlab.nn.positions.rope.by_parts import YaRN, replace_attention_factor
+from aptlab.nn.positions.rope.by_parts import YaRN, replace_attention_factor, rotate_part
 from aptlab.nn.positions.rope.hf import HFRefusal, HFSource
 from aptlab.nn.positions.rope.ntk import check_critical
 from aptlab.nn.positions.rope.scaled import ScaledRotation
-from aptlab.nn.positions.rope.standard import count_rotary_dims
 from aptlab.nn.positions.rope.temperature import compute_su_temperature
 
 Divisors = tuple[float, ...]
@@ -30,15 +28,13 @@ class SearchedRotation(ScaledRotation, abc.ABC):
     Which list a token rotates by follows from the length of its own sequence, so rows of a batch and documents of a
     packed row choose for themselves.
 
-    With `fraction` below 1 the first dims of a head rotate alone, with exponents over these, as in Phi-4-mini (0.75);
-    its factor is meant for them alone, temperature_on=cos_sin.
+    With `fraction` below 1 there is a divisor for each pair that rotates, as in Phi-4-mini (0.75).
     """
 
     switches_by_length: ClassVar[bool] = True
     short: tuple[float, ...] | None = None
     long: tuple[float, ...] | None = None
     attention_factor: Positive | None = None
-    fraction: RotaryFraction = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,10 +52,6 @@ class SearchedRotation(ScaledRotation, abc.ABC):
     @abc.abstractmethod
     def initial_divisors(self, rotary: int) -> Divisors:
         """Long divisors where none are given, for the dims of a head that rotate."""
-
-    def rotary_dims(self, head_dim: int) -> int:
-        """How many dims of a head rotate."""
-        return head_dim if self.fraction == 1 else count_rotary_dims(head_dim, self.fraction)
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Those of texts beyond original_len, [P]."""
@@ -149,10 +141,7 @@ class LongRoPE(SearchedRotation):
         short, long = (read_divisors(source, key) for key in ("short_factor", "long_factor"))
         factor = max(1.0, source.read_factor(length))
         rule = cls(base=source.base, factor=factor, original_len=length, short=short, long=long)
-        rule = replace_attention_factor(rule, source.find_number("attention_factor"))
-        if source.fraction == 1:
-            return rule
-        return dataclasses.replace(rule, fraction=source.fraction, temperature_on="cos_sin")
+        return rotate_part(replace_attention_factor(rule, source.find_number("attention_factor")), source.fraction)
 
     def initial_divisors(self, rotary: int) -> Divisors:
         """YaRN's divisors."""

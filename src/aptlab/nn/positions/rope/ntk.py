@@ -26,7 +26,8 @@ class NTK(ScaledRotation):
     critical_dim: PositiveInt | None = None
 
     def scaled_base(self, head_dim: int) -> float:
-        """base', which depends on the width of a head."""
+        """base', which depends on the width of what rotates of a head."""
+        head_dim = self.rotary_dims(head_dim)
         if head_dim <= 2:
             raise ConfigError(f"head_dim={head_dim} is below 4, and the exponent is D/(D-2); use a wider head")
         critical = self.critical_dim or head_dim // 2 - 1
@@ -34,7 +35,7 @@ class NTK(ScaledRotation):
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """base'^(-2i/D), [P]."""
-        return compute_standard_frequencies(self.scaled_base(head_dim), head_dim)
+        return compute_standard_frequencies(self.scaled_base(head_dim), self.rotary_dims(head_dim))
 
     def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
         """The default rule with the scaled base."""
@@ -58,7 +59,7 @@ class NTKLiu(ScaledRotation):
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """base'^(-2i/D), [P]."""
-        return compute_standard_frequencies(self.scaled_base(), head_dim)
+        return compute_standard_frequencies(self.scaled_base(), self.rotary_dims(head_dim))
 
     def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
         """The default rule with the scaled base."""
@@ -85,6 +86,7 @@ class Dynamic(ScaledRotation):
 
     rotary_class: ClassVar[str] = "aptlab.nn.positions.rotary:DynamicRotary"
     hf_type: ClassVar[str] = "dynamic"
+    hf_heads: ClassVar[tuple[str, ...]] = ("whole", "part")
     law: Literal["hf", "paper"] = "hf"
 
     def __post_init__(self) -> None:
@@ -94,9 +96,10 @@ class Dynamic(ScaledRotation):
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """Those of texts up to original_len, [P]."""
-        if head_dim <= 2:
-            raise ConfigError(f"head_dim={head_dim} is below 4, and the exponent is D/(D-2); use a wider head")
-        return compute_standard_frequencies(self.base, head_dim)
+        dims = self.rotary_dims(head_dim)
+        if dims <= 2:
+            raise ConfigError(f"head_dim={dims} is below 4, and the exponent is D/(D-2); use a wider head")
+        return compute_standard_frequencies(self.base, dims)
 
     def bases(self, lengths: Any, head_dim: int) -> Any:
         """The base of each sequence, float64 like `lengths`; up to original_len exactly the plain one."""
@@ -108,7 +111,7 @@ class Dynamic(ScaledRotation):
 
     def frequencies_at(self, length: int, head_dim: int) -> Frequencies:
         """Those of a text of `length` tokens."""
-        return compute_standard_frequencies(self.base_at(length, head_dim), head_dim)
+        return compute_standard_frequencies(self.base_at(length, head_dim), self.rotary_dims(head_dim))
 
     def stretched_length(self, context: int) -> int:
         """The trained length, from which transformers counts the stretch."""
@@ -130,11 +133,13 @@ class Dynamic(ScaledRotation):
     @classmethod
     def from_hf(cls, source: HFSource) -> Dynamic:
         """transformers stretches from the length that the config gives."""
-        return cls(base=source.base, factor=source.read_number("factor"), original_len=source.read_max_positions())
+        factor, length = source.read_number("factor"), source.read_max_positions()
+        return cls(base=source.base, factor=factor, original_len=length, fraction=source.fraction)
 
     def _base(self, ratio: Any, head_dim: int) -> Any:
+        dims = self.rotary_dims(head_dim)
         grown = self.stretch * ratio - (self.stretch - 1) if self.law == "hf" else ratio
-        return self.base * grown ** (head_dim / (head_dim - 2))
+        return self.base * grown ** (dims / (dims - 2))
 
 
 def check_critical(critical: int, head_dim: int) -> int:

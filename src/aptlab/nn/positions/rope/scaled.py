@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aptlab.errors import ConfigError
-from aptlab.limits import AtLeastOne, PositiveInt
-from aptlab.nn.positions.rope.base import Rotation, Scaling
+from aptlab.limits import AtLeastOne, PositiveInt, RotaryFraction
+from aptlab.nn.positions.rope.base import Rotation, Scaling, count_rotary_dims
 
 CLOSE = 0.01  # relative difference up to which a factor and a ratio of lengths agree
 
@@ -21,12 +21,16 @@ class ScaledRotation(Rotation):
     target_len     context wanted; None = original_len · factor. A factor that differs from the ratio of both lengths by
                    more than 1 % is an error
     allow_factor_mismatch  let it differ
+    fraction       of a head's dims that rotate, the first ones: the rule is that of a head of so many dims, as
+                   transformers computes it for GPT-NeoX and GLM-4. There a temperature is meant for them alone,
+                   temperature_on=cos_sin
     """
 
     factor: AtLeastOne | None = 4.0
     original_len: PositiveInt = 4096
     target_len: PositiveInt | None = None
     allow_factor_mismatch: bool = False
+    fraction: RotaryFraction = 1.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError where factor and lengths contradict each other."""
@@ -45,6 +49,10 @@ class ScaledRotation(Rotation):
                 f"original_len={self.original_len}, whose ratio is {ratio:g}; use factor=null or {least:g}, "
                 f"original_len={round(self.target_len / self.stretch)}, or allow_factor_mismatch=true"
             )
+
+    def rotary_dims(self, head_dim: int) -> int:
+        """How many dims of a head rotate."""
+        return head_dim if self.fraction == 1 else count_rotary_dims(head_dim, self.fraction)
 
     @property
     def stretch(self) -> float:

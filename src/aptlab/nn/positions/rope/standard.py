@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, Positive, RotaryFraction
 from aptlab.nn.positions.layer import LayerPositions
-from aptlab.nn.positions.rope.base import Frequencies, Rope, Rotation, compute_standard_frequencies
+from aptlab.nn.positions.rope.base import (
+    Frequencies,
+    Rope,
+    Rotation,
+    compute_standard_frequencies,
+    count_rotary_dims,
+    round_up_fraction,
+)
 from aptlab.nn.positions.rope.hf import HFForm, HFRefusal, HFSource, make_hf_parameters
 from aptlab.nn.positions.rope.scaled import ScaledRotation
 
@@ -59,10 +65,11 @@ class Linear(ScaledRotation):
     """Position interpolation: every frequency divided by `factor` (Chen et al. 2023, arXiv:2306.15595, eq. 4)."""
 
     hf_type: ClassVar[str] = "linear"
+    hf_heads: ClassVar[tuple[str, ...]] = ("whole", "part")
 
     def inv_freq(self, head_dim: int) -> Frequencies:
         """base^(-2i/D) / factor, [P]."""
-        return tuple(f / self.stretch for f in compute_standard_frequencies(self.base, head_dim))
+        return tuple(f / self.stretch for f in compute_standard_frequencies(self.base, self.rotary_dims(head_dim)))
 
     def to_hf(self, head_dim: int, *, nested: bool = False) -> HFForm:
         """`linear`, with its factor."""
@@ -81,23 +88,7 @@ class Linear(ScaledRotation):
         Vicuna 1.5 16k: max_position_embeddings 4096 and factor 4.
         """
         factor, length = source.read_number("factor"), source.read_original_length()
-        return cls(base=source.base, factor=factor, original_len=length)
-
-
-def round_up_fraction(dims: int, head_dim: int) -> float:
-    """The least fraction of three digits that has `dims` dims of a head."""
-    return math.ceil(1000 * dims / head_dim) / 1000
-
-
-def count_rotary_dims(head_dim: int, fraction: float) -> int:
-    """The first `fraction` of a head's dims; ConfigError unless they are pairs."""
-    rotary_dims = int(head_dim * fraction)
-    if rotary_dims < 2 or rotary_dims % 2:
-        raise ConfigError(
-            f"fraction={fraction} of head_dim={head_dim} is {rotary_dims} dims, and pairs need an even "
-            f"number of at least 2; use fraction={round_up_fraction(max(2, rotary_dims + rotary_dims % 2), head_dim):g}"
-        )
-    return rotary_dims
+        return cls(base=source.base, factor=factor, original_len=length, fraction=source.fraction)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,8 @@ class DynamicRotary(Rotary):
         if lengths_BT is None:
             lengths_BT = (positions_BT.amax(-1, keepdim=True) + 1).expand_as(positions_BT)
         bases_BT = self.rule.bases(lengths_BT.double(), self.head_dim)  # type: ignore[attr-defined]
-        exponents_P = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device=positions_BT.device) / self.head_dim
+        dims = self.rule.rotary_dims(self.head_dim)
+        exponents_P = torch.arange(0, dims, 2, dtype=torch.float64, device=positions_BT.device) / dims
         theta_BTP = bases_BT.unsqueeze(-1) ** -exponents_P
         angle_BTP = (positions_BT.unsqueeze(-1) * theta_BTP).unsqueeze(1)
         return scale_angles(self.rule, Angles(angle_BTP.cos().float(), angle_BTP.sin().float()), positions_BT, None)
