@@ -13,7 +13,7 @@ SPARE = 1 << 16  # bytes beside the checkpoint: its manifest, and a state that g
 
 
 def measure_reserve(folder: str | Path) -> int:
-    """Bytes that are held in a folder of checkpoints, 0 for none; a link is none, for a save writes into what is held."""
+    """Bytes that are held in a folder of checkpoints, 0 for none; a link is none, for a save writes into it."""
     try:
         found = os.lstat(Path(folder) / NAME)
     except OSError:
