@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from aptlab.bounded import PLAIN, Bounds, parse_json, read_bounded
 from aptlab.errors import AptlabError
@@ -25,7 +25,7 @@ class UnsafeFileError(AptlabError):
     """A file of a run folder that is a link, or no file at all; the message names it and the way out."""
 
 
-def open_file(path: str | Path, mode: str = "r", **text: Any) -> IO[Any]:
+def open_file(path: str | Path, mode: str = "r", **text: Any) -> Any:
     """`open` for a file of a run folder: never through a link, and nothing but a plain file.
 
     Raises UnsafeFileError naming it, and OSError as `open` does.
