@@ -24,6 +24,7 @@ from aptlab.checkpoint.manifest import (
 )
 from aptlab.checkpoint.measure import Rated, rate_checkpoints
 from aptlab.errors import CheckpointError, suggest_option
+from aptlab.runs.files import require_inner_folder
 
 log = logging.getLogger("aptlab")
 FOLDER = "checkpoints"
@@ -69,7 +70,9 @@ def find_checkpoint(where: str | Path, which: str = "last", *, strict: bool = Fa
         raise CheckpointError(f"{which}: no such kind of checkpoint{suggest_option(which, WHICH)}")
     place = Path(where).expanduser()
     if place.is_file():
-        return _named(place)
+        return _named(
+            place if place.parent.name == FOLDER else place.resolve()
+        )  # a link of the user's own may be named
     if not place.is_dir():
         near = "; it ends in .ckpt" if place.with_suffix(".ckpt").is_file() else ""
         raise CheckpointError(f"{place}: no such file or folder{near}; name a run folder or a .ckpt file")
@@ -112,7 +115,7 @@ def list_checkpoint_folders(place: Path) -> Iterator[Path]:
     if list_checkpoints(place):
         yield place
         return
-    if list_checkpoints(place / FOLDER):
+    if list_checkpoints(require_inner_folder(place / FOLDER)):
         yield place / FOLDER
         return
     found = [

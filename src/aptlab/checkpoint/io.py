@@ -20,6 +20,7 @@ from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import FULL, AptlabError, CheckpointError, NoSpaceError
 from aptlab.faults import inject_fault
 from aptlab.runs.atomic import sync_folder
+from aptlab.runs.files import open_file
 from aptlab.version import __version__
 
 OLD_ENTRIES = {"MixedData": "TextData"}  # class names of data modules, old and new
@@ -125,7 +126,7 @@ def _write(checkpoint: dict[str, Any], path: Path, *, spend: bool) -> tuple[str,
             os.replace(path.with_name(NAME), temporary)
         else:
             temporary.open("xb").close()
-        with open(temporary, "r+b", buffering=0) as raw:
+        with open_file(temporary, "r+b", buffering=0) as raw:
             file = HashingFile(raw)  # type: ignore[arg-type]
             try:
                 _serialize(checkpoint, file)

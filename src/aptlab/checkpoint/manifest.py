@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import parse_json
 from aptlab.errors import CheckpointError
 from aptlab.runs.atomic import write_text
+from aptlab.runs.files import UnsafeFileError, open_file, read_file_text, refuse_link
 from aptlab.runs.record import find_shape_problem
 
 FORMAT = 1
@@ -71,7 +73,7 @@ class Manifest:
     def parse(cls, text: str, name: str = "manifest") -> Manifest:
         """Read the JSON; raises CheckpointError if it is cut off, altered, or of a later format."""
         try:
-            plain = json.loads(text)
+            plain = parse_json(text)
         except (ValueError, RecursionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{name} is damaged (not a manifest: {reason})") from None
@@ -128,13 +130,15 @@ def read_manifest(path: str | Path) -> Manifest:
     """The manifest of a checkpoint file; raises CheckpointError that says what is missing or damaged."""
     manifest = make_manifest_path(path)
     try:
-        text = manifest.read_text(encoding="utf-8")
+        text = read_file_text(manifest)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} has no manifest ({manifest.name}), so it was not saved completely; use another "
             "checkpoint of the run"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnsafeFileError as error:
+        raise CheckpointError(str(error)) from None
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{manifest} is damaged or unreadable ({error})") from None
     return Manifest.parse(text, str(manifest))
 
@@ -147,9 +151,9 @@ def write_manifest(path: str | Path, manifest: Manifest) -> None:
 def find_checkpoint_problem(path: str | Path, *, deep: bool = True) -> str | None:
     """What is wrong with a checkpoint, or None. `deep` reads the whole file and compares its sha256."""
     path = Path(path)
-    if not path.is_file():
-        return f"{path} does not exist"
     try:
+        if not refuse_link(path).is_file():
+            return f"{path} does not exist"
         size = path.stat().st_size
         if size == 0:
             return f"{path} is empty"
@@ -159,7 +163,7 @@ def find_checkpoint_problem(path: str | Path, *, deep: bool = True) -> str | Non
             return f"{path} is {change}: {size:,} bytes of {manifest.bytes:,}"
         if deep and hash_file(path) != manifest.sha256:
             return f"{path} is damaged: its content does not match its sha256"
-    except CheckpointError as error:
+    except (CheckpointError, UnsafeFileError) as error:
         return str(error)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror or error}"
@@ -174,7 +178,7 @@ def is_valid(path: str | Path, deep: bool = True) -> bool:
 def hash_file(path: str | Path) -> str:
     """Hex digest of a file, read piece by piece."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK))
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from pathlib import Path
 
 NAME = ".reserve"
@@ -12,11 +13,12 @@ SPARE = 1 << 16  # bytes beside the checkpoint: its manifest, and a state that g
 
 
 def measure_reserve(folder: str | Path) -> int:
-    """Bytes that are held in a folder of checkpoints, 0 for none."""
+    """Bytes that are held in a folder of checkpoints, 0 for none; a link is none, for a save writes into it."""
     try:
-        return (Path(folder) / NAME).stat().st_size
+        found = os.lstat(Path(folder) / NAME)
     except OSError:
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def hold_reserve(folder: str | Path, size: int) -> str | None:

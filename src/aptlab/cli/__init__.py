@@ -13,6 +13,7 @@ import sys
 
 from aptlab.cli.table import SWEEP, Command, find_command
 from aptlab.errors import AptlabError, ConfigError
+from aptlab.shown import print_shown
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 RARELY = (20_000, 10, 10)  # new objects between collections: composing makes many and drops few, a tenth of its time
@@ -46,17 +47,17 @@ def dispatch_command(args: list[str]) -> int | None:
     if name in ("-h", "--help", "help"):
         from aptlab.cli.help import render_overview
 
-        print(render_overview())
+        print_shown(render_overview())
         return 0
     if name in ("-V", "--version", "version"):
         from aptlab.version import __version__
 
-        print(f"aptlab {__version__}")
+        print_shown(f"aptlab {__version__}")
         return 0
     if name == "__complete":
         from aptlab.cli.complete import list_completions
 
-        print("\n".join(list_completions(rest)))
+        print_shown("\n".join(list_completions(rest)))
         return 0
     return _run(find_command(name), rest)
 
@@ -65,7 +66,7 @@ def _run(command: Command, args: list[str]) -> int | None:
     if any(arg in ("-h", "--help") for arg in args):
         from aptlab.cli.help import render_command_help
 
-        print(render_command_help(command))
+        print_shown(render_command_help(command))
         return 0
     from aptlab.cli.hydra_words import find_hydra_problem
 
@@ -74,7 +75,7 @@ def _run(command: Command, args: list[str]) -> int | None:
     if command.config and "--cfg" in args:
         from aptlab.cli.help import render_resolved_yaml
 
-        print(render_resolved_yaml(command, [arg for arg in args if arg != "--cfg"]), end="")
+        print_shown(render_resolved_yaml(command, [arg for arg in args if arg != "--cfg"]), end="")
         return 0
     target = command.target
     if command.name == "train" and any(arg in ("-m", "--multirun") for arg in args):
@@ -95,5 +96,5 @@ def report_error(error: AptlabError, args: list[str]) -> int:
 
     redact_overrides(args)  # a secret that could not be parsed is one all the same
     if str(error):  # a rank other than zero leaves without a word
-        print(redact_text(str(locate_error(error))), file=sys.stderr)
+        print_shown(redact_text(str(locate_error(error))), file=sys.stderr)
     return error.exit_code

@@ -13,6 +13,7 @@ from aptlab.config.requests import find_request_reader
 from aptlab.config.search_path import read_option_index
 from aptlab.report.table import format_columns
 from aptlab.restore.request import SOURCE, fill_source
+from aptlab.shown import print_shown
 from aptlab.training.labels import list_position_notes
 from aptlab.training.plan import plan_training, read_root_value
 from aptlab.training.text_size import inspect_training
@@ -23,11 +24,11 @@ def run(args: list[str]) -> int:
     named = bool(args) and args[0] in read_option_index().primaries
     command, overrides = (args[0], args[1:]) if named else ("train", args)
     config = check_command(command, overrides)
-    print(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
-    print("".join(f"{line}\n" for line in list_position_notes(config)), end="")
+    print_shown(f"ok: aptlab {command} {' '.join(overrides)}".rstrip())
+    print_shown("".join(f"{line}\n" for line in list_position_notes(config)), end="")
     rows = [(group, str(option)) for group, option in sorted(config.choices.items()) if option is not None]
-    print(format_columns(rows, indent="  "))
-    print(f"  config {config.hash()}")
+    print_shown(format_columns(rows, indent="  "))
+    print_shown(f"  config {config.hash()}")
     return 0
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.shown import print_drawn
 
 OPTIONS = ("metric", "by", "baseline", "out")
 
@@ -31,7 +32,7 @@ def run(args: list[str]) -> int:
 
     out = request.out or _choose_folder(request.folders)
     lines = report_comparison(request.folders, out, metric=request.metric, by=request.by, baseline=request.baseline)
-    print("\n".join(lines))
+    print_drawn("\n".join(lines))
     return 0
 
 

@@ -8,6 +8,7 @@ fish   aptlab completion fish > ~/.config/fish/completions/aptlab.fish    once
 from __future__ import annotations
 
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.shown import print_shown
 
 # Bash breaks words at "=", so the words are taken from the line itself and the part before "=" is cut off again.
 BASH = r"""_aptlab() {
@@ -53,5 +54,5 @@ def run(args: list[str]) -> int:
     if len(args) != 1 or args[0] not in SCRIPTS:
         shell = " ".join(args)
         raise ConfigError(f"aptlab completion {shell}".rstrip() + f": name a shell{suggest_option(shell, SCRIPTS)}")
-    print(SCRIPTS[args[0]], end="")
+    print_shown(SCRIPTS[args[0]], end="")
     return 0

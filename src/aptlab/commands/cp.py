@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
+from aptlab.shown import print_shown
 
 
 def run(args: list[str]) -> int:
@@ -31,5 +32,5 @@ def run(args: list[str]) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("x", encoding="utf-8") as file:
         file.write(option.path.read_text(encoding="utf-8"))
-    print(f"{target}: use it as {group}={name}")
+    print_shown(f"{target}: use it as {group}={name}")
     return 0

@@ -9,6 +9,7 @@ from typing import Literal
 
 from aptlab.config import check, compose, fill_request
 from aptlab.errors import ConfigError
+from aptlab.shown import print_shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def run(args: list[str]) -> int:
     if graph:
         check_onnx_packages()
     path = locate_checkpoint(str(request.ckpt), root=config.cfg.paths.root)
-    print(f"ckpt {path}", file=sys.stderr)
+    print_shown(f"ckpt {path}", file=sys.stderr)
     out = Path(request.out or locate_run_folder(path) / request.kind).expanduser()
     check_output_free(out, force=request.force, files=GRAPH_FILES if graph else MODEL_FILES)
     loaded = load_network(path)
@@ -64,5 +65,5 @@ def run(args: list[str]) -> int:
     else:
         lines = export_network(loaded, out, dtype=request.dtype, force=request.force, reader=request.for_)
     for line in lines:
-        print(line)
+        print_shown(line)
     return 0

@@ -8,6 +8,7 @@ from typing import Literal
 
 from aptlab.config import check, compose, fill_request
 from aptlab.errors import ConfigError
+from aptlab.shown import print_shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +44,5 @@ def run(args: list[str]) -> int:
     if file.exists() and not request.force:
         raise ConfigError(f"{file} is already there; give another out, or force=true to replace it")
     for line in import_hf_folder(Path(str(request.path)).expanduser(), target, layout=request.layout):
-        print(line)
+        print_shown(line)
     return 0

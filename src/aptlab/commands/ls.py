@@ -9,6 +9,7 @@ from __future__ import annotations
 from aptlab.config.search_path import SHIPPED, Option, read_option_index
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.report.table import format_columns
+from aptlab.shown import print_shown
 
 
 def run(args: list[str]) -> int:
@@ -17,13 +18,13 @@ def run(args: list[str]) -> int:
     if len(args) > 1:
         raise ConfigError(f"aptlab ls takes one group, got {' '.join(args)}")
     if not args:
-        print(format_columns([(group, " ".join(found.groups[group])) for group in sorted(found.groups)]))
+        print_shown(format_columns([(group, " ".join(found.groups[group])) for group in sorted(found.groups)]))
         return 0
     group = args[0].rstrip("=/")
     if group not in found.groups:
         raise ConfigError(f"there is no config group {group}{suggest_option(group, found.groups)}")
     options = sorted(found.groups[group].values(), key=lambda option: option.name)
-    print(format_columns([(option.name, option.comment(), _origin(option)) for option in options]))
+    print_shown(format_columns([(option.name, option.comment(), _origin(option)) for option in options]))
     return 0
 
 

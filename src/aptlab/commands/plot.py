@@ -26,6 +26,7 @@ from aptlab.report.positions.curve_rules import (
     parse_bases,
     split_words,
 )
+from aptlab.shown import print_drawn, print_shown
 
 Analysis = Literal["all", "wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory"]
 NAMES = ("wavelengths", "similarity", "extrapolation", "decay", "bases", "precision", "memory")
@@ -86,11 +87,11 @@ def run(args: list[str]) -> int:
         seed=plan.request.seed,
     )
     analyses = RuleAnalyses(plan.rules, settings)
-    print(analyses.format_facts(), flush=True)
+    print_drawn(analyses.format_facts(), flush=True)
     for line in analyses.list_warnings():
-        print(f"warning: {line}")
+        print_shown(f"warning: {line}")
     for note in plan.notes:
-        print(f"note: {note}")
+        print_shown(f"note: {note}")
     folder = make_plot_folder(plan.request.out)
     for name in plan.what:
         try:
@@ -98,9 +99,9 @@ def run(args: list[str]) -> int:
         except ConfigError as error:
             if plan.chosen:
                 raise
-            print(f"left out: {error}")
+            print_shown(f"left out: {error}")
         else:
-            print(f"written {' '.join(map(str, written))}", flush=True)
+            print_shown(f"written {' '.join(map(str, written))}", flush=True)
     return 0
 
 

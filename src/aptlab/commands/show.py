@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aptlab.config import Parameter, Signature, find_new_word, read_signature
-from aptlab.config.files import read_config_file
+from aptlab.config.files import read_config_file, read_config_text
 from aptlab.config.search_path import SHIPPED, OptionIndex, read_option_index
 from aptlab.config.shortcuts import SHORTCUTS
 from aptlab.errors import ConfigError
 from aptlab.limits import LIMITS
 from aptlab.report.table import format_columns
+from aptlab.shown import print_shown
 
 
 def run(args: list[str]) -> int:
@@ -25,17 +26,17 @@ def run(args: list[str]) -> int:
         raise ConfigError(describe_request(args))
     index, group = read_option_index(), group.replace("=", "/")
     if name not in index.groups.get(group, {}) and (new := find_new_word(f"{group}={name}")) and "=" in new:
-        print(f"{group}={name} is {new} now\n")
+        print_shown(f"{group}={name} is {new} now\n")
         group, _, name = new.partition("=")
     option = index.option(group, name)
     node = read_config_file(option.path)
     where = "" if option.place.name == SHIPPED else f" ({option.place.name}, {option.path})"
-    print(f"{option.group}={option.name}{where}\n")
-    print(option.path.read_text(encoding="utf-8").rstrip())
+    print_shown(f"{option.group}={option.name}{where}\n")
+    print_shown(read_config_text(option.path).rstrip())
     for path, part in walk_parts(node, option.group):
         print_part(path, part)
     if rows := list_shortcuts(option.group, option.name, node, index):
-        print(f"\nchosen elsewhere\n{format_columns(rows, indent='  ')}")
+        print_shown(f"\nchosen elsewhere\n{format_columns(rows, indent='  ')}")
     return 0
 
 
@@ -63,12 +64,12 @@ def print_part(path: str, node: Mapping[str, Any]) -> None:
     if known is None:
         return
     inner = "." in path
-    print(f"\n{path}: {target}" if inner else f"\n{target}")
+    print_shown(f"\n{path}: {target}" if inner else f"\n{target}")
     if known.doc:
-        print(f"{known.doc.split(chr(10) * 2)[0].strip()}")
+        print_shown(f"{known.doc.split(chr(10) * 2)[0].strip()}")
     prefix = f"{path}." if inner else ""
     rows = [(f"{prefix}{item.name}", describe_parameter(item)) for item in known.parameters.values()]
-    print(format_columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
+    print_shown(format_columns([("parameter", "takes"), *rows], indent="  ") if rows else "  takes no parameters")
     _others(known)
 
 
@@ -107,4 +108,4 @@ def _yaml(default: str | None) -> str:
 
 def _others(known: Signature) -> None:
     if known.open:
-        print("  … and others that its source does not list")
+        print_shown("  … and others that its source does not list")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import OPTION, parse_yaml, read_bounded_text
 from aptlab.errors import ConfigError
 
 _ENTRY = re.compile(r"(?P<key>[A-Za-z_][\w-]*):(?:\s+(?P<value>[^#]*?))?\s*(?:#\s*(?P<comment>.*))?$")
@@ -24,7 +25,7 @@ class ConfigEntry:
 
 def read_config_entries(path: Path) -> list[ConfigEntry]:
     """The top-level keys of a file with their comments, `defaults` left out."""
-    matches = (_ENTRY.match(line) for line in path.read_text(encoding="utf-8").splitlines())
+    matches = (_ENTRY.match(line) for line in read_config_text(path).splitlines())
     found = [ConfigEntry(m["key"], m["value"] or "", m["comment"] or "") for m in matches if m]
     return [entry for entry in found if entry.key != "defaults"]
 
@@ -33,7 +34,7 @@ def read_value_entries(path: Path) -> list[ConfigEntry]:
     """The values of a file as they are given on a command line: `validate.every` for a key inside `validate`."""
     found: list[ConfigEntry] = []
     parent = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_config_text(path).splitlines():
         match = _ENTRY.match(line.removeprefix("  "))
         inside = line.startswith("  ")
         if match is None or (inside and not parent):
@@ -83,11 +84,13 @@ def refuse_double_keys(base: Any) -> Any:
 
 
 def read_config_text(path: Path) -> str:
-    """ConfigError where it is not UTF-8."""
+    """ConfigError where it is not UTF-8, or larger than an option file may be."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded_text(path, OPTION)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: this is no YAML: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
 def parse_config_text(text: str, path: Path, loader: Any) -> dict[str, Any]:
@@ -95,11 +98,13 @@ def parse_config_text(text: str, path: Path, loader: Any) -> dict[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.load(text, loader)
+        loaded = parse_yaml(text, loader, OPTION)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: this is no YAML: {getattr(error, 'problem', None) or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
     if not isinstance(loaded, dict | None):
         raise ConfigError(f"{path}: a configuration file holds `key: value` lines, this one a {type(loaded).__name__}")
     return loaded or {}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aptlab.bounded import OPTION, read_bounded_text
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.extensions import CONF, list_entry_points
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from importlib import metadata
 
 SHIPPED, LOCAL = "shipped", "./conf"
+MOST_FILES, MOST_FOLDERS, DEEPEST = 10_000, 2_000, 8  # of one place; ours has some 300 files in 40 folders, 1 deep
 GROUPS_FILE = "groups.yaml"  # beside the primary configs, and none of them: see `aptlab.config.bases`
 
 
@@ -41,7 +44,7 @@ class Option:
 
     def comment(self) -> str:
         """The first comment line of the file (a `# @package` line does not count), or nothing."""
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in read_bounded_text(self.path, OPTION).splitlines():
             if line.startswith("#") and "@package" not in line:
                 return line.lstrip("# ").strip()
             if line.strip() and not line.startswith("#"):
@@ -92,13 +95,15 @@ def list_config_roots() -> list[ConfigRoot]:
 
 
 def read_option_index() -> OptionIndex:
-    """Read all places; an option that differs in two places is a ConfigError, never a shadow.
+    """Read all places; an option that differs in two places is a ConfigError, never a shadow, and so is a link out.
 
     An equal copy in ./conf is the same option: a checkout holds one of every shipped file.
     """
     result, doubles = OptionIndex(), []
-    for place in list_config_roots():
-        for group, path in _yaml_files(place.path):
+    places = list_config_roots()
+    homes = _list_homes(places)
+    for place in places:
+        for group, path in _yaml_files(place.path, homes):
             options = result.groups.setdefault(group, {}) if group else result.primaries
             option = Option(group, path.stem, path, place)
             known = options.setdefault(path.stem, option)
@@ -119,20 +124,65 @@ def _double(first: Option, second: Option) -> str:
     )
 
 
-def _yaml_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """(group, file) of every .yaml below a folder; follows links, but each folder once."""
+def _yaml_files(root: Path, homes: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """(group, file) of every .yaml below a folder; follows links into `homes` alone, and each folder once.
+
+    ConfigError for a link that leads elsewhere, a file that is none or too large, and more than a tree of options has.
+    """
     seen: set[str] = set()
+    found = 0
     for folder, names, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             names.clear()
             continue
         seen.add(real)
+        if not any(real == home or real.startswith(home + os.sep) for home in homes):
+            raise ConfigError(_outside(folder, real))
         names[:] = sorted(name for name in names if not name.startswith((".", "__")))
         group = Path(folder).relative_to(root).as_posix()
+        if len(seen) > MOST_FOLDERS or group.count("/") >= DEEPEST:
+            raise ConfigError(
+                f"{root} is no tree of options: {folder} is one folder too many, or too deep; move it away"
+            )
         for name in sorted(files):
             if name.endswith(".yaml") and not name.startswith(".") and not (group == "." and name == GROUPS_FILE):
+                found += 1
+                if found > MOST_FILES:
+                    raise ConfigError(f"{root} has more than {MOST_FILES:,} option files; move them to another folder")
+                _refuse_file(os.path.join(folder, name), homes)
                 yield ("" if group == "." else group), Path(folder, name)
+
+
+def _refuse_file(path: str, homes: Sequence[str]) -> None:
+    """ConfigError for an option file that is a link out of the conf folders, no file, or too large."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            real = os.path.realpath(path)
+            if not any(real.startswith(home + os.sep) for home in homes):
+                raise ConfigError(_outside(path, real))
+            status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is no file (a pipe, socket or device); take it away")
+        OPTION.check_size(status.st_size)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; take it away") from None
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{path} cannot be read: {error}") from None
+
+
+def _outside(path: str, real: str) -> str:
+    return (
+        f"{path} is a link to {real}, outside of the conf folders, and options are read inside them alone; copy what "
+        "you need of it there, or take the link away"
+    )
+
+
+def _list_homes(places: Sequence[ConfigRoot]) -> list[str]:
+    """Where links among options may lead: the conf folders, and the recipes beside each, as conf/recipe does."""
+    real = [os.path.realpath(place.path) for place in places]
+    return real + [os.path.join(os.path.dirname(path), "recipes") for path in real]
 
 
 def _extension_conf(entry: metadata.EntryPoint) -> Path:

@@ -23,7 +23,9 @@ from aptlab.models import Decoder
 from aptlab.restore.data import build_data
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 from aptlab.restore.other_rule import replace_network_rope
+from aptlab.runs.files import require_inner_folder
 from aptlab.runs.folder import make_folder
+from aptlab.shown import print_shown
 
 IN_MEMORY = "in memory"  # weights that no file vouches for
 
@@ -127,7 +129,7 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     changes = describe_differences(
         loaded, context.net, data, own_text=not any(values.get(group) for group in ("data", "source"))
     )
-    print("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
+    print_shown("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
     return {
         "checkpoint": str(loaded.path),
         **({"weights": IN_MEMORY} if context.folder.identity["weights"] == IN_MEMORY else {}),
@@ -182,7 +184,7 @@ def make_eval_folder(out: str | Path | None, ckpt: Path) -> Path:
     """`out`, or a new evals/<time> in the folder of the checkpoint's run; made before anything is measured."""
     if out is not None:
         return make_folder(out)
-    now = find_run_folder(ckpt) / "evals" / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    now = require_inner_folder(find_run_folder(ckpt) / "evals") / f"{datetime.now():%Y-%m-%d-%H%M%S}"
     # A loop in Python evaluates several times a second, and one must not go on with the journal of the one before.
     names = (now if number == 1 else now.with_name(f"{now.name}-{number}") for number in itertools.count(1))
     return make_folder(next(path for path in names if not path.exists()))

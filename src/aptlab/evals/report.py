@@ -9,6 +9,7 @@ from typing import Any
 from aptlab.evals.base import Measurement
 from aptlab.runs.atomic import write_text
 from aptlab.runs.record import write_json_record
+from aptlab.shown import print_drawn, print_shown
 
 RESULTS = "eval.json"
 
@@ -16,7 +17,7 @@ RESULTS = "eval.json"
 def print_tables(measurement: Measurement) -> None:
     """Every table, in order."""
     for table in measurement.tables:
-        print(table)
+        print_drawn(table)
 
 
 def write_measurement(measurement: Measurement, folder: Path, head: Mapping[str, Any]) -> None:
@@ -30,6 +31,6 @@ def write_measurement(measurement: Measurement, folder: Path, head: Mapping[str,
         write_text(folder / name, text)
     for name, draw in measurement.figures.items():
         draw(folder / name)
-        print(f"figure   {folder / name}")
+        print_shown(f"figure   {folder / name}")
     others = f", {' and '.join(measurement.files)} beside it" if measurement.files else ""
-    print(f"results  {folder / RESULTS}{others}")
+    print_shown(f"results  {folder / RESULTS}{others}")

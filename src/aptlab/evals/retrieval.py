@@ -23,6 +23,7 @@ from aptlab.evals.tasks.haystack import StoredTexts
 from aptlab.evals.tasks.sample import Budget, SyntheticTask, TaskSampler
 from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
 from aptlab.runs.journal import Journal
+from aptlab.shown import print_shown
 
 if TYPE_CHECKING:
     from aptlab.data.tokenizers import Tokenizer
@@ -141,7 +142,7 @@ class RetrievalEval(Eval):
         done = {(row["task"], row["length"], row["asked_depth"], row["index"]) for row in journal.records}
         total = len(samplers) * len(self.list_depths()) * self.samples
         if done:
-            print(f"going on after {len(done):,} of {total:,} samples", flush=True)
+            print_shown(f"going on after {len(done):,} of {total:,} samples", flush=True)
         with context.borrow_network() as net, context.open_progress(self.name, total=total, done=len(done)) as bar:
             for sampler in samplers:
                 missing = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from aptlab.evals.base import Row
 from aptlab.report.heatmap import HeatPanel, draw_heatmaps
 from aptlab.report.table import format_number, render_table
+from aptlab.shown import show_csv_cell
 
 SAMPLE = ("task", "length", "asked_depth", "index", "depth", "score", "token_accuracy", "loss", "tokens")
 CELL = ("task", "length", "depth", "samples", "score", "low", "high", "token_accuracy", "loss")
@@ -31,11 +32,11 @@ def format_cells_csv(grid: Sequence[Row]) -> str:
 
 
 def format_table_csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """A CSV file in full precision; empty where there is no value."""
+    """A CSV file in full precision; empty where there is no value; no text is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([["" if row[name] is None else row[name] for name in columns] for row in rows])
+    writer.writerows([["" if row[name] is None else show_csv_cell(row[name]) for name in columns] for row in rows])
     return out.getvalue()
 
 

@@ -15,6 +15,7 @@ from aptlab.evals.report import print_tables, write_measurement
 from aptlab.restore.load import LoadedModel
 from aptlab.runs import RunLog
 from aptlab.runs.journal import NAME
+from aptlab.shown import print_shown
 
 __all__ = ["evaluate_checkpoint", "make_data", "measure_eval"]
 
@@ -34,7 +35,7 @@ def evaluate_checkpoint(
             measure_eval(opened.evaluation, opened.context, describe_checkpoint(opened))
         except KeyboardInterrupt:
             if loaded is None and (opened.folder / NAME).exists():  # weights in memory may be gone by then
-                print(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
+                print_shown(f"\nto go on, give the same command with out={opened.folder}", file=sys.stderr)
             raise
     return opened.folder
 

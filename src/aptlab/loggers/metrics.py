@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aptlab.errors import AptlabError
 from aptlab.loggers.base import RunLogger
+from aptlab.runs.files import open_file, refuse_link
 from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
 from aptlab.runs.table_sums import append_sums, make_sums_path
 
@@ -89,7 +90,7 @@ class CSVMetrics(RunLogger):
     def resume(self, step: int) -> None:
         """Drop the rows after `step`, before training goes on from there."""
         self._close()
-        if not self._path.exists():
+        if not refuse_link(self._path).exists():
             return
         table = self._repaired()
         rows = {number: row for number, row in table.rows.items() if number <= step}
@@ -130,7 +131,7 @@ class CSVMetrics(RunLogger):
         self.save()
         if self._file is not None:
             try:
-                with open(make_sums_path(self._path), "rb") as sums:
+                with open_file(make_sums_path(self._path), "rb") as sums:
                     os.fsync(sums.fileno())
                 os.fsync(self._file.fileno())
             except OSError as error:
@@ -151,7 +152,7 @@ class CSVMetrics(RunLogger):
         """Open the file, repair it if needed, and continue its last row."""
         if self._file is not None:
             return
-        table = self._repaired() if self._path.exists() else MetricsTable()
+        table = self._repaired() if refuse_link(self._path).exists() else MetricsTable()
         if not self._path.exists() or not self._path.stat().st_size or not table.sealed:
             table.write(self._path)
         self._load(table)
@@ -165,7 +166,7 @@ class CSVMetrics(RunLogger):
                 if not table.rows:
                     os.replace(self._path, aside)
                 elif any("checksum" in problem for problem in table.problems):
-                    shutil.copyfile(self._path, aside)
+                    shutil.copyfile(refuse_link(self._path), refuse_link(aside))
                 table.write(self._path)
         except OSError as error:
             raise AptlabError(f"cannot read {self._path}: {error.strerror}; choose another run_dir") from error
@@ -179,7 +180,7 @@ class CSVMetrics(RunLogger):
         self._row.pop("step", None)
         self._waiting = []
         try:
-            self._file = open(self._path, "r+b")  # noqa: SIM115 (stays open for the run)
+            self._file = open_file(self._path, "r+b")
         except OSError as error:
             raise AptlabError(f"cannot write {self._path}: {error.strerror}; choose another run_dir") from error
         size = self._path.stat().st_size

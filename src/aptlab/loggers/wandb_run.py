@@ -23,6 +23,7 @@ from aptlab.loggers.base import RunLogger
 from aptlab.loggers.wandb_start import WandbPlan, run_within, summarize_error
 from aptlab.redact import redact_value
 from aptlab.runs.table import MetricsTable
+from aptlab.shown import show_line
 
 log = logging.getLogger("aptlab.loggers")
 
@@ -178,4 +179,5 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Nested dictionaries as `a/b` names; lists stay out, they are in result.json."""
     if isinstance(value, Mapping):
         return [pair for key, item in value.items() for pair in _flatten(item, f"{prefix}{key}/")]
-    return [] if isinstance(value, list) else [(prefix.rstrip("/"), value)]
+    shown = show_line(value) if isinstance(value, str) else value
+    return [] if isinstance(value, list) else [(show_line(prefix.rstrip("/")), shown)]

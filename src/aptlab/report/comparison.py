@@ -34,7 +34,9 @@ class Metric:
 
 def list_metrics(results: Sequence[Result]) -> dict[str, Metric]:
     """Every metric that a comparison can show, by name, in the order of the table."""
-    multiples = sorted({row["multiple"] for result in results for row in result.lengths} | set(MULTIPLES))
+    multiples = sorted(
+        {row["multiple"] for result in results for row in result.lengths if "multiple" in row} | set(MULTIPLES)
+    )
     shown = [
         Metric("val/loss", _stored("val/loss")),
         Metric("val/ppl", _stored("val/ppl"), 3),
@@ -193,7 +195,7 @@ def _stored(name: str) -> Callable[[Result], float | None]:
 
 def _at(multiple: float, name: str) -> Callable[[Result], float | None]:
     def get(result: Result) -> float | None:
-        value = next((row.get(name) for row in result.lengths if row["multiple"] == multiple), None)
+        value = next((row.get(name) for row in result.lengths if row.get("multiple") == multiple), None)
         return None if value is None or not math.isfinite(value) else value
 
     return get

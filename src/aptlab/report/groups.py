@@ -119,7 +119,7 @@ def describe_start(run: Run) -> str:
     if origin:
         path = PurePath(str(origin.get("checkpoint")))
         return f"{path.parent.parent.name or path.name}@{origin.get('step')}"
-    given = dict(word.split("=", 1) for word in run.environment.get("command") or [] if "=" in str(word))
+    given = dict(str(word).split("=", 1) for word in run.environment.get("command") or [] if "=" in str(word))
     return f"weights of {given['ckpt']}" if given.get("load") == "weights" and "ckpt" in given else SCRATCH
 
 

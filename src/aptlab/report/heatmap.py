@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.report.style import DPI, FAINT, INK, SIZE, save_figure, set_heading
+from aptlab.shown import show_label
 
 MAP = "cividis"  # even in lightness, and the same to readers with and without red-green blindness (Nuñez et al. 2018)
 CELL = 42  # pixels of a row, at least
@@ -75,10 +76,12 @@ def draw_heat_panel(axes: Any, panel: HeatPanel, *, first: bool) -> None:
     colours = colormaps[MAP + "_r" * panel.falling].with_extremes(bad="#e6e6e6")
     table = [[math.nan if value is None else value for value in row] for row in panel.values]
     image = axes.imshow(table, cmap=colours, norm=scale, aspect="auto", interpolation="nearest")
-    axes.set_xticks(range(len(panel.columns)), panel.columns, fontsize=FONT, color=INK)
-    axes.set_yticks(range(len(panel.rows)), panel.rows if first else [], fontsize=FONT, color=INK)
+    axes.set_xticks(range(len(panel.columns)), [*map(show_label, panel.columns)], fontsize=FONT, color=INK)
+    axes.set_yticks(range(len(panel.rows)), [*map(show_label, panel.rows)] if first else [], fontsize=FONT, color=INK)
     if len(panel.columns) > WIDEST:
-        axes.set_xticks(*zip(*list(enumerate(panel.columns))[:: math.ceil(len(panel.columns) / WIDEST)]))
+        axes.set_xticks(
+            *zip(*list(enumerate(map(show_label, panel.columns)))[:: math.ceil(len(panel.columns) / WIDEST)])
+        )
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError
+from aptlab.runs.files import open_file
+from aptlab.shown import show_line
 
 SIZE = (1600, 700)  # pixels
 DPI = 150
@@ -48,15 +51,34 @@ def make_two_panels(title: str, *, bottom: float = 0.14) -> tuple[Any, Any, Any]
 def save_figure(figure: Any, path: str | Path) -> Path:
     """Write the PNG of exactly SIZE pixels, never half a file; raises AptlabError if the place cannot be written."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "aptlab"})
+        set_plain_texts(figure)
+        with open_file(temporary, "xb") as file:
+            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": "aptlab"})
         temporary.replace(path)
     except OSError as error:
         raise AptlabError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def set_plain_texts(figure: Any) -> None:
+    """No text of a figure is a formula, but for ticks, which matplotlib writes itself; controls are spelled out."""
+    from matplotlib.text import Text
+
+    ticks = {
+        id(label)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+    }
+    for text in figure.findobj(Text):
+        if id(text) not in ticks:
+            text.set_parse_math(False)
+            text.set_text("\n".join(map(show_line, text.get_text().split("\n"))))
 
 
 def set_heading(axes: Any, text: str) -> None:

@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aptlab.shown import show_line, show_markdown
+
 
 def format_length_table(lengths: Sequence[Mapping[str, Any]], context: int, *, terminal: bool | None = None) -> str:
     """Loss at multiples of the trained context: one row per entry of result.json's `lengths`.
@@ -65,9 +67,10 @@ def render_table(
     """
     if terminal is None:
         terminal = sys.stdout.isatty()
+    head, rows, title = [*map(show_line, head)], [[*map(show_line, row)] for row in rows], show_line(title)
     if terminal:
         return _rich(head, rows, left, title, bold)
-    widths = [max(len(str(line[i])) for line in [head, *rows]) for i in range(len(head))]
+    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     lines = [title] if title else []
     lines.append(_line(head, widths, left))
     lines.append("  ".join("-" * width for width in widths))
@@ -83,7 +86,7 @@ def format_columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
     if not rows:
         return ""
     used = [index for index in range(len(rows[0])) if any(row[index] for row in rows)] or [0]
-    cells = [[row[index] for index in used] for row in rows]
+    cells = [[show_line(row[index]) for index in used] for row in rows]
     first = max(len(row[0]) for row in cells)
     room = shutil.get_terminal_size().columns - first - 2 - len(indent) if sys.stdout.isatty() else 10_000
     lines = []
@@ -97,9 +100,10 @@ def format_columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> str:
 
 
 def render_markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """A GitHub table; a `|` inside a cell is escaped."""
-    lines = [list(head), [":--" if i < left else "--:" for i in range(len(head))], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    """A GitHub table; markup inside a cell is escaped."""
+    cells = [[*map(show_markdown, line)] for line in (head, *rows)]
+    lines = [cells[0], [":--" if i < left else "--:" for i in range(len(head))], *cells[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:

@@ -18,6 +18,7 @@ from aptlab.report.statistics import ConfidenceInterval
 from aptlab.report.table import format_number, render_markdown_table, render_table
 from aptlab.runs import find_runs
 from aptlab.runs.atomic import write_text
+from aptlab.shown import show_csv_cell, show_line, show_markdown
 
 WIDTH = 120  # of table.txt, and of a screen that has no width
 
@@ -38,14 +39,14 @@ def report_comparison(
     unfinished = [run for run in runs if not run.finished]
     lines = []
     if unfinished:
-        names = ", ".join(run.name for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
+        names = ", ".join(show_line(run.name) for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
         lines.append(f"left out, not finished: {len(unfinished)} of {len(runs)} ({names})")
     try:
         comparison = compare_runs(runs, metric=metric, by=by, baseline=baseline)
     except AptlabError as error:
         raise AptlabError("\n".join([str(error), *lines])) from None
     write_comparison(comparison, out)
-    return [format_comparison(comparison), *lines, f"written {out}: table.csv table.md table.txt figure.png"]
+    return [format_comparison(comparison), *lines, f"written {show_line(out)}: table.csv table.md table.txt figure.png"]
 
 
 def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -> str:
@@ -70,7 +71,7 @@ def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -
         )
         for part in _parts(head, rows, left, width)
     ]
-    return "\n".join([*tables, "", *(fold_line(line, width) for line in [*legend, *remarks])])
+    return "\n".join([*tables, "", *(fold_line(show_line(line), width) for line in [*legend, *remarks])])
 
 
 def name_rows(line: str, comparison: Comparison) -> str:
@@ -108,7 +109,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> list[Path]:
     page = (
         render_markdown_table(head, rows, left=left)
         + "\n"
-        + "\n".join(f"- {line}" for line in list_remarks(comparison))
+        + "\n".join(f"- {show_markdown(line)}" for line in list_remarks(comparison))
         + "\n"
     )
     for name, content in (
@@ -179,11 +180,13 @@ def format_comparison_csv(comparison: Comparison) -> str:
     head = [*labels, "seeds", *(f"{name}{part}" for name in names for part in ("", " ±95%", " n"))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow([*map(show_csv_cell, head)])
     for i, group in enumerate(comparison.groups):
         found = [*comparison.cells[i], comparison.differences[i]]
         seeds = " ".join(str(seed) for seed in sorted(group.runs))
-        writer.writerow([*group.labels.values(), seeds, *(part for cell in found for part in _full(cell))])
+        writer.writerow(
+            [*map(show_csv_cell, group.labels.values()), seeds, *(part for cell in found for part in _full(cell))]
+        )
     return out.getvalue()
 
 

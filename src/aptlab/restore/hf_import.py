@@ -245,8 +245,9 @@ def make_checkpoint(
 def write_checkpoint(state: dict[str, Any], file: Path) -> None:
     """Save the checkpoint and its manifest, atomically."""
     from aptlab.checkpoint import AtomicIO
+    from aptlab.runs.files import require_inner_folder
 
-    file.parent.mkdir(parents=True, exist_ok=True)
+    require_inner_folder(file.parent).mkdir(parents=True, exist_ok=True)
     AtomicIO().save_checkpoint(state, file)
 
 

@@ -7,9 +7,10 @@ runs that begin from it carry them on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aptlab.data.tokenizers.hf_files import parse_object, read_text
 
 if TYPE_CHECKING:
     from aptlab.models.hf import DecoderDescription
@@ -31,11 +32,11 @@ def read_folder_lengths(folder: Path, *, longest: int, rope: dict[str, Any]) -> 
     """The entry of a checkpoint: both lengths of a folder, and the node of the rule that they belong to."""
     path, limit = folder / "tokenizer_config.json", None
     if path.is_file():
-        limit = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+        limit = parse_object(read_text(path), path.name).get("model_max_length")
     number = isinstance(limit, int | float) and not isinstance(limit, bool) and limit >= 1
     return {
         "max_position_embeddings": longest,
-        "model_max_length": int(limit) if number and limit is not None else NO_LIMIT,
+        "model_max_length": int(min(limit, NO_LIMIT)) if number and limit is not None else NO_LIMIT,
         "rope": rope,
     }
 

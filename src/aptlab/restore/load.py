@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,20 +132,30 @@ def locate_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs") -> Path
 
 def restore_network(state: dict[str, Any], *, path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """The same from a checkpoint dict that is in memory; `path` is named in errors."""
+    from torch import is_tensor
+
     from aptlab.config import build
+    from aptlab.restore.outline import make_outline
     from aptlab.restore.upgrade import upgrade_checkpoint
 
     state = upgrade_checkpoint(state)
-    meta = state.get("aptlab")
-    if not isinstance(meta, dict) or "model" not in meta.get("config", {}):
+    found, weights = state.get("aptlab"), state.get("state_dict", {})
+    meta: dict[str, Any] = found if isinstance(found, dict) else {}
+    config: dict[str, Any] = meta["config"] if isinstance(meta.get("config"), dict) else {}
+    whole = isinstance(config.get("model"), dict) and isinstance(meta.get("vocab"), int)
+    if not whole or not isinstance(weights, dict) or not all(map(is_tensor, weights.values())):
         raise CheckpointError(
             f"{path} holds no aptlab configuration; give a checkpoint written by `aptlab train` or `aptlab import`"
         )
-    net = build({**meta["config"]["model"], "vocab": int(meta["vocab"])}, "model")
-    fill_weights(net, state.get("state_dict", {}), path)
+    node = {**config["model"], "vocab": int(meta["vocab"])}
+    outline = make_outline(node, weights, path)
+    if outline is not None:
+        refuse_other_weights(outline, weights, path)
+    net = build(node, "model")
+    fill_weights(net, weights, path)
     return LoadedModel(
         net=net.to(device).eval(),
-        config=meta["config"],
+        config=config,
         step=int(meta.get("step", 0)),
         path=path,
         meta=meta,
@@ -154,6 +164,11 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
 
 def fill_weights(net: Decoder, weights: dict[str, torch.Tensor], path: Path) -> None:
     """Copy a task's weights into its network; every name and size must fit, or CheckpointError says which do not."""
+    net.load_state_dict(refuse_other_weights(net, weights, path))
+
+
+def refuse_other_weights(net: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """The network's own part of a task's weights; CheckpointError names those that are missing, left over or differ."""
     network_weights = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
     expected = net.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in network_weights]
@@ -169,7 +184,7 @@ def fill_weights(net: Decoder, weights: dict[str, torch.Tensor], path: Path) -> 
             f"the weights in {path} do not fit the model of its own configuration:\n{shown}\n"
             "was it trained with another version of the model's code? Install that version, or train again"
         )
-    net.load_state_dict(network_weights)
+    return network_weights
 
 
 def keep_fitting_weights(

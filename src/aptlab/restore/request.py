@@ -10,6 +10,7 @@ from aptlab.config import Config, find_new_word
 from aptlab.config.escaped import unescape_values
 from aptlab.errors import CheckpointError
 from aptlab.restore.rope import fill_inherited_values
+from aptlab.shown import print_shown
 
 # Stand-ins for the check before the checkpoint is open; `fill_config` puts the real values in.
 STAND_IN = {"context": 1024, "seed": 0, "tokenizer": {"_target_": "aptlab.data.tokenizers.ByteTokenizer"}}
@@ -51,7 +52,7 @@ def show_config(config: Config, keys: Iterable[str]) -> dict[str, Any]:
     except CheckpointError as error:
         if "ckpt" in list_override_keys(config.overrides):
             raise
-        print(f"without what the checkpoint says: ckpt={ckpt}: {error}", file=sys.stderr)
+        print_shown(f"without what the checkpoint says: ckpt={ckpt}: {error}", file=sys.stderr)
         return config.resolved()
     return fill_config(config, stored, keys)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from aptlab.bounded import TABLE, parse_json
 from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
 from aptlab.data.tokenizers.base import BYTE_VALUES
 from aptlab.errors import CheckpointError
@@ -32,7 +33,7 @@ def name_tokens(state: Mapping[str, str]) -> Names:
         return {value: bytes([value]) for value in range(BYTE_VALUES)} | {BYTE_VALUES: END}
     if state.get("kind") != "json":
         return {}
-    content = json.loads(state["json"])
+    content = parse_json(state["json"], TABLE)
     vocab = content["model"].get("vocab") or {}
     # A Unigram model lists its tokens with their scores.
     pairs = (

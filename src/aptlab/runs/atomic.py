@@ -8,7 +8,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import parse_yaml
 from aptlab.errors import AptlabError
+from aptlab.runs.files import read_file_text
 
 ROOM = "free some space or choose another run_dir"
 
@@ -16,12 +18,13 @@ ROOM = "free some space or choose another run_dir"
 def write_text(path: str | Path, text: str, *, way_out: str = ROOM) -> None:
     """Replace a file: temporary file in the same folder, fsync, rename, fsync of the folder.
 
+    Half a character, as a file name of other bytes has, is written as JSON spells it: `\\udc80`.
     Raises AptlabError naming the file if the disk is full or the place cannot be written; `way_out` ends the message.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -63,7 +66,7 @@ def read_yaml(path: str | Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(read_file_text(path))
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML ({str(error).splitlines()[0]})") from error
 

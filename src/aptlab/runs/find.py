@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aptlab.errors import AptlabError, suggest_option
+from aptlab.runs.files import require_inner_folder
 from aptlab.runs.record import read_record
 from aptlab.runs.result import EARLIER, Result, read_sealed_result
 from aptlab.runs.table import MetricsTable
@@ -44,7 +45,7 @@ class Run:
         records = {name: _read_plain(path / name, kind) for name, kind in RECORDS.items()}
         config, overrides, choices, environment = (value for value, _ in records.values())
         result, unsealed = None, [name for name, (_, sealed) in records.items() if not sealed]
-        if (path / "result.json").exists():
+        if os.path.lexists(path / "result.json"):
             result, sealed = read_sealed_result(path)
             unsealed += [] if sealed else ["result.json"]
         return cls(path, result, config, overrides, choices, environment, tuple(unsealed))
@@ -56,7 +57,9 @@ class Run:
 
     def list_earlier_results(self) -> list[Result]:
         """The results of the ends that the run had before it was trained further, in order of their steps."""
-        return sorted(map(Result.read, (self.path / EARLIER).glob("*.json")), key=lambda result: result.steps)
+        return sorted(
+            map(Result.read, require_inner_folder(self.path / EARLIER).glob("*.json")), key=lambda result: result.steps
+        )
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from aptlab.redact import redact_overrides, redact_value
 from aptlab.runs import ranks
 from aptlab.runs.atomic import write_text
 from aptlab.runs.environment import collect_environment
+from aptlab.runs.files import refuse_link, refuse_linked_folders
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.record import write_json_record, write_yaml_record
 from aptlab.runs.result import EARLIER, Result, read_result_if_whole
@@ -40,12 +41,14 @@ class RunFolder:
         """Make (or, with `run_dir`, make or reopen) a run folder and lock it.
 
         Every rank of a distributed run gets the same folder; only rank zero locks and writes it.
-        Raises AptlabError if the place cannot be written, is a file, or is in use by another process.
+        Raises AptlabError if the place cannot be written, is a file, or is in use by another process, or if a folder
+        inside it is a link that leads out of it.
         """
         writer = ranks.get_process_rank() == 0
         path = _chosen(Path(root).expanduser(), job, run_dir, writer)
         folder = cls(path, writer=writer)
         _make(folder.path, exclusive=False)
+        refuse_linked_folders(folder.path)
         if writer:
             folder._lock = FolderLock.take(folder.path)
             os.environ[ranks.FOLDER_VARIABLE] = str(folder.path)
@@ -132,7 +135,7 @@ class RunFolder:
         A result of an end whose evals were not done is taken away: it comes again. A damaged one is kept as
         result-damaged.json.
         """
-        if not self.writer or not self.finished:
+        if not self.writer or not refuse_link(self.path / "result.json").is_file():
             return
         result = read_result_if_whole(self.path)
         if result is None:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import parse_json
 from aptlab.errors import AptlabError
+from aptlab.runs.files import open_file
 from aptlab.runs.record import open_json_record, seal_record
 
 log = logging.getLogger("aptlab")
@@ -79,7 +81,7 @@ class Journal:
         if self.path is None:
             return
         try:
-            with open(self.path, "ab") as file:
+            with open_file(self.path, "ab") as file:
                 file.write(json.dumps(seal_record(record), ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -94,10 +96,12 @@ class Journal:
         if self.path is None:
             return {}
         try:
-            content = self.path.read_bytes()
+            with open_file(self.path, "rb") as file:
+                content = file.read()
             whole = content[: content.rfind(b"\n") + 1]
             if len(whole) < len(content):
-                os.truncate(self.path, len(whole))
+                with open_file(self.path, "r+b") as file:
+                    file.truncate(len(whole))
                 log.info("%s: the last line was cut off; its part is done again", self.path)
         except FileNotFoundError:
             return {}
@@ -142,7 +146,7 @@ class Journal:
 def parse_line(line: bytes) -> tuple[Record | None, bool]:
     """The object of a line and whether it has a checksum; None where it holds none, or does not have its checksum."""
     try:
-        record, sealed = open_json_record(json.loads(line), "")
+        record, sealed = open_json_record(parse_json(line), "")
     except (ValueError, RecursionError):
         return None, False
     return (record if isinstance(record, dict) else None), sealed

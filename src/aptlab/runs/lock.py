@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aptlab.errors import AptlabError
+from aptlab.runs.files import read_file_text, refuse_link
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -75,7 +76,7 @@ def _acquire(folder: Path) -> FileLock | None:
     """The lock on a folder; None (with one warning) where the file system has no locks."""
     from filelock import FileLock, Timeout
 
-    path = folder / ".lock"
+    path = refuse_link(folder / ".lock")
     # A soft lock would outlive a killed owner, so none is better.
     lock = FileLock(path, fallback_to_soft=False, thread_local=False, on_acquired=_write_owner)
     try:
@@ -100,6 +101,6 @@ def _write_owner(handle: int) -> None:
 
 
 def _read_owner(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text("ascii", "replace").strip() or "unknown"
+    with contextlib.suppress(OSError, ValueError):
+        return read_file_text(path).strip() or "unknown"
     return "unknown"

@@ -8,9 +8,12 @@ import sys
 import warnings
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from aptlab.errors import AptlabError
 from aptlab.redact import redact_text
+from aptlab.runs.files import open_file
+from aptlab.shown import print_shown, show_message
 
 _SOURCES = ("aptlab", "py.warnings", "lightning", "lightning.pytorch", "lightning.fabric")
 _RANK_ZERO = (
@@ -92,10 +95,10 @@ class _Early(logging.Handler):
 
 
 class _Redacting(logging.Formatter):
-    """Hides secrets in the finished line, traceback included."""
+    """Hides secrets in the finished line, traceback included, and spells out what a terminal would obey."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact_text(super().format(record))
+        return show_message(redact_text(super().format(record)))
 
 
 class _Short(logging.Formatter):
@@ -106,16 +109,20 @@ class _Short(logging.Formatter):
         if record.name == "py.warnings":
             message = message.splitlines()[0] if message else message
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return redact_text(prefix + message)
+        return show_message(redact_text(prefix + message))
 
 
 class _RunFile(logging.FileHandler):
-    """log.txt. A disk that takes no more of it costs one line on the console, and lines of the log until there is room.
+    """log.txt, opened as every file of a run folder is.
 
+    A disk that takes no more of it costs one line on the console, and lines of the log until there is room.
     The line goes to the console alone: a traceback of the logging, or a record that ends up here again, helps nobody.
     """
 
     _told = False
+
+    def _open(self) -> Any:
+        return open_file(self.baseFilename, self.mode, encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -124,7 +131,7 @@ class _RunFile(logging.FileHandler):
         elif not self._told:
             self._told = True
             with contextlib.suppress(OSError):
-                print(
+                print_shown(
                     f"warning: cannot write {self.baseFilename}: {error.strerror}; lines are missing", file=sys.stderr
                 )
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aptlab.shown import print_shown, show_line, show_message
+
 Note = str | Callable[[], str | None]
 
 
@@ -59,9 +61,10 @@ class ProgressBar:
             # Imported here: rich costs a tenth of a second, which a run without a terminal need not pay.
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[text]}"))
+            words = [TextColumn(part, markup=False) for part in ("{task.description}", "{task.fields[text]}")]
+            columns = (words[0], BarColumn(bar_width=None), words[1])
             self._bar = Progress(*columns, refresh_per_second=5, expand=True)
-            self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, text="")
+            self._task = self._bar.add_task(show_line(self.what), total=self.total, completed=self.done, text="")
             self._bar.start()
         return self
 
@@ -96,22 +99,22 @@ class ProgressBar:
             self.refresh(note)
         elif self._is_due(now := time.monotonic()) and (text := read_note(note)) is not None:
             self._shown, self._printed = now, done
-            print(f"{self.what} {self._describe(now, text)}", flush=True)
+            print_shown(f"{self.what} {self._describe(now, text)}", flush=True)
 
     def refresh(self, note: Note) -> None:
         """Another note on the bar; no plain line where there is none."""
         now = time.monotonic()
         if self._bar is not None and (now - self._shown > self.interval or self.done == self.total):
             self._shown = now
-            text = self._describe(now, read_note(note) or "")
+            text = show_line(self._describe(now, read_note(note) or ""))
             self._bar.update(self._task, completed=self.done, total=self.total, text=text)
 
     def print_line(self, line: str) -> None:
         """Print a whole line, above the bar where there is one."""
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.console.print(show_message(line), highlight=False, markup=False, emoji=False)
         else:
-            print(line, flush=True)
+            print_shown(line, flush=True)
 
     def _is_due(self, now: float) -> bool:
         """Whether a plain line is due: a mark was passed since the last one, and the pause is over."""

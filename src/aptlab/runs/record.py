@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aptlab.bounded import PLAIN, parse_yaml
 from aptlab.errors import AptlabError
 from aptlab.runs.atomic import ROOM, format_yaml, make_finite, write_text
+from aptlab.runs.files import open_file, read_file_json
 
 CHECK = "check"
 DIGITS = 16
@@ -79,7 +81,7 @@ def read_record(path: str | Path, kind: type, *, way_out: str = "") -> tuple[Any
     path = Path(path)
     try:
         if path.suffix == ".json":
-            value, sealed = open_json_record(json.loads(path.read_text(encoding="utf-8")), str(path), way_out=way_out)
+            value, sealed = open_json_record(read_file_json(path), str(path), way_out=way_out)
         else:
             value, sealed = _read_yaml_record(path, way_out)
     except (FileNotFoundError, AptlabError):
@@ -95,14 +97,16 @@ def read_record(path: str | Path, kind: type, *, way_out: str = "") -> tuple[Any
 def _read_yaml_record(path: Path, way_out: str) -> tuple[Any, bool]:
     import yaml
 
-    data = path.read_bytes()
+    with open_file(path, "rb") as file:
+        data = file.read(PLAIN.bytes + 1)
+    PLAIN.check_size(len(data))
     head = _HEAD.match(data)
     if head is not None:
         digest = hashlib.sha256(data[head.end() :]).hexdigest()[:DIGITS]
         if digest != head[1].decode():
             raise AptlabError(f"{path} is damaged: it does not have its checksum{_way(way_out, 'its first line')}")
     try:
-        return yaml.safe_load(data.decode("utf-8")), head is not None
+        return parse_yaml(data.decode("utf-8")), head is not None
     except yaml.YAMLError as error:
         raise ValueError(f"not YAML ({str(error).splitlines()[0]})") from None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aptlab.runs.atomic import write_text
+from aptlab.runs.files import open_file
 from aptlab.runs.table_sums import HEADER, Sums, format_sums, make_sums_path, read_sums, split_lines, sum_line
 
 FIRST = ("step", "epoch")
@@ -28,8 +29,10 @@ class MetricsTable:
 
     @classmethod
     def read(cls, path: str | Path) -> MetricsTable:
-        """Read a file, leaving out a torn last line and damaged rows; raises OSError only."""
-        text, sums = Path(path).read_bytes().decode("utf-8", errors="replace"), read_sums(Path(path))
+        """Read a file, leaving out a torn last line and damaged rows; raises OSError, or UnsafeFileError."""
+        with open_file(path, "rb") as file:
+            text = file.read().decode("utf-8", errors="replace")
+        sums = read_sums(Path(path))
         table = cls(sealed=sums is not None)
         whole, newline, torn = text.rpartition("\n")
         if torn:
@@ -84,7 +87,7 @@ class MetricsTable:
         """
         text, sums = self.text(), make_sums_path(path)
         new = format_sums(split_lines(text))
-        before = sums.read_text(encoding="ascii", errors="replace") if sums.exists() and Path(path).exists() else ""
+        before = _read_old_sums(sums) if Path(path).exists() else ""
         if before and not before.endswith("\n"):
             before += "\n"
         write_text(sums, before + new)
@@ -129,3 +132,12 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
+
+
+def _read_old_sums(path: Path) -> str:
+    """The text of the checksums that are there, "" for none."""
+    try:
+        with open_file(path, "rb") as file:
+            return file.read().decode("ascii", errors="replace")
+    except FileNotFoundError:
+        return ""

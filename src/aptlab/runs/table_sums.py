@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from aptlab.runs.files import open_file
+
 HEADER = "header"
 _LINE = re.compile(r"([0-9a-f]{8}) (header|\d+)")
 Sums = dict[str, set[str]]
@@ -46,7 +48,7 @@ def split_lines(text: str) -> list[str]:
 
 def append_sums(path: Path, lines: Sequence[str]) -> None:
     """Add the checksums of lines that are about to be written to the table; raises OSError."""
-    with open(make_sums_path(path), "a+b") as file:
+    with open_file(make_sums_path(path), "a+b") as file:
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":  # torn by a crash or a full disk
             file.write(b"\n")
@@ -56,7 +58,8 @@ def append_sums(path: Path, lines: Sequence[str]) -> None:
 def read_sums(path: Path) -> Sums | None:
     """The checksums by step, and by `header`; None where there is no such file. Raises OSError."""
     try:
-        text = make_sums_path(path).read_bytes().decode("ascii", errors="replace")
+        with open_file(make_sums_path(path), "rb") as file:
+            text = file.read().decode("ascii", errors="replace")
     except FileNotFoundError:
         return None
     sums: Sums = {}

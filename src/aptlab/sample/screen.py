@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TextIO
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # C0 without tab and newline, DEL, C1 (ECMA-48)
-
-
-def escape_controls(text: str) -> str:
-    r"""The text with its control characters as `\xNN`; newline and tab stay.
-
-    ESC, BEL or a backspace out of a model would colour, ring or overwrite what the terminal shows. No character is
-    made of several, so pieces of a text that is being written may be escaped one by one.
-
-    >>> print(escape_controls("red \x1b[31m, bell \x07"))
-    red \x1b[31m, bell \x07
-    """
-    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+from aptlab.shown import show_message
+from aptlab.shown import show_text as escape_controls
 
 
 def print_text(text: object, end: str = "\n") -> None:
@@ -27,4 +15,5 @@ def print_text(text: object, end: str = "\n") -> None:
 
 def dim_line(line: str, stream: TextIO) -> str:
     """A line of ours beside a model's text: dim on a terminal."""
-    return f"\x1b[2m{line}\x1b[0m" if stream.isatty() else line
+    plain = show_message(line)
+    return f"\x1b[2m{plain}\x1b[0m" if stream.isatty() else plain

@@ -29,6 +29,7 @@ from aptlab.search.progress import SearchProgress
 from aptlab.search.results import describe_search, write_search_results
 from aptlab.search.settings import SearchSettings
 from aptlab.search.verdict import check_basis
+from aptlab.shown import print_drawn, print_shown
 
 log = logging.getLogger("aptlab")
 MOST_WORKERS = 8
@@ -42,8 +43,8 @@ def search_checkpoint(
         search = prepare_search(config, settings, target, fill)
         lock = FolderLock.take(search.output.folder)
         try:
-            print("\n".join(describe_search(search)), flush=True)
-            print("\n".join(run_search(search)))
+            print_shown("\n".join(describe_search(search)), flush=True)
+            print_drawn("\n".join(run_search(search)))
             return search.output.folder
         finally:
             lock.release()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from aptlab.runs.files import open_file, read_file_text
 from aptlab.sweep.job import JobCommand
 
 POLL = 0.05  # seconds between two looks at a process
@@ -31,7 +32,7 @@ class ChildProcess:
         self._code: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         Path(task.log).parent.mkdir(parents=True, exist_ok=True)
-        with open(task.log, "ab") as log:
+        with open_file(task.log, "ab") as log:
             try:
                 self._process = self._start(log)
             except OSError as error:
@@ -123,9 +124,15 @@ def run_job_command(task: JobCommand, grace: float) -> tuple[int, float]:
 def read_stop_signal(stop: str | Path) -> str | None:
     """What the stop file asks for: a signal's number, KILL_NOW, or None while there is no such file."""
     try:
-        return Path(stop).read_text(encoding="ascii").strip() or str(int(signal.SIGTERM))
-    except OSError:
+        return read_file_text(stop).strip() or str(int(signal.SIGTERM))
+    except (OSError, ValueError):
         return None
+
+
+def write_stop_signal(stop: Path, what: str) -> None:
+    """Ask the jobs to end: a signal's number, or KILL_NOW."""
+    with open_file(stop, "w", encoding="ascii") as file:
+        file.write(what)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

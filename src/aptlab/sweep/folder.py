@@ -13,6 +13,7 @@ from typing import Any
 from aptlab.errors import AptlabError
 from aptlab.redact import redact_overrides
 from aptlab.runs import FolderLock, Result
+from aptlab.runs.files import open_file, require_inner_folder
 from aptlab.runs.folder import make_folder
 from aptlab.runs.journal import NAME, Journal
 from aptlab.runs.record import find_shape_problem, read_record, write_yaml_record
@@ -52,7 +53,7 @@ class SweepFolder:
         if not fresh and not path.is_dir():
             path = _find_earlier(root, earlier) or path
         folder = cls(path.absolute())
-        make_folder(folder.path / "jobs", way_out="choose another paths.root or sweep.name")
+        make_folder(require_inner_folder(folder.path / "jobs"), way_out="choose another paths.root or sweep.name")
         try:
             folder._lock = FolderLock.take(folder.path)
         except AptlabError as error:
@@ -195,7 +196,7 @@ def starts_run(override: str) -> bool:
 def read_log_tail(path: Path, lines: int = 8) -> list[str]:
     """The last lines of a log that are not empty; carriage returns of progress bars count as ends of lines."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 16_384))
             text = file.read().decode("utf-8", errors="replace")

@@ -9,7 +9,8 @@ from types import FrameType
 from typing import Any
 
 from aptlab.runs.signals import leave_closed_terminal, list_terminals
-from aptlab.sweep.child import KILL_NOW
+from aptlab.shown import print_shown
+from aptlab.sweep.child import KILL_NOW, write_stop_signal
 
 
 class Interrupts:
@@ -40,6 +41,8 @@ class Interrupts:
         first = self.signal is None
         if first:
             self.signal = number
-        self._stop.write_text(str(int(number)) if first else KILL_NOW, encoding="ascii")
+        write_stop_signal(self._stop, str(int(number)) if first else KILL_NOW)
         leave_closed_terminal(number, self._terminals)
-        print("stopping: jobs save their state and end; once more kills them" if first else "stopping now", flush=True)
+        print_shown(
+            "stopping: jobs save their state and end; once more kills them" if first else "stopping now", flush=True
+        )

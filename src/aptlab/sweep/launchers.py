@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from aptlab.errors import ConfigError
 from aptlab.limits import NonNegative, NonNegativeInt, PositiveInt, validate_limits
 from aptlab.runs.environment import describe_machine
+from aptlab.runs.files import open_file
 from aptlab.sweep.child import POLL, ChildProcess, read_stop_signal, run_job_command
 from aptlab.sweep.job import JobCommand, JobEvent
 
@@ -192,7 +193,7 @@ class ClusterJob:
             return 1 if self._cancelled else None
         failure = self._job.exception()
         if failure is not None:
-            with open(self._task.log, "a", encoding="utf-8") as log:
+            with open_file(self._task.log, "a", encoding="utf-8") as log:
                 log.write(f"{failure}\n")
             return 1
         return int(self._job.result()[0])

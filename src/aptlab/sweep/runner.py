@@ -15,6 +15,8 @@ from aptlab.errors import AptlabError
 from aptlab.report.table import format_number
 from aptlab.report.write import report_comparison
 from aptlab.runs.progress import format_duration
+from aptlab.shown import print_drawn, print_shown
+from aptlab.sweep.child import write_stop_signal
 from aptlab.sweep.folder import SweepFolder, read_log_tail, starts_run
 from aptlab.sweep.interrupts import Interrupts
 from aptlab.sweep.job import JobCommand, JobEvent, SweepJob
@@ -73,8 +75,8 @@ class SweepRunner:
         self._sort_jobs(self.plan.open_jobs(self.folder.path, self.folder.numbers))
         self.total = self.plan.count_jobs(self.state)
         before = f", {len(self.state.results)} finished before" if self.state.results else ""
-        print(f"sweep    {shorten_path(self.folder.path)}")
-        print(f"jobs     {self.total}{before}, {self.launcher.workers} at a time", flush=True)
+        print_shown(f"sweep    {shorten_path(self.folder.path)}")
+        print_shown(f"jobs     {self.total}{before}, {self.launcher.workers} at a time", flush=True)
         self.launcher.run(self._make_commands(), self._on_event)
 
     def finish_sweep(self) -> int:
@@ -83,18 +85,18 @@ class SweepRunner:
         if results:
             self._report_table()
         for line in self.plan.describe_best():
-            print(line)
+            print_shown(line)
         for index in sorted(failed):
             self._show_failure(self.state.jobs[index])
         again = f"aptlab train -m {shlex.join(self._arguments)}"
         if self.interrupted:
-            print(f"interrupted: {len(results)} of {self.total} jobs are finished; continue with: {again}")
+            print_shown(f"interrupted: {len(results)} of {self.total} jobs are finished; continue with: {again}")
             return 128 + int(self._interrupts.signal or 0)
         if failed:
-            print(f"{len(failed)} of {self.total} jobs failed; run them again with: {again}")
+            print_shown(f"{len(failed)} of {self.total} jobs failed; run them again with: {again}")
             return 1
         took = format_job_time(time.monotonic() - self._begun)
-        print(f"finished {len(results)} jobs in {took}: {shorten_path(self.folder.path)}")
+        print_shown(f"finished {len(results)} jobs in {took}: {shorten_path(self.folder.path)}")
         return 0
 
     def _sort_jobs(self, jobs: Sequence[SweepJob]) -> None:
@@ -118,8 +120,8 @@ class SweepRunner:
         busy = [job for job in jobs if self.folder.busy(job)]
         if not busy:
             return
-        print(f"waiting  for {len(busy)} job(s) of an earlier, killed sweep to save and end", flush=True)
-        self.folder.stop.write_text(str(int(signal.SIGTERM)), encoding="ascii")
+        print_shown(f"waiting  for {len(busy)} job(s) of an earlier, killed sweep to save and end", flush=True)
+        write_stop_signal(self.folder.stop, str(int(signal.SIGTERM)))
         end = time.monotonic() + self.launcher.grace
         while any(map(self.folder.busy, busy)) and time.monotonic() < end and not self.interrupted:
             time.sleep(0.2)
@@ -195,22 +197,22 @@ class SweepRunner:
         """Table and figure of the finished jobs; where they cannot be made, the reason in one line."""
         try:
             for line in report_comparison([self.folder.path / "jobs"], self.folder.path, metric=self.plan.metric):
-                print(line)
+                print_drawn(line)
         except AptlabError as error:
-            print(f"no table: {error}")
+            print_shown(f"no table: {error}")
 
     def _show_failure(self, job: SweepJob) -> None:
         """The reason and the last lines of the log."""
         log = self.folder.console(job)
-        print(f"failed   {job.name}: {self.state.failed[job.index]}")
+        print_shown(f"failed   {job.name}: {self.state.failed[job.index]}")
         for line in read_log_tail(log):
-            print(f"  | {line}")
-        print(f"  log {shorten_path(log)}")
+            print_shown(f"  | {line}")
+        print_shown(f"  log {shorten_path(log)}")
 
     def _say(self, job: SweepJob, what: str, *facts: str) -> None:
         """One line about a job."""
         place = f"[{job.index + 1}/{max(self.total, job.index + 1)}]"
-        print("  ".join([f"{place} {what:<7} {job.name}", *(fact for fact in facts if fact)]), flush=True)
+        print_shown("  ".join([f"{place} {what:<7} {job.name}", *(fact for fact in facts if fact)]), flush=True)
 
     def _estimate_rest(self) -> str:
         """How long the jobs that are left will take, as those did that finished here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aptlab.shown import print_shown
 from aptlab.tasks.base import count_parameters
 from aptlab.training.labels import label_choices
 from aptlab.training.protocols import RowData
@@ -21,7 +22,7 @@ def announce_run(run: TrainRun, notes: tuple[str, ...]) -> None:
     choices = label_choices(run.config, count_parameters(run.task.net))
     parts = "  ".join(f"{group}={option}" for group, option in select_shown_choices(choices).items())
     lines = [*notes, f"run      {run.folder}", f"parts    {parts}", describe_data(run.data.summary())]
-    print("\n".join([*lines, *describe_model(run), describe_budget(run)]), flush=True)
+    print_shown("\n".join([*lines, *describe_model(run), describe_budget(run)]), flush=True)
 
 
 def select_shown_choices(choices: dict[str, str]) -> dict[str, str]:

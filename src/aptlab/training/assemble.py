@@ -22,6 +22,7 @@ from aptlab.faults import inject_fault
 from aptlab.loggers import RunLogger
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.restore.hf_lengths import KEY
+from aptlab.restore.outline import check_outline_size
 from aptlab.restore.upgrade import upgrade_checkpoint
 from aptlab.restore.vocabulary import check_same_ids, remap_vocabulary
 from aptlab.restore.weights import adapt_weights, load_weights
@@ -57,6 +58,8 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
+    if saved is not None and plan.ckpt and not plan.remap and (node := config.resolved().get("model")):
+        check_outline_size(node, saved["state_dict"], plan.ckpt)
     torch.manual_seed(config.cfg.seed)
     task: Task = build(config.cfg.task)
     for line in task.list_warnings(config.cfg.context, get_option_name):

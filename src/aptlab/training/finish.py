@@ -18,6 +18,7 @@ from aptlab.report.figure import draw_run_figure
 from aptlab.runs import Result, find_runs
 from aptlab.runs.progress import format_duration
 from aptlab.runs.signals import SignalReceived, Stopped
+from aptlab.shown import print_shown
 from aptlab.tasks.base import count_parameters
 from aptlab.training.evaluate import run_evals, write_title
 from aptlab.training.labels import label_choices
@@ -41,7 +42,7 @@ def finish_run(run: TrainRun, *, wall: float) -> None:
     run.folder.write_result(dataclasses.replace(result, status="trained"))
     inject_fault("report.begin")
     measuring = f"; measuring {', '.join(run.evals)} …" if run.evals else ""
-    print(f"trained to step {run.trainer.global_step} in {format_duration(wall)}{measuring}", flush=True)
+    print_shown(f"trained to step {run.trainer.global_step} in {format_duration(wall)}{measuring}", flush=True)
     ends = run_evals(run)
     result = dataclasses.replace(result, lengths=ends.lengths, evals=ends.plain())
     figure = draw_training_figure(run, ends.lengths)
@@ -50,7 +51,7 @@ def finish_run(run: TrainRun, *, wall: float) -> None:
         logger.log_figure(figure)
     inject_fault("report.end")
     run.folder.write_result(result)
-    print(f"figure   {figure}\nrun      {run.folder}")
+    print_shown(f"figure   {figure}\nrun      {run.folder}")
     if ends.failed:
         raise EvalError(write_failure(run, ends.failed))
 

@@ -15,6 +15,7 @@ from aptlab.runs.launched import is_launched_rank, watch_launcher
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.signals import SignalReceived, Stopped, raise_signals
+from aptlab.shown import print_shown
 from aptlab.training.plan import TrainPlan, has_key_prefix, plan_training
 from aptlab.training.ranks import report_early_failure
 from aptlab.training.text_size import inspect_text_size
@@ -34,7 +35,7 @@ def _train_planned(overrides: list[str]) -> Run:
     plan = plan_training(overrides)
     if plan.finished:
         if get_process_rank() == 0:
-            print(plan.finished, flush=True)
+            print_shown(plan.finished, flush=True)
         return Run.read(plan.config.cfg.run_dir)
     inspect_inputs(leave_known_tokenizer(plan), train=True)
     inspect_text_size(plan.config)

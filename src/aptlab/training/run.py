@@ -15,6 +15,7 @@ from aptlab.loggers import RunLogger
 from aptlab.runs import RunFolder, RunLog
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.signals import SignalReceived, Stopped
+from aptlab.shown import print_shown
 from aptlab.training.announce import announce_run
 from aptlab.training.assemble import assemble_parts, open_run
 from aptlab.training.finish import finish_run, keep_trained
@@ -33,7 +34,7 @@ def run_training(plan: TrainPlan) -> Path:
         parts = assemble_parts(plan)
         if parts.resume and (ended := describe_planned_end(plan, parts.resume.step, parts.trainer_args["max_steps"])):
             if get_process_rank() == 0:
-                print(ended, flush=True)
+                print_shown(ended, flush=True)
             return Path(cfg.run_dir)
         folder = RunFolder.create(root=cfg.paths.root, job=cfg.job, run_dir=cfg.run_dir)
         log = RunLog.start(folder.path if folder.writer else None, console=folder.writer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aptlab.bounded import TABLE, read_bounded_text
 from aptlab.data.tokenizers.base import NEAR, Texts, TextStream, Tokenizer, TokenizerRule
 from aptlab.data.tokenizers.hf_files import read_folder_files, read_special_words
 from aptlab.data.tokenizers.ordinary import can_be_typed, hide_tokens
 from aptlab.data.tokenizers.token_bytes import count_token_bytes
 from aptlab.errors import AptlabError, ConfigError, DataError
+from aptlab.shown import show_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +40,10 @@ class TokenizerFile(TokenizerRule):
         del texts, key, folder
         path = Path(self.path).expanduser()
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            text = read_bounded_text(path, TABLE)
+        except (OSError, ValueError) as error:
+            said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+            reason = getattr(error, "strerror", None) or said
             raise DataError(f"path={self.path} cannot be read: {reason}; give a tokenizer.json") from error
         return JsonTokenizer(text, f"path={self.path}", eos=self.eos, files=read_folder_files(path))
 
@@ -66,6 +70,8 @@ class JsonTokenizer(Tokenizer):
         self._text, self._files, self._origin = text, files, origin
         self._words = read_special_words(files)
         self._fast = self._load(specials=False)
+        with name_library_error(f"{origin} cannot be read"):
+            self._prefix, self._suffix = find_affixes(self._fast) if files is not None else ((), ())
         vocab: Mapping[str, int] = self._fast.get_vocab(with_added_tokens=True)
         self._vocab_size = max(vocab.values(), default=-1) + 1
         ends = [self._fast.id_to_token(number) for number in self._words.ends]
@@ -77,7 +83,6 @@ class JsonTokenizer(Tokenizer):
                 f"such as one of {', '.join(sorted(vocab)[:5])}"
             )
         self._eos, self._eos_name = vocab[name], name
-        self._prefix, self._suffix = find_affixes(self._fast) if files is not None else ((), ())
         self._bos = vocab.get(self._words.names.get("bos_token", ""))
 
     @property
@@ -123,7 +128,7 @@ class JsonTokenizer(Tokenizer):
 
     def name_tokens(self, ids: Iterable[int]) -> str:
         """The names of `ids`, for people."""
-        return " ".join(self._fast.id_to_token(number) for number in ids)
+        return " ".join(self._fast.id_to_token(number) or f"token {number}" for number in ids)
 
     @property
     def notes(self) -> list[str]:
@@ -163,29 +168,35 @@ class JsonTokenizer(Tokenizer):
         return self._load(specials=True)
 
     def _load(self, protected: Mapping[int, str] | None = None, *, specials: bool = False) -> Any:
-        fast = load_fast(hide_tokens(self._text, protected) if protected else self._text, self._origin)
+        with name_library_error(f"{self._origin} is no tokenizer.json"):
+            text = hide_tokens(self._text, protected) if protected else self._text
+        fast = load_fast(text, self._origin)
         mark_special_tokens(fast, [*self._words.names.values()], self._words.added)
         fast.encode_special_tokens = not specials
         return fast
 
     def encode(self, text: str, *, specials: bool = False) -> list[int]:
         fast = self._marked if specials else self._plain
-        return fast.encode(text, add_special_tokens=False).ids
+        with name_library_error(f"{self._origin} cannot encode a text"):
+            return fast.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         import numpy as np
 
-        encoded = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        fast = self._plain
+        with name_library_error(f"{self._origin} cannot encode a text"):
+            encoded = fast.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(item.ids, dtype=np.int64) for item in encoded]
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
-        if specials:
-            return self._fast.decode([*map(int, ids)], skip_special_tokens=False)
-        return self._fast.decode([i for i in map(int, ids) if i not in self._hidden], skip_special_tokens=True)
+        numbers = [i for i in map(int, ids) if specials or i not in self._hidden]
+        with name_library_error(f"{self._origin} cannot decode its tokens"):
+            return self._fast.decode(numbers, skip_special_tokens=not specials)
 
     def count_bytes(self) -> np.ndarray:
         """Exact for a byte-level tokenizer; otherwise of the text that a token adds behind others, as it is decoded."""
-        sizes = count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
+        with name_library_error(f"{self._origin} is no tokenizer.json"):
+            sizes = count_token_bytes(self._text, self.vocab_size, encode=self.encode, decode=self.decode)
         sizes[list(self._hidden)] = 0  # which a file may not mark as special
         return sizes
 
@@ -205,13 +216,31 @@ def load_fast(text: str, origin: str) -> Any:
     """The library's tokenizer of a tokenizer.json, without truncation and padding. DataError when it is none."""
     from tokenizers import Tokenizer as Fast
 
-    try:
+    with name_library_error(f"{origin} is no tokenizer.json"):
         fast = Fast.from_str(text)
-    except Exception as error:
-        raise DataError(f"{origin} is no tokenizer.json: {str(error)[:120]}") from error
-    fast.no_truncation()
-    fast.no_padding()
+        fast.no_truncation()
+        fast.no_padding()
     return fast
+
+
+@contextlib.contextmanager
+def name_library_error(what: str) -> Iterator[None]:
+    """What the library `tokenizers`, or our own reading of its file, raises inside: a DataError that opens with `what`.
+
+    The library is written in Rust, where a pattern that fails while it is compiled or matched ends in a panic. That
+    arrives as a `PanicException`, which is no Exception in Python and passes every other handler.
+    """
+    try:
+        yield
+    except AptlabError:
+        raise
+    except Exception as error:
+        raise DataError(f"{what}: {show_line(error)[:120]}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = f"the library tokenizers gave up on it ({show_line(error)[:120]})"
+        raise DataError(f"{what}: {reason}; take another version of the file") from None
 
 
 def mark_special_tokens(fast: Any, names: Sequence[str], added: Mapping[int, Mapping[str, Any]]) -> None:

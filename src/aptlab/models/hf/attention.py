@@ -96,13 +96,13 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
     if family in (QWEN2, SMOLLM3) or family.model_type == "qwen3":
         if not config.get("use_sliding_window"):
             return [FULL] * depth
-        first = int(config.get("max_window_layers", 0))
+        first = _count(config, "max_window_layers")
         rotates = read_rotary_layers(config) if family is SMOLLM3 else [False] * depth  # there, layers without rotation
         types = types or [SLIDING if layer >= first and not rotates[layer] else FULL for layer in range(depth)]
     if not types and family in (MINISTRAL, GRANITE4):
         types = [(SLIDING if window else FULL) if family is MINISTRAL else LINEAR] * depth
     if not types:
-        every = int(config.get("sliding_window_pattern", 0))
+        every = _count(config, "sliding_window_pattern")
         types = [SLIDING if every and (layer + 1) % every else FULL for layer in range(depth)]
         if family is LLAMA4:
             chunked = config.get("attention_chunk_size") is not None
@@ -120,6 +120,14 @@ def read_layer_types(family: Family, config: Config) -> list[str]:
             "window there; repair the file"
         )
     return list(types)
+
+
+def _count(config: Config, key: str) -> int:
+    """A number of layers, 0 where the key is absent; null is none."""
+    value = config.get(key, 0)
+    if value is None:
+        raise ConfigError(f"{key}=None in config.json is not a whole number; repair the file, or leave the key out")
+    return int(value)
 
 
 def infer_sliding_window(layers: Sequence[str], window: int | None) -> SlidingWindow | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aptlab.shown import show_markdown
+
 HEADER = """---
 library_name: transformers
 pipeline_tag: text-generation
@@ -43,7 +45,7 @@ def render_model_card(
     lines += [
         f"- made for {reach or config['max_position_embeddings']} tokens, {meta.get('step', 0)} optimizer steps taken"
     ]
-    lines += [f"- {note}" for note in notes]
+    lines += [f"- {show_markdown(note)}" for note in notes]
     lines += _training(meta) + (_result(result) if result else [])
     return HEADER + "\n".join(lines) + "\n" + USE
 
@@ -60,15 +62,20 @@ def _spoken(parameters: Mapping[str, Any]) -> str:
 
 
 def _training(meta: Mapping[str, Any]) -> list[str]:
-    choices = [f"{group}={option}" for group, option in meta.get("choices", {}).items() if option is not None]
-    overrides = list(meta.get("overrides", []))
+    chosen = meta.get("choices", {}).items()
+    choices = [show_markdown(f"{group}={option}") for group, option in chosen if option is not None]
+    overrides = [show_markdown(word) for word in meta.get("overrides", [])]
     lines = ["", "## Training", "", f"Options: {' '.join(choices)}" if choices else "Options: not recorded"]
     return [*lines, "", f"Overrides: {' '.join(overrides) if overrides else 'none'}"]
 
 
 def _result(result: Mapping[str, Any]) -> list[str]:
     lines = ["", "## Result", "", "| measure | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.6g} |" for name, value in result.get("metrics", {}).items() if value is not None]
+    lines += [
+        f"| {show_markdown(name)} | {value:.6g} |"
+        for name, value in result.get("metrics", {}).items()
+        if value is not None
+    ]
     if result.get("lengths"):
         lines += ["", "| tokens | loss (nats per token) | bits per byte |", "|---|---|---|"]
         lines += [f"| {row['length']} | {row['loss']:.4f} | {row['bpb']:.4f} |" for row in result["lengths"]]

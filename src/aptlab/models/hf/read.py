@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptlab.bounded import TABLE, parse_json, read_bounded_text
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.models.hf.attention import AttentionOptions, read_attention
 from aptlab.models.hf.defaults import describe_defaults, fill_defaults
 from aptlab.models.hf.experts import find_experts
 from aptlab.models.hf.family import FAMILIES, GEMMA3, LLAMA4
+from aptlab.models.hf.headers import INDEX, WEIGHTS, StoredSizes, read_places, read_stored_sizes, require_weights
+from aptlab.models.hf.kinds import check_kinds, name_config
 from aptlab.models.hf.layout import Family
 from aptlab.models.hf.read_block import BlockOptions, read_block
 from aptlab.models.hf.scalars import Multipliers, read_multipliers
@@ -28,7 +30,6 @@ from aptlab.nn.shape import Shape
 
 TANH = "gelu_pytorch_tanh"  # gelu_new and gelu_fast are the same function
 ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", TANH: TANH, "gelu_new": TANH, "gelu_fast": TANH}
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -84,39 +85,80 @@ def read_folder(folder: str | Path, *, layout: str | None = None) -> HFModel:
     Raises ConfigError for a model that our decoder does not compute, CheckpointError for a damaged one.
     """
     folder = Path(folder)
-    whole = _json(folder / "config.json")
-    config = unwrap_config(whole)
-    family = _computable(config)
-    given, config = config, fill_defaults(config)
-    attention, shape = read_attention(given), _shape(given, config, family)
-    if layout is not None:
-        attention = dataclasses.replace(attention, rope=replace_layout(attention.rope, layout))
-    tokenizer, eos = folder / "tokenizer.json", config.get("eos_token_id")
-    longest, act = read_length(config, "max_position_embeddings"), read_activation(family, config)
-    weights, file, left_out = *read_weights(folder), ()
+    with name_config(folder / "config.json"):
+        whole = _json(folder / "config.json")
+        config = unwrap_config(whole)
+        _computable(config)
+        check_kinds(config)
+    places = read_places(folder)
+    stored = read_stored_sizes(folder, places) if places or (folder / WEIGHTS).is_file() else None
+    with name_config(folder / "config.json"):
+        model = read_config(config, stored)
+        if layout is not None:
+            rope = replace_layout(model.rope, layout)
+            model = dataclasses.replace(model, attention=dataclasses.replace(model.attention, rope=rope))
+    weights, file, left_out = *read_weights(folder, places), ()
     if "text_config" in whole:
         weights, left_out = unwrap_weights(weights)
-    tied, head = share_head(weights, family, bool(config.get("tie_word_embeddings", False)))
+    tied, head = share_head(weights, model.family, model.tied)
+    return dataclasses.replace(
+        model,
+        tied=tied,
+        weights=weights,
+        tokenizer=read_tokenizer_text(folder / "tokenizer.json"),
+        file=file,
+        notes=(*model.notes, *head, *left_out),
+    )
+
+
+def read_config(given: Mapping[str, Any], stored: StoredSizes | None = None) -> HFModel:
+    """What a config.json says, without weights and tokenizer, compared with the sizes that are stored beside it."""
+    family, config = _computable(given), fill_defaults(given)
+    if stored is not None:
+        check_stored(stored, config, family)
+    attention, shape, eos = read_attention(given), _shape(given, config, family), config.get("eos_token_id")
+    longest = read_length(config, "max_position_embeddings")
     return HFModel(
         family=family,
         shape=shape,
         vocab=_whole(config, "vocab_size"),
         context=_context(attention.rope, shape.depth, longest),
         attention=attention,
-        act=act,
+        act=read_activation(family, config),
         clamp=(float(config["swiglu_alpha"]), float(config["swiglu_limit"])) if family.expert else None,
         ffn_bias=family.expert or (family.ffn_bias and bool(config.get(family.bias_key, False))),
-        tied=tied,
+        tied=bool(config.get("tie_word_embeddings", False)),
         scalar=float(config["query_pre_attn_scalar"] if family is GEMMA3 else shape.head_sizes()[2]),
         block=read_block(family, config),
         multipliers=read_multipliers(family, config),
-        weights=weights,
-        tokenizer=tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
+        weights={},
+        tokenizer=None,
         eos=next(iter(eos), None) if isinstance(eos, list) else eos,
         longest=longest,
-        file=file,
-        notes=(*describe_defaults(given), *attention.notes, *head, *left_out),
+        notes=(*describe_defaults(given), *attention.notes),
     )
+
+
+def read_tokenizer_text(path: Path) -> str | None:
+    """The text of tokenizer.json, None where there is none; DataError for one that cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        return read_bounded_text(path, TABLE)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; copy it again") from None
+
+
+def check_stored(stored: StoredSizes, config: Mapping[str, Any], family: Family) -> None:
+    """ConfigError where the sizes of a config are not those of the weights beside it, before either is loaded."""
+    inner = "intermediate_size_mlp" if family is LLAMA4 else "intermediate_size"
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", inner)
+    sizes = {key: _whole(config, key) for key in names}
+    vocab, dim, depth, heads, hidden = sizes.values()
+    head_dim = config.get("head_dim") or dim // heads
+    kv_heads = heads if family.heads == "single" else config.get("num_key_value_heads") or heads
+    layer = dim * head_dim * 2 * (heads + kv_heads) + (3 if family.gated else 2) * dim * hidden
+    stored.check_model(sizes, vocab * dim + depth * layer, depth="num_hidden_layers", source="config.json")
 
 
 def _shape(given: Mapping[str, Any], config: Mapping[str, Any], family: Family) -> Shape:
@@ -141,24 +183,17 @@ def _shape(given: Mapping[str, Any], config: Mapping[str, Any], family: Family) 
     )
 
 
-def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """All tensors of model.safetensors, or of the shards that an index lists, and the name of that file.
+def read_weights(folder: Path, places: Mapping[str, str]) -> tuple[dict[str, Tensor], str]:
+    """All tensors of model.safetensors, or of the shards that an index's table lists, and the name of that file.
 
     Raises CheckpointError for a file or tensor that is missing, by name.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = folder / INDEX
-    places = _json(index)["weight_map"] if index.is_file() else {}
     weights: dict[str, Tensor] = {}
     for name in sorted(set(places.values())) or [WEIGHTS]:
-        path = folder / Path(name).name  # an index cannot point outside its folder
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path} is missing; aptlab reads safetensors only, convert other files with "
-                "transformers' save_pretrained"
-            )
+        path = require_weights(folder / name)
         try:
             found = load_file(path)
         except (SafetensorError, OSError) as error:
@@ -245,11 +280,11 @@ def _whole(config: Mapping[str, Any], key: str) -> int:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_bounded_text(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; path=… wants a folder saved by transformers' save_pretrained") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}; copy it again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, a JSON object is needed")
     return value

@@ -15,7 +15,7 @@ from aptlab.errors import ConfigError
 from aptlab.models.hf.defaults import fill_defaults, rename_keys
 from aptlab.models.hf.family import FAMILIES, GEMMA3, PHI3
 from aptlab.models.hf.family_blocks import OLMO3
-from aptlab.nn.positions.rope.hf import ORIGINAL, read_length, read_number
+from aptlab.nn.positions.rope.hf import LARGEST, ORIGINAL, read_length, read_number
 
 PLAIN = 10_000.0  # theta where nothing says one
 OLD, NEW, THETA, PART = "rope_scaling", "rope_parameters", "rope_theta", "partial_rotary_factor"
@@ -157,7 +157,7 @@ def _read_base(chosen: Given, key: str, config: Given, beside: str, default: flo
     if name not in values:
         return default
     value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= LARGEST:
         raise ConfigError(
             f"{place}{name}={value!r} in config.json is no number above 1, and frequencies are powers of it; repair "
             f"the file: without the key it is {default:g}"

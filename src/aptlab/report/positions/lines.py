@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aptlab.report.positions.rotary_parts import Array, RotaryPart
+from aptlab.shown import show_csv_cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,13 @@ def format_curves_csv(lines: Sequence[Curve]) -> str:
     writer.writerow(["rule", "part", *names])
     for line in lines:
         for row in zip(*(line[name].tolist() for name in names), strict=True):
-            writer.writerow([line.name, line.part, *(repr(cell) if isinstance(cell, float) else cell for cell in row)])
+            writer.writerow(
+                [
+                    show_csv_cell(line.name),
+                    show_csv_cell(line.part),
+                    *(repr(cell) if isinstance(cell, float) else cell for cell in row),
+                ]
+            )
     return out.getvalue()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aptlab.errors import ConfigError
 
+LARGEST, MOST = sys.float_info.max, 1 << 48  # of a number; of tokens
 ORIGINAL = "original_max_position_embeddings"
 EXPORTED = "train with rope=standard, linear, ntk, yarn, llama3 or longrope to export"  # the way out of most refusals
 
@@ -81,7 +83,7 @@ class HFSource:
 def read_number(values: Mapping[str, Any], key: str) -> float:
     """A number of a config.json; ConfigError names the key and what stands there."""
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
         raise ConfigError(f"{key}={value!r} in config.json is not a number, and the rope needs it; repair the file")
     return float(value)
 
@@ -89,7 +91,7 @@ def read_number(values: Mapping[str, Any], key: str) -> float:
 def read_length(values: Mapping[str, Any], key: str) -> int:
     """A number of tokens; ConfigError names the key where there is none."""
     value = read_number(values, key)
-    if value < 1 or value != int(value):
+    if not 1 <= value <= MOST or value != int(value):
         raise ConfigError(f"{key}={value:g} in config.json is no number of tokens; repair the file")
     return int(value)
 

@@ -78,9 +78,9 @@ class LearnedRotary(LearnedRotaryBase):
 
     def __init__(self, rule: Rope, *, head_dim: int, heads: int = 1, kv_heads: int = 1) -> None:
         del heads, kv_heads
-        theta = torch.tensor(rule.inv_freq(head_dim), dtype=torch.float64)
+        theta = tuple(map(float, rule.inv_freq(head_dim)))
         super().__init__(rule, torch.zeros(len(theta)))
-        self.theta = tuple(theta.tolist())
+        self.theta = theta
 
     def angles(self, positions: Tensor, lengths_BT: Tensor | None = None) -> Angles:
         """See `RotaryEmbedding.angles`."""
