@@ -85,8 +85,8 @@ class Workshop:
         return self.train(folder, *WORDS, *data, f"run_dir={folder}", *words, fault=fault, watch=watch)
 
     def resume(self, folder: Path) -> Attempt:
-        """What the message says: go on with the run."""
-        return self.train(folder, f"ckpt={folder}")
+        """What the message says: go on with the run. Places are not taken from a checkpoint, so the cache is named."""
+        return self.train(folder, f"ckpt={folder}", f"data.cache={self.root}/cache")
 
     def train(
         self, folder: Path, *words: str, fault: str | None = None, watch: Callable[[], None] | None = None

@@ -278,13 +278,13 @@ def free_port() -> int:
 
 def resume(folder: Path, whole: Path) -> str:
     """Go on with a broken run; how its end differs from the unbroken one, or ""."""
-    from benchmarks.faults import same
+    from benchmarks.fault_campaigns.compare import is_same_run
 
     log = folder.with_suffix(".resumed.log")
     codes = wait_for_end(start_ranks(["train", f"ckpt={folder}"], "ranks", log), folder, START)
     if codes != (0, 0):
         return f"the resumed run ended with {codes}"
-    return "" if same(folder, whole) else "the resumed run ends with other numbers"
+    return "" if is_same_run(folder, whole) else "the resumed run ends with other numbers"
 
 
 def choose_tries(count: int, seed: int, root: Path, only: str = "") -> Iterator[Try]:
@@ -330,6 +330,9 @@ def fork_try(attempt: Try, whole: Path | None) -> int:
         problem = attempt.run()
         if whole and not problem and attempt.case.saved:
             problem = resume(attempt.folder, whole)
+    except Exception as error:  # a try that cannot be judged did not hold
+        problem = f"{type(error).__name__}: {error}"
+    try:
         attempt.folder.with_suffix(".json").write_text(json.dumps([problem, attempt.seconds]))
     finally:
         os._exit(0)
@@ -337,6 +340,8 @@ def fork_try(attempt: Try, whole: Path | None) -> int:
 
 def run(count: int = 40, seed: int = 0, *, only: str = "", resumes: bool = True, jobs: int = 3) -> list[Row]:
     """Break `count` runs on two ranks; one row. `only` chooses cases by their names, and takes the short limits."""
+    if "torch" in sys.modules:
+        return run_apart(count, seed)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command does, before torch is loaded
     import aptlab.training.run  # noqa: F401  # loaded once; ranks are forked from here
 
@@ -356,16 +361,27 @@ def run(count: int = 40, seed: int = 0, *, only: str = "", resumes: bool = True,
     return [Row("F14 rank failure", how, count, count - len(failures), note)]
 
 
+def run_apart(count: int, seed: int) -> list[Row]:
+    """The same in a new process: ranks are forked, which has to happen before torch is set up here."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, __file__, f"--count={count}", f"--seed={seed}", f"--rows={file.name}"]
+        subprocess.run(command, check=False)
+        return [Row(**row) for row in json.loads(Path(file.name).read_text())]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="cases whose names match this, with the short limits")
     parser.add_argument("--jobs", type=int, default=3, help="tries at a time")
+    parser.add_argument("--rows", help="file for the rows, as JSON")
     parser.add_argument("--no-resume", action="store_true", help="leave out the comparison with the unbroken run")
     args = parser.parse_args()
     rows = run(args.count, args.seed, only=args.only, resumes=not args.no_resume, jobs=args.jobs)
     print(*rows, sep="\n")
+    if args.rows:
+        Path(args.rows).write_text(json.dumps([vars(row) for row in rows]))
     sys.exit(any(row.held < row.tried for row in rows))
 
 

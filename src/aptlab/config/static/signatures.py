@@ -21,6 +21,7 @@ from aptlab.config.static.source import (
 )
 from aptlab.errors import ConfigError, suggest_option
 
+OURS = "aptlab."
 BARE_BASES = ("object", "ABC", "abc.ABC", "Protocol", "Generic")
 
 
@@ -78,7 +79,9 @@ def _no_such(module: SourceModule, rest: list[str], target: str) -> Signature | 
     """None if the name may exist at run time, else a ConfigError that says what the module has."""
     if not rest:
         raise ConfigError(f"{target} is a module; name a class in it{suggest_option('', _public(module))}")
-    if rest[0] in module.names or "__getattr__" in module.names or module.stars:
+    # A package of ours that loads its names when they are asked for binds each of them for type checkers.
+    open_ended = "__getattr__" in module.names and not module.name.startswith(OURS)
+    if rest[0] in module.names or rest[0] in module.lazy() or open_ended or module.stars:
         return None
     names = _public(module)
     same = [name for name in names if name.lower() == rest[0].lower()]
@@ -88,7 +91,8 @@ def _no_such(module: SourceModule, rest: list[str], target: str) -> Signature | 
 def _public(module: SourceModule) -> list[str]:
     package = module.path.name == "__init__.py"
     kinds = (ast.ClassDef, ast.ImportFrom) if package else ast.ClassDef
-    names = [name for name, node in module.names.items() if isinstance(node, kinds) and name[0].isupper()]
+    own = {name: node for name, node in module.names.items() if getattr(node, "module", "") != "typing"}
+    names = [name for name, node in own.items() if isinstance(node, kinds) and name[0].isupper()]
     inner = [path.stem for path in module.path.parent.iterdir()] if package else []
     return [name for name in names + inner if not name.startswith(("_", "."))]
 
