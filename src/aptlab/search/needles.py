@@ -24,11 +24,18 @@ QUESTION = "\nWhat is the magic number? The magic number is "
 DIGITS = 7
 
 
+class TokenArray(Protocol):
+    """Tokens [N] that can be counted and cut."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> np.ndarray: ...
+
+
 class TokenStream(Protocol):
     """Tokens [N] of documents that begin at `offsets` [D + 1]."""
 
     @property
-    def tokens(self) -> np.ndarray: ...
+    def tokens(self) -> TokenArray: ...
     @property
     def offsets(self) -> np.ndarray: ...
 
