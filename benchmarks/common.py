@@ -63,8 +63,9 @@ def write(name: str, title: str, body: str, *packages: str) -> Path:
     """benchmarks/results/<name>.md with its provenance; also printed."""
     command = "python " + " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     text = (
-        f"# {title}\n\n{body}\n\n- machine: {machine()}{describe_load()}\n- versions: Python {platform.python_version()}, "
-        f"{versions(*packages)}\n- command: `{command}`\n- date: {datetime.date.today()}\n"
+        f"# {title}\n\n{body}\n\n- machine: {machine()}{describe_load()}\n"
+        f"- versions: Python {platform.python_version()}, {versions(*packages)}\n"
+        f"- command: `{command}`\n- date: {datetime.date.today()}\n"
     )
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"
