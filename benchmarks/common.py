@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+QUIET = 1.3  # load average of a machine on which nothing but a benchmark runs
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -41,6 +42,12 @@ def machine() -> str:
     return text
 
 
+def describe_load() -> str:
+    """What else runs on the machine, where it is more than one process that measures."""
+    load = os.getloadavg()[2]
+    return f"; other work ran beside: load average {load:.1f} over a quarter of an hour" if load > QUIET else ""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """An aligned Markdown table."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
@@ -56,8 +63,9 @@ def write(name: str, title: str, body: str, *packages: str) -> Path:
     """benchmarks/results/<name>.md with its provenance; also printed."""
     command = "python " + " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
     text = (
-        f"# {title}\n\n{body}\n\n- machine: {machine()}\n- versions: Python {platform.python_version()}, "
-        f"{versions(*packages)}\n- command: `{command}`\n- date: {datetime.date.today()}\n"
+        f"# {title}\n\n{body}\n\n- machine: {machine()}{describe_load()}\n"
+        f"- versions: Python {platform.python_version()}, {versions(*packages)}\n"
+        f"- command: `{command}`\n- date: {datetime.date.today()}\n"
     )
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"

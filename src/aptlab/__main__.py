@@ -1,6 +1,6 @@
 """`python -m aptlab` is the command `aptlab`."""
 
-from aptlab.cli import main
+from aptlab.cli import run_process
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_process())

@@ -1,12 +1,18 @@
-"""Run folders: making, writing, locking and finding them. No torch."""
+"""Run folders: making, writing, locking and finding them. No torch. A file is loaded when it is first asked for."""
 
-from aptlab.runs.environment import collect_environment
-from aptlab.runs.find import Run, find_runs
-from aptlab.runs.folder import RunFolder
-from aptlab.runs.lock import FolderLock
-from aptlab.runs.log import RunLog, quiet_lightning
-from aptlab.runs.result import Result
-from aptlab.runs.table import MetricsTable
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aptlab.runs.environment import collect_environment
+    from aptlab.runs.find import Run, find_runs
+    from aptlab.runs.folder import RunFolder
+    from aptlab.runs.lock import FolderLock
+    from aptlab.runs.log import RunLog, quiet_lightning
+    from aptlab.runs.result import Result
+    from aptlab.runs.table import MetricsTable
 
 __all__ = [
     "FolderLock",
@@ -19,3 +25,27 @@ __all__ = [
     "find_runs",
     "quiet_lightning",
 ]
+
+_HOMES = {
+    "FolderLock": "lock",
+    "MetricsTable": "table",
+    "Result": "result",
+    "Run": "find",
+    "RunFolder": "folder",
+    "RunLog": "log",
+    "collect_environment": "environment",
+    "find_runs": "find",
+    "quiet_lightning": "log",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
