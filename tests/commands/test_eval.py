@@ -56,7 +56,7 @@ def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run,
     found = run("rope=yarn", "rope.factor=8")
     out = capsys.readouterr().out
     assert found["rope"]["original_len"] == CONTEXT
-    assert f"rope     Standard -> YaRN(factor=8, original_len={CONTEXT}, beta_fast=32.0, " in out
+    assert f"rope     Standard -> YaRN(factor=8, original_len={CONTEXT}, fraction=1.0, beta_fast=32.0, " in out
     assert "base=" not in out  # the same in both
     assert [row["loss"] for row in found["lengths"]] != [row["loss"] for row in before["lengths"]]
 

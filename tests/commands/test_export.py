@@ -149,7 +149,9 @@ def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
 def test_the_commands_go_there_and_back(tmp_path, capsys):
     run = saved(tmp_path / "run", "rope=yarn", "size.kv_heads=1", "attention.qk_norm=true", "model.tied=false")
     assert export_command.run([f"ckpt={run}"]) == 0
-    written, readers = capsys.readouterr().out.splitlines()
+    text = capsys.readouterr().out
+    print("TEXT", text)
+    written, readers = text.splitlines()
     assert written == f"written {run / 'hf'}: Qwen3ForCausalLM, float32"
     assert readers.startswith("positions (yarn in Qwen 3) are kept by transformers5")
     assert import_command.run([f"path={run / 'hf'}", f"out={tmp_path / 'back'}"]) == 0

@@ -20,8 +20,8 @@ IROPE = {
 @pytest.mark.parametrize(
     ("rule", "trained", "taken"),
     [
-        (YARN, PARTIAL, {"rope.base": 5.0, "rope.layout": "interleaved"}),
-        (PARTIAL, YARN, {"rope.base": 10_000.0, "rope.layout": "half"}),
+        (YARN, PARTIAL, {"rope.base": 5.0, "rope.layout": "interleaved", "rope.fraction": 0.5}),
+        (PARTIAL, YARN, {"rope.base": 10_000.0, "rope.layout": "half", "rope.fraction": 1.0}),
         (YARN, IROPE, {"rope.base": 7.0}),
         (IROPE, PARTIAL, {"rope.inner.base": 5.0, "rope.inner.layout": "interleaved"}),
         (YARN, {"_target_": "aptlab.nn.positions.rope.NoRope"}, {}),
@@ -42,7 +42,7 @@ def test_the_part_of_a_head_is_taken_where_the_word_means_the_same():
 
 
 def test_what_is_given_stays():
-    assert find_inherited_values(YARN, PARTIAL, {"rope.base"}) == {"rope.layout": "interleaved"}
+    assert find_inherited_values(YARN, PARTIAL, {"rope.base", "rope.fraction"}) == {"rope.layout": "interleaved"}
     assert find_inherited_values(IROPE, PARTIAL, {"rope.inner.layout"}) == {"rope.inner.base": 5.0}
 
 

@@ -146,6 +146,6 @@ def test_a_line_that_an_older_version_wrote_behind_a_torn_one_is_told_and_left_o
 def test_a_damaged_list_of_jobs_is_refused():
     sweep("seed=0", "sweep.name=x")
     Path("outputs/train/sweeps/x/sweep.yaml").write_text("jobs: [")
-    with pytest.raises(AptlabError, match=r"sweep.yaml cannot be read .*; use sweep.fresh=true or another sweep.name"):
+    with pytest.raises(AptlabError, match=r"sweep.yaml cannot be read: .*; use sweep.fresh=true or another sweep.name"):
         sweep("seed=0", "sweep.name=x")
     assert sweep("seed=0", "sweep.name=x", "sweep.fresh=true") == 0

@@ -23,6 +23,7 @@ from aptlab.training.plan import flatten_config
 from tests.commands.small_run import newest, texts, train, words
 
 FILES = {"config.yaml", "overrides.yaml", "choices.yaml", "environment.json", "log.txt", "metrics.csv", "result.json"}
+FILES |= {"metrics.csv.sum"}
 SITES = ("attention", "ffn")
 FILES |= {"figure.png", "evals", "tokenizer.json", "checkpoints"}
 
@@ -185,7 +186,7 @@ def test_other_text_cannot_be_resumed_and_the_run_stays_whole():
     [
         (["rope.factor=8"], "rope.factor: "),
         (["data.files=none*.txt"], "data.files=none*.txt matches no file"),
-        (["context=50000"], "context=50000 is longer than the "),
+        (["context=50000"], "bytes of text, too few for one row of context=50000 tokens; give more text"),
         (["data.batch=4000"], "data.batch=4000 on 1 device needs 4000 rows, but an epoch has "),
         (["data.split.val_fraction=0.0001"], " is longer than the val text, which has "),
         (

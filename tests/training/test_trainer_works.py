@@ -45,7 +45,10 @@ def test_a_parameter_that_would_mean_something_else_is_refused_with_the_way_out(
         ({"limit_val_batches": 1.5}, "limit_val_batches: 1.5 is neither a number of batches"),
         ({"limit_val_batches": -1}, "limit_val_batches: -1 is neither"),
         ({"limit_val_batches": True}, "limit_val_batches: True is neither"),
-        ({"num_sanity_val_steps": -2}, "num_sanity_val_steps: -2 batches; use 0 for none, -1 for all"),
+        (
+            {"num_sanity_val_steps": -2},
+            "num_sanity_val_steps: must be a finite number >= -1, got -2; use 0 for none, -1 for all",
+        ),
         ({"gradient_clip_algorithm": "max"}, "gradient_clip_algorithm: 'max' is no way to clip; allowed: norm, value"),
         ({"max_steps": 4, "min_steps": 5}, "min_steps=5 is more than trainer.max_steps=4, which ends the run"),
     ],

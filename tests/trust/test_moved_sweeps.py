@@ -23,7 +23,8 @@ def compose(overrides):
     values = dict(word.split("=", 1) for word in overrides)
     composed = ",".join(f"{key}={value}" for key, value in sorted(values.items()) if key != "paths.root")
     root = values.get("paths.root", "outputs")
-    return SimpleNamespace(cfg=SimpleNamespace(job="train", paths=SimpleNamespace(root=root)), hash=lambda: composed)
+    cfg = SimpleNamespace(job="train", paths=SimpleNamespace(root=root))
+    return SimpleNamespace(cfg=cfg, hash=lambda: composed, resolved=dict)
 
 
 def plan(root, **options):

@@ -17,7 +17,7 @@ from aptlab.config.search_path import find_conf_dir
 from aptlab.config.shortcuts import expand_shortcuts
 from aptlab.config.static.signatures import Parameter, Signature, read_signature
 from aptlab.config.static.source import read_module_docstring
-from aptlab.config.static.types import list_parameter_values
+from aptlab.config.static.types import find_annotation_problem, list_parameter_values
 from aptlab.redact import redact_overrides, redact_text, redact_value
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "escape_values",
     "expand_shortcuts",
     "fill_request",
+    "find_annotation_problem",
     "find_conf_dir",
     "find_missing_nodes",
     "find_new_target",

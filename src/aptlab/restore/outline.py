@@ -26,8 +26,8 @@ ROOM = 1 << 27  # weights more than that
 def make_outline(node: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> Decoder | None:
     """The network of a config node on torch's device `meta`, which takes no memory.
 
-    None where a part computes with numbers while it is built. Raises CheckpointError where it has more layers than the
-    weights, whose number is compared first, and ConfigError as `build`.
+    None where a part computes with numbers while it is built, or the vocabulary is the task's own affair. Raises
+    CheckpointError where it has more layers than the weights, whose number is compared first; ConfigError as `build`.
     """
     shape = node.get("shape")
     depth = shape.get("depth") if isinstance(shape, Mapping) else None
@@ -37,6 +37,8 @@ def make_outline(node: Mapping[str, Any], weights: Mapping[str, torch.Tensor], p
             f"size.depth={depth} in the configuration, and the weights of {path} have {layers} layers; give the "
             "depth that they were trained with, or another checkpoint"
         )
+    if node.get("vocab") is None:
+        return None
     try:
         with torch.device("meta"):
             return build(node, "model")

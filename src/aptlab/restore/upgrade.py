@@ -28,6 +28,7 @@ VALUES = {("on_full", "warn"): "continue"}
 MOVES = {"trainer.val_check_interval": "validate.every"}
 # Options of a group that have another name: (group, option) -> option.
 OPTIONS = {("logger", "none"): "csv"}
+STRETCHED = ("Dynamic", "Linear", "Llama3", "NTK", "YaRN")  # rules that took no part of a head
 # Parameters that a class did not have, with the value that computes what it did; else they would count as changed.
 ADDED: dict[str, Node] = {
     "aptlab.nn.attention.FullAttention": {
@@ -39,6 +40,7 @@ ADDED: dict[str, Node] = {
         "embedding": {"_target_": "torch.nn.Embedding", "_partial_": True},
     },
     "aptlab.nn.positions.rope.Growth": {"offset": 1},
+    **{f"aptlab.nn.positions.rope.{name}": {"fraction": 1.0} for name in STRETCHED},
     "aptlab.nn.window.SlidingWindow": {"full_layers": []},
     "aptlab.callbacks.checkpoints.Checkpoints": {"reserve": True},
 }

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from aptlab.config.static.types import find_annotation_problem
+from aptlab.config import find_annotation_problem
 from aptlab.errors import ConfigError
 from aptlab.limits import WIDEST
 
