@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from aptlab.config import Config, build, compose, list_parameter_values, read_signature
+from aptlab.config.destinations import says_where
 from aptlab.config.search_path import read_option_index
 from aptlab.errors import CheckpointError, ConfigError, DataError
 from aptlab.optim.rates import StepRates
@@ -30,6 +31,7 @@ NEEDS = {"callbacks=mixed": ["callbacks.mixed.original_len=16"], "data=mixed": [
 NEEDS |= {"tokenizer=file": ["tokenizer.path=one.json"]}
 # Values for keys whose value says nothing about others: null, a text, a list.
 OTHERS: dict[str, Any] = {
+    "data.verify": "full", "callbacks.watchdog.silent": 20,
     "data.cache": "elsewhere", "tokenizer.path": "two.json", "tokenizer.eos": "b", "trainer.gradient_clip_val": 0.5,
     "trainer.max_time": "'00:01:00:00'", "trainer.limit_val_batches": 1, "trainer.profiler": "simple",
     "trainer.gradient_clip_algorithm": "value", "trainer.val_check_interval": 7, "trainer.num_sanity_val_steps": 1,
@@ -139,7 +141,7 @@ def assert_used_or_refused(group: str, option: str, key: str) -> None:
         return
     assert any(line.strip().startswith(f"{key}: ") for line in made.notes), key
     assert key in made.changed
-    if not has_key_prefix(key, FREE):
+    if not has_key_prefix(key, FREE) and not says_where(key):
         with pytest.raises(CheckpointError) as caught:
             decide_resume("auto", {key: (None, value)})
         assert f"{key} " in str(caught.value)
@@ -223,7 +225,7 @@ def test_every_key_of_the_data_changes_the_rows_or_is_refused(option):
             continue  # the value does not go with this little text, which is told
         if key == "data.cache":
             assert Path(str(value)).is_dir()
-        elif key == "data.split.inside":  # whole documents give the share here
+        elif key in ("data.split.inside", "data.verify"):  # whole documents give the share here
             assert new.fingerprint == old.fingerprint
         else:
             assert describe_rows(new) != describe_rows(old), key

@@ -136,7 +136,6 @@ def watched(monkeypatch, *overrides: str) -> dict[str, Any]:
         (("trainer.accumulate_grad_batches=3",), {"steps": 4, "micro": 12, "val": 4}),
         (("callbacks.watch.stop=true", "+trainer.min_steps=3"), {"steps": 3}),
         (("callbacks.watch.stop=true",), {"steps": 1}),
-        (("+trainer.max_time='00:00:00:00'",), {"steps": 0}),
         # Lightning validates inside of a fit without it, and the last weights apart from the fit.
         (("validate.every=3",), {"val": 4, "inference": True}),
         (("validate.every=3", "+trainer.inference_mode=false"), {"val": 4, "inference": False}),
@@ -149,6 +148,11 @@ def watched(monkeypatch, *overrides: str) -> dict[str, Any]:
 def test_a_parameter_that_works_does_what_lightning_says(monkeypatch, overrides, expected):
     seen = watched(monkeypatch, *overrides)
     assert {key: seen[key] for key in expected} == expected
+
+
+def test_a_time_ends_the_run(monkeypatch):
+    seen = watched(monkeypatch, "+trainer.max_time='00:00:00:01'", "trainer.max_steps=1000000", "validate.every=null")
+    assert 0 < seen["steps"] < 1_000_000
 
 
 def test_gradients_are_clipped_by_norm_or_by_value(monkeypatch):

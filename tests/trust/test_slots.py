@@ -36,7 +36,7 @@ KINDS = {
     "Attention": "FullAttention LinearAttention",
     "Block": "Block",
     "Callback": "Checkpoints GracefulStop MixedShares Monitor NonFiniteGuard RoundedSteps SameConfig SmoothMemory "
-    "StatelessSeed TrainProgress",
+    "StatelessSeed TrainProgress Watchdog",
     "Decoder": "Decoder",
     "Device": "Auto Cpu Cuda DDP",
     "Embedding": "ScaledEmbedding",
