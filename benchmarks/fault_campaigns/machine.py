@@ -86,7 +86,7 @@ def lose_server(place: Place, kind: str) -> str:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         words = [word for word in SHORT if not word.startswith("logger")]
         words += ["logger=wandb", "logger.mode=online", f"logger.base_url={address}"]
-        env = {"WANDB_MODE": "", "WANDB_API_KEY": "a" * 40}
+        env = {"WANDB_MODE": "online", "WANDB_API_KEY": "a" * 40}
         run = place.make_name()
         ended = place.train(run, *words, f"run_dir={run}", env=env)
     from aptlab.runs import MetricsTable
