@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks")]
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # campaigns by name, and how many tries each makes unless --count says otherwise
@@ -27,8 +27,9 @@ NOT_HERE = {"F16": "a server; there is none yet"}
 
 
 def main() -> None:
+    from benchmarks.fault_campaigns.row import Row
+
     from common import RESULTS, table, write
-    from fault_campaigns.row import Row
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("campaigns", nargs="*", choices=[*COUNTS, []], help=f"any of {', '.join(COUNTS)}; all of them")
@@ -37,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     begun, rows = time.monotonic(), []
     for name in args.campaigns or COUNTS:
-        rows += importlib.import_module(f"fault_campaigns.{name}").run(args.count or COUNTS[name], args.seed)
+        rows += importlib.import_module(f"benchmarks.fault_campaigns.{name}").run(args.count or COUNTS[name], args.seed)
     rows.sort(key=lambda row: int("".join(filter(str.isdigit, row.fault.split()[0])) or 0))
     missed = [f"{fault}: {why}." for fault, why in NOT_HERE.items()]
     cells = [[row.fault, row.injected, row.tried, row.held, row.note] for row in rows]

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from fault_campaigns.place import Place
-from fault_campaigns.row import Row
+from benchmarks.fault_campaigns.place import Place
+from benchmarks.fault_campaigns.row import Row
 
 JOBS = 2  # tries at a time
 Try = Callable[[], str]  # what went wrong, empty where the promise held

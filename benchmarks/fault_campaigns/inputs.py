@@ -9,10 +9,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from fault_campaigns.campaign import count_tries, make_random, open_place
-from fault_campaigns.compare import find_last_step, is_same_run
-from fault_campaigns.place import COMMON, Ended, Place
-from fault_campaigns.row import Row
+from benchmarks.fault_campaigns.campaign import count_tries, make_random, open_place
+from benchmarks.fault_campaigns.compare import find_last_step, is_same_run
+from benchmarks.fault_campaigns.place import COMMON, Ended, Place
+from benchmarks.fault_campaigns.row import Row
 
 LONG = "To be, or not to be, that is the question.\n" * 200
 # file, its bytes, what the message must name
@@ -24,7 +24,7 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("rows.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"line 2: not UTF-8"),
     ("text.txt", b"one\ntwo \xe9\n", r"text\.txt, line 2: not UTF-8"),
     ("text.txt", b"", r"text\.txt has no text"),
-    ("text.txt", b"short", r"longer than the whole text"),
+    ("text.txt", b"short", r"too few for one row"),
     ("text.txt.gz", gzip.compress(b"some text" * 99, mtime=0)[:-9], r"the gzip stream is damaged"),
     ("rows.parquet", b"PAR1 nonsense", r"rows\.parquet"),
     ("gone.txt", b"", r"matches no file"),

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from fault_campaigns.campaign import count_tries, make_random, open_place, spread_over
-from fault_campaigns.compare import find_last_step, is_same_run
-from fault_campaigns.place import COMMON, STEPS, Ended, Place
-from fault_campaigns.row import Row
+from benchmarks.fault_campaigns.campaign import count_tries, make_random, open_place, spread_over
+from benchmarks.fault_campaigns.compare import find_last_step, is_same_run
+from benchmarks.fault_campaigns.place import COMMON, STEPS, Ended, Place
+from benchmarks.fault_campaigns.row import Row
 
 KINDS = {
     "one process": [],

@@ -11,10 +11,10 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from fault_campaigns.campaign import count_tries, make_random, open_place
-from fault_campaigns.compare import find_last_step, is_same_run
-from fault_campaigns.place import COMMON, STEPS, Place
-from fault_campaigns.row import Row
+from benchmarks.fault_campaigns.campaign import count_tries, make_random, open_place
+from benchmarks.fault_campaigns.compare import find_last_step, is_same_run
+from benchmarks.fault_campaigns.place import COMMON, STEPS, Place
+from benchmarks.fault_campaigns.row import Row
 
 SHORT = [*COMMON, "evals=none"]
 JOBS = "rope=standard,yarn,linear"
