@@ -191,6 +191,7 @@ def test_training_goes_on_through_no_link(trained, outside):
     replace_by_link(trained / "metrics.csv", outside)
     with pytest.raises(UnsafeFileError, match=r"metrics\.csv is a link to .*precious"):
         aptlab.train(words(f"ckpt={trained}", "trainer.max_steps=4"))
+    assert (trained / "result.json").is_file(), "the end that was there is left where it is"
 
 
 def test_a_checkpoint_that_is_a_link_is_passed_over_by_name(trained, outside):

@@ -35,6 +35,7 @@ from aptlab.checkpoint.reserve import hold_reserve, measure_reserve, release_res
 from aptlab.errors import CheckpointError, ConfigError, TrainingError, UnsavedError
 from aptlab.faults import inject_fault
 from aptlab.limits import NonNegativeInt, PositiveInt, find_limit
+from aptlab.runs.commands import write_resume_command
 
 log = logging.getLogger("aptlab")
 WAITS = (1.0, 5.0)  # seconds before a save is tried again that the system refused, before a run ends for it
@@ -223,7 +224,7 @@ class Checkpoints(RunAware, Checkpoint):
         if self._saved == self._state(trainer):
             return (
                 f"is saved in the space that was held for it, for {problem.message}; once there is space, go on with: "
-                f"aptlab train ckpt={self.folder}"
+                f"{write_resume_command(self.directory.parent)}"
             )
         return f"was not saved: {problem.message}; {describe_last_saved(self.directory)}"
 

@@ -18,6 +18,7 @@ from aptlab.checkpoint.manifest import (
 )
 from aptlab.checkpoint.plugin import SaveOptions
 from aptlab.errors import CheckpointError, NoSpaceError, PoisonedError
+from aptlab.runs.commands import write_resume_command
 
 log = logging.getLogger("aptlab")
 
@@ -111,7 +112,7 @@ def describe_last_saved(folder: Path) -> str:
     if last is None:
         return "no step is saved"
     step = parse_checkpoint_step(last)
-    return f"the last saved step is {step} ({last.name}); go on with: aptlab train ckpt={folder.parent}"
+    return f"the last saved step is {step} ({last.name}); go on with: {write_resume_command(folder.parent)}"
 
 
 def advise_good_checkpoint(folder: Path) -> str:

@@ -137,6 +137,8 @@ class RunFolder:
         """
         if not self.writer or not refuse_link(self.path / "result.json").is_file():
             return
+        for name in ("metrics.csv", "metrics.csv.sum", "log.txt"):
+            refuse_link(self.path / name)  # before anything is moved: a refused start leaves the end as it was
         result = read_result_if_whole(self.path)
         if result is None:
             os.replace(self.path / "result.json", self.path / "result-damaged.json")

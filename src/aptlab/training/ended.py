@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from aptlab.runs.commands import write_resume_command
 from aptlab.runs.result import Result, read_result_if_whole
 
 LENGTHS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.accumulate_grad_batches")
@@ -47,7 +48,7 @@ def describe_finished_run(
     shown = "" if loss is None else f", val/loss {loss:.4f}"
     return (
         f"the run {folder} is finished: {step:,} steps{shown}; nothing is trained or measured again\n"
-        f"train it further with: aptlab train ckpt={folder} {more}"
+        f"train it further with: {write_resume_command(folder)} {more}"
     )
 
 

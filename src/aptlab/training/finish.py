@@ -11,11 +11,13 @@ from typing import Any
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.progress import find_monitor
+from aptlab.callbacks.saving import find_newest_checkpoint
 from aptlab.checkpoint.manifest import parse_checkpoint_step
 from aptlab.errors import FULL, AptlabError, EvalError
 from aptlab.faults import inject_fault
 from aptlab.report.figure import draw_run_figure
 from aptlab.runs import Result, find_runs
+from aptlab.runs.commands import write_resume_command
 from aptlab.runs.progress import format_duration
 from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.shown import print_shown
@@ -84,11 +86,12 @@ def describe_missing_report(run: TrainRun, why: str) -> str:
         run.folder.write_result(dataclasses.replace(make_result(run), status="trained"))
     step = run.trainer.global_step
     savers = find_callbacks(run.trainer, Checkpoints)
-    if not any(saver.last is not None and parse_checkpoint_step(saver.last) == step for saver in savers):
+    saved = [saver.last or find_newest_checkpoint(saver.directory) for saver in savers]
+    if not any(path is not None and parse_checkpoint_step(path) == step for path in saved):
         return f"{why}: the run is trained to step {step}, and there is no checkpoint of it"
     return (
-        f"{why}: the run is trained to step {step} and saved, its report is not finished; finish it with: aptlab train "
-        f"ckpt={run.folder}"
+        f"{why}: the run is trained to step {step} and saved, its report is not finished; finish it with: "
+        f"{write_resume_command(run.folder)}"
     )
 
 

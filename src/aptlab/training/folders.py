@@ -10,6 +10,7 @@ from aptlab.checkpoint import is_valid
 from aptlab.checkpoint.find import FOLDER, list_checkpoints
 from aptlab.checkpoint.manifest import parse_checkpoint_step
 from aptlab.errors import ConfigError
+from aptlab.runs.commands import write_resume_command
 from aptlab.runs.files import refuse_link
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.result import EARLIER
@@ -30,7 +31,7 @@ def refuse_used_folder(run_dir: str | Path | None) -> None:
         return
     done = "a finished run" if step is None else f"a run, saved at step {step:,}"
     raise ConfigError(
-        f"run_dir={run_dir} holds {done}; give another folder, or go on with that run: aptlab train ckpt={folder}"
+        f"run_dir={run_dir} holds {done}; give another folder, or go on with that run: {write_resume_command(folder)}"
     )
 
 
