@@ -22,7 +22,7 @@ from aptlab.loggers import CSVMetrics
 from aptlab.report.write import report_comparison
 from aptlab.runs import MetricsTable, Result, Run, RunFolder, find_runs
 from aptlab.runs.journal import Journal
-from aptlab.runs.record import read_record, write_json_record, write_yaml_record
+from aptlab.runs.record import open_json_record, read_record, seal_record, write_json_record, write_yaml_record
 from aptlab.search.evaluation_cache import SearchJob
 from aptlab.search.journal import SearchJournal
 from aptlab.sweep.folder import SweepFolder
@@ -382,3 +382,11 @@ def test_the_archive_tells_every_changed_byte_of_the_content(tmp_path):
     path.write_bytes(data[:-50])
     with pytest.raises(CheckpointError, match=r"is damaged: its archive is not whole; use another checkpoint"):
         adopt_checkpoint(path)
+
+
+def test_a_checksum_whose_name_was_changed_is_damage():
+    sealed = seal_record({"a": 1, "name": "0123456789abcdef"})
+    renamed = {("chfck" if key == "check" else key): value for key, value in sealed.items()}
+    with pytest.raises(AptlabError, match=r"result\.json is damaged: chfck is the name of its checksum"):
+        open_json_record(renamed, "result.json")
+    assert open_json_record({"a": 1, "name": "0123456789abcdef"}, "result.json")[1] is False

@@ -47,12 +47,23 @@ def open_json_record(values: Any, name: str, *, way_out: str = "") -> tuple[Any,
 
     Raises AptlabError that names the record where the checksum is not theirs; `way_out` ends the message.
     """
-    if not isinstance(values, dict) or CHECK not in values:
+    if not isinstance(values, dict):
+        return values, False
+    if CHECK not in values:
+        if key := find_renamed_check(values):
+            raise AptlabError(f"{name} is damaged: {key} is the name of its checksum{_way(way_out, key)}")
         return values, False
     rest = {key: value for key, value in values.items() if key != CHECK}
     if values[CHECK] != compute_check(rest):
         raise AptlabError(f"{name} is damaged: its values do not have its checksum{_way(way_out, CHECK)}")
     return rest, True
+
+
+def find_renamed_check(values: Record) -> str | None:
+    """The key of a checksum whose name was changed, which is damage too: its value is that of all others."""
+    likely = [key for key, value in values.items() if isinstance(value, str) and len(value) == DIGITS]
+    others = {key: {name: value for name, value in values.items() if name != key} for key in likely}
+    return next((key for key in likely if values[key] == compute_check(others[key])), None)
 
 
 def format_json_record(values: Mapping[str, Any], *, indent: int = 2) -> str:
