@@ -77,8 +77,10 @@ def test_another_request_is_an_error_that_names_what_differs(tmp_path):
 
 
 def test_keys_that_may_differ_do_not_count(tmp_path):
-    Journal(tmp_path / NAME, {**REQUEST, "host": "a"})
-    Journal(tmp_path / NAME, {**REQUEST, "host": "b"}, ignored=["host"])
+    Journal(tmp_path / NAME, {**REQUEST, "host": "a"}).append({"n": 1})
+    with pytest.raises(AptlabError, match="host: a -> b"):
+        Journal(tmp_path / NAME, {**REQUEST, "host": "b"})
+    assert Journal(tmp_path / NAME, {**REQUEST, "host": "b"}, ignored=["host"]).records == [{"n": 1}]
 
 
 def test_a_line_damaged_in_the_middle_is_an_error_with_its_number(tmp_path):
