@@ -78,7 +78,7 @@ def test_another_request_is_an_error_that_names_what_differs(tmp_path):
 
 def test_keys_that_may_differ_do_not_count(tmp_path):
     Journal(tmp_path / NAME, {**REQUEST, "host": "a"}).append({"n": 1})
-    with pytest.raises(AptlabError, match="host: a -> b"):
+    with pytest.raises(AptlabError, match='host: "a" -> "b"'):
         Journal(tmp_path / NAME, {**REQUEST, "host": "b"})
     assert Journal(tmp_path / NAME, {**REQUEST, "host": "b"}, ignored=["host"]).records == [{"n": 1}]
 
