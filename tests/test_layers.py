@@ -14,7 +14,7 @@ from benchmarks.house import find_circles, read_house, read_imports, read_rooms
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "aptlab"
 ROWS = (  # from the bottom to the top; rooms that are still to come have their place already
-    "errors limits redact faults bounded shown extensions version",
+    "errors limits redact faults bounded lazy shown extensions version",
     "ops context",
     "nn",
     "quant",

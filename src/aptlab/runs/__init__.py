@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aptlab.lazy import load_on_demand
 
 if TYPE_CHECKING:
     from aptlab.runs.environment import collect_environment
@@ -37,14 +38,7 @@ _HOMES = {
     "find_runs": "find",
     "quiet_lightning": "log",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = load_on_demand(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from aptlab.lazy import load_on_demand
 from aptlab.nn.positions.layer import Growth, LayerPositions
 from aptlab.nn.positions.rope.base import (
     Frequencies,
@@ -102,14 +102,7 @@ _FILES = {  # a file of this package, and what is defined in it
     "xpos": "XPos XPosAngleDecay",
 }
 _HOMES = {name: file for file, names in _FILES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = load_on_demand(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
