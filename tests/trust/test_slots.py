@@ -23,7 +23,8 @@ from aptlab.runs import Run
 from tests.commands.small_run import train, words
 from tests.trust.hostile import doctor_checkpoint, left_marks, set_value, touch_marker
 
-PACKAGE = Path(aptlab.__file__).parent
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(aptlab.__file__).parent  # as it is installed, which need not be where the sources are
 BASES = read_group_bases()
 # Kind -> the classes of the package that are of it, and nothing else of the package is accepted anywhere.
 ROPES = (
@@ -157,7 +158,7 @@ def test_every_class_of_the_package_is_accepted_where_it_belongs_and_nowhere_els
 
 
 def test_every_group_has_a_kind_and_those_of_the_machine_are_known():
-    groups = {path.name for path in (PACKAGE.parents[1] / "conf").iterdir() if path.is_dir()}
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     named = {path.partition(".")[0] for path in BASES}
     assert groups - named == {"paths", "recipe"}  # of plain values alone
     assert set(MACHINE) <= groups
