@@ -58,6 +58,35 @@ def test_it_is_no_plugin_of_other_users_of_hydra(tmp_path):
         assert {source.scheme() for source in loader.get_sources()} == {"pkg", "file", "structured"}
 
 
+def test_a_defaults_list_may_name_what_was_chosen_beside_it(tmp_path):
+    import hydra
+    from hydra._internal import defaults_list
+
+    files = {
+        "main": "defaults: [a: x, b: y, ab: '${a}-${b}', _self_]\n",
+        "a/x": "v: 1\n",
+        "a/z": "v: 2\n",
+        "b/y": "v: 3\n",
+    }
+    files |= {"ab/x-y": "v: 4\n", "ab/z-y": "defaults: [/b@inner: y]\nv: 5\n"}
+    for name, text in files.items():
+        (tmp_path / name).with_suffix(".yaml").parent.mkdir(exist_ok=True)
+        (tmp_path / name).with_suffix(".yaml").write_text(text)
+
+    def read(*words: str):
+        with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+            return hydra.compose("main", [*words])
+
+    before = defaults_list._create_interpolation_map
+    for words, found in (((), {"v": 4}), (("a=z",), {"v": 5, "inner": {"v": 3}})):
+        with read_quickly():
+            assert defaults_list._create_interpolation_map is not before
+            quick = read(*words)
+        assert quick == read(*words)
+        assert quick.ab == found
+    assert defaults_list._create_interpolation_map is before
+
+
 def test_a_folder_lists_its_options_and_groups(tmp_path):
     (tmp_path / "rope").mkdir()
     (tmp_path / "rope" / "mine.yaml").write_text("a: 1\n")

@@ -1,7 +1,8 @@
 """Hydra reads our option files through libyaml, for most of the time of reading them is YAML's scanner in Python.
 
 Both parts are plugins, registered as Hydra documents it (`Plugins.instance().register`). They act inside `read_quickly`
-alone, so a program that uses Hydra beside aptlab sees nothing of them.
+alone, so a program that uses Hydra beside aptlab sees nothing of them. So does `map_choices`, a function of Hydra's
+that is replaced there, for it took a seventh of a composition.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal import defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
@@ -23,6 +25,7 @@ from omegaconf import OmegaConf
 from aptlab.config.files import parse_config_text, read_config_text, refuse_double_keys
 
 SCHEME = "aptlab-file"
+_map_all_choices = defaults_list._create_interpolation_map  # private, as Hydra 1.3 has it
 _reads: ContextVar[list[Path] | None] = ContextVar("_reads", default=None)  # files read so far, inside `read_quickly`
 
 
@@ -58,7 +61,7 @@ class OptionFiles(ConfigSource):
         if reads is not None:
             reads.append(path)
         text = read_config_text(path)
-        config = OmegaConf.create(parse_config_text(text, path, make_loader()))
+        config = OmegaConf.create(_parse(text, path))
         header = ConfigSource._get_header_dict(text)
         return ConfigResult(config=config, path=f"{SCHEME}://{self.path}", provider=self.provider, header=header)
 
@@ -87,6 +90,13 @@ class OptionFolders(SearchPathPlugin):
                 element.path = f"{SCHEME}://{element.path}"
 
 
+def map_choices(overrides: Any, entries: list[Any], self_added: bool) -> Any:
+    """What `${group}` in a defaults list may name. Hydra makes it for every file, and reads it where one asks."""
+    if any(entry.is_interpolation() for entry in entries):
+        return _map_all_choices(overrides, entries, self_added)
+    return OmegaConf.create({})
+
+
 @contextlib.contextmanager
 def read_quickly() -> Iterator[list[Path]]:
     """Inside, folders that Hydra is given by their path are read by `OptionFiles`; gives the files as they are read."""
@@ -94,9 +104,11 @@ def read_quickly() -> Iterator[list[Path]]:
     Plugins.instance().register(OptionFolders)
     reads: list[Path] = []
     token = _reads.set(reads)
+    defaults_list._create_interpolation_map = map_choices
     try:
         yield reads
     finally:
+        defaults_list._create_interpolation_map = _map_all_choices
         _reads.reset(token)
 
 
@@ -126,10 +138,16 @@ def _stays_inside(entry: Any) -> bool:
     return words[0].startswith("override ") or "_global_" not in words[0]
 
 
+@functools.lru_cache(256)
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    """What a file holds, to be read alone: it is asked for twice, by Hydra and by whoever chooses without it."""
+    return parse_config_text(text, path, make_loader())
+
+
 def read_option_file(path: Path) -> OptionFile:
     """Read one file by Hydra's rules; ConfigError where it is no YAML, OmegaConf's errors where a value is broken."""
     text = read_config_text(path)
-    loaded = parse_config_text(text, path, make_loader())
-    defaults = loaded.pop("defaults", None) or ()
-    values: Any = OmegaConf.to_container(OmegaConf.create(loaded), resolve=False)
-    return OptionFile(values, tuple(defaults), ConfigSource._get_header_dict(text)["package"])
+    loaded = _parse(text, path)
+    own = {key: value for key, value in loaded.items() if key != "defaults"}
+    values: Any = OmegaConf.to_container(OmegaConf.create(own), resolve=False)
+    return OptionFile(values, tuple(loaded.get("defaults") or ()), ConfigSource._get_header_dict(text)["package"])
