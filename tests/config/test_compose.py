@@ -220,6 +220,21 @@ def test_a_file_that_is_no_yaml_names_the_line():
         read_config_file(write(Path("list.yaml"), "- 1\n"))
 
 
+def test_the_text_of_an_interpolation_is_parsed_once_and_read_each_time():
+    from omegaconf import OmegaConf, base
+    from omegaconf.errors import GrammarParseError
+
+    compose("train", [])
+    for value in (1, 2):
+        cfg = OmegaConf.create({"a": value, "b": "${a}", "c": "${b}-${oc.select:gone,${a}}"})
+        before = base.parse.cache_info().misses
+        assert [cfg.c, cfg.c, cfg.b] == [f"{value}-{value}", f"{value}-{value}", value]
+        assert base.parse.cache_info().misses - before == (2 if value == 1 else 0) or before >= 1024
+        for _ in range(2):
+            with pytest.raises(GrammarParseError):
+                OmegaConf.create({"a": "${b"}).a  # noqa: B018
+
+
 def test_a_resolved_value_follows_its_configuration(monkeypatch):
     config = compose("train", ["size=debug"])
     first = config.resolved()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -222,10 +223,19 @@ def _root_problems(plain: dict[str, Any], roots: set[str], choices: dict[str, An
     return [f"{key}: unknown top-level key{suggest_option(str(key), roots)}" for key in plain if key not in roots]
 
 
+@functools.cache
+def _remember_parse_trees() -> None:
+    """Two dozen texts such as `${size}` are read a hundred times a start, and OmegaConf 2.3 parses one each time."""
+    from omegaconf import base
+
+    base.parse = functools.lru_cache(1024)(base.parse)
+
+
 def _dict_config(plain: dict[str, Any]) -> DictConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    _remember_parse_trees()
     try:
         cfg = OmegaConf.create(plain)
     except OmegaConfBaseException as error:  # for example a broken ${...} in a value
