@@ -78,5 +78,6 @@ def copy_logger_state(logger: logging.Logger) -> dict[str, Any]:
 
 
 def restore_logger_state(logger: logging.Logger, state: dict[str, Any]) -> None:
-    logger.setLevel(state["level"])
+    if logger.level != state["level"]:  # to set one asks every other logger to forget what it knows
+        logger.setLevel(state["level"])
     logger.handlers[:], logger.filters[:], logger.propagate = state["handlers"], state["filters"], state["propagate"]
