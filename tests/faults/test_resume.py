@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 
@@ -31,11 +32,16 @@ MORE = {
 NAMES = [*KINDS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 
 
+@pytest.fixture(scope="module")
+def find_whole(tmp_path_factory):
+    """Name of a kind -> the outcome of its undisturbed run, which is trained once and read by many tests."""
+    return functools.cache(lambda name: Run(tmp_path_factory.mktemp("whole") / "run", **(KINDS | MORE)[name]).train())
+
+
 @pytest.fixture(params=NAMES)
-def pair(request, tmp_path):
+def pair(request, tmp_path, find_whole):
     """The outcome of an undisturbed run, and a run of the same kind still to come."""
-    settings = (KINDS | MORE)[request.param]
-    return Run(tmp_path / "whole", **settings).train(), Run(tmp_path / "broken", **settings)
+    return find_whole(request.param), Run(tmp_path / "broken", **(KINDS | MORE)[request.param])
 
 
 def test_a_data_epoch_is_six_batches_so_these_runs_cross_its_end(tmp_path):
@@ -87,8 +93,8 @@ def test_stops_again_and_again(pair):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_stop_in_the_very_last_validation(tmp_path, batch):
-    whole, run = Run(tmp_path / "whole").train(), Run(tmp_path / "run")
+def test_stop_in_the_very_last_validation(tmp_path, batch, find_whole):
+    whole, run = find_whole("plain"), Run(tmp_path / "run")
     assert run.in_child(f"val.batch:{4 + batch}:TERM") == 143
     assert read_manifest(run.last()).step == 12
     assert read_manifest(run.last()).metric is None
@@ -175,8 +181,8 @@ def test_exit_codes(tmp_path, name, code):
 
 
 @pytest.mark.slow
-def test_thread_count_does_not_change_the_bits(tmp_path):
-    whole = Run(tmp_path / "one").train()
+def test_thread_count_does_not_change_the_bits(tmp_path, find_whole):
+    whole = find_whole("plain")
     torch.set_num_threads(2)
     try:
         assert differences(Run(tmp_path / "two").train().state(), whole.state()) == []
