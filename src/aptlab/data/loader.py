@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,17 +23,21 @@ Batch = dict[str, Tensor]
 class RowLoader:
     """Training batches of any kind of rows, without end, from micro-batch `start` on; has no length.
 
-    `prefetch` batches are made ahead by a thread, `pin` puts them in page-locked memory.
+    `prefetch` batches are made ahead by a thread, `pin` puts them in page-locked memory. With `late`, it gives the
+    numbers of batches alone, for Lightning asks for one batch more than it trains on, and an order that changes with
+    training must not be asked before its time; who takes a number makes the batch with `batch_at`.
     """
 
-    def __init__(self, rows: Rows, *, start: int = 0, prefetch: int = 0, pin: bool = False) -> None:
-        self.rows, self.start, self.prefetch, self.pin = rows, start, prefetch, pin
+    def __init__(self, rows: Rows, *, start: int = 0, prefetch: int = 0, pin: bool = False, late: bool = False) -> None:
+        self.rows, self.start, self.prefetch, self.pin, self.late = rows, start, prefetch, pin, late
 
     def batch_at(self, number: int) -> Batch:
         """Micro-batch `number` as tensors: tokens and targets [B,T], ids [B], all int64; more where rows have it."""
         return to_tensors(self.rows.batch(number), pin=self.pin)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
+        if self.late:
+            return itertools.count(self.start)
         batches = map(self.batch_at, itertools.count(self.start))
         return prefetch_batches(batches, self.prefetch) if self.prefetch else batches
 

@@ -17,6 +17,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from aptlab.data.loader import RowLoader, ValLoader
 from aptlab.data.rows import BatchPlan, Packed, RowKind, Rows
 from aptlab.data.rows.epochs import ValidationRows
+from aptlab.data.rows.numbered import NumberedRows
+from aptlab.data.rows.order import RowOrder
+from aptlab.data.rows.ordered import OrderedRows
+from aptlab.data.rows.text_rows import TextRows, name_document
 from aptlab.data.rows.windows import Windows
 from aptlab.data.sources import Source
 from aptlab.data.store.cache import (
@@ -38,6 +42,7 @@ from aptlab.limits import PositiveInt, find_limit
 
 log = logging.getLogger("aptlab")
 AHEAD = 2
+SHUFFLED = "none"  # the order of rows where no curriculum gives one
 
 
 class TextData(LightningDataModule):
@@ -79,6 +84,8 @@ class TextData(LightningDataModule):
         self._key: str | None = None
         self._store: TokenStore | None = None
         self._made: dict[BatchPlan, Rows] = {}
+        self._order: RowOrder | None = None
+        self._late: RowLoader | None = None  # makes the batches of an order that changes with training
         self._start = self._counted = 0
 
     @property
@@ -173,7 +180,8 @@ class TextData(LightningDataModule):
         """
         if self._store is None and not has_store(self._cache_root, self.fingerprint):
             validate_source(self.source, fingerprint=self._source_key)
-        validate_rows(self._training_rows(self._plan()), context=self.context)
+        if self._order is None:  # another order is not asked before its time
+            validate_rows(self._training_rows(self._plan()), context=self.context)
 
     def setup(self, stage: str = "fit") -> None:
         """Map the cache on every rank."""
@@ -185,7 +193,16 @@ class TextData(LightningDataModule):
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._counted = self._processed()
         rows = self._training_rows(self._plan())
-        return RowLoader(rows, start=self._start, prefetch=AHEAD if on_cuda else 0, pin=on_cuda)
+        late = self._order is not None
+        ahead = AHEAD if on_cuda and not late else 0
+        loader = RowLoader(rows, start=self._start, prefetch=ahead, pin=on_cuda, late=late)
+        self._late = loader if late else None
+        return loader
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The batch; made only now where its loader gave its number."""
+        del dataloader_idx
+        return self._late.batch_at(batch) if self._late is not None and isinstance(batch, int) else batch
 
     def val_dataloader(self) -> ValLoader:
         """The validation rows of this rank."""
@@ -204,6 +221,39 @@ class TextData(LightningDataModule):
             tokens=tokens,
             token_bytes=self.token_bytes,
         )
+
+    # Rows by number, and their order: see `aptlab.data.rows.numbered.OrderedData`
+
+    def number_rows(self, side: str) -> NumberedRows:
+        """The rows of "train" or "val" by number. Raises ConfigError where rows have no numbers."""
+        make = self.rows.make_training_table if side == "train" else self.rows.make_validation_table
+        part = self.store.train if side == "train" else self.store.val
+        return TextRows(
+            make(part, context=self.context),
+            part,
+            name=side,
+            tokenizer=self.tokenizer,
+            facts={"store": self.fingerprint, **self.rows.settings()},
+            name_document=lambda number: name_document(self.source, self.split_plan, side, number),
+        )
+
+    def set_order(self, order: RowOrder | None) -> None:
+        """Train in this order from the next loader on; None for shuffled epochs."""
+        self._order = order
+        self._made.clear()
+
+    def count_given_rows(self) -> int:
+        """Rows that all ranks together have trained on, in global batches of today."""
+        return (self._start + self._processed() - self._counted) * self.count_global_batch()
+
+    def count_global_batch(self) -> int:
+        """Rows of one micro-batch of all ranks together."""
+        return self._plan().global_batch
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of all caches."""
+        return self._cache_root
 
     def epoch_of(self, micro_batches: int) -> float:
         """Passes over the training rows after that many micro-batches on each device."""
@@ -233,6 +283,9 @@ class TextData(LightningDataModule):
         self.check_state(state_dict)
         if state_dict.get("seed", self.seed) != self.seed:
             log.warning("resuming with seed=%s in place of %s: rows may repeat", self.seed, state_dict["seed"])
+        before, now = state_dict.get("order", SHUFFLED), self._order.name if self._order else SHUFFLED
+        if before != now:
+            log.warning("resuming with rows in the order %s in place of %s: rows may repeat", now, before)
         self._start = self._convert_number(state_dict["micro_batches"], state_dict.get("global_batch"))
 
     def check_state(self, state_dict: dict[str, Any]) -> None:
@@ -291,8 +344,14 @@ class TextData(LightningDataModule):
 
     def _training_rows(self, plan: BatchPlan) -> Rows:
         if plan not in self._made:
-            self._made[plan] = self.rows.make_rows(self.store.train, context=self.context, plan=plan)
+            self._made[plan] = self._make_rows(plan)
         return self._made[plan]
+
+    def _make_rows(self, plan: BatchPlan) -> Rows:
+        if self._order is None:
+            return self.rows.make_rows(self.store.train, context=self.context, plan=plan)
+        table = self.rows.make_training_table(self.store.train, context=self.context)
+        return OrderedRows(table, plan, self._order, settings=self.rows.settings())
 
     @cached_property
     def _source_key(self) -> str:

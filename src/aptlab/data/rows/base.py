@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from aptlab.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -97,6 +99,17 @@ class RowKind(ABC):
     @abstractmethod
     def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
         """The rows that are validated on. Raises DataError when there is none."""
+
+    def make_training_table(self, side: TokenSide, *, context: int) -> RowTable:
+        """The rows that are trained on by number, row i cut at token i * context: for orders other than its own.
+
+        Raises ConfigError where training rows are of several kinds, or none fits.
+        """
+        del side, context
+        raise ConfigError(
+            f"{type(self).__name__} rows have an order of their own, which keeps their shares; use data=packed, or "
+            "curriculum=none"
+        )
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:

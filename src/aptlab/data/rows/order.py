@@ -3,9 +3,15 @@
 A Feistel network is a permutation of 2^(2b) numbers whatever its round function is (Luby and Rackoff 1988).
 Walking its cycle until it lands below n (Black and Rogaway 2002, "cycle walking") makes it a permutation of n
 numbers. So index i of epoch e is known at once: no shuffled list to keep, none to replay on resume.
+
+`RowOrder` is the seam for any other order: a function of the position that may depend on a state, such as a
+curriculum's.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +19,22 @@ ROUNDS = 8
 SMALLEST_HALF = 2
 GOLDEN = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
+
+
+class RowOrder(ABC):
+    """Which row stands at which position of training; position p counts rows on all ranks together, from 0.
+
+    Equal for equal positions and an equal state, on every rank. A state changes only what stands at positions that no
+    micro-batch was made of yet.
+
+    name  says in a checkpoint which order its positions belong to
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def choose_rows(self, positions: np.ndarray) -> np.ndarray:
+        """Row numbers at `positions` (int64 [B]); int64 [B]."""
 
 
 def permute_indices(indices: np.ndarray, *, count: int, seed: int, epoch: int) -> np.ndarray:

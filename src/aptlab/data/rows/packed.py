@@ -23,9 +23,13 @@ class Packed(RowKind):
 
     def make_rows(self, side: TokenSide, *, context: int, plan: BatchPlan) -> Rows:
         from aptlab.data.rows.epochs import EpochRows
+
+        return EpochRows(self.make_training_table(side, context=context), plan)
+
+    def make_training_table(self, side: TokenSide, *, context: int) -> RowTable:
         from aptlab.data.rows.packed_table import PackedTable
 
-        return EpochRows(PackedTable(side.tokens, side.offsets, context, self.document_mask), plan)
+        return PackedTable(side.tokens, side.offsets, context, self.document_mask)
 
     def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
         from aptlab.data.rows.packed_table import PackedTable
