@@ -44,6 +44,8 @@ ADDED: dict[str, Node] = {
     "aptlab.nn.window.SlidingWindow": {"full_layers": []},
     "aptlab.callbacks.checkpoints.Checkpoints": {"reserve": True},
 }
+# Root nodes that `train` has got since, with what computes as it did without them; for runs, not imported weights.
+ROOTS: Node = {"curriculum": {"_target_": "aptlab.curriculum.RandomOrder"}}
 # Beginnings of the names of weights.
 WEIGHTS = {"net.places.": "net.embed_positions."}
 
@@ -51,7 +53,13 @@ WEIGHTS = {"net.places.": "net.embed_positions."}
 def upgrade_config(config: Node) -> Node:
     """A resolved configuration in the words of today; the same object if it is in them already."""
     renamed = rename_parts(modernize_config(config))
-    return fill_added(config if renamed == config else _merge_with_today(renamed))
+    return fill_roots(fill_added(config if renamed == config else _merge_with_today(renamed)))
+
+
+def fill_roots(config: Node) -> Node:
+    """A configuration of a run with the root nodes of ROOTS that it lacks; the same object where it lacks none."""
+    missing = {key: node for key, node in ROOTS.items() if key not in config} if "callbacks" in config else {}
+    return {**config, **missing} if missing else config
 
 
 def _merge_with_today(renamed: Node) -> Node:

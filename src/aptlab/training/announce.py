@@ -11,8 +11,9 @@ from aptlab.training.protocols import RowData
 from aptlab.training.state import TrainRun
 
 ORDER = ("task", "size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "tokenizer", "objective")
-ORDER += ("optim", "schedule", "device")
+ORDER += ("curriculum", "optim", "schedule", "device")
 QUIET = {"task": "language", "objective": "next_token", "bias": "none", "embed": "none"}  # named only where others
+QUIET |= {"curriculum": "none"}
 
 
 def announce_run(run: TrainRun, notes: tuple[str, ...]) -> None:

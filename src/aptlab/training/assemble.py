@@ -30,6 +30,7 @@ from aptlab.runs import RunFolder
 from aptlab.tasks import Task
 from aptlab.tasks.base import count_parameters
 from aptlab.training.continuing import check_optimizer_state, describe_rate_change
+from aptlab.training.curriculum import check_curriculum
 from aptlab.training.evaluate import build_evals, check_evals
 from aptlab.training.folders import keep_later_metrics
 from aptlab.training.labels import label_choices
@@ -55,6 +56,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     data.prepare_data()
     config = fill_vocabulary(config, data)
     ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
+    check_curriculum(config, data, ranks=ranks)
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())

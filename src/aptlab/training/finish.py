@@ -22,6 +22,7 @@ from aptlab.runs.progress import format_duration
 from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.shown import print_shown
 from aptlab.tasks.base import count_parameters
+from aptlab.training.curriculum import draw_curriculum_figure
 from aptlab.training.evaluate import run_evals, write_title
 from aptlab.training.labels import label_choices
 from aptlab.training.state import TrainRun, describe_ran
@@ -48,12 +49,14 @@ def finish_run(run: TrainRun, *, wall: float) -> None:
     ends = run_evals(run)
     result = dataclasses.replace(result, lengths=ends.lengths, evals=ends.plain())
     figure = draw_training_figure(run, ends.lengths)
+    figures = [figure, *([timeline] if (timeline := draw_curriculum_figure(run)) else [])]
     for logger in run.loggers:
         logger.log_result(result.plain())
-        logger.log_figure(figure)
+        for path in figures:
+            logger.log_figure(path, path.stem)
     inject_fault("report.end")
     run.folder.write_result(result)
-    print_shown(f"figure   {figure}\nrun      {run.folder}")
+    print_shown("\n".join([*(f"figure   {path}" for path in figures), f"run      {run.folder}"]))
     if ends.failed:
         raise EvalError(write_failure(run, ends.failed))
 

@@ -39,6 +39,13 @@ class RowContents:
         """The text of each row; None where rows are no text."""
         return None if self.decode is None else [self.decode(row) for row in self.tokens]
 
+    def take(self, places: Sequence[int]) -> RowContents:
+        """Some of the rows."""
+        tokens = [self.tokens[place] for place in places]
+        return RowContents(
+            ids=self.ids[list(places)], tokens=tokens, lengths=self.lengths[list(places)], decode=self.decode
+        )
+
 
 class NumberedRows(ABC):
     """Rows 0 .. n-1 of one side of the data, in no order.
