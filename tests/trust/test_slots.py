@@ -36,8 +36,8 @@ KINDS = {
     "AddedPositions": "LearnedPositions NoEmbed SinusoidalPositions",
     "Attention": "FullAttention LinearAttention",
     "Block": "Block",
-    "Callback": "Checkpoints CurriculumOrder GracefulStop MixedShares Monitor NonFiniteGuard RoundedSteps SameConfig SmoothMemory "
-    "StatelessSeed TrainProgress Watchdog",
+    "Callback": "Checkpoints CurriculumOrder GracefulStop MixedShares Monitor NonFiniteGuard RoundedSteps SameConfig "
+    "SmoothMemory StatelessSeed TrainProgress Watchdog",
     "CompetenceGate": "CompetenceGate",
     "Curriculum": "Campus RandomOrder SortedOrder Stages",
     "Decoder": "Decoder",

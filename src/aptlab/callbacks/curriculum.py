@@ -24,6 +24,7 @@ from aptlab.data.rows.numbered import NumberedRows, OrderedData
 from aptlab.limits import PositiveInt
 from aptlab.objectives import get_step_state
 
+MANY = 4096  # rows whose measurement is announced
 log = logging.getLogger("aptlab")
 
 
@@ -48,7 +49,7 @@ class CurriculumOrder(RunAware, Callback):
         self._meter = ProbeMeter()
         self._sides: dict[str, NumberedRows] = {}
         self._saved: Mapping[str, Any] | None = None
-        self._position = 0
+        self._position = self._steps = 0
 
     @property
     def active(self) -> bool:
@@ -71,7 +72,7 @@ class CurriculumOrder(RunAware, Callback):
         data = self.data if self.data is not None else get_datamodule(trainer)
         course = prepare_course(self.rule, data, seed=self.seed)
         assert isinstance(data, OrderedData)  # or the course was refused
-        self.data, self.schedule = data, self.rule.open(course)
+        self.data, self.schedule, self._steps = data, self.rule.open(course), trainer.max_steps
         self._sides = {side: data.number_rows(side) for side in ("train", *(["val"] if self.rule.needs_val else []))}
         data.set_order(self.schedule)
 
@@ -81,7 +82,8 @@ class CurriculumOrder(RunAware, Callback):
         if self._saved is not None:
             self.schedule.load(self._saved)
             self._saved = None
-        self._prepare(trainer, pl_module)
+        if trainer.global_step < self._steps:  # or a last validation is all that is missing
+            self._prepare(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -91,9 +93,9 @@ class CurriculumOrder(RunAware, Callback):
         self.trained += get_step_state(pl_module).count * trainer.world_size
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             step = trainer.global_step
-            if step % self.every == 0 or step == trainer.max_steps:
+            if step % self.every == 0 or step == self._steps:
                 self._log_progress(trainer, step)
-            if step < trainer.max_steps:
+            if step < self._steps:
                 self._prepare(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,7 +120,7 @@ class CurriculumOrder(RunAware, Callback):
             step=trainer.global_step,
             position=self._position,
             until=self._position + self.data.count_global_batch() * trainer.accumulate_grad_batches,
-            steps=trainer.max_steps,
+            steps=self._steps,
         )
         while probes := self.schedule.prepare(clock):
             self.schedule.answer(clock, self._answer(trainer, pl_module, probes))
@@ -131,6 +133,8 @@ class CurriculumOrder(RunAware, Callback):
 
     def _answer(self, trainer: Trainer, pl_module: LightningModule, probes: Sequence[Probe]) -> list[Answer]:
         """Measure on all ranks; everybody goes by the numbers of rank 0."""
+        if (rows := sum(len(probe.ids) for probe in probes if probe.what == "rows")) >= MANY:
+            log.info("curriculum: measuring the loss of %s rows …", f"{rows:,}")
         answers = [self._meter.measure(trainer, pl_module, self._sides[probe.side], probe) for probe in probes]
         if trainer.world_size > 1:
             answers = trainer.strategy.broadcast(answers)

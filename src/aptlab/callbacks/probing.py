@@ -20,7 +20,6 @@ from aptlab.data.loader import to_tensors
 from aptlab.data.rows.numbered import NumberedRows
 from aptlab.errors import ConfigError
 from aptlab.objectives import IGNORE, Objective, get_step_state
-from aptlab.runs.progress import ProgressBar
 
 
 @runtime_checkable
@@ -61,20 +60,18 @@ class ProbeMeter:
         batch = cast(Any, get_datamodule(trainer)).count_global_batch() // trainer.world_size
         exact = torch.float32 if module.device.type == "mps" else torch.float64
         sums = torch.zeros(len(probe.ids), 2, dtype=exact, device=module.device)
-        units, firsts = 0, range(0, len(probe.ids), batch)
-        bar = ProgressBar("probing batch", total=len(firsts), pause=5.0)
-        with evaluate_quietly(trainer, module), bar if trainer.is_global_zero else contextlib.nullcontext():
-            for number, first in enumerate(firsts):
-                if number % trainer.world_size == trainer.global_rank:
-                    tensors = to_tensors(rows.read_rows(probe.ids[first : first + batch]))
-                    found, count = measure_batch(trainer, module, tensors, probe.what)
-                    sums[first : first + len(found)] = found.to(exact)
-                    units += count
-                if trainer.is_global_zero:
-                    bar.update(number + 1)
-        if trainer.world_size > 1:
-            sums, counts = trainer.strategy.reduce((sums, torch.tensor(units, device=sums.device)), reduce_op="sum")
-            units = int(counts)
+        units, rank, world = 0, trainer.global_rank, trainer.world_size
+        with evaluate_quietly(trainer, module):
+            for first in range(rank * batch, len(probe.ids), world * batch):
+                tensors = to_tensors(rows.read_rows(probe.ids[first : first + batch]))
+                found, count = measure_batch(trainer, module, tensors, probe.what)
+                sums[first : first + len(found)] = found.to(exact)
+                units += count
+        if world > 1:
+            # One tensor: Lightning 2.6 reduces no tuple, and says nothing.
+            both = torch.cat((sums.flatten(), sums.new_tensor([float(units)])))
+            both = cast(Tensor, trainer.strategy.reduce(both, reduce_op="sum"))
+            sums, units = both[:-1].view_as(sums), int(both[-1])
         self.units += units
         return sums
 
