@@ -17,6 +17,7 @@ from aptlab.config.renamed import MODULES, TARGETS
 from aptlab.restore.load import load_network
 from aptlab.restore.upgrade import (
     ADDED,
+    ROOTS,
     rename_parts,
     rename_target,
     upgrade_checkpoint,
@@ -139,6 +140,14 @@ def test_a_parameter_that_a_class_has_got_says_in_old_configurations_what_the_cl
 def test_an_option_file_that_lacks_a_new_parameter_is_no_change_of_its_own_run(name):
     today = compose("train", ["size=debug", f"model={name}"]).resolved()
     assert compare_configs(upgrade_config(today), today) == {}
+
+
+def test_a_root_node_that_train_has_got_says_in_old_runs_what_they_did():
+    today = compose("train", []).stored()
+    old = {key: node for key, node in today.items() if key not in ROOTS}
+    assert len(old) < len(today)
+    assert upgrade_config(old) == today
+    assert upgrade_config({"model": {}}) == {"model": {}}  # no run
 
 
 def test_a_key_is_renamed_only_where_the_class_takes_the_new_name(monkeypatch):
