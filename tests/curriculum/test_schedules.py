@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,11 @@ from aptlab.curriculum import (
     CompetenceGate,
     CompressionRatio,
     Course,
+    Curriculum,
+    DifficultyMetric,
     LinearPacing,
     ModelLoss,
+    Probe,
     RandomOrder,
     Schedule,
     SortedOrder,
@@ -33,6 +36,9 @@ from aptlab.curriculum.campus import CampusSchedule
 from aptlab.curriculum.tape import Tape, draw_uniform, shuffle_numbers
 from aptlab.data.rows.order import permute_indices
 from aptlab.errors import ConfigError, DataError
+from aptlab.testing import CurriculumContract
+from aptlab.testing.curriculum import ScheduleDriver as Driver
+from aptlab.testing.curriculum import answer_by_rows
 
 ROWS, SEED = 97, 5
 RANDOM = np.random.default_rng(1)
@@ -45,35 +51,8 @@ def make_course(rows: int = ROWS, **rest: Any) -> Course:
     return Course(rows=rows, seed=SEED, scores=scores, val_scores={"metric": np.arange(40.0)}, **rest)
 
 
-class Driver:
-    """A run as far as a schedule looks at it: a batch at a time, with answers from a function of the probe."""
-
-    def __init__(self, schedule: Schedule, answer: Callable[[Any, int], Any], *, batch: int = 4, steps: int = 1000):
-        self.schedule, self.answer, self.batch, self.steps = schedule, answer, batch, steps
-        self.step = self.position = self.probed = 0
-        self.rows: list[int] = []
-        self.decisions: list[Any] = []
-
-    def train(self, count: int) -> Driver:
-        for _ in range(count):
-            until = self.position + self.batch
-            clock = Clock(step=self.step, position=self.position, until=until, steps=self.steps)
-            while probes := self.schedule.prepare(clock):
-                self.probed += sum(len(probe.ids) for probe in probes)
-                self.schedule.answer(clock, [self.answer(probe, self.step) for probe in probes])
-            self.rows += self.schedule.choose_rows(np.arange(self.position, until)).tolist()
-            self.decisions += self.schedule.take_decisions()
-            self.step, self.position = self.step + 1, until
-        return self
-
-
 def no_answer(probe: Any, step: int) -> float:
     raise AssertionError("nothing should be asked")
-
-
-def mean_of_rows(probe: Any, step: int) -> Any:
-    values = np.cos(probe.ids * 1.7 + step / 9)
-    return values if probe.what == "rows" else float(values.mean())
 
 
 CURRICULA: dict[str, Any] = {
@@ -91,14 +70,14 @@ CURRICULA: dict[str, Any] = {
 @pytest.mark.parametrize("name", CURRICULA)
 def test_a_pass_shows_every_row_once(name):
     """Two passes of 97 rows; batches of 4 do not fill them."""
-    driver = Driver(CURRICULA[name].open(make_course()), mean_of_rows).train(49)
+    driver = Driver(CURRICULA[name].open(make_course()), answer_by_rows).train(49)
     assert sorted(driver.rows[:ROWS]) == list(range(ROWS))
     assert sorted(driver.rows[ROWS : 2 * ROWS]) == list(range(ROWS))
 
 
 @pytest.mark.parametrize("name", CURRICULA)
 def test_a_run_shorter_than_an_epoch_sees_the_rows_that_a_shuffled_one_sees(name):
-    driver = Driver(CURRICULA[name].open(make_course()), mean_of_rows, steps=10).train(10)
+    driver = Driver(CURRICULA[name].open(make_course()), answer_by_rows, steps=10).train(10)
     shuffled = permute_indices(np.arange(40), count=ROWS, seed=SEED, epoch=0)
     assert sorted(driver.rows) == sorted(shuffled.tolist())
 
@@ -111,18 +90,46 @@ RESUMED = {
 }
 
 
+@pytest.mark.parametrize("law", [name for name in dir(CurriculumContract) if name.startswith("test_")])
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_schedule_that_is_resumed_goes_on_as_if_it_had_not_been(name):
-    def answer(probe: Any, step: int) -> Any:
-        return abs(np.sin(step)) if probe.what == "accuracy" else mean_of_rows(probe, step)
+def test_every_curriculum_keeps_the_laws(name, law):
+    contract = CurriculumContract()
+    contract.rule = RESUMED[name]
+    getattr(contract, law)()
 
-    whole = Driver(RESUMED[name].open(make_course()), answer).train(60)
-    for at in (1, 13, 40):
-        first = Driver(RESUMED[name].open(make_course()), answer).train(at)
-        again = Driver(RESUMED[name].open(make_course()), answer)
-        again.schedule.load(first.schedule.state())
-        again.step, again.position = first.step, first.position
-        assert first.rows + again.train(60 - at).rows == whole.rows
+
+class DriftingSchedule(Schedule):
+    """Counts what it wrote, and leaves the count out of its state."""
+
+    name = "drifting"
+    written = 0
+
+    def prepare(self, clock: Clock) -> Sequence[Probe]:
+        self.begin_tape(clock)
+        while self.tape.end < clock.until:
+            self.tape.append(np.array([self.written % self.course.rows]))
+            self.written += 1
+        return ()
+
+    def answer(self, clock: Clock, answers: Sequence[Any]) -> None: ...
+
+
+class Drifting(Curriculum):
+    name = "drifting"
+
+    def list_metrics(self) -> Mapping[str, DifficultyMetric]:
+        return {}
+
+    def open(self, course: Course) -> Schedule:
+        return DriftingSchedule(course)
+
+
+def test_a_schedule_that_forgets_is_found():
+    contract = CurriculumContract()
+    contract.rule = Drifting()
+    contract.test_rows_are_rows_of_the_data()
+    with pytest.raises(AssertionError, match="resumed at step 1, it gave other rows"):
+        contract.test_a_resumed_schedule_goes_on_with_the_same_rows()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -152,7 +159,7 @@ def test_campus_takes_the_slices_that_the_paper_takes(seed):
 def test_campus_probes_no_more_than_its_share_and_says_what_that_means():
     rule = Campus(metrics=METRICS, slices=4)
     big = Course(rows=20_000, seed=0, scores={name: np.random.default_rng(2).random(20_000) for name in METRICS})
-    driver = Driver(rule.open(big), mean_of_rows, batch=50).train(400)
+    driver = Driver(rule.open(big), answer_by_rows, batch=50).train(400)
     assert sorted(driver.rows) == list(range(20_000))
     assert 0 < driver.probed <= 0.05 * 20_000
     assert driver.decisions[0].line == (

@@ -17,6 +17,7 @@ A whole model, of this project or another, is measured behind an adapter, a `Sub
 from aptlab.testing.bias import BiasContract
 from aptlab.testing.callbacks import CallbackContract
 from aptlab.testing.contract import Contract
+from aptlab.testing.curriculum import CurriculumContract
 from aptlab.testing.data import RowsContract, SourceContract
 from aptlab.testing.evals import EvalContract
 from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
@@ -29,6 +30,7 @@ __all__ = [
     "BiasContract",
     "CallbackContract",
     "Contract",
+    "CurriculumContract",
     "EvalContract",
     "Law",
     "LawResult",
