@@ -25,7 +25,7 @@ from aptlab.curriculum import (
     ModelLoss,
     Probe,
     RandomOrder,
-    Schedule,
+    RowSchedule,
     SortedOrder,
     SqrtPacing,
     Stages,
@@ -98,7 +98,7 @@ def test_every_curriculum_keeps_the_laws(name, law):
     getattr(contract, law)()
 
 
-class DriftingSchedule(Schedule):
+class DriftingSchedule(RowSchedule):
     """Counts what it wrote, and leaves the count out of its state."""
 
     name = "drifting"
@@ -120,7 +120,7 @@ class Drifting(Curriculum):
     def list_metrics(self) -> Mapping[str, DifficultyMetric]:
         return {}
 
-    def open(self, course: Course) -> Schedule:
+    def open(self, course: Course) -> RowSchedule:
         return DriftingSchedule(course)
 
 

@@ -17,7 +17,7 @@ from aptlab.callbacks.base import RunAware, RunContext
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.callbacks.probing import ProbeMeter
-from aptlab.curriculum import Clock, Curriculum, RandomOrder, Schedule
+from aptlab.curriculum import Clock, Curriculum, RandomOrder, RowSchedule
 from aptlab.curriculum.base import Answer, Probe
 from aptlab.curriculum.scores import prepare_course
 from aptlab.data.rows.numbered import NumberedRows, OrderedData
@@ -42,7 +42,7 @@ class CurriculumOrder(RunAware, Callback):
 
     def __init__(self, rule: Curriculum | None = None, *, seed: int = 0, every: PositiveInt = 10) -> None:
         self.rule, self.seed, self.every = rule or RandomOrder(), seed, every
-        self.schedule: Schedule | None = None
+        self.schedule: RowSchedule | None = None
         self.data: Any = None
         self.trained = 0  # units of all ranks
         self.timeline: list[dict[str, float]] = []  # what was logged where something was decided, by step

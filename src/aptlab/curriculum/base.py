@@ -103,7 +103,7 @@ class Course:
         return shuffle_numbers(self.rows, seed=self.seed, purpose=0, number=number, take=size)
 
 
-class Schedule(RowOrder, ABC):
+class RowSchedule(RowOrder, ABC):
     """The order of a run's rows while it is being decided. Its state is plain values and numpy arrays."""
 
     def __init__(self, course: Course) -> None:
@@ -172,7 +172,7 @@ class Curriculum(ABC):
         """The metrics by name, in their order."""
 
     @abstractmethod
-    def open(self, course: Course) -> Schedule:
+    def open(self, course: Course) -> RowSchedule:
         """A schedule at its begin."""
 
     def check_step(self, rows: int) -> None:
@@ -190,7 +190,7 @@ class RandomOrder(Curriculum):
     def list_metrics(self) -> Mapping[str, DifficultyMetric]:
         return {}
 
-    def open(self, course: Course) -> Schedule:
+    def open(self, course: Course) -> RowSchedule:
         raise AssertionError("a random order needs no schedule")
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from aptlab.curriculum.base import Answer, Clock, Course, Curriculum, Decision, Probe, Schedule, sort_rows
+from aptlab.curriculum.base import Answer, Clock, Course, Curriculum, Decision, Probe, RowSchedule, sort_rows
 from aptlab.curriculum.metrics import (
     MTLD,
     CompressionRatio,
@@ -76,11 +76,11 @@ class Campus(Curriculum):
             return self.probe
         return min(self.probe, math.floor(self.probe_share * size / (metrics * metrics * self.slices)))
 
-    def open(self, course: Course) -> Schedule:
+    def open(self, course: Course) -> RowSchedule:
         return CampusSchedule(self, course)
 
 
-class CampusSchedule(Schedule):
+class CampusSchedule(RowSchedule):
     """Passes over the rows, slice by slice.
 
     pass_number  of the pass, from 0

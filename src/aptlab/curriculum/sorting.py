@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aptlab.curriculum.base import Answer, Clock, Course, Curriculum, Decision, Probe, Schedule, sort_rows
+from aptlab.curriculum.base import Answer, Clock, Course, Curriculum, Decision, Probe, RowSchedule, sort_rows
 from aptlab.curriculum.metrics import DifficultyMetric, UnigramNLL
 
 
@@ -32,11 +32,11 @@ class SortedOrder(Curriculum):
     def list_metrics(self) -> Mapping[str, DifficultyMetric]:
         return {"metric": self.metric}
 
-    def open(self, course: Course) -> Schedule:
+    def open(self, course: Course) -> RowSchedule:
         return SortedSchedule(self, course)
 
 
-class SortedSchedule(Schedule):
+class SortedSchedule(RowSchedule):
     """Passes over sorted rows."""
 
     name = "sorted"

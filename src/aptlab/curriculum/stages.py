@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aptlab.curriculum.base import Answer, Clock, Course, Curriculum, Decision, Probe, Schedule
+from aptlab.curriculum.base import Answer, Clock, Course, Curriculum, Decision, Probe, RowSchedule
 from aptlab.curriculum.metrics import DifficultyMetric, UnigramNLL
 from aptlab.curriculum.tape import shuffle_numbers
 from aptlab.errors import ConfigError, DataError
@@ -95,11 +95,11 @@ class Stages(Curriculum):
     def check_step(self, rows: int) -> None:
         self.count_probe_rows(rows)
 
-    def open(self, course: Course) -> Schedule:
+    def open(self, course: Course) -> RowSchedule:
         return StagesSchedule(self, course)
 
 
-class StagesSchedule(Schedule):
+class StagesSchedule(RowSchedule):
     """Shuffled epochs of the open levels. Raises DataError where there are fewer rows than levels.
 
     level    from 1

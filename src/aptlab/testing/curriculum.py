@@ -9,7 +9,7 @@ import numpy as np
 
 from aptlab.callbacks.curriculum import pack_arrays, unpack_arrays
 from aptlab.checkpoint.plain import check_plain
-from aptlab.curriculum import Clock, Course, Curriculum, Decision, Probe, Schedule
+from aptlab.curriculum import Clock, Course, Curriculum, Decision, Probe, RowSchedule
 from aptlab.testing.contract import Contract
 
 ROWS, VAL_ROWS, STEPS = 97, 40, 60
@@ -32,7 +32,7 @@ class ScheduleDriver:
     probed     rows that it asked about
     """
 
-    def __init__(self, schedule: Schedule, answer: Answers, *, batch: int = 4, steps: int = 1000) -> None:
+    def __init__(self, schedule: RowSchedule, answer: Answers, *, batch: int = 4, steps: int = 1000) -> None:
         self.schedule, self.answer, self.batch, self.steps = schedule, answer, batch, steps
         self.step = self.position = self.probed = 0
         self.rows: list[int] = []
