@@ -1,7 +1,7 @@
 """In which order rows are trained on: difficulty metrics, pacing functions, and the curricula made of them.
 
-A curriculum is a rule that a config names; what it decides while training is the state of a `RowSchedule`. Neither knows a
-model: what must be measured by one, a schedule asks for, and a callback answers. No torch.
+A curriculum is a rule that a config names; what it decides while training is the state of a `RowSchedule`. Neither
+knows a model: what must be measured by one, a schedule asks for, and a callback answers. No torch.
 """
 
 from aptlab.curriculum.base import Clock, Course, Curriculum, Decision, Probe, RandomOrder, RowSchedule
