@@ -259,6 +259,8 @@ def test_result_marks_the_run_as_finished_and_reads_back(tmp_path):
         assert folder.finished
         assert Result.read(tmp_path) == result
         folder.reopen()
+        assert folder.finished
+        folder.replace_end()
         assert not folder.finished
     with pytest.raises(AptlabError, match=r"is not a finished run: it has no result\.json"):
         Result.read(tmp_path)

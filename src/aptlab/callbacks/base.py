@@ -17,12 +17,14 @@ class RunContext:
     describe     a function that describes the run as plain values, as checkpoints hold it
     data         its data module
     config_hash  16 hex digits of the configuration as composed
+    replace_end  to be called once new steps are saved: from then on an earlier end of the run is history
     """
 
     folder: Path
     describe: Callable[[], dict[str, Any]] = dict
     data: Any = None
     config_hash: str = ""
+    replace_end: Callable[[], None] = lambda: None
 
 
 class RunAware(ABC):

@@ -32,7 +32,7 @@ from aptlab.checkpoint.manifest import format_checkpoint_name, parse_checkpoint_
 from aptlab.checkpoint.measure import describe_measure, find_measure_change, rate_checkpoints
 from aptlab.checkpoint.plugin import SaveOptions
 from aptlab.checkpoint.reserve import hold_reserve, measure_reserve, release_reserve
-from aptlab.errors import CheckpointError, ConfigError, TrainingError, UnsavedError
+from aptlab.errors import AptlabError, CheckpointError, ConfigError, TrainingError, UnsavedError
 from aptlab.faults import inject_fault
 from aptlab.limits import NonNegativeInt, PositiveInt, find_limit
 from aptlab.runs.commands import write_resume_command
@@ -78,6 +78,7 @@ class Checkpoints(RunAware, Checkpoint):
         self.monitor, self.mode, self.on_error, self.reserve = monitor, mode, on_error, reserve
         self.folder: Path | None = None
         self.describe: Callable[[], dict[str, Any]] = dict
+        self._replace_end: Callable[[], None] = lambda: None
         self.last: Path | None = None  # newest file that this process saved or continued from
         self._saved: tuple[int, bool] | None = None  # step, and whether its validation was done
         self._tried = -1
@@ -93,7 +94,7 @@ class Checkpoints(RunAware, Checkpoint):
 
     def attach(self, run: RunContext) -> None:
         """Where the run is, and what to write about it."""
-        self.folder, self.describe = run.folder, run.describe
+        self.folder, self.describe, self._replace_end = run.folder, run.describe, run.replace_end
 
     @property
     def directory(self) -> Path:
@@ -270,9 +271,17 @@ class Checkpoints(RunAware, Checkpoint):
         if problem is None or (held and attempt_save(trainer, path, SaveOptions(spend=True)) is None):
             self._saved, self._improved, self.last = state, False, path
             if trainer.is_global_zero:
+                self._begin_anew()
                 self._prune()
                 self._hold(path, spent=problem is not None)
         return problem
+
+    def _begin_anew(self) -> None:
+        """An earlier end of the run is history; where the disk is full, that is noted after the next save."""
+        try:
+            self._replace_end()
+        except (AptlabError, OSError) as error:
+            log.warning("the checkpoint is saved, but not that the run goes on: %s", error)
 
     def _make_room(self, trainer: Trainer, missing: int) -> bool:
         """Whether rank zero could free so many bytes."""

@@ -18,7 +18,7 @@ from aptlab.checkpoint.manifest import (
 )
 from aptlab.checkpoint.plugin import SaveOptions
 from aptlab.errors import CheckpointError, NoSpaceError, PoisonedError
-from aptlab.runs.commands import write_resume_command
+from aptlab.runs.commands import write_command_from
 
 log = logging.getLogger("aptlab")
 
@@ -112,7 +112,7 @@ def describe_last_saved(folder: Path) -> str:
     if last is None:
         return "no step is saved"
     step = parse_checkpoint_step(last)
-    return f"the last saved step is {step} ({last.name}); go on with: {write_resume_command(folder.parent)}"
+    return f"the last saved step is {step} ({last.name}); go on with: {write_command_from(last)}"
 
 
 def advise_good_checkpoint(folder: Path) -> str:

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from aptlab.callbacks.checkpoints import Checkpoints
 from aptlab.callbacks.lookup import find_callbacks
 from aptlab.faults import inject_fault
-from aptlab.runs.commands import write_resume_command
+from aptlab.runs.commands import write_command_from
 from aptlab.runs.signals import (
     CODES,
     SIGNALS,
@@ -109,7 +109,7 @@ class GracefulStop(Checkpoint):
         if not trainer.is_global_zero:
             raise Stopped(exit_code=0)
         last = savers[0].last if savers else None
-        way = f"continue with: {write_resume_command(last.parent.parent)}" if last else "no checkpoint was saved"
+        way = f"continue with: {write_command_from(last)}" if last else "no checkpoint was saved"
         where = "" if last is None or last.name == f"step-{step:08d}.ckpt" else f" (saved up to {last.name})"
         raise Stopped(f"stopped by {name} at step {step}{where}; {way}", CODES[name])
 

@@ -21,7 +21,7 @@ from aptlab.device.meeting import QUIET, Meeting, MeetingStore
 from aptlab.errors import ConfigError
 from aptlab.faults import inject_fault
 from aptlab.limits import Positive, find_limit
-from aptlab.runs.commands import write_resume_command
+from aptlab.runs.commands import write_command_from
 from aptlab.runs.launched import has_launcher
 from aptlab.runs.notice import run_briefly
 from aptlab.runs.signals import CODES
@@ -95,7 +95,7 @@ class Watchdog(RunAware, Checkpoint):
         last = run_briefly(lambda: find_last(folder), LOOK) or find_last(folder, deep=False)
         if last is None:
             return "; no checkpoint was saved"
-        return f"; last valid checkpoint: {last}; go on with: {write_resume_command(folder)}"
+        return f"; last valid checkpoint: {last}; go on with: {write_command_from(last)}"
 
     # Marks
 

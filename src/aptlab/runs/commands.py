@@ -1,11 +1,61 @@
-"""Commands that a message tells a person to type, quoted as a shell needs them."""
+"""Commands that a message tells a person to type, quoted as a shell needs them.
+
+A checkpoint remembers what its run was asked for, except where things go and what is secret. So the command to go on
+repeats such words as they were typed, and all words where nothing new was saved yet.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TypedWords:
+    """The words of a `train` command that messages repeat, without `ckpt=`; secrets are hidden in them.
+
+    words    all of them
+    lasting  those that no checkpoint of the run keeps: destinations and secrets
+    start    the checkpoint that the run goes on from; None for a new run
+    """
+
+    words: tuple[str, ...] = ()
+    lasting: tuple[str, ...] = ()
+    start: Path | None = None
+
+
+_typed = [TypedWords()]  # of the run that this process trains, behind that of a run around it
+
+
+@contextlib.contextmanager
+def repeat_words(typed: TypedWords) -> Iterator[None]:
+    """Inside, commands to go on hold these words where they are needed."""
+    _typed.append(typed)
+    try:
+        yield
+    finally:
+        _typed.pop()
 
 
 def write_resume_command(run: str | os.PathLike[str], *words: str) -> str:
-    """`aptlab train ckpt=<run> …`, quoted where a name holds a space or a sign of the shell."""
-    return shlex.join(["aptlab", "train", f"ckpt={os.fspath(run)}", *words])
+    """`aptlab train ckpt=<run> …`, quoted where a name holds a space or a sign of the shell.
+
+    Words of the command line of now that no checkpoint keeps are among them.
+    """
+    lasting = [word for word in _typed[-1].lasting if word not in words]
+    return shlex.join(["aptlab", "train", f"ckpt={os.fspath(run)}", *lasting, *words])
+
+
+def write_command_from(last: Path) -> str:
+    """The command that goes on from the newest checkpoint of a run.
+
+    Where that is the one with which this process began, nothing was saved since, and all words are needed again.
+    """
+    typed = _typed[-1]
+    if typed.start is not None and last.absolute() == typed.start.absolute():
+        return write_resume_command(last, *typed.words)
+    return write_resume_command(last.parent.parent)

@@ -33,6 +33,8 @@ class RunFolder:
         self.path = Path(path).absolute()
         self.writer = writer
         self._lock: FolderLock | None = None
+        self._ended = False  # whether the end of an earlier training is still to be replaced
+        self._start: dict[str, Any] = {}  # records that wait until it is
 
     @classmethod
     def create(
@@ -105,21 +107,30 @@ class RunFolder:
         choices: Mapping[str, Any],
         seed: int | None = None,
     ) -> None:
-        """Write the four files that say what this run is, before anything is trained."""
+        """Write the four files that say what this run is, before anything is trained.
+
+        In a folder that has an end already they wait for `replace_end`: until then it is that end which they describe.
+        """
         if not self.writer:
             return
-        write_yaml_record(self.path / "config.yaml", redact_value(dict(config)))
-        write_yaml_record(self.path / "overrides.yaml", redact_overrides(overrides))
-        write_yaml_record(self.path / "choices.yaml", redact_value(dict(choices)))
-        self.write_environment(seed=seed)
+        self._start = {
+            "config.yaml": redact_value(dict(config)),
+            "overrides.yaml": redact_overrides(overrides),
+            "choices.yaml": redact_value(dict(choices)),
+            "environment.json": collect_environment(seed=seed),
+        }
+        if not self._ended:
+            self._write_records()
 
-    def write_environment(self, *, seed: int | None = None, hostname: bool = False) -> None:
-        """Write environment.json: versions, machine, commit, command line; see `environment`."""
-        if self.writer:
-            write_json_record(self.path / "environment.json", collect_environment(seed=seed, hostname=hostname))
+    def _write_records(self) -> None:
+        for name, value in self._start.items():
+            write = write_json_record if name.endswith(".json") else write_yaml_record
+            write(self.path / name, value)
+        self._start = {}
 
     def write_result(self, result: Result | Mapping[str, Any]) -> None:
         """Write result.json, which marks the run as finished; write it last."""
+        self.replace_end()
         if self.writer:
             plain = result.plain() if isinstance(result, Result) else dict(result)
             write_json_record(self.path / "result.json", redact_value(plain))
@@ -130,10 +141,9 @@ class RunFolder:
             write_text(self.path / name, text)
 
     def reopen(self) -> None:
-        """Before a run is trained further: put result.json and figure.png of a finished end into results/.
+        """Before a run is trained further: its end stays until `replace_end`, however soon the new start breaks off.
 
-        A result of an end whose evals were not done is taken away: it comes again. A damaged one is kept as
-        result-damaged.json.
+        A damaged result is kept as result-damaged.json at once.
         """
         if not self.writer or not refuse_link(self.path / "result.json").is_file():
             return
@@ -143,6 +153,20 @@ class RunFolder:
         if result is None:
             os.replace(self.path / "result.json", self.path / "result-damaged.json")
             return
+        self._ended = True
+
+    def replace_end(self) -> None:
+        """Once a new step or a new result is saved: result.json and figure.png of the earlier end go into results/.
+
+        A result of an end whose evals were not done is taken away: it comes again. Nothing where there is no such end.
+        Raises OSError, or AptlabError naming the file; what is missing then is done by the next call.
+        """
+        if self._ended and (result := read_result_if_whole(self.path)) is not None:
+            self._put_away(result)
+        self._ended = False
+        self._write_records()
+
+    def _put_away(self, result: Result) -> None:
         if result.status != "finished":
             (self.path / "result.json").unlink()
             return

@@ -209,7 +209,13 @@ def make_callbacks(parts: TrainParts, folder: RunFolder, loggers: list[RunLogger
             **({} if parts.imported is None else {KEY: parts.imported}),
         }
 
-    run = RunContext(folder=Path(folder), describe=describe, data=data, config_hash=parts.config_hash)
+    run = RunContext(
+        folder=Path(folder),
+        describe=describe,
+        data=data,
+        config_hash=parts.config_hash,
+        replace_end=folder.replace_end,
+    )
     callbacks = [build(node) for node in config.cfg.callbacks.values() if node is not None]
     for callback in callbacks:
         if isinstance(callback, RunAware):

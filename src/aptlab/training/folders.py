@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from aptlab.checkpoint import is_valid
@@ -15,12 +16,16 @@ from aptlab.runs.files import refuse_link
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.result import EARLIER
 from aptlab.training.ended import read_finished_result
+from aptlab.training.inherited import list_lasting_words
 
 log = logging.getLogger("aptlab")
 
 
-def refuse_used_folder(run_dir: str | Path | None) -> None:
-    """ConfigError where a new run is to be written into the folder of another, which it would replace bit by bit."""
+def refuse_used_folder(run_dir: str | Path | None, typed: Sequence[str] = ()) -> None:
+    """ConfigError where a new run is to be written into the folder of another, which it would replace bit by bit.
+
+    typed  the command line: what no checkpoint keeps of it, the command to go on repeats
+    """
     if run_dir is None or get_process_rank() != 0:  # the other ranks come when this one has begun
         return
     folder = Path(run_dir).expanduser()
@@ -30,9 +35,8 @@ def refuse_used_folder(run_dir: str | Path | None) -> None:
     if step is None and read_finished_result(folder) is None:
         return
     done = "a finished run" if step is None else f"a run, saved at step {step:,}"
-    raise ConfigError(
-        f"run_dir={run_dir} holds {done}; give another folder, or go on with that run: {write_resume_command(folder)}"
-    )
+    command = write_resume_command(folder, *list_lasting_words(typed))
+    raise ConfigError(f"run_dir={run_dir} holds {done}; give another folder, or go on with that run: {command}")
 
 
 def find_last_step(folder: Path) -> int | None:

@@ -18,7 +18,7 @@ from aptlab.config.overrides import Override, parse_overrides
 from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.sweeps import format_override
 from aptlab.errors import ConfigError
-from aptlab.redact import HIDDEN
+from aptlab.redact import HIDDEN, redact_overrides
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,22 @@ def inherit_overrides(stored: Sequence[str], new: Sequence[str], config: Mapping
         elif key not in given or reads_configuration_alone(items[0]):
             kept.append(text if reads_configuration_alone(items[0]) else fill_recorded_value(items[0], config))
     return Inherited(kept, tuple(key for key in dict.fromkeys(left_out) if key not in given), tuple(hidden))
+
+
+def list_lasting_words(typed: Sequence[str]) -> tuple[str, ...]:
+    """The typed overrides that no checkpoint of their run keeps, secrets hidden: a command to go on needs them again.
+
+    `run_dir` and `paths.root` are not among them: a run goes on in its own folder.
+    """
+    index = read_option_index()
+    lasting = []
+    for text, shown in zip(typed, redact_overrides(typed)):
+        items, problems = parse_overrides([text])
+        if problems or items[0].key in ("run_dir", "paths.root"):
+            continue
+        if HIDDEN in shown or is_destination(items[0], index):
+            lasting.append(shown)
+    return tuple(lasting)
 
 
 def is_destination(item: Override, index: OptionIndex) -> bool:

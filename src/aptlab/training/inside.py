@@ -11,6 +11,7 @@ from aptlab.device.meeting import QUIET
 from aptlab.device.threads import limit_idle_spin
 from aptlab.restore.request import STAND_IN
 from aptlab.runs import Run
+from aptlab.runs.commands import repeat_words
 from aptlab.runs.launched import is_launched_rank, watch_launcher
 from aptlab.runs.preserve import preserve_environment, preserve_logging, preserve_signals
 from aptlab.runs.ranks import get_process_rank
@@ -39,7 +40,7 @@ def _train_planned(overrides: list[str]) -> Run:
         return Run.read(plan.config.cfg.run_dir)
     inspect_inputs(leave_known_tokenizer(plan), train=True)
     inspect_text_size(plan.config)
-    with preserve_environment(), tell_early_signal():
+    with preserve_environment(), repeat_words(plan.list_typed_words()), tell_early_signal():
         limit_idle_spin()  # before torch is loaded, which reads it once
         if is_launched_rank():
             os.environ.setdefault(QUIET, "ERROR")  # likewise

@@ -23,11 +23,13 @@ from aptlab.config import (
 from aptlab.config.destinations import says_where
 from aptlab.config.sweeps import format_override, format_text
 from aptlab.errors import CheckpointError, ConfigError, suggest_option
+from aptlab.redact import redact_overrides
+from aptlab.runs.commands import TypedWords, repeat_words
 from aptlab.training.defaults import is_unnamed_default
 from aptlab.training.ended import describe_finished_run
 from aptlab.training.folders import refuse_used_folder
 from aptlab.training.from_weights import check_size, describe_unnamed_text, drop_recipe_values, flatten_config
-from aptlab.training.inherited import inherit_overrides
+from aptlab.training.inherited import inherit_overrides, list_lasting_words
 from aptlab.training.labels import list_position_notes
 from aptlab.training.trainer_keys import find_trainer_problems
 
@@ -58,6 +60,7 @@ class TrainPlan:
     notes     lines to show before training: what differs from the checkpoint
     changed   keys that differ from the checkpoint
     finished  what to say in place of training, where the run has come to its end already
+    typed     what the command line says beside the checkpoint
     """
 
     config: Config
@@ -67,6 +70,12 @@ class TrainPlan:
     notes: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     finished: str | None = None
+    typed: tuple[str, ...] = ()
+
+    def list_typed_words(self) -> TypedWords:
+        """What a message repeats of the command line."""
+        words = tuple(redact_overrides(self.typed))
+        return TypedWords(words, list_lasting_words(self.typed), self.ckpt if self.resume else None)
 
 
 def plan_training(args: list[str]) -> TrainPlan:
@@ -80,8 +89,8 @@ def plan_training(args: list[str]) -> TrainPlan:
         check_training(config)
         if load != "auto":
             raise ConfigError(f"load={load} needs a checkpoint; add ckpt=last or ckpt=<path>")
-        refuse_used_folder(config.cfg.run_dir)
-        return TrainPlan(config, notes=tuple(list_position_notes(config)))
+        refuse_used_folder(config.cfg.run_dir, args)
+        return TrainPlan(config, notes=tuple(list_position_notes(config)), typed=tuple(args))
     return plan_from_checkpoint(ckpt, load, args)
 
 
@@ -122,7 +131,7 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     if not resume:
         fresh = [arg for arg in stored if arg.partition("=")[0] not in ("run_dir", "job")]
         config = config if fresh == stored else compose("train", [*fresh, *new], fallback)
-        refuse_used_folder(config.cfg.run_dir)
+        refuse_used_folder(config.cfg.run_dir, args)
     elif read_root_value(new, "run_dir") is None and folder != path.parent:
         config = set_run_dir(config, folder)
     lost = inherited.describe(folder=config.cfg.run_dir == str(folder))
@@ -133,7 +142,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
     if not trained:  # all else in its configuration is a default that nobody has trained with
         changed = {key: pair for key, pair in changed.items() if has_key_prefix(key, MODEL)}
     notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
-    plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys)
+    typed = tuple(arg for arg in args if arg.partition("=")[0] != "ckpt")
+    plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys, typed=typed)
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
 
 
@@ -154,7 +164,8 @@ def describe_planned_end(plan: TrainPlan, step: int, total: int | None = None) -
     folder = plan.config.cfg.run_dir
     if not plan.resume or folder is None:
         return None
-    return describe_finished_run(Path(folder), plan.config.cfg.trainer, plan.changed, step=step, total=total)
+    with repeat_words(plan.list_typed_words()):
+        return describe_finished_run(Path(folder), plan.config.cfg.trainer, plan.changed, step=step, total=total)
 
 
 def is_below_node(arg: str, nodes: Sequence[str]) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from aptlab.callbacks.lookup import find_callbacks
 from aptlab.callbacks.progress import find_monitor
+from aptlab.callbacks.saving import describe_last_saved
 from aptlab.callbacks.stop import GracefulStop
 from aptlab.loggers import RunLogger
 from aptlab.runs import RunFolder, RunLog
+from aptlab.runs.commands import write_command_from
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.shown import print_shown
@@ -44,7 +46,7 @@ def run_training(plan: TrainPlan) -> Path:
                 announce_run(run, (*plan.notes, *list_resume_notes(run, parts.resume)))
                 with contextlib.ExitStack() as watched:
                     watched.enter_context(watch_ranks(run.trainer))
-                    with tell_unanswered_signal(run):
+                    with tell_unanswered_signal(run, parts.resume):
                         wall = fit_run(run, parts.resume)
                     with keep_trained(run):
                         validate_final_weights(run)
@@ -69,8 +71,8 @@ def list_resume_notes(run: TrainRun, resume: ResumePoint | None) -> tuple[str, .
 
 
 @contextlib.contextmanager
-def tell_unanswered_signal(run: TrainRun) -> Iterator[None]:
-    """Where a signal comes while the run trains and callbacks.stop is not there to answer it."""
+def tell_unanswered_signal(run: TrainRun, resume: ResumePoint | None) -> Iterator[None]:
+    """Where a signal comes and callbacks.stop does not answer it: before the first batch, or it is not there."""
     try:
         yield
     except SignalReceived as received:
@@ -79,7 +81,14 @@ def tell_unanswered_signal(run: TrainRun) -> Iterator[None]:
             raise
         if not run.trainer.is_global_zero:
             raise Stopped(exit_code=0) from None
-        told = f"stopped by {received.name} at step {step}, and callbacks.stop is not there to save it"
+        if resume is not None and step == resume.step:
+            told = (
+                f"stopped by {received.name} before the first new step, so there is nothing new to save; step {step:,} "
+                f"is saved in {resume.path}; go on with: {write_command_from(resume.path)}"
+            )
+        else:
+            last = describe_last_saved(run.folder.checkpoints)
+            told = f"stopped by {received.name} at step {step:,}, and callbacks.stop is not there to save it; {last}"
         raise Stopped(told, received.exit_code) from None
 
 
