@@ -15,10 +15,13 @@ from pathlib import Path
 
 from aptlab.checkpoint.aside import SUFFIX, is_whole_archive, set_aside
 from aptlab.checkpoint.manifest import (
+    PENDING,
     find_checkpoint_problem,
     hash_file,
     is_temporary,
+    is_valid,
     make_manifest_path,
+    make_pending_path,
     parse_checkpoint_step,
     read_manifest,
 )
@@ -98,6 +101,15 @@ def find_run_folder(checkpoint: str | Path) -> Path:
     return folder.parent if folder.name == FOLDER else folder
 
 
+def is_imported(folder: Path) -> bool:
+    """Whether a run folder holds a model that `aptlab import` wrote, and no training: step 0, of no run."""
+    try:
+        manifests = [read_manifest(path) for path in list_checkpoints(folder / FOLDER)]
+    except CheckpointError:
+        return False
+    return bool(manifests) and all(one.step == 0 and not one.run_dir for one in manifests)
+
+
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """Checkpoint files of a folder that bear our names, oldest step first, whether valid or not."""
     try:
@@ -129,11 +141,12 @@ def list_checkpoint_folders(place: Path) -> Iterator[Path]:
 def remove_partial_saves(folder: str | Path) -> list[str]:
     """Remove what a killed save left in a checkpoints folder; returns the names. Only files named by us are touched.
 
-    A checkpoint without a manifest that is whole (its manifest was lost, or the kill came just before it) is set aside
-    as `….ckpt.unverified`, with a line in the log; it goes once the same bytes are there again with a manifest.
+    A manifest that was still pending gets its name where the content of its checkpoint has its sha256. A checkpoint
+    without any (it was lost) that is whole is set aside as `….ckpt.unverified`, with a line in the log; it goes once
+    the same bytes are there again with a manifest.
     """
-    removed = []
     folder = Path(folder)
+    removed = _end_pending(folder)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         path = folder / name
         half = (
@@ -145,6 +158,22 @@ def remove_partial_saves(folder: str | Path) -> list[str]:
         elif is_temporary(name) or half or _is_saved_again(path):
             path.unlink(missing_ok=True)
             removed.append(name)
+    return removed
+
+
+def _end_pending(folder: Path) -> list[str]:
+    """Name the pending manifests of checkpoints that are whole, and remove the others; the names of those."""
+    removed = []
+    for pending in sorted(folder.glob(f".*{PENDING}")):
+        path = pending.with_name(pending.name[1 : -len(PENDING)]).with_suffix(".ckpt")
+        if parse_checkpoint_step(path) is None or pending.is_symlink():
+            continue
+        if not make_manifest_path(path).exists() and is_valid(path):
+            os.replace(pending, make_manifest_path(path))
+            log.info("%s was saved whole just before the run was killed, and counts", path)
+        else:
+            pending.unlink(missing_ok=True)
+            removed.append(pending.name)
     return removed
 
 
@@ -162,6 +191,8 @@ def _is_saved_again(path: Path) -> bool:
 
 def delete_checkpoint(path: str | Path) -> None:
     """Remove a checkpoint: first its manifest, so that no half of it ever counts."""
+    if (pending := make_pending_path(path)).exists():
+        pending.unlink()
     make_manifest_path(path).unlink(missing_ok=True)
     Path(path).unlink(missing_ok=True)
 

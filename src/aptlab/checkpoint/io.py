@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, make_manifest_path, write_manifest
+from aptlab.checkpoint.manifest import Manifest, find_checkpoint_problem, make_manifest_path, make_pending_path
 from aptlab.checkpoint.plain import check_plain, estimate_checkpoint_size
 from aptlab.checkpoint.reserve import NAME, measure_reserve
 from aptlab.checkpoint.stream import HashingFile
 from aptlab.errors import FULL, AptlabError, CheckpointError, NoSpaceError
 from aptlab.faults import inject_fault
-from aptlab.runs.atomic import sync_folder
+from aptlab.runs.atomic import sync_folder, write_text
 from aptlab.runs.files import open_file
 from aptlab.version import __version__
 
@@ -29,12 +29,13 @@ FROM_MANIFEST += ("metric", "monitor", "mode")
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path, *, spend: bool = False) -> Manifest:
-    """Write a checkpoint and its manifest: temporary file in the same folder, fsync, rename, fsync, manifest.
+    """Write a checkpoint and its manifest: temporary file in the same folder, fsync, pending manifest, two renames.
 
-    Whenever process or machine die, the place holds the old checkpoint, the new one, or none, never half of one.
-    The hash is taken while writing. `spend` writes into the space that is held in the folder, see `reserve`. Raises
-    CheckpointError, with all earlier files intact, if the disk has less than twice the needed space (NoSpaceError; once
-    where space is held or spent), if writing fails, or if the checkpoint holds more than plain containers and tensors.
+    Whenever process or machine die, the place holds the old checkpoint, the new one, or none, never half of one: one
+    whose manifest is still pending counts where its content has the sha256 in it. The hash is taken while writing.
+    `spend` writes into the space that is held in the folder, see `reserve`. Raises CheckpointError, with all earlier
+    files intact, if the disk has less than twice the needed space (NoSpaceError; once where space is held or spent), if
+    writing fails, or if the checkpoint holds more than plain containers and tensors.
     """
     path = _local(path)
     check_plain(checkpoint)
@@ -43,13 +44,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | Path, *, spend: bool
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, size, spend=spend)
-        digest, size = _write(checkpoint, path, spend=spend)
-        manifest = make_manifest(checkpoint, digest, size)
-        try:
-            write_manifest(path, manifest)
-        except AptlabError:
-            path.unlink(missing_ok=True)  # a save that failed leaves nothing that looks like a lost manifest
-            raise
+        manifest = _write(checkpoint, path, spend=spend)
     except OSError as error:
         raise _cannot(path, error, size) from error
     except CheckpointError:
@@ -115,12 +110,12 @@ def _cannot(path: Path, error: BaseException, size: int) -> CheckpointError:
     return NoSpaceError(message, size) if full else CheckpointError(message)
 
 
-def _write(checkpoint: dict[str, Any], path: Path, *, spend: bool) -> tuple[str, int]:
-    """The file alone: (sha256, bytes). An older manifest of the same name goes first, it would not fit.
+def _write(checkpoint: dict[str, Any], path: Path, *, spend: bool) -> Manifest:
+    """The file and its manifest. An older manifest of the same name goes first, it would not fit.
 
     Space that is held is spent by writing into its very blocks, so that nobody else can take it in between.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary, pending = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), make_pending_path(path)
     try:
         if spend and measure_reserve(path.parent):
             os.replace(path.with_name(NAME), temporary)
@@ -135,13 +130,18 @@ def _write(checkpoint: dict[str, Any], path: Path, *, spend: bool) -> tuple[str,
             finally:
                 file.close()
         inject_fault("save.after_fsync")
+        manifest = make_manifest(checkpoint, digest, file.bytes)
+        write_text(pending, manifest.text())
         make_manifest_path(path).unlink(missing_ok=True)
         os.replace(temporary, path)
         inject_fault("save.after_rename")
+        os.replace(pending, make_manifest_path(path))
         sync_folder(path.parent)
     finally:
+        if temporary.exists():  # nothing was renamed
+            pending.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
-    return digest, file.bytes
+    return manifest
 
 
 def _serialize(checkpoint: dict[str, Any], file: HashingFile) -> None:

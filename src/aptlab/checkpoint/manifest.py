@@ -1,6 +1,6 @@
 """The manifest beside each checkpoint: what the file must be, to the bit. No torch.
 
-`step-00000400.ckpt` counts only together with `step-00000400.json`, which is written last and removed first.
+`step-00000400.ckpt` counts only together with `step-00000400.json`, which is named last and removed first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aptlab.runs.files import UnsafeFileError, open_file, read_file_text, refuse
 from aptlab.runs.record import find_shape_problem
 
 FORMAT = 1
+PENDING = ".pending"
 CHUNK = 1 << 22  # bytes read at a time
 SHAPE = {"sha256": str, "bytes": int, "step": int, "format": int}  # what there must be
 MORE: dict[str, Any] = {
@@ -105,6 +106,12 @@ def make_manifest_path(path: str | Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
+def make_pending_path(path: str | Path) -> Path:
+    """step-00000400.ckpt -> .step-00000400.json.pending, the manifest until its file has its name."""
+    manifest = make_manifest_path(path)
+    return manifest.with_name(f".{manifest.name}{PENDING}")
+
+
 def format_checkpoint_name(step: int) -> str:
     """File name of a step; names sort like steps."""
     return f"step-{step:08d}.ckpt"
@@ -127,13 +134,18 @@ def is_temporary(path: str | Path) -> bool:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """The manifest of a checkpoint file; raises CheckpointError that says what is missing or damaged."""
+    """The manifest of a checkpoint file; raises CheckpointError that says what is missing or damaged.
+
+    A pending one counts where a save was killed before it got its name: its sha256 says whether the file is the one.
+    """
     manifest = make_manifest_path(path)
+    if not manifest.exists() and make_pending_path(path).is_file():
+        manifest = make_pending_path(path)
     try:
         text = read_file_text(manifest)
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} has no manifest ({manifest.name}), so it was not saved completely; use another "
+            f"{path} has no manifest ({make_manifest_path(path).name}), so it was not saved completely; use another "
             "checkpoint of the run"
         ) from None
     except UnsafeFileError as error:
