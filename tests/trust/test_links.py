@@ -107,6 +107,50 @@ def test_a_link_to_a_file_that_is_not_there_makes_none(run, outside, name, use):
         use(run)
 
 
+WRITES = ("log.txt", "journal.jsonl", "console.txt", ".stop", ".lock")
+WRITES += ("result.json, trained further",)
+
+
+@pytest.mark.parametrize("use", WRITES)
+def test_a_hard_link_is_not_written_in_place(run, outside, use):
+    name, do = USES[use]
+    if use == "result.json, trained further":
+        name = "log.txt"  # looked at before the result is moved
+    (run / name).unlink(missing_ok=True)
+    (run / name).hardlink_to(outside)
+    message = rf"{name} has another name somewhere \(it is a hard link\).*put a copy in its place"
+    with pytest.raises(UnsafeFileError, match=message):
+        do(run)
+
+
+def test_a_table_that_is_a_hard_link_takes_no_row(run):
+    log_a_row(run)
+    (run.parent / "copy.csv").hardlink_to(run / "metrics.csv")
+    before = (run / "metrics.csv").read_bytes()
+    with pytest.raises(UnsafeFileError, match=r"metrics\.csv has another name somewhere"):
+        log_a_row(run)
+    assert (run.parent / "copy.csv").read_bytes() == before
+
+
+def test_a_hard_link_is_read_and_a_file_that_is_replaced_leaves_the_other_name(run, outside):
+    (run / "result.json").unlink()
+    (run / "result.json").hardlink_to(outside)
+    (run / "figure.png").hardlink_to(outside)
+    with RunFolder.create(run_dir=run) as folder:
+        folder.write_result(Result(job="train", seed=1))
+    save_figure(Figure(), run / "figure.png")
+    assert Result.read(run).seed == 1
+
+
+def test_space_that_is_a_hard_link_is_not_written_into(run, outside):
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / ".reserve").hardlink_to(outside)
+    assert measure_reserve(run / "checkpoints") == 0
+    save_checkpoint({"a": 1}, run / "checkpoints" / "step-00000001.ckpt", spend=True)
+    assert hold_reserve(run / "checkpoints", 1000) is None
+    assert (run / "checkpoints" / ".reserve").stat().st_nlink == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
 @pytest.mark.parametrize(("name", "use"), USES.values(), ids=USES)
 def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(run, name, use):

@@ -13,12 +13,12 @@ SPARE = 1 << 16  # bytes beside the checkpoint: its manifest, and a state that g
 
 
 def measure_reserve(folder: str | Path) -> int:
-    """Bytes that are held in a folder of checkpoints, 0 for none; a link is none, for a save writes into it."""
+    """Bytes that are held in a folder of checkpoints, 0 for none; a link of any kind is none: a save writes into it."""
     try:
         found = os.lstat(Path(folder) / NAME)
     except OSError:
         return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else 0
 
 
 def hold_reserve(folder: str | Path, size: int) -> str | None:
@@ -36,6 +36,8 @@ def hold_reserve(folder: str | Path, size: int) -> str | None:
         free = shutil.disk_usage(path.parent).free
         if free + held < wanted + size:
             return f"{free / 1e6:,.1f} MB are free, {(wanted + size - held) / 1e6:,.1f} MB are wanted"
+        if held == 0 and not path.is_symlink():
+            path.unlink(missing_ok=True)  # a hard link; the other name keeps its file
         allocate_file(path, wanted)
     except OSError as error:
         release_reserve(folder)

@@ -1,8 +1,9 @@
 """Files of a run folder, opened for what they are: a link, a pipe or a device among them is refused by name.
 
 A run folder comes by mail or from a shared disk, and goes on as if it were one's own: rows are appended, ends are cut
-off, results are replaced. A symbolic link inside it would do that to any file that the user may write. Every reader and
-writer of such a file opens it here. The folder itself may be a link, as outputs/ often is. No torch.
+off, results are replaced. A symbolic link inside it would do that to any file that the user may write, and so would a
+hard link, as an archive may hold one: that may be read, and is not written in place. Every reader and writer of such a
+file opens it here. The folder itself may be a link, as outputs/ often is. No torch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class UnsafeFileError(AptlabError):
 
 
 def open_file(path: str | Path, mode: str = "r", **text: Any) -> Any:
-    """`open` for a file of a run folder: never through a link, and nothing but a plain file.
+    """`open` for a file of a run folder: never through a link, and nothing but a plain file, to write one of one name.
 
     Raises UnsafeFileError naming it, and OSError as `open` does.
     """
@@ -34,11 +35,16 @@ def open_file(path: str | Path, mode: str = "r", **text: Any) -> Any:
     refuse_link(path)  # for a system without O_NOFOLLOW, and for the name of the target
 
     def opener(name: str, flags: int) -> int:
-        handle = os.open(name, flags | _NO_LINK | _NO_WAIT, 0o666)
-        kind = os.fstat(handle).st_mode
-        if stat.S_ISREG(kind):
+        handle = os.open(name, flags & ~os.O_TRUNC | _NO_LINK | _NO_WAIT, 0o666)
+        status, writes = os.fstat(handle), flags & (os.O_WRONLY | os.O_RDWR)
+        kind = status.st_mode
+        if stat.S_ISREG(kind) and not (writes and status.st_nlink > 1):
+            if flags & os.O_TRUNC:  # only now that it is known to be a file of its own
+                os.ftruncate(handle, 0)
             return handle
         os.close(handle)
+        if stat.S_ISREG(kind):
+            raise _make_names_error(path)
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         raise _make_no_file_error(path)
@@ -64,6 +70,14 @@ def refuse_link(path: str | Path) -> Path:
         raise _make_link_error(path)
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise _make_no_file_error(path)
+    return path
+
+
+def require_own_file(path: str | Path) -> Path:
+    """The path itself, for who writes into it in place; UnsafeFileError as `refuse_link`, and for a hard link."""
+    path = refuse_link(path)
+    if path.is_file() and os.lstat(path).st_nlink > 1:
+        raise _make_names_error(path)
     return path
 
 
@@ -105,6 +119,13 @@ def _make_link_error(path: Path) -> UnsafeFileError:
     return UnsafeFileError(
         f"{path} is a link{target}; files of a run folder are never opened through links: put the file itself in its "
         "place, or take the link away"
+    )
+
+
+def _make_names_error(path: Path) -> UnsafeFileError:
+    return UnsafeFileError(
+        f"{path} has another name somewhere (it is a hard link), and what is written here would change it there: put a "
+        "copy in its place"
     )
 
 

@@ -14,7 +14,7 @@ from aptlab.redact import redact_overrides, redact_value
 from aptlab.runs import ranks
 from aptlab.runs.atomic import write_text
 from aptlab.runs.environment import collect_environment
-from aptlab.runs.files import refuse_link, refuse_linked_folders
+from aptlab.runs.files import refuse_link, refuse_linked_folders, require_own_file
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.record import write_json_record, write_yaml_record
 from aptlab.runs.result import EARLIER, Result, read_result_if_whole
@@ -148,7 +148,7 @@ class RunFolder:
         if not self.writer or not refuse_link(self.path / "result.json").is_file():
             return
         for name in ("metrics.csv", "metrics.csv.sum", "log.txt"):
-            refuse_link(self.path / name)  # before anything is moved: a refused start leaves the end as it was
+            require_own_file(self.path / name)  # before anything is moved: a refused start leaves the end as it was
         result = read_result_if_whole(self.path)
         if result is None:
             os.replace(self.path / "result.json", self.path / "result-damaged.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aptlab.errors import AptlabError
-from aptlab.runs.files import read_file_text, refuse_link
+from aptlab.runs.files import read_file_text, require_own_file
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -76,7 +76,7 @@ def _acquire(folder: Path) -> FileLock | None:
     """The lock on a folder; None (with one warning) where the file system has no locks."""
     from filelock import FileLock, Timeout
 
-    path = refuse_link(folder / ".lock")
+    path = require_own_file(folder / ".lock")
     # A soft lock would outlive a killed owner, so none is better.
     lock = FileLock(path, fallback_to_soft=False, thread_local=False, on_acquired=_write_owner)
     try:

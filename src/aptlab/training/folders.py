@@ -12,7 +12,7 @@ from aptlab.checkpoint.find import FOLDER, list_checkpoints
 from aptlab.checkpoint.manifest import parse_checkpoint_step
 from aptlab.errors import ConfigError
 from aptlab.runs.commands import write_resume_command
-from aptlab.runs.files import refuse_link
+from aptlab.runs.files import refuse_link, require_own_file
 from aptlab.runs.ranks import get_process_rank
 from aptlab.runs.result import EARLIER
 from aptlab.training.ended import read_finished_result
@@ -56,7 +56,7 @@ def keep_later_metrics(folder: Path, step: int) -> None:
     kept = folder / EARLIER / f"metrics-to-step-{last:08d}.csv"
     if metrics.is_file() and not kept.exists():
         kept.parent.mkdir(exist_ok=True)
-        shutil.copyfile(refuse_link(metrics), refuse_link(kept))
+        shutil.copyfile(refuse_link(metrics), require_own_file(kept))
     log.warning(
         "going back from step %s to %s: what comes replaces the later checkpoints, and their metrics are kept in %s; "
         "run_dir=<new folder> leaves this run as it is",
