@@ -92,7 +92,7 @@ def test_a_torn_line_is_reported_with_the_file(tmp_path, path, caplog):
     path.write_text("step,epoch,loss\n1,0,2.5\n2,0,2.")
     with caplog.at_level(logging.WARNING, logger="aptlab"):
         logged(tmp_path, [(2, {"loss": 2.0})])
-    assert "metrics.csv repaired: the last line was cut off" in caplog.text
+    assert "metrics.csv repaired: step 2, the last line, was cut off and is left out\n" in caplog.text
     assert path.read_text() == "step,epoch,loss\n1,0,2.5\n2,,2.0\n"
 
 

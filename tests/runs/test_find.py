@@ -78,11 +78,16 @@ def test_a_torn_table_gives_its_whole_rows_and_a_warning(runs, caplog):
     (runs / "0" / "metrics.csv").write_bytes(b"step,epoch,loss\n1,0,2.5\n\x00\x00,,\nx,0,1\n2,0,abc\n4,0,1\n5,0")
     with caplog.at_level(logging.WARNING, logger="aptlab"):
         assert Run.read(runs / "0").series("loss") == ([1, 4], [2.5, 1.0])
-    assert "metrics.csv: the last line was cut off; row 3 is damaged" in caplog.text
+    told = "step 5, the last line, was cut off and is left out; line 3 is damaged and left out; line 4 is damaged and "
+    assert f"metrics.csv: {told}left out\n" in caplog.text
+    assert (
+        "step 2 (line 5) holds text that is no number and is left out"
+        in MetricsTable.read(runs / "0" / "metrics.csv").problems
+    )
 
 
 def test_a_table_without_header_is_empty(tmp_path):
     (tmp_path / "metrics.csv").write_text("1,2,3\n")
     table = MetricsTable.read(tmp_path / "metrics.csv")
     assert table.rows == {}
-    assert table.problems == ["the first line is no header"]
+    assert table.problems == ["the first line is no header, so no row can be read"]

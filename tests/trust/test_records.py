@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from aptlab.checkpoint import find_checkpoint, remove_partial_saves, save_checkpoint
 from aptlab.checkpoint.adopt import adopt_checkpoint
 from aptlab.checkpoint.aside import is_whole_archive
-from aptlab.checkpoint.manifest import find_checkpoint_problem
+from aptlab.checkpoint.manifest import find_checkpoint_problem, make_pending_path, read_manifest
 from aptlab.data.store.plan import open_or_make_plan, plan_split
 from aptlab.data.store.split import Split
 from aptlab.data.tokenizers import BPE
@@ -153,7 +154,7 @@ def test_a_digit_changed_anywhere_in_the_table_never_gives_another_number(run, c
     path.write_text(path.read_text().replace("2.25", "1.25"))
     with caplog.at_level(logging.WARNING, "aptlab"):
         assert Run.read(run).series("train/loss") == ([1, 3, 4, 5], [4.5, 1.5, 1.125, 0.9])
-    assert "metrics.csv: row 3 does not have its checksum" in caplog.text
+    assert "metrics.csv: step 2 (line 3) does not have its checksum" in caplog.text
 
 
 def test_a_changed_or_lost_line_of_the_table_is_said(run):
@@ -178,7 +179,8 @@ def test_a_table_goes_on_after_a_resume_with_its_sums_and_keeps_a_damaged_one_as
     logger.finalize("success")
     table = MetricsTable.read(path)
     assert (table.problems, list(table.rows)) == ([], [1, 3, 4, 5, 6])
-    assert "metrics.csv repaired: row 3 does not have its checksum" in caplog.text
+    assert "metrics.csv repaired: step 2 (line 3) does not have its checksum" in caplog.text
+    assert "and is left out; the file as it was is metrics-damaged.csv now" in caplog.text
     assert (run / "metrics-damaged.csv").read_text() == damaged
 
 
@@ -340,6 +342,23 @@ def test_a_whole_checkpoint_whose_manifest_is_lost_is_set_aside_and_half_a_save_
     (tmp_path / "step-00000002.ckpt").with_suffix(".json").unlink()
     remove_partial_saves(tmp_path)
     assert (tmp_path / "step-00000002.ckpt.unverified-2").exists()
+
+
+def test_a_manifest_that_was_pending_counts_for_the_file_that_it_names_and_for_no_other(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "aptlab")
+    old, path = save(tmp_path, 1), save(tmp_path, 2)
+    for number in range(3):  # killed right before the last rename, again and again
+        os.replace(path.with_suffix(".json"), pending := make_pending_path(path))
+        assert (find_checkpoint(tmp_path), read_manifest(path).step) == (path, 2)
+        assert remove_partial_saves(tmp_path) == []
+        assert caplog.text.count(f"{path} was saved whole just before the run was killed, and counts") == number + 1
+    names = [old.name, old.with_suffix(".json").name, path.name, path.with_suffix(".json").name]
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    os.replace(path.with_suffix(".json"), pending)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert find_checkpoint(tmp_path) == old
+    assert pending.name in remove_partial_saves(tmp_path)
+    assert not pending.exists()
 
 
 def test_what_was_set_aside_goes_once_the_same_bytes_are_saved_with_a_manifest(tmp_path):

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from aptlab.errors import AptlabError
 from aptlab.loggers.base import RunLogger
-from aptlab.runs.files import open_file, refuse_link
+from aptlab.runs.files import open_file, refuse_link, require_own_file
 from aptlab.runs.table import FIRST, MetricsTable, format_csv_line
 from aptlab.runs.table_sums import append_sums, make_sums_path
 
@@ -161,12 +161,11 @@ class CSVMetrics(RunLogger):
         try:
             table = MetricsTable.read(self._path)
             if table.problems:
-                log.warning("%s repaired: %s", self._path, "; ".join(table.problems[:3]))
                 aside = self._path.with_name("metrics-damaged.csv")
-                if not table.rows:
-                    os.replace(self._path, aside)
-                elif any("checksum" in problem for problem in table.problems):
-                    shutil.copyfile(refuse_link(self._path), refuse_link(aside))
+                kept = f"; the file as it was is {aside.name} now" if table.partial else ""
+                log.warning("%s repaired: %s%s", self._path, "; ".join(table.problems[:3]), kept)
+                if table.partial:
+                    shutil.copyfile(refuse_link(self._path), require_own_file(aside))
                 table.write(self._path)
         except OSError as error:
             raise AptlabError(f"cannot read {self._path}: {error.strerror}; choose another run_dir") from error

@@ -12,7 +12,7 @@ from aptlab.runs.files import open_file
 from aptlab.runs.table_sums import HEADER, Sums, format_sums, make_sums_path, read_sums, split_lines, sum_line
 
 FIRST = ("step", "epoch")
-OWN = " (if you changed it yourself, delete metrics.csv.sum)"
+OWN = "does not have its checksum (if you changed it yourself, delete metrics.csv.sum)"
 
 
 @dataclass
@@ -20,12 +20,14 @@ class MetricsTable:
     """Columns in file order and rows of text cells, sorted by step; `problems` says what was left out.
 
     sealed  whether the rows were compared with their checksums; an earlier version wrote none
+    partial  whether whole lines were left out, which the file still has
     """
 
     columns: list[str] = field(default_factory=lambda: list(FIRST))
     rows: dict[int, dict[str, str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     sealed: bool = False
+    partial: bool = False
 
     @classmethod
     def read(cls, path: str | Path) -> MetricsTable:
@@ -36,7 +38,9 @@ class MetricsTable:
         table = cls(sealed=sums is not None)
         whole, newline, torn = text.rpartition("\n")
         if torn:
-            table.problems.append("the last line was cut off")
+            step = torn.partition(",")[0] if "," in torn else ""
+            name = f"step {int(step)}, the last line," if is_step(step) else "the last line"
+            table.problems.append(f"{name} was cut off and is left out")
         lines = split_lines(whole + newline)
         if lines:
             table._read_lines(lines, sums)
@@ -49,10 +53,10 @@ class MetricsTable:
         """Take the header and every row that is whole."""
         header = _split_cells(lines[0]) or []
         if header[:1] != ["step"] or len(set(header)) != len(header):
-            self.problems.append("the first line is no header")
+            self._leave_out("the first line is no header, so no row can be read")
             return
         if sums is not None and sum_line(lines[0]) not in sums.get(HEADER, ()):
-            self.problems.append(f"the first line does not have its checksum{OWN}")
+            self._leave_out(f"the first line {OWN}, so no row can be read")
             return
         self.columns = header
         for number, line in enumerate(lines[1:], start=2):
@@ -61,17 +65,22 @@ class MetricsTable:
     def _add(self, number: int, line: str, sums: Sums | None) -> None:
         cells = _split_cells(line)
         step = cells[0] if cells else ""
-        if cells is None or len(cells) != len(self.columns) or not step.isascii() or not step.isdigit():
-            self.problems.append(f"row {number} is damaged")
+        name = f"step {int(step)} (line {number})" if is_step(step) else f"line {number}"
+        if cells is None or len(cells) != len(self.columns) or not is_step(step):
+            self._leave_out(f"{name} is damaged and left out")
             return
         if not all(is_number(cell) for cell in cells):
-            self.problems.append(f"row {number} holds text that is no number")
+            self._leave_out(f"{name} holds text that is no number and is left out")
             return
         if sums is not None and sum_line(line) not in sums.get(step, ()):
-            self.problems.append(f"row {number} does not have its checksum{OWN}")
+            self._leave_out(f"{name} {OWN} and is left out")
             return
         filled = {name: cell for name, cell in zip(self.columns, cells) if cell}
         self.rows.setdefault(int(step), {}).update(filled)
+
+    def _leave_out(self, problem: str) -> None:
+        self.partial = True
+        self.problems.append(problem)
 
     def _find_missing_rows(self, sums: Sums) -> None:
         """Say which steps were written and are not there, unless that was said of their rows."""
@@ -121,6 +130,11 @@ def format_csv_line(cells: list[str]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerow(cells)
     return out.getvalue()
+
+
+def is_step(cell: str) -> bool:
+    """Whether a cell is the number of a step."""
+    return cell.isascii() and cell.isdigit()
 
 
 def is_number(cell: str) -> bool:
