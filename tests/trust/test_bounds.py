@@ -18,6 +18,7 @@ from aptlab.checkpoint.manifest import Manifest
 from aptlab.commands import ls as ls_command
 from aptlab.config import compose, search_path
 from aptlab.config.files import read_config_file
+from aptlab.config.growth import check_growth
 from aptlab.config.search_path import find_conf_dir, read_option_index
 from aptlab.data.tokenizers import JsonTokenizer
 from aptlab.data.tokenizers import json as tokenizer_json
@@ -326,3 +327,37 @@ def test_the_checkpoint_that_is_tested_can_be_saved_again(checkpoint, tmp_path):
     """The state above is changed in memory; the file on disk is whole."""
     save_checkpoint(load_checkpoint(checkpoint), tmp_path / "again.ckpt")
     assert os.path.getsize(tmp_path / "again.ckpt") > 0
+
+
+DOUBLED = {"a": "x" * 10, **{chr(98 + n): f"${{{chr(97 + n)}}}${{{chr(97 + n)}}}" for n in range(8)}}
+NODES = {"a": {"x": 1, "y": 2}, **{chr(98 + n): {"l": f"${{{chr(97 + n)}}}", "r": "${.l}"} for n in range(8)}}
+CHAIN = {f"k{n}": f"${{k{n + 1}}}" for n in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (DOUBLED, r"^[a-i]: its interpolations stand for more than (100 values|1,000 characters); write out what"),
+        (NODES, r"^[a-i](\.[lr])?: its interpolations stand for more than 100 values; write out what is needed$"),
+        (CHAIN, r"^k6: its interpolations follow each other more than 5 times"),
+        ({"a": list(range(60)), "b": ["${a}", "${a[0]}", "${oc.select:a,null}"]}, r"^b: .*more than 100 values"),
+        ({"a": "x" * 400, "b": "${a} ${a} ${a}"}, r"^b: its interpolations stand for more than 1,000 characters"),
+    ],
+    ids=["texts", "nodes", "chain", "resolver", "characters"],
+)
+def test_interpolations_that_grow_beyond_the_bounds_are_named_before_they_are_filled_in(tree, message):
+    with pytest.raises(ConfigError, match=message):
+        check_growth(tree, Bounds(bytes=1_000, depth=5, values=100))
+
+
+def test_circles_and_missing_keys_are_left_to_who_resolves_them():
+    check_growth({"a": "${b}", "b": "${a}", "c": "${gone.x} ${.d}", "d": {"e": "${d}"}, "f": "\\${a}"}, SMALL)
+
+
+def test_an_option_of_ones_own_that_doubles_is_refused_in_one_line():
+    Path("conf/rope").mkdir(parents=True)
+    lines = [f"k{n + 1}: ${{.k{n}}}${{.k{n}}}\n" for n in range(40)]
+    Path("conf/rope/bomb.yaml").write_text("# Grow.\n_target_: aptlab.nn.rope.Standard\nk0: xxxx\n" + "".join(lines))
+    with pytest.raises(ConfigError, match=r"rope\.k\d+.*its interpolations stand for more than") as caught:
+        compose("train", ["rope=bomb"])
+    assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ from aptlab.config.environment import hide_environment
 from aptlab.config.escaped import escape_values, refuse_interpolations
 from aptlab.config.fallback import Fallback
 from aptlab.config.files import read_config_file, read_default_slots
+from aptlab.config.growth import check_growth
 from aptlab.config.renamed import find_new_word, find_renamed_problem
 from aptlab.config.search_path import OptionIndex, read_option_index
 from aptlab.config.shortcuts import expand_shortcuts, write_typed_key
@@ -67,14 +68,15 @@ class Config:
 
         return redact_value(hide_environment(self.stored(), OmegaConf.to_container(self.cfg, resolve=False)))
 
-    def replaced(self, values: Mapping[str, Any]) -> Config:
+    def replaced(self, values: Mapping[str, Any], *, typed: bool = False) -> Config:
         """The same with other values of top-level keys, which need not be there yet.
 
-        Values are as files hold them (`stored`). ConfigError for one that holds an interpolation.
+        Values are as files hold them (`stored`). ConfigError for one that holds an interpolation, unless it was typed.
         """
         from omegaconf import OmegaConf
 
-        refuse_interpolations(dict(values))
+        if not typed:
+            refuse_interpolations(dict(values))
         cfg = self.cfg.copy()
         OmegaConf.set_struct(cfg, False)
         for name, value in values.items():
@@ -126,6 +128,7 @@ def compose(command: str, overrides: list[str], fallback: Fallback | None = None
     problems += _root_problems(plain, roots, choices)
     if problems:
         raise ConfigError("\n".join(problems))
+    check_growth(plain)
     return Config(command, _dict_config(plain), overrides, choices, found)
 
 
