@@ -51,6 +51,19 @@ def test_the_table_and_the_file_hold_the_same_numbers_as_a_direct_measurement(ru
     assert f"{expected.rows[0]['loss']:.4f}" in out
 
 
+def test_where_the_data_go_needs_no_option_before_it(run, ckpt, capsys, tmp_path):
+    before = run()
+    capsys.readouterr()
+    args = [f"ckpt={ckpt}", "device=cpu", "tokens=512", f"data.cache={tmp_path / 'mine'}", f"out={tmp_path / 'moved'}"]
+    assert command.run(args) == 0
+    after = json.loads((tmp_path / "moved" / "eval.json").read_text())
+    assert after["lengths"] == before["lengths"]
+    assert after["overrides"][-1] == f"data.cache={tmp_path / 'mine'}"
+    assert list((tmp_path / "mine").iterdir())
+    assert "parts    all as in the checkpoint" in capsys.readouterr().out
+    assert command.resolve_config(args)["data"]["cache"] == str(tmp_path / "mine")
+
+
 def test_a_rope_rule_replaces_the_trained_one_and_knows_the_trained_context(run, capsys):
     before = run()
     found = run("rope=yarn", "rope.factor=8")

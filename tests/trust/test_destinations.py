@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from aptlab.checkpoint.manifest import Manifest
+from aptlab.commands import export, generate
+from aptlab.commands.eval import read_eval_request
+from aptlab.commands.generate import read_generate_request
+from aptlab.commands.search import read_search_request
 from aptlab.config.destinations import drop_destinations, says_where
+from aptlab.errors import CheckpointError, ConfigError
 from aptlab.restore.data import build_data
 from aptlab.training.inherited import inherit_overrides
 from aptlab.training.plan import plan_training
@@ -156,3 +161,29 @@ def test_data_of_a_checkpoint_write_no_cache_where_it_says(caplog, tmp_path):
     assert made.cache is None
     assert "data.cache is left out, for a checkpoint does not say where things go" in caplog.text
     assert drop_destinations({"source": {"path": "x"}, "cache": None}, "data") == ({"source": {"path": "x"}}, [])
+
+
+STORED_DATA = {"_target_": "aptlab.data.module.TextData", "batch": 4, "cache": "/tmp/theirs"}
+
+
+@pytest.mark.parametrize("command", ["eval", "search"])
+def test_where_a_checkpoints_data_go_is_said_without_an_option(command, monkeypatch):
+    monkeypatch.setenv("MINE", "my ${x}")
+    read = {"eval": read_eval_request, "search": read_search_request}[command]
+    more = ["target=64", "rope=longrope2"] if command == "search" else []
+    request = read([*more, "data.cache=${oc.env:MINE}"])
+    stored = {"data": STORED_DATA, "context": 32, "rope": None}
+    assert request.filled(stored)["data"] == {**STORED_DATA, "cache": "my \\${x}"}
+    assert request.config.overrides[-1] == "data.cache=${oc.env:MINE}"
+    assert "theirs" not in str(request.filled(stored))
+
+
+def test_a_command_that_reads_no_data_says_that_it_needs_no_place_for_them(capsys):
+    with pytest.raises(CheckpointError, match="ckpt=last finds no run"):
+        generate.run(["ckpt=last", "data.cache=mine", "prompt=x"])
+    assert capsys.readouterr().err == "data.cache=mine: not used, for generate reads no data\n"
+    with pytest.raises(CheckpointError, match="ckpt=last finds no run"):
+        export.run(["ckpt=last", "data.cache=mine"])
+    assert capsys.readouterr().err == "data.cache=mine: not used, for export reads no data\n"
+    with pytest.raises(ConfigError, match=r"^data: unknown"):
+        read_generate_request(["data.batch=4"])

@@ -24,9 +24,11 @@ from aptlab.restore.request import (
     fill_source,
     find_unchosen_groups,
     list_override_keys,
+    put_data_places,
     replace_config_values,
     sets_key,
     show_config,
+    split_data_places,
 )
 
 if TYPE_CHECKING:
@@ -80,12 +82,13 @@ def run(args: list[str]) -> int:
 
 def resolve_config(args: list[str]) -> dict[str, Any]:
     """What `--cfg` prints: the request with what the evaluation takes from the checkpoint."""
-    return show_config(compose("eval", expand_shortcuts(args)), STORED)
+    args, places = split_data_places(expand_shortcuts(args))
+    return show_config(put_data_places(compose("eval", args), places), STORED)
 
 
 def read_eval_request(args: list[str]) -> EvalRequest:
     """The request of a command line; ConfigError lists every problem."""
-    args = expand_shortcuts(args)
+    args, places = split_data_places(expand_shortcuts(args))
     refuse_eval_keys(args)
     config = compose("eval", args)
     complete = replace_config_values(config, {**STAND_IN, **fill_source(config, SOURCE)})
@@ -93,7 +96,7 @@ def read_eval_request(args: list[str]) -> EvalRequest:
     inspect_inputs(complete)
     if complete.resolved().get("eval") is None:
         raise ConfigError(f"eval=null measures nothing; leave it out for eval={DEFAULT}, or choose one: aptlab ls eval")
-    return fill_request(EvalRequest, config)
+    return fill_request(EvalRequest, put_data_places(config, places))
 
 
 def refuse_eval_keys(args: list[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from aptlab.config import check, compose, fill_request
 from aptlab.errors import ConfigError
+from aptlab.restore.request import drop_data_places
 from aptlab.shown import print_shown
 
 
@@ -45,7 +46,7 @@ class ExportRequest:
 
 def run(args: list[str]) -> int:
     """Write the folder and print where it is, with a note on everything that is written differently there."""
-    config = compose("export", args)
+    config = compose("export", drop_data_places(args, "export"))
     check(config)
     request = fill_request(ExportRequest, config)
     from aptlab.restore.hf_export import MODEL_FILES, check_output_free, export_network, locate_run_folder

@@ -14,6 +14,7 @@ from typing import Literal
 from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from aptlab.restore.request import drop_data_places
 from aptlab.runs.atomic import write_text
 from aptlab.sample import GeneratedText, Prompt, SamplingRules, encode_prompt, generate_texts
 from aptlab.sample.prompts import read_prompts
@@ -69,7 +70,7 @@ class GenerateRequest:
 
 def run(args: list[str]) -> int:
     """Exit code 0; 130 when interrupted, after the text so far. A reader that closes the pipe ends it quietly."""
-    request = read_generate_request(args)
+    request = read_generate_request(drop_data_places(args, "generate"))
     prompts = read_prompts(request.prompt, request.prompts_file, chat=request.chat)
     try:
         texts = write_texts(request, prompts)

@@ -16,9 +16,11 @@ from aptlab.restore.request import (
     fill_source,
     find_unchosen_groups,
     list_override_keys,
+    put_data_places,
     replace_config_values,
     sets_key,
     show_config,
+    split_data_places,
 )
 from aptlab.search.settings import SearchSettings
 
@@ -80,12 +82,13 @@ def run(args: list[str]) -> int:
 
 def resolve_config(args: list[str]) -> dict[str, Any]:
     """What `--cfg` prints: the request with what the search takes from the checkpoint."""
-    return show_config(compose("search", expand_shortcuts(args)), STORED)
+    args, places = split_data_places(expand_shortcuts(args))
+    return show_config(put_data_places(compose("search", args), places), STORED)
 
 
 def read_search_request(args: list[str]) -> SearchRequest:
     """The request of a command line; ConfigError lists every problem."""
-    args = expand_shortcuts(args)
+    args, places = split_data_places(expand_shortcuts(args))
     refuse_search_keys(list_override_keys(args))
     config = compose("search", args)
     if config.cfg.target is None:
@@ -93,6 +96,7 @@ def read_search_request(args: list[str]) -> SearchRequest:
     complete = replace_config_values(config, {**STANDING, **fill_source(config, SOURCE)})
     check(complete)
     inspect_inputs(complete)
+    config = put_data_places(config, places)
     return fill_request(SearchRequest, config, search=build(config.cfg.search))
 
 

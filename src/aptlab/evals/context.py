@@ -124,11 +124,10 @@ def make_checkpoint_context(
 
 def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     """What eval.json says first about every measurement; prints what is not as in the checkpoint."""
-    loaded, context, values = opened.loaded, opened.context, opened.values
+    loaded, context = opened.loaded, opened.context
     data = context.open_data() if opened.evaluation.reads_data else None
-    changes = describe_differences(
-        loaded, context.net, data, own_text=not any(values.get(group) for group in ("data", "source"))
-    )
+    own_text = not any(opened.config.choices.get(group) for group in ("data", "source"))
+    changes = describe_differences(loaded, context.net, data, own_text=own_text)
     print_shown("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
     return {
         "checkpoint": str(loaded.path),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from aptlab.config import Config, find_new_word
-from aptlab.config.escaped import unescape_values
-from aptlab.errors import CheckpointError
+from aptlab.config.destinations import drop_destinations, says_where
+from aptlab.config.escaped import escape_values, unescape_values
+from aptlab.config.overrides import parse_overrides
+from aptlab.errors import CheckpointError, ConfigError
 from aptlab.restore.rope import fill_inherited_values
 from aptlab.shown import print_shown
 
@@ -26,14 +29,58 @@ def fill_config(config: Config, stored: Mapping[str, Any], keys: Iterable[str]) 
 
     A node is as `build` takes it: text in it that holds `${` is escaped.
 
-    A position rule on these weights has their base, layout and part of a head, unless the user gave others.
+    A position rule on these weights has their base, layout and part of a head, unless the user gave others. Data that
+    are the checkpoint's go where the user says.
     """
     known = {name: stored.get(name) for name in keys}
+    if places := find_data_places(config):
+        known["data"] = {**drop_destinations(stored.get("data") or {}, "data")[0], **places}
     source = fill_source(config, (stored.get("data") or {}).get("source"))
     parts = replace_config_values(config, {**known, **source}).stored()
     # Nodes stay as they are stored, which is how they are built; a value of its own is what the user gave.
     values = {key: part if isinstance(part, dict) else unescape_values(part) for key, part in parts.items()}
     return fill_inherited_values(values, stored.get("rope"), list_override_keys(config.overrides))
+
+
+def split_data_places(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line without, and with nothing but, what says where data go, where their option is not chosen.
+
+    `data.cache=folder` needs no `data=packed` before it: the data are the checkpoint's, which never says where they go.
+    """
+    keys = [arg.partition("=")[0].lstrip("+") for arg in args]
+    if "data" in keys:
+        return list(args), []
+    places = [key.startswith("data.") and says_where(key) for key in keys]
+    rest = [arg for arg, place in zip(args, places) if not place]
+    return rest, [arg for arg, place in zip(args, places) if place]
+
+
+def put_data_places(config: Config, places: Sequence[str]) -> Config:
+    """The request with what `split_data_places` found, in `data` and among the overrides; ConfigError for no override.
+
+    `fill_config` makes it part of the checkpoint's data.
+    """
+    if not places:
+        return config
+    items, problems = parse_overrides(list(places))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    node = {item.key.partition(".")[2]: item.value for item in items}
+    filled = config.replaced({"data": node}, typed=True)
+    return dataclasses.replace(filled, overrides=[*config.overrides, *places])
+
+
+def find_data_places(config: Config) -> dict[str, Any]:
+    """Where the checkpoint's data go, by the names of their parameters; none where an option of `data` is chosen."""
+    return {} if config.choices.get("data") is not None else escape_values(dict(config.cfg.get("data") or {}))
+
+
+def drop_data_places(args: Sequence[str], command: str) -> list[str]:
+    """The command line of a command that reads no data; says so where it names a place for them."""
+    rest, places = split_data_places(args)
+    for arg in places:
+        print_shown(f"{arg}: not used, for {command} reads no data", file=sys.stderr)
+    return rest
 
 
 def show_config(config: Config, keys: Iterable[str]) -> dict[str, Any]:

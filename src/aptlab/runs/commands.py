@@ -47,7 +47,28 @@ def write_resume_command(run: str | os.PathLike[str], *words: str) -> str:
     Words of the command line of now that no checkpoint keeps are among them.
     """
     lasting = [word for word in _typed[-1].lasting if word not in words]
-    return shlex.join(["aptlab", "train", f"ckpt={os.fspath(run)}", *lasting, *words])
+    return write_command("train", f"ckpt={os.fspath(run)}", *lasting, *words)
+
+
+def write_command(*words: str) -> str:
+    """`aptlab …`, quoted as a shell needs it."""
+    return shlex.join(["aptlab", *words])
+
+
+def find_run_hint(word: str) -> str | None:
+    """What to type for a folder or a checkpoint where an option or a group is asked for; None for any other word."""
+    path = Path(word.removeprefix("ckpt=")).expanduser()
+    if path.suffix == ".ckpt" and path.is_file():
+        return f"{word} is a checkpoint; {write_command('show', f'ckpt={path}')} says what it is"
+    if not path.is_dir():
+        return None
+    shows = write_command("show", f"ckpt={path}")
+    return f"{word} is a folder; {shows} shows its newest checkpoint, {write_command('compare', str(path))} its runs"
+
+
+def list_lasting_words(group: str) -> list[str]:
+    """The words of the command line of now that no checkpoint keeps, of one group, as `data.`"""
+    return [word for word in _typed[-1].lasting if word.startswith(group)]
 
 
 def write_command_from(last: Path) -> str:

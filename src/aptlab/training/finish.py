@@ -17,7 +17,7 @@ from aptlab.errors import FULL, AptlabError, EvalError
 from aptlab.faults import inject_fault
 from aptlab.report.figure import draw_run_figure
 from aptlab.runs import Result, find_runs
-from aptlab.runs.commands import write_resume_command
+from aptlab.runs.commands import list_lasting_words, write_command, write_resume_command
 from aptlab.runs.progress import format_duration
 from aptlab.runs.signals import SignalReceived, Stopped
 from aptlab.shown import print_shown
@@ -102,7 +102,7 @@ def write_failure(run: TrainRun, failed: dict[str, str]) -> str:
     """What is safe, what failed, and how to measure it again."""
     lines = [f"the run is trained and saved in {run.folder}, but {len(failed)} of its evals failed:"]
     for key, message in failed.items():
-        again = f"aptlab eval ckpt={run.folder} eval={run.evals[key].name}"
+        again = write_command("eval", f"ckpt={run.folder}", f"eval={run.evals[key].name}", *list_lasting_words("data."))
         lines.append(f"  evals.{key}: {message}; measure it again with: {again}")
     return "\n".join(lines)
 
