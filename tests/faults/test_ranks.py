@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.trainer.connectors.logger_connector.result import warning_cache
 
 from aptlab.callbacks.progress import find_monitor
 from aptlab.callbacks.ranks import SameConfig
@@ -135,3 +136,25 @@ def test_the_logged_loss_is_the_mean_over_the_targets_of_both_ranks(tmp_path):
     expected = sum(nats for _, nats, _ in found) / sum(count for *_, count in found)
     assert found[0][0] == found[1][0] == pytest.approx(expected, rel=1e-6)
     assert abs(found[0][1] / found[0][2] - expected) > 1e-4
+
+
+class ValidatedAlike(Callback):
+    """Writes what each rank knows of its validations, to the bit, and what Lightning recommends."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.seen.append({name: float(value).hex() for name, value in sorted(trainer.callback_metrics.items())})
+
+    def on_train_end(self, trainer, pl_module):
+        told = [str(item) for item in warning_cache if "sync_dist" in str(item)]
+        (self.folder / f"val-{trainer.global_rank}.json").write_text(json.dumps([self.seen, told]))
+
+
+def test_a_validation_gives_all_ranks_the_same_numbers_and_no_warning(tmp_path):
+    run = Run(tmp_path / "run", steps=4, val=2, callbacks=[ValidatedAlike(tmp_path)])
+    assert run.in_ranks({}) == [0, 0]
+    (seen, told), other = (json.loads((tmp_path / f"val-{rank}.json").read_text()) for rank in range(2))
+    assert [seen, told] == other
+    assert (len(seen), "val/loss" in seen[0], told) == (2, True, [])

@@ -127,7 +127,9 @@ class Task(LightningModule, ABC):
         """Weighted by targets over all ranks: a short batch does not count like a full one."""
         sums = cast(Tensor, self.all_gather(self._sums))
         values = self.describe_sums(sums.view(-1, self.validation_sums).sum(0).tolist())
-        self.log_dict({f"val/{name}": torch.tensor(value) for name, value in values.items()}, logger=False)
+        numbers = {f"val/{name}": torch.tensor(value) for name, value in values.items()}
+        # Equal on all ranks by now: max keeps them to the bit, and Lightning has nothing to recommend.
+        self.log_dict(numbers, logger=False, sync_dist=True, reduce_fx="max")
 
     def sum_validation(self, output: Any, batch: Batch) -> Tensor:
         """What a batch adds to the sums of a validation, float64 [validation_sums]: losses and targets first."""
