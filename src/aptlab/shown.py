@@ -93,6 +93,16 @@ def print_drawn(text: object, *, flush: bool = False) -> None:
     print(plain, flush=flush)
 
 
+def count_nouns(number: int, noun: str) -> str:
+    """A number and what it counts, in the plural where it is not one.
+
+    >>> [count_nouns(number, "file") for number in (0, 1, 1200)]
+    ['0 files', '1 file', '1,200 files']
+    """
+    ending = "" if number == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def _is_number(text: str) -> bool:
     """Whether a text is a number as a CSV file has it."""
     try:

@@ -42,7 +42,7 @@ FILES = [
     ("none*.txt", r"^files=none\*\.txt matches no file"),
     ("texts", r"^files=texts is a folder; name the files in it"),
     ("a.pdf", r"a\.pdf is no text file aptlab can read; allowed: \.txt"),
-    ("empty.txt", r"^files=empty\.txt has no text: all of 1 files are empty; give files with text"),
+    ("empty.txt", r"^files=empty\.txt has no text: the file is empty; give files with text"),
     ("latin.txt", r"latin\.txt, line 1: not UTF-8: byte 0xe9; mend the file or set on_bad=skip"),
     ("body.jsonl", r"^field=text: body\.jsonl, line 1: has no field 'text'; allowed: body, id; choose one of these"),
     ("broken.jsonl", r"broken\.jsonl, line 2: bad JSON"),
@@ -144,7 +144,7 @@ def test_skipped_rows_are_no_problem_and_a_file_of_them_is():
     source = TextFiles("number.jsonl", on_bad="skip")
     (problem,) = source.find_problems()
     assert problem.startswith(
-        "files=number.jsonl has no text: left out 1 bad of 1 rows; the first: number.jsonl, line 1: "
+        "files=number.jsonl has no text: left out 1 bad of 1 row; the first: number.jsonl, line 1: "
     )
     assert problem.endswith("field 'text' expects text, got int '5'")
 

@@ -174,7 +174,23 @@ def test_bad_parquet_columns_are_named(tmp_path):
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"needs pyarrow to be read; pip install 'aptlab\[parquet\]'"):
-        texts_of(write(tmp_path / "a.parquet", b"PAR1"))
+        texts_of(write(tmp_path / "a.parquet", b"PAR1" + bytes(4) + b"PAR1"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PAR1 not", r"its 8 bytes are fewer than the 12 of an empty one"),
+        (b"PK\x03\x04" + bytes(9) + b"PAR1", r"it begins with b'PK\\x03\\x04' where b'PAR1' belongs"),
+        (b"PAR1" + bytes(90), r"it ends with b'\\x00.*' where b'PAR1' belongs, so its end may be missing"),
+        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", r"its footer would have 2,147,483,647 bytes, and the file has 12"),
+        (b"PARE" + bytes(90) + b"PARE", r"its footer is encrypted \(PARE\), and there is no key here"),
+    ],
+)
+def test_the_ends_of_a_damaged_parquet_file_are_seen_without_pyarrow(tmp_path, monkeypatch, data, message):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=rf"a\.parquet, line 1: damaged parquet: {message}"):
+        texts_of(write(tmp_path / "a.parquet", data))
 
 
 def test_skip_leaves_bad_rows_out_and_counts_them(tmp_path):
@@ -247,7 +263,7 @@ def test_line_ends_are_kept_and_told_or_read_as_one_sign(tmp_path):
     files, notes = str(tmp_path / "*.txt"), []
     kept, unix = TextFiles(files), TextFiles(files, newlines="unix")
     assert [text for _, text in kept.documents(notes.append)] == ["one\r\ntwo\rthree\n", "four\n"]
-    said = "1 of 2 documents have line ends with \\r, which become tokens; set newlines=unix to read them as \\n"
+    said = "1 of 2 documents has line ends with \\r, which become tokens; set newlines=unix to read them as \\n"
     assert notes == [said]
     assert [text for _, text in unix.documents(notes.append)] == ["one\ntwo\nthree\n", "four\n"]
     assert len(notes) == 1

@@ -21,6 +21,7 @@ from aptlab.checkpoint.finite import find_nonfinite, walk_tensors
 from aptlab.errors import ConfigError, TrainingError
 from aptlab.limits import PositiveInt, find_limit
 from aptlab.objectives import get_step_state
+from aptlab.shown import count_nouns
 
 log = logging.getLogger("aptlab")
 
@@ -150,9 +151,9 @@ class NonFiniteGuard(Callback):
             advise_good_checkpoint(savers[0].directory) if savers else "no checkpoint is saved; start with a lower rate"
         )
         raise TrainingError(
-            f"{self._row} steps in a row had a loss or gradient that is not finite, the last one step {window.step} "
-            f"with samples {format_sample_ids(window.ids)}; of the losses {last}; {weights}; {way}, or look at these "
-            "samples"
+            f"{count_nouns(self._row, 'step')} in a row had a loss or gradient that is not finite, the last one step "
+            f"{window.step} with samples {format_sample_ids(window.ids)}; of the losses {last}; {weights}; {way}, or "
+            "look at these samples"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from aptlab.evals.base import Row
 from aptlab.report.heatmap import HeatPanel, draw_heatmaps
 from aptlab.report.table import format_number, render_table
-from aptlab.shown import show_csv_cell
+from aptlab.shown import count_nouns, show_csv_cell
 
 SAMPLE = ("task", "length", "asked_depth", "index", "depth", "score", "token_accuracy", "loss", "tokens")
 CELL = ("task", "length", "depth", "samples", "score", "low", "high", "token_accuracy", "loss")
@@ -83,7 +83,7 @@ def draw_retrieval_heatmap(grid: Sequence[Row], lengths: Sequence[Row], path: Pa
     count = max(row["samples"] for row in grid)
     half = max(max(row["high"] - row["score"], row["score"] - row["low"]) for row in grid)
     ticks = [f"{length:,}" for length in columns]
-    found = f"answers found (%), {count} samples a cell, 95 % interval up to ± {100 * half:.0f}"
+    found = f"answers found (%), {count_nouns(count, 'sample')} a cell, 95 % interval up to ± {100 * half:.0f}"
     panels = [
         HeatPanel(
             title=found, rows=[*rows, "mean"], columns=ticks, values=values("score", 100), low=0, high=100, apart=1

@@ -22,6 +22,7 @@ from aptlab.report.style import (
     set_heading,
 )
 from aptlab.runs import Run
+from aptlab.shown import count_nouns
 
 LEGEND_LINE = 0.036  # share of the figure's height
 MOST = 16  # curves that one figure can show and a reader can follow
@@ -33,7 +34,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> Path:
     names = [group.name for group in groups]
     columns = _legend_columns(names)
     runs = sum(len(group.runs) for group in groups)
-    many = f"{len(names)} settings, {runs} runs" if len(names) > 1 else f"{runs} runs"
+    many = f"{len(names)} settings, {runs} runs" if len(names) > 1 else count_nouns(runs, "run")
     title = f"{many}, the best of {len(names) + left_out} settings" if left_out else many
     figure, left, right = make_two_panels(title, bottom=0.165 + LEGEND_LINE * math.ceil(len(names) / columns))
     _losses(left, groups)

@@ -16,6 +16,7 @@ from aptlab.search.option import write_option
 from aptlab.search.prepare import PreparedSearch, strip_rule_factors
 from aptlab.search.progress import format_factors
 from aptlab.search.verdict import FOUND, SearchVerdict, describe_verdict, judge_search
+from aptlab.shown import count_nouns
 
 PAPERS = {
     "LongRoPE": "Ding et al. 2024, arXiv:2402.13753",
@@ -71,10 +72,11 @@ def write_search_results(
             "seconds": seconds,
         },
     )
+    iterations = count_nouns(found.iterations, "iteration")
     return [
         render_score_table(search, objective, losses, verdict),
         f"factors  {format_factors(found.factors)} (searched from pair {found.first})",
-        f"cost     {found.tokens:,} tokens, {found.candidates:,} candidates, {found.iterations} iterations",
+        f"cost     {found.tokens:,} tokens, {found.candidates:,} candidates, {iterations}",
         *([f"option   {search.output.option}"] if verdict.informed else []),
         f"results  {search.output.folder / 'search.json'}",
         describe_verdict(

@@ -7,6 +7,7 @@ from typing import Any
 
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.redact import redact_overrides
+from aptlab.shown import count_nouns
 from aptlab.sweep.job import SweepJob, find_varied_overrides, hash_experiment
 from aptlab.sweep.plan import ComposeJob
 
@@ -51,7 +52,7 @@ def _list_problems(message: str) -> Iterable[str]:
 def _format_problems(problems: dict[str, list[str]], total: int) -> str:
     """One line per problem, with the first two jobs that have it unless all do."""
     bad = len({name for names in problems.values() for name in names})
-    lines = [f"{bad} of {total} jobs cannot run; nothing was started"]
+    lines = [f"{bad:,} of {count_nouns(total, 'job')} cannot run; nothing was started"]
     for message, names in list(problems.items())[:SHOWN]:
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         where = "" if len(names) == total else f"  [{', '.join(names[:2])}{more}]"

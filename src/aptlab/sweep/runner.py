@@ -15,7 +15,7 @@ from aptlab.errors import AptlabError
 from aptlab.report.table import format_number
 from aptlab.report.write import report_comparison
 from aptlab.runs.progress import format_duration
-from aptlab.shown import print_drawn, print_shown
+from aptlab.shown import count_nouns, print_drawn, print_shown
 from aptlab.sweep.child import write_stop_signal
 from aptlab.sweep.folder import SweepFolder, read_log_tail, starts_run
 from aptlab.sweep.interrupts import Interrupts
@@ -90,13 +90,14 @@ class SweepRunner:
             self._show_failure(self.state.jobs[index])
         again = f"aptlab train -m {shlex.join(self._arguments)}"
         if self.interrupted:
-            print_shown(f"interrupted: {len(results)} of {self.total} jobs are finished; continue with: {again}")
+            jobs = f"{count_nouns(self.total, 'job')} {'is' if self.total == 1 else 'are'} finished"
+            print_shown(f"interrupted: {len(results):,} of {jobs}; continue with: {again}")
             return 128 + int(self._interrupts.signal or 0)
         if failed:
-            print_shown(f"{len(failed)} of {self.total} jobs failed; run them again with: {again}")
+            print_shown(f"{len(failed):,} of {count_nouns(self.total, 'job')} failed; run them again with: {again}")
             return 1
         took = format_job_time(time.monotonic() - self._begun)
-        print_shown(f"finished {len(results)} jobs in {took}: {shorten_path(self.folder.path)}")
+        print_shown(f"finished {count_nouns(len(results), 'job')} in {took}: {shorten_path(self.folder.path)}")
         return 0
 
     def _sort_jobs(self, jobs: Sequence[SweepJob]) -> None:

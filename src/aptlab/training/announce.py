@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from aptlab.shown import print_shown
+from aptlab.shown import count_nouns, print_shown
 from aptlab.tasks.base import count_parameters
-from aptlab.training.labels import label_choices
+from aptlab.training.labels import label_choices, select_shown_choices
 from aptlab.training.protocols import RowData
 from aptlab.training.state import TrainRun
-
-ORDER = ("task", "size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "tokenizer", "objective")
-ORDER += ("curriculum", "optim", "schedule", "device")
-QUIET = {"task": "language", "objective": "next_token", "bias": "none", "embed": "none"}  # named only where others
-QUIET |= {"curriculum": "none"}
 
 
 def announce_run(run: TrainRun, notes: tuple[str, ...]) -> None:
@@ -26,16 +21,11 @@ def announce_run(run: TrainRun, notes: tuple[str, ...]) -> None:
     print_shown("\n".join([*lines, *describe_model(run), describe_budget(run)]), flush=True)
 
 
-def select_shown_choices(choices: dict[str, str]) -> dict[str, str]:
-    """The chosen options, in the order of a table; usual ones of quiet groups are left out."""
-    return {group: choices[group] for group in ORDER if group in choices and choices[group] != QUIET.get(group)}
-
-
 def describe_data(summary: dict[str, Any]) -> str:
     """One line: name and sizes of the data."""
     counts = dict(summary)
     if "train_tokens" in counts:
-        documents = f"{counts['train_documents'] + counts['val_documents']:,} documents"
+        documents = count_nouns(counts["train_documents"] + counts["val_documents"], "document")
         if counts.get("split", "by documents") != "by documents":
             documents = f"split {counts['split']}"  # whose parts are on both sides
         return (
@@ -60,10 +50,10 @@ def describe_budget(run: TrainRun) -> str:
     trainer, task = run.trainer, run.task
     place = f"{trainer.precision} on {trainer.world_size} {trainer.strategy.root_device.type}"
     if not isinstance(run.data, RowData):
-        return f"budget   {trainer.max_steps:,} steps, {place}"
+        return f"budget   {count_nouns(trainer.max_steps, 'step')}, {place}"
     step = trainer.accumulate_grad_batches * run.data.batch * run.data.context * trainer.world_size
     whole, flops = trainer.max_steps * step, task.estimate_training_flops(run.config.cfg.context)
     return (
-        f"budget   {trainer.max_steps:,} steps x {step:,} {task.unit} = {whole:,} {task.unit}, "
+        f"budget   {count_nouns(trainer.max_steps, 'step')} x {step:,} {task.unit} = {whole:,} {task.unit}, "
         f"{whole * flops / 1e12:,.1f} TFLOPs, {place}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from aptlab.runs.commands import write_resume_command
 from aptlab.runs.result import Result, read_result_if_whole
+from aptlab.shown import count_nouns
 
 LENGTHS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "trainer.accumulate_grad_batches")
 LENGTHS += ("data", "device")  # decide how many steps an epoch takes
@@ -47,7 +48,7 @@ def describe_finished_run(
     loss = result.metrics.get("val/loss")
     shown = "" if loss is None else f", val/loss {loss:.4f}"
     return (
-        f"the run {folder} is finished: {step:,} steps{shown}; nothing is trained or measured again\n"
+        f"the run {folder} is finished: {count_nouns(step, 'step')}{shown}; nothing is trained or measured again\n"
         f"train it further with: {write_resume_command(folder)} {more}"
     )
 

@@ -9,6 +9,10 @@ from aptlab.config import Config
 from aptlab.config.files import read_config_file
 
 DEFAULT_ROPE = "standard"  # of aptlab train
+ORDER = ("task", "size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "tokenizer", "objective")
+ORDER += ("curriculum", "optim", "schedule", "device")
+QUIET = {"task": "language", "objective": "next_token", "bias": "none", "embed": "none"}  # named only where others
+QUIET |= {"curriculum": "none"}
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -25,6 +29,11 @@ def label_choices(config: Config, parameters: int) -> dict[str, Any]:
     # An option that builds on another one does not list its dims.
     same = "defaults" in listed or fill_dims(dims) == fill_dims(listed)
     return dict(config.choices) if same else {**config.choices, "size": format_count(parameters)}
+
+
+def select_shown_choices(choices: dict[str, str]) -> dict[str, str]:
+    """The chosen options, in the order of a table; usual ones of quiet groups are left out."""
+    return {group: choices[group] for group in ORDER if group in choices and choices[group] != QUIET.get(group)}
 
 
 def fill_dims(dims: Mapping[str, Any]) -> dict[str, Any]:

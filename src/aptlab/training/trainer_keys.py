@@ -14,6 +14,7 @@ from typing import Any
 from aptlab.config import find_annotation_problem
 from aptlab.errors import ConfigError
 from aptlab.limits import WIDEST
+from aptlab.shown import count_nouns
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 NOTHING = "no key at all"
@@ -207,7 +208,8 @@ def find_batch_problems(batches: int, accumulate: int) -> Iterator[str]:
         below, above = batches // accumulate * accumulate, -(-batches // accumulate) * accumulate
         near = " or ".join(str(number) for number in (below, above) if number)
         yield (
-            f"trainer.val_check_interval: {batches} batches end inside an optimizer step of "
+            f"trainer.val_check_interval: {count_nouns(batches, 'batch')} {'ends' if batches == 1 else 'end'} "
+            "inside an optimizer step of "
             f"trainer.accumulate_grad_batches={accumulate}; use {near}, or {VALIDATE}"
         )
 
@@ -225,8 +227,9 @@ def resolve_trainer_lengths(cfg: Mapping[str, Any], *, batches_per_epoch: int) -
         passes = epochs * batches_per_epoch // accumulate
         if passes < 1:
             raise ConfigError(
-                f"trainer.max_epochs={epochs} is not one step: the text has {batches_per_epoch} batches and "
-                f"trainer.accumulate_grad_batches={accumulate}; use more epochs or a smaller data.batch"
+                f"trainer.max_epochs={epochs} is not one step: the text has "
+                f"{count_nouns(batches_per_epoch, 'batch')} and trainer.accumulate_grad_batches={accumulate}; "
+                "use more epochs or a smaller data.batch"
             )
         steps = min(passes, steps) if steps > 0 else passes
     if steps < 1:

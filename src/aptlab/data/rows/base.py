@@ -130,14 +130,15 @@ def describe_short_side(tokens: int, *, context: int, side: str) -> str:
     """The message where a side of the text does not fill one row."""
     more = " or a larger split.val_fraction" if side == "val" else ""
     return (
-        f"context={context} is longer than the {side} text, which has {tokens} tokens; largest context: "
-        f"{max(0, tokens - 1)}, or use more text{more}"
+        f"context={context} is longer than the {side} text, which has {tokens} token{'s' * (tokens != 1)}; largest "
+        f"context: {max(0, tokens - 1)}, or use more text{more}"
     )
 
 
 def describe_few_rows(rows: int, *, context: int, plan: BatchPlan) -> str:
     """The message where an epoch does not fill one micro-batch of all ranks."""
+    needed, have = (f"{count} row{'s' * (count != 1)}" for count in (plan.global_batch, rows))
     return (
-        f"batch={plan.batch} on {plan.world} device{'s' * (plan.world > 1)} needs {plan.global_batch} rows, but an "
-        f"epoch has {rows} rows of context={context}; largest batch: {rows // plan.world}"
+        f"batch={plan.batch} on {plan.world} device{'s' * (plan.world > 1)} needs {needed}, but an epoch has {have} of "
+        f"context={context}; largest batch: {rows // plan.world}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aptlab.data.sources.fields import EMPTY, RowProblem
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.shown import count_nouns
 
 ON_BAD = ("error", "skip")
 
@@ -51,5 +52,7 @@ class BadRows:
         if self.empty:
             notes.append(f"left out {self.empty:,} without any text; the first: {self._first[EMPTY]}")
         if self.bad:
-            notes.append(f"left out {self.bad:,} bad of {self.bad + good:,} rows; the first: {self.describe_bad()}")
+            notes.append(
+                f"left out {self.bad:,} bad of {count_nouns(self.bad + good, 'row')}; the first: {self.describe_bad()}"
+            )
         return notes

@@ -17,6 +17,7 @@ from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem, describe_no_
 from aptlab.data.sources.paths import NamedPath, find_files
 from aptlab.data.sources.readers import read_rows
 from aptlab.errors import ConfigError, DataError, suggest_option
+from aptlab.shown import count_nouns
 
 NEWLINES = ("keep", "unix")
 INSPECTED = 16  # files that a check looks into
@@ -90,7 +91,8 @@ class TextFiles(Source):
             yield f"files={locked[0]} cannot be read: Permission denied; {len(locked):,} such"
             return
         if all(path.stat().st_size == 0 for _, path in paths):
-            yield f"{self._describe_files()} has no text: all of {len(paths):,} files are empty; give files with text"
+            empty = "the file is" if len(paths) == 1 else f"all {count_nouns(len(paths), 'file')} are"
+            yield f"{self._describe_files()} has no text: {empty} empty; give files with text"
             return
         stops = [problem for _, path in paths[:INSPECTED] for problem in self._inspect_file(path)]
         yield from stops or self._find_no_text(paths)
@@ -147,10 +149,8 @@ class TextFiles(Source):
     def _note_returns(self, count: int, total: int) -> list[str]:
         if not count or self.newlines == "unix":
             return []
-        return [
-            f"{count:,} of {total:,} documents have line ends with \\r, which become tokens; "
-            "set newlines=unix to read them as \\n"
-        ]
+        documents = f"{count:,} of {count_nouns(total, 'document')} {'has' if count == 1 else 'have'}"
+        return [f"{documents} line ends with \\r, which become tokens; set newlines=unix to read them as \\n"]
 
     def _describe_no_text(self, left_out: BadRows) -> str:
         """The message where not one row is good."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from aptlab.data.sources.fields import EMPTY, NO_FIELD, RowProblem, list_other_fields, read_field
+from aptlab.data.sources.parquet_ends import find_end_problem
 from aptlab.errors import DataError
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz", ".parquet")
@@ -146,6 +147,9 @@ def _make_row(number: int, found: str | RowProblem) -> DocumentRow:
 
 
 def _parquet(path: Path, field: str) -> Iterator[DocumentRow]:
+    if problem := find_end_problem(path):
+        yield _bad(1, "damaged parquet", f": {problem}")
+        return
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

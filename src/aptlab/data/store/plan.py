@@ -19,6 +19,7 @@ from aptlab.data.store.split import DIGESTS, Split
 from aptlab.data.store.tails import cut_tail
 from aptlab.errors import AptlabError, DataError
 from aptlab.runs.record import find_shape_problem, read_record, write_json_record
+from aptlab.shown import count_nouns
 
 TAIL = 1 << 14  # bytes, about: a document whose share is at least this gives a tail of its own
 PIECE = 1 << 10  # bytes: no document is cut for less, where there are others
@@ -51,7 +52,7 @@ class Tails:
         if self.large + self.small == 1:
             return f"the last {share} of the text (one document)"
         if not self.small:
-            return f"the last {share} of each of {self.large:,} documents"
+            return f"the last {share} of each of {count_nouns(self.large, 'document')}"
         if not self.large:
             return f"{share} of the text, of {self.small:,} documents some whole and the end of one"
         large = f"each of {self.large:,} large documents" if self.large > 1 else "the large document"
@@ -104,7 +105,7 @@ class SplitPlan:
     def list_notes(self) -> Iterator[str]:
         """A line for everything that is not as a reader of the configuration would expect it."""
         if self.blank:
-            yield f"left out {self.blank:,} documents of white space only"
+            yield f"left out {count_nouns(self.blank, 'document')} of white space only"
         if self.tails is not None:
             yield f"validation: {self.tails.describe_held_part(f'{100 * self.val_fraction:.3g} %')}"
 

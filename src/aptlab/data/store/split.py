@@ -77,7 +77,8 @@ def check_sides(documents: dict[str, int], split: Division) -> None:
         raise DataError("the source has no document; give it files with text")
     for side, count in documents.items():
         if count == 0:
+            all_of = "the one document is" if total == 1 else f"all {total:,} documents are"
             raise DataError(
-                f"split.val_fraction={split.val_fraction} leaves the {side} side empty: all {total} documents are on "
-                "the other one; use more documents, another val_fraction or another seed of the split"
+                f"split.val_fraction={split.val_fraction} leaves the {side} side empty: {all_of} on the other one; "
+                " use more documents, another val_fraction or another seed of the split"
             )

@@ -134,7 +134,7 @@ def read_document_chunks(source: Source) -> Iterator[tuple[list[str], list[str]]
     names: list[str] = []
     texts: list[str] = []
     size = 0
-    for name, text in source.documents(note=lambda line: log.warning("%s", line)):
+    for name, text in source.documents(note=lambda line: log.warning("%s", line, extra={"component": source})):
         names.append(name)
         texts.append(text)
         size += len(text)
