@@ -41,7 +41,7 @@ _ALL = (
     Command("export", "aptlab.commands.export:run", "write a checkpoint as a Hugging Face model", config=True),
     Command("import", "aptlab.commands.import_:run", "read a Hugging Face model into a checkpoint", config=True),
     Command("ls", "aptlab.commands.ls:run", "list groups, or the options of one: aptlab ls rope"),
-    Command("show", "aptlab.commands.show:run", "explain an option: aptlab show rope=yarn"),
+    Command("show", "aptlab.commands.show:run", "explain an option or a checkpoint: aptlab show rope=yarn"),
     Command("check", "aptlab.commands.check:run", "check a configuration without running it"),
     Command("cp", "aptlab.commands.cp:run", "copy an option into ./conf to change it: aptlab cp rope/yarn"),
     Command("completion", "aptlab.commands.completion:run", "print the completion script for bash, zsh or fish"),

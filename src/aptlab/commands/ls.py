@@ -9,6 +9,7 @@ from __future__ import annotations
 from aptlab.config.search_path import SHIPPED, Option, read_option_index
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.report.table import format_columns
+from aptlab.runs.commands import find_run_hint
 from aptlab.shown import print_shown
 
 
@@ -22,6 +23,8 @@ def run(args: list[str]) -> int:
         return 0
     group = args[0].rstrip("=/")
     if group not in found.groups:
+        if hint := find_run_hint(args[0]):
+            raise ConfigError(hint)
         raise ConfigError(f"there is no config group {group}{suggest_option(group, found.groups)}")
     options = sorted(found.groups[group].values(), key=lambda option: option.name)
     print_shown(format_columns([(option.name, option.comment(), _origin(option)) for option in options]))

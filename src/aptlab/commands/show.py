@@ -2,6 +2,7 @@
 
 aptlab show rope=yarn
 aptlab show data=packed      parts inside an option too, each by its whole key
+aptlab show ckpt=last        what a checkpoint is: file, step, run, numbers, and what differs from the defaults
 """
 
 from __future__ import annotations
@@ -16,15 +17,23 @@ from aptlab.config.shortcuts import SHORTCUTS
 from aptlab.errors import ConfigError
 from aptlab.limits import LIMITS
 from aptlab.report.table import format_columns
+from aptlab.runs.commands import find_run_hint
 from aptlab.shown import print_shown
 
 
 def run(args: list[str]) -> int:
     """Print the explanation; nothing of the option is imported."""
+    if args and args[0].startswith("ckpt="):
+        from aptlab.training.checkpoint_facts import describe_chosen_checkpoint
+
+        print_shown(*describe_chosen_checkpoint(args[0].partition("=")[2], args[1:]))
+        return 0
     group, sign, name = (args[0] if args else "").replace("/", "=").rpartition("=")
     if len(args) != 1 or not sign or not name:
         raise ConfigError(describe_request(args))
     index, group = read_option_index(), group.replace("=", "/")
+    if group not in index.groups and (hint := find_run_hint(args[0])):
+        raise ConfigError(hint)
     if name not in index.groups.get(group, {}) and (new := find_new_word(f"{group}={name}")) and "=" in new:
         print_shown(f"{group}={name} is {new} now\n")
         group, _, name = new.partition("=")
@@ -41,11 +50,13 @@ def run(args: list[str]) -> int:
 
 
 def describe_request(args: list[str]) -> str:
-    """What to type instead: for a group alone, the command that lists its options."""
+    """What to type instead: for a group alone, the command that lists its options; for a run, the one that shows it."""
+    if len(args) == 1 and (hint := find_run_hint(args[0])):
+        return hint
     group = args[0].rstrip("=/") if len(args) == 1 else ""
     if options := read_option_index().groups.get(group):
         return f"{group} is a group; aptlab ls {group} lists its options, aptlab show {group}={min(options)} shows one"
-    return "aptlab show takes one option, for example: aptlab show rope=yarn"
+    return "aptlab show takes one option, for example: aptlab show rope=yarn, or a checkpoint: aptlab show ckpt=last"
 
 
 def walk_parts(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -11,12 +11,13 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from aptlab.checkpoint.find import is_imported
 from aptlab.errors import AptlabError
 from aptlab.report.comparison import Comparison, compare_runs
 from aptlab.report.curves import draw_comparison
 from aptlab.report.statistics import ConfidenceInterval
 from aptlab.report.table import format_number, render_markdown_table, render_table
-from aptlab.runs import find_runs
+from aptlab.runs import Run, find_runs
 from aptlab.runs.atomic import write_text
 from aptlab.shown import show_csv_cell, show_line, show_markdown
 
@@ -33,20 +34,28 @@ def report_comparison(
 ) -> list[str]:
     """Compare the runs in these folders, write the files into `out`, and return the lines to print.
 
-    Raises AptlabError if no run is finished; it names those that are not.
+    Raises AptlabError if no run is finished; it names those that are not, and models that were imported.
     """
     runs = find_runs(folders)
-    unfinished = [run for run in runs if not run.finished]
-    lines = []
-    if unfinished:
-        names = ", ".join(show_line(run.name) for run in unfinished[:5]) + (" …" if len(unfinished) > 5 else "")
-        lines.append(f"left out, not finished: {len(unfinished)} of {len(runs)} ({names})")
+    lines = describe_left_out(runs)
     try:
         comparison = compare_runs(runs, metric=metric, by=by, baseline=baseline)
     except AptlabError as error:
         raise AptlabError("\n".join([str(error), *lines])) from None
     write_comparison(comparison, out)
     return [format_comparison(comparison), *lines, f"written {show_line(out)}: table.csv table.md table.txt figure.png"]
+
+
+def describe_left_out(runs: Sequence[Run]) -> list[str]:
+    """A line for the runs that are not finished, and one for the imported models, which no training made."""
+    without = [run for run in runs if not run.finished]
+    imported = [run for run in without if is_imported(run.path)]
+    kinds = {"not finished": [run for run in without if run not in imported], "imported": imported}
+    lines = []
+    for kind, found in kinds.items():
+        names = ", ".join(show_line(run.name) for run in found[:5]) + (" …" if len(found) > 5 else "")
+        lines += [f"left out, {kind}: {len(found)} of {len(runs)} ({names})"] if found else []
+    return lines
 
 
 def format_comparison(comparison: Comparison, *, terminal: bool | None = None) -> str:

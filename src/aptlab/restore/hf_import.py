@@ -253,7 +253,7 @@ def write_checkpoint(state: dict[str, Any], file: Path) -> None:
 
 def write_run_files(meta: dict[str, Any], folder: Path) -> None:
     """The files by which other commands know a run folder."""
-    from aptlab.runs.atomic import write_yaml
+    from aptlab.runs.record import write_yaml_record
 
     for name in ("config", "overrides", "choices"):
-        write_yaml(folder / f"{name}.yaml", meta[name])
+        write_yaml_record(folder / f"{name}.yaml", meta[name])
