@@ -13,6 +13,7 @@ import pytest
 from aptlab.callbacks.stop import Stopped
 from aptlab.config import build, check, compose, locate_error
 from aptlab.config import node_path as paths
+from aptlab.data.sources import TextFiles
 from aptlab.data.store.writer import read_document_chunks
 from aptlab.errors import AptlabError, ConfigError
 
@@ -105,10 +106,15 @@ def test_what_a_component_logs_says_whole_keys(tmp_path, caplog):
     data = build(train("source=text", f"source.files={tmp_path}/a.txt").source)
     with caplog.at_level("WARNING", "aptlab"):
         list(read_document_chunks(data))
-        logging.getLogger("aptlab").warning("of nobody: set newlines=%s to go on", "unix")
-    first, second = (record.getMessage() for record in caplog.records)
+        log = logging.getLogger("aptlab")
+        log.warning("of nobody: set newlines=%s to go on", "unix")
+        log.warning("of one that nobody built: set newlines=%s", "unix", extra={"component": TextFiles("a.txt")})
+        log.warning("of another parameter: set field=%s, set other=1", "x", extra={"component": data})
+    first, second, third, fourth = (record.getMessage() for record in caplog.records)
     assert first.endswith("which become tokens; set source.newlines=unix to read them as \\n")
     assert second == "of nobody: set newlines=unix to go on"
+    assert third == "of one that nobody built: set newlines=unix"
+    assert fourth == "of another parameter: set source.field=x, set other=1"
 
 
 def test_an_error_that_names_no_parameter_of_the_component_stays():

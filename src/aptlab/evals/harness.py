@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +13,8 @@ from aptlab.limits import NonNegativeInt, PositiveInt, validate_limits
 from aptlab.report.table import format_number, render_table
 
 KEPT = ("results", "versions", "n-shot", "n-samples", "lm_eval_version")  # of what lm_eval returns
+
+log = logging.getLogger("aptlab")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class Harness(Eval):
                 batch=self.batch,
                 device=context.device,
                 precision=context.precision,
+                note=lambda line: log.warning("%s", line, extra={"component": self}),
             )
             found = run_harness(
                 answers,

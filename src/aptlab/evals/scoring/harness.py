@@ -46,6 +46,7 @@ class HarnessModel:
 
     length  tokens of context; what is longer loses its beginning, with one warning
     batch   rows at a time
+    note    takes a line about what is not as asked; None: the log
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class HarnessModel:
         device: torch.device | str = "cpu",
         precision: str = "32-true",
         progress: Progress | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.net, self.tokenizer, self.length, self.batch = net, tokenizer, length, batch
         self.device, self.precision, self.progress = torch.device(device), precision, progress
-        self._warned = False
+        self._note, self._warned = note or log.warning, False
         net.to(self.device).eval()
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
@@ -188,9 +190,8 @@ class HarnessModel:
     def _warn_if_longer(self, have: int, most: int) -> None:
         if have > most and not self._warned:
             self._warned = True
-            log.warning(
-                "texts of more than %d tokens lose their beginning (the first had %d); set length=…", self.length, have
-            )
+            longer = f"texts of more than {self.length} tokens lose their beginning (the first had {have})"
+            self._note(f"{longer}; set length=…")
 
     def report_progress(self, count: int) -> None:
         if self.progress is not None:
