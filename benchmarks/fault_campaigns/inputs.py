@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.fault_campaigns.campaign import count_tries, make_random, open_place
 from benchmarks.fault_campaigns.compare import find_last_step, is_same_run
-from benchmarks.fault_campaigns.place import COMMON, Ended, Place
+from benchmarks.fault_campaigns.engine import Ended
+from benchmarks.fault_campaigns.place import COMMON, Place
 from benchmarks.fault_campaigns.row import Row
 
 LONG = "To be, or not to be, that is the question.\n" * 200

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.fault_campaigns.campaign import count_tries, make_random, open_place, spread_over
 from benchmarks.fault_campaigns.compare import find_last_step, is_same_run
-from benchmarks.fault_campaigns.place import COMMON, STEPS, Ended, Place
+from benchmarks.fault_campaigns.engine import Ended
+from benchmarks.fault_campaigns.place import COMMON, STEPS, Place
 from benchmarks.fault_campaigns.row import Row
 
 KINDS = {

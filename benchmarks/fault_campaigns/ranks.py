@@ -8,6 +8,7 @@ Five tries run with the real limits (30 and 60 s), the others with short ones.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -21,13 +22,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from benchmarks.fault_campaigns.compare import is_same_run  # noqa: E402
+from benchmarks.fault_campaigns.engine import read_state, start_command  # noqa: E402
 from benchmarks.fault_campaigns.row import Row  # noqa: E402
 
 from aptlab.faults import REACHED  # noqa: E402
@@ -138,24 +143,25 @@ class Try:
         stopped = self._wait_for_fault(ranks)
         self.began = time.monotonic()
         if self.case.send:
-            os.kill(next(pid for pid in ranks if pid != stopped), signal.Signals[f"SIG{self.case.send}"])
+            os.kill(next(one.pid for one in ranks if one.pid != stopped), signal.Signals[f"SIG{self.case.send}"])
         if self.case.kill:
-            os.kill(ranks[0], signal.SIGKILL)
+            os.kill(ranks[0].pid, signal.SIGKILL)
         limit = self.limits[1] if self.case.within is None else self.case.within
         self.codes = wait_for_end(ranks, self.folder, limit + SLACK)
         self.seconds = time.monotonic() - self.began
         return self.problem or self._judge(limit)
 
-    def _wait_for_fault(self, ranks: list[int]) -> int:
+    def _wait_for_fault(self, ranks: list[Started]) -> int:
         """Until the fault is reached; returns the process that it has stopped, or 0."""
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             time.sleep(0.05)
             if REACHED not in read_text(self.log):
-                if all(read_state(pid) in "Z?" for pid in ranks):
+                if all(one.poll() is not None for one in ranks):
                     break
                 continue
-            stopped = [pid for pid in {*ranks, *find_processes(self.folder)} if read_state(pid) == "T"]
+            pids = {*(one.pid for one in ranks), *find_processes(self.folder)}
+            stopped = [pid for pid in pids if read_state(pid) == "T"]
             if stopped or "STOP" not in self.case.fault:
                 return stopped[0] if stopped else 0
         self.problem = "the fault was never reached"
@@ -171,7 +177,7 @@ class Try:
             return f"exit codes {self.codes}, not {self.case.codes}"
         text = read_text(self.log)
         lines = [line for line in text.splitlines() if re.search(self.case.words, line)]
-        ends = [line for line in lines if "is ended after" not in line]
+        ends = [line for line in lines if "the run is over by" not in line]
         if len(ends) != 1:
             return f"{len(ends)} lines match {self.case.words}"
         if "Traceback" in text or "frame #" in text:
@@ -184,65 +190,47 @@ class Try:
         return ""
 
 
-def start_ranks(argv: list[str], mode: str, log: Path, fault: str = "") -> list[int]:
+class Started(Protocol):
+    """A process that was started: one of `subprocess`, or a command of `engine`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+
+def start_ranks(argv: list[str], mode: str, log: Path, fault: str = "") -> list[Started]:
     """Start `aptlab` on two ranks; returns the processes that were started from here."""
-    env = {"APTLAB_FAULT": fault, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    env = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"} | ({"APTLAB_FAULT": fault} if fault else {})
     if mode == "torchrun":
         command = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}", "-m", "aptlab"]
         return [start_program([*command, *argv], env, log)]
     if mode == "launcher":
         return [start_program(["-m", "aptlab", *argv], env, log)]
     env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    return [fork_rank(argv, env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, log) for rank in range(2)]
+    return [start_command(*argv, out=log, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
 
 
-def start_program(args: list[str], env: dict[str, str], log: Path) -> int:
+def start_program(args: list[str], env: dict[str, str], log: Path) -> Started:
     """A new Python with its output in the log."""
     with open(log, "a") as file:
-        return subprocess.Popen([sys.executable, *args], env=os.environ | env, stdout=file, stderr=file).pid
+        return subprocess.Popen([sys.executable, *args], env=os.environ | env, stdout=file, stderr=file)
 
 
-def fork_rank(argv: list[str], env: dict[str, str], log: Path) -> int:
-    """A rank out of this process, which has loaded everything already."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 70
-    try:
-        os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        os.environ.update(env)
-        sys.argv = ["aptlab", *argv]
-        from aptlab.cli import main
-
-        code = main(argv)
-        sys.stdout.flush()
-    finally:
-        os._exit(code)
-
-
-def wait_for_end(ranks: list[int], folder: Path, seconds: float) -> tuple[int, ...]:
-    """Wait for every process of a run, and kill what is left; exit codes as a shell tells them."""
-    deadline, codes = time.monotonic() + seconds, {}
+def wait_for_end(ranks: list[Started], folder: Path, seconds: float) -> tuple[int, ...]:
+    """Wait for every process of a run, and kill what is left; exit codes as a shell tells them, 0 for those."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        for pid in ranks:
-            found, status = (0, 0) if pid in codes else os.waitpid(pid, os.WNOHANG)
-            if found:
-                codes[pid] = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        if len(codes) == len(ranks) and not find_processes(folder):
+        if all(one.poll() is not None for one in ranks) and not find_processes(folder):
             break
         time.sleep(0.1)
     else:
         time.sleep(SLACK)  # so that it is seen to be late
-    for pid in {*find_processes(folder), *(pid for pid in ranks if pid not in codes)}:
-        os.kill(pid, signal.SIGKILL)
-    for pid in ranks:
-        if pid not in codes:
-            os.waitpid(pid, 0)
-            codes[pid] = 0
-    return tuple(codes[pid] for pid in ranks)
+    codes = [one.poll() for one in ranks]
+    for pid in {*find_processes(folder), *(one.pid for one, code in zip(ranks, codes) if code is None)}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return tuple(128 - code if code is not None and code < 0 else code or 0 for code in codes)
 
 
 def find_processes(folder: Path) -> list[int]:
@@ -258,14 +246,6 @@ def find_processes(folder: Path) -> list[int]:
     return found
 
 
-def read_state(pid: int) -> str:
-    """The letter of /proc: R runs, S sleeps, T is stopped, Z is dead; "?" for none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "?"
-
-
 def read_text(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
@@ -278,8 +258,6 @@ def free_port() -> int:
 
 def resume(folder: Path, whole: Path) -> str:
     """Go on with a broken run; how its end differs from the unbroken one, or ""."""
-    from benchmarks.fault_campaigns.compare import is_same_run
-
     log = folder.with_suffix(".resumed.log")
     codes = wait_for_end(start_ranks(["train", f"ckpt={folder}"], "ranks", log), folder, START)
     if codes != (0, 0):
@@ -307,44 +285,24 @@ def train_whole(root: Path) -> Path:
 
 
 def run_tries(tries: list[Try], whole: Path | None, jobs: int) -> Iterator[tuple[Try, str, float]]:
-    """Each try, what did not hold, and its seconds; `jobs` at a time, which mostly wait, in processes of their own."""
-    waiting, active = list(tries), {}
-    while waiting or active:
-        while waiting and len(active) < jobs:
-            attempt = waiting.pop(0)
-            active[fork_try(attempt, whole)] = attempt
-        pid, _ = os.wait()
-        attempt = active.pop(pid)
-        result = attempt.folder.with_suffix(".json")
-        problem, seconds = json.loads(read_text(result) or '["the try itself failed", 0.0]')
-        print(f"{attempt}: {problem or 'held'}, {seconds:.1f} s", flush=True)
-        yield attempt, problem, seconds
+    """Each try, what did not hold, and its seconds; `jobs` at a time, which mostly wait."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for attempt, problem in zip(tries, pool.map(lambda one: make_try(one, whole), tries)):
+            print(f"{attempt}: {problem or 'held'}, {attempt.seconds:.1f} s", flush=True)
+            yield attempt, problem, attempt.seconds
 
 
-def fork_try(attempt: Try, whole: Path | None) -> int:
-    """A process that makes a try, resumes the run, and writes down what did not hold."""
-    pid = os.fork()
-    if pid:
-        return pid
+def make_try(attempt: Try, whole: Path | None) -> str:
+    """Break a run and resume it; what did not hold, or ""."""
     try:
         problem = attempt.run()
-        if whole and not problem and attempt.case.saved:
-            problem = resume(attempt.folder, whole)
+        return resume(attempt.folder, whole) if whole and not problem and attempt.case.saved else problem
     except Exception as error:  # a try that cannot be judged did not hold
-        problem = f"{type(error).__name__}: {error}"
-    try:
-        attempt.folder.with_suffix(".json").write_text(json.dumps([problem, attempt.seconds]))
-    finally:
-        os._exit(0)
+        return f"{type(error).__name__}: {error}"
 
 
 def run(count: int = 40, seed: int = 0, *, only: str = "", resumes: bool = True, jobs: int = 3) -> list[Row]:
     """Break `count` runs on two ranks; one row. `only` chooses cases by their names, and takes the short limits."""
-    if "torch" in sys.modules:
-        return run_apart(count, seed)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command does, before torch is loaded
-    import aptlab.training.run  # noqa: F401  # loaded once; ranks are forked from here
-
     root = Path(tempfile.mkdtemp())
     os.environ["APTLAB_CACHE"] = str(root / "cache")
     whole = train_whole(root) if resumes else None
@@ -359,14 +317,6 @@ def run(count: int = 40, seed: int = 0, *, only: str = "", resumes: bool = True,
     note = "; ".join(failures[:3]) or f"all gone after {longest:.0f} s at most, of 60 s allowed"
     how = "one of two ranks stopped, hung, killed or refused in every phase; SIGTERM in a collective; launcher killed"
     return [Row("F14 rank failure", how, count, count - len(failures), note)]
-
-
-def run_apart(count: int, seed: int) -> list[Row]:
-    """The same in a new process: ranks are forked, which has to happen before torch is set up here."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        command = [sys.executable, __file__, f"--count={count}", f"--seed={seed}", f"--rows={file.name}"]
-        subprocess.run(command, check=False)
-        return [Row(**row) for row in json.loads(Path(file.name).read_text())]
 
 
 def main() -> None:

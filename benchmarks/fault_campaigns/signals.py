@@ -33,7 +33,7 @@ def try_signal(shop: Workshop, folder: Path, place: str, name: str) -> list[str]
     report = place.startswith("report")
     if attempt.saved is None or (report and (attempt.saved, attempt.status) != (STEPS, "trained")):
         problems.append(f"step {attempt.saved} is saved and the result is {attempt.status}")
-    way = f"finish it with: aptlab train ckpt={folder}" if report else f"continue with: aptlab train ckpt={folder}"
+    way = f"{'finish it' if report else 'continue'} with: aptlab train {' '.join(shop.list_resume_words(folder))}"
     if f"stopped by SIG{name}" not in attempt.last_line or not attempt.last_line.endswith(way):
         problems.append(f"the last line says {attempt.last_line!r}")
     again = shop.resume(folder)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.fault_campaigns.engine import count_server_threads, get_server
 
-from tests.commands.forked import PRELOAD, count_server_threads, run_forked, start_forked
+from tests.commands.forked import run_forked, start_forked
 from tests.commands.small_run import newest, words
 
 pytestmark = pytest.mark.slow
@@ -36,8 +36,7 @@ def test_it_prints_fails_and_ends_as_a_process_does(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_the_server_has_one_thread():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = get_server()
     answer = context.SimpleQueue()
     child = context.Process(target=count_server_threads, args=(answer,))
     child.start()

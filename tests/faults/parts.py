@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.fault_campaigns.compare import differences, file_state
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -21,7 +22,7 @@ from aptlab.callbacks.guard import NonFiniteGuard
 from aptlab.callbacks.monitor import Monitor
 from aptlab.callbacks.seeding import StatelessSeed
 from aptlab.callbacks.stop import GracefulStop
-from aptlab.checkpoint import AtomicIO, find_checkpoint, load_checkpoint
+from aptlab.checkpoint import AtomicIO, find_checkpoint
 from aptlab.data.module import TextData
 from aptlab.data.sources import TextFiles
 from aptlab.data.store.split import Split
@@ -33,6 +34,7 @@ from aptlab.optim import AdamW, Cosine
 from aptlab.tasks import LanguageTask
 from aptlab.testing.tiny import make_decoder
 
+__all__ = ["Outcome", "Run", "assert_same", "corpus", "differences", "file_state"]
 SHAPE = Shape(dim=16, depth=1, heads=2, hidden=24)
 
 
@@ -196,21 +198,6 @@ class Outcome:
         for number, state in self.trainer.optimizers[0].state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{name}": value for name, value in state.items()}
         return tensors
-
-
-def differences(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
-    """Names of tensors that are not equal to the bit; empty when all are."""
-    names = sorted(set(one) | set(other))
-    return [name for name in names if name not in one or name not in other or not torch.equal(one[name], other[name])]
-
-
-def file_state(path: Path) -> dict[str, torch.Tensor]:
-    """The same tensors out of a checkpoint."""
-    content = load_checkpoint(path)
-    tensors = dict(content["state_dict"])
-    for number, state in content["optimizer_states"][0]["state"].items():
-        tensors |= {f"optimizer/{number}/{name}": value for name, value in state.items()}
-    return tensors
 
 
 def assert_same(resumed: Outcome, whole: Outcome) -> None:

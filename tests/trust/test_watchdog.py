@@ -191,9 +191,9 @@ def test_a_silent_rank_is_told_ends_the_run_and_is_killed(tmp_path, capfd, rank)
     assert child.wait(10) == -signal.SIGKILL
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].endswith("the run is ended after 1 s of this")
+    assert lines[0].endswith("; the run is over by 1.6 s (callbacks.watchdog.end)")
     assert lines[1].startswith(f"rank {1 - rank} (process {child.pid} on ")
-    assert lines[1].endswith("; the run is ended; go on")
+    assert lines[1].endswith("; the limit is 1.6 s (callbacks.watchdog.end); the run is ended; go on")
     assert [line in (tmp_path / "log.txt").read_text() for line in lines] == [True, True]
     assert (VERDICT in store.texts) == (rank == 0)
 

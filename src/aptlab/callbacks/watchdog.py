@@ -31,7 +31,7 @@ LOOK = 10.0  # seconds to verify the last checkpoint in
 
 
 class Watchdog(RunAware, Checkpoint):
-    """Name a rank that has stopped after `silent` seconds, and end the run `end` seconds after it has, with code 1.
+    """Name a rank `silent` seconds after its last sign, and have the run over by `end` seconds after it, with code 1.
 
     What counts as stopped is said in `aptlab.runs.heartbeat`. A line names the rank, what the others wait in, the last
     valid checkpoint and how to go on; a stopped process of the same machine is killed. A signal that asks to stop while

@@ -298,14 +298,16 @@ class RankWatch:
             self._warned = False
             return
         text = finding.text
+        whole = finding.limit == self.rule.end  # else a signal asks for haste
+        limit = f"{self.plan.end:g} s (callbacks.watchdog.end)" if whole else f"{finding.limit:g} s after a signal"
         if self.plan.rank and (wait := read_wait(self._main, idle=True)):
             text = f"{text}; waiting: rank {self.plan.rank} in {wait}"
         if finding.ends:
-            text = f"{text}; the run is ended"
+            text = f"{text}; the limit is {limit}; the run is ended"
             self._end_run(Message(rank=self.plan.rank, text=text, code=self._code(), victims=self._list_victims()))
         elif not self._warned:
             self._warned = True
-            self._speak(f"{text}; the run is ended after {finding.limit:.0f} s of this")
+            self._speak(f"{text}; the run is over by {limit}")
 
     def _code(self) -> int:
         """The exit code of the signal that asked this rank, or one that it hears, to stop; 1 without one."""
