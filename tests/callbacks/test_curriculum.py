@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from tests.faults.parts import Outcome, Run, assert_same, file_state
 
 import aptlab
-from aptlab.callbacks.curriculum import CurriculumOrder
+from aptlab.callbacks.curriculum import CurriculumOrder, describe_rule, find_rule_change
 from aptlab.callbacks.probing import evaluate_quietly, measure_batch
 from aptlab.checkpoint import load_checkpoint, read_manifest
 from aptlab.curriculum import (
@@ -144,8 +144,17 @@ def test_another_curriculum_begins_anew_where_the_run_is(tmp_path, caplog):
     run.train()
     run.rule, run.steps = Campus(metrics=METRICS), 5
     run.resume()
-    assert "the checkpoint has another curriculum" in caplog.text
+    was, now = "aptlab.curriculum.sorting.SortedOrder", "aptlab.curriculum.campus.Campus"
+    assert f"another curriculum (rule.class {was}, now {now}): this one begins anew" in caplog.text
     assert len(run.read()["ids"]) == 2
+
+
+def test_a_rule_is_another_one_where_a_value_is_and_not_where_its_class_has_got_more():
+    before, now = (describe_rule(Campus(metrics=METRICS, slices=slices)) for slices in (4, 5))
+    assert find_rule_change(before, before) is None
+    assert find_rule_change(before, now) == "rule.slices 4, now 5"
+    assert find_rule_change(before, {**before, "added": 1}) is None
+    assert find_rule_change(before, {**before, "metrics": {}}).startswith("rule.metrics.n_tokens {'class'")
 
 
 def test_probing_measures_what_validation_would_and_leaves_no_trace(tmp_path):

@@ -5,6 +5,7 @@ Legend: B rows of a micro-batch, T tokens, V outputs.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -169,17 +170,33 @@ class CurriculumOrder(RunAware, Callback):
         """Go on with a schedule; another rule begins anew where the run is, and says so."""
         if not state_dict or not self.active:
             return
-        if state_dict["rule"] != describe_rule(self.rule):
-            log.warning("the checkpoint has another curriculum (%s): this one begins anew", state_dict["rule"])
+        if change := find_rule_change(state_dict["rule"], describe_rule(self.rule)):
+            log.warning("the checkpoint has another curriculum (%s): this one begins anew", change)
             return
         self._saved = unpack_arrays(state_dict["schedule"])
         self.trained, self._meter.units = state_dict["trained"], state_dict["probed"]
         self.timeline = list(state_dict["timeline"])
 
 
-def describe_rule(rule: Curriculum) -> str:
-    """A rule with all its values: what a schedule's state belongs to."""
-    return f"{rule.name} {rule!r}"
+def describe_rule(value: Any) -> Any:
+    """A rule with all its values, plain: what a schedule's state belongs to."""
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe_rule(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe_rule(item) for item in value]
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    values = {field.name: describe_rule(getattr(value, field.name)) for field in fields}
+    return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **values}
+
+
+def find_rule_change(before: Any, now: Any, path: str = "rule") -> str | None:
+    """The first value of a described rule that is another one now; what a class has got since does not count."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return None if before == now else f"{path} {before}, now {now}"
+    changes = (find_rule_change(item, now.get(key), f"{path}.{key}") for key, item in before.items())
+    return next((change for change in changes if change), None)
 
 
 def pack_arrays(value: Any) -> Any:
