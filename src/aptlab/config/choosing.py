@@ -87,7 +87,7 @@ def replace_plain(
         return None
     values, chosen = copy.deepcopy(answer.values), dict(answer.chosen)
     for group, option in plain.items():
-        values[group] = copy.deepcopy(_read(index.groups[group][option].path, digest).values)
+        values[group] = _read(index.groups[group][option].path, digest).values
         chosen[group] = option
     return values, chosen
 

@@ -114,11 +114,17 @@ def read_quickly() -> Iterator[list[Path]]:
 
 @dataclass(frozen=True)
 class OptionFile:
-    """What one file of options holds: its values as Hydra would place them, its defaults list, and its package."""
+    """What one file of options holds: its values, its defaults list, and its package."""
 
-    values: dict[str, Any]
+    loaded: dict[str, Any]
     defaults: tuple[Any, ...]
     package: str | None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values as Hydra would place them; OmegaConf's errors where one is broken. Few files are asked for any."""
+        values: Any = OmegaConf.to_container(OmegaConf.create(self.loaded), resolve=False)
+        return values
 
     @property
     def is_plain(self) -> bool:
@@ -145,9 +151,8 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def read_option_file(path: Path) -> OptionFile:
-    """Read one file by Hydra's rules; ConfigError where it is no YAML, OmegaConf's errors where a value is broken."""
+    """Read one file by Hydra's rules; ConfigError where it is no YAML."""
     text = read_config_text(path)
     loaded = _parse(text, path)
     own = {key: value for key, value in loaded.items() if key != "defaults"}
-    values: Any = OmegaConf.to_container(OmegaConf.create(own), resolve=False)
-    return OptionFile(values, tuple(loaded.get("defaults") or ()), ConfigSource._get_header_dict(text)["package"])
+    return OptionFile(own, tuple(loaded.get("defaults") or ()), ConfigSource._get_header_dict(text)["package"])
