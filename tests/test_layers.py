@@ -19,7 +19,7 @@ ROWS = (  # from the bottom to the top; rooms that are still to come have their 
     "nn",
     "quant",
     "models",
-    "data curriculum objectives optim sample device checkpoint runs",
+    "data curriculum continual objectives optim sample device checkpoint runs",
     "tasks callbacks loggers",
     "restore report",
     "evals",
