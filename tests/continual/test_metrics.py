@@ -69,7 +69,13 @@ def test_a_triangle_has_all_but_forward_transfer():
 
 def test_one_task_has_nothing_to_forget():
     found = compute_scores([[0.5]], [0.1])
-    assert (found.acc, found.average_anytime, found.bwt, found.fwt, found.forgetting_max) == (0.5, 0.5, None, None, None)
+    assert (found.acc, found.average_anytime, found.bwt, found.fwt, found.forgetting_max) == (
+        0.5,
+        0.5,
+        None,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
