@@ -2,11 +2,11 @@
 
 Legend: B samples offered at once, N samples held, G groups seen, c the capacity.
 
-Every policy is one rule with other keys and groups. Uniform keys in one group are a reservoir (Vitter 1985; with keys as
-in Efraimidis & Spirakis 2006 at equal weights), uniform keys by class or task its balanced form, keys that fall with
-time a ring, ranks of herding an exemplar set. Group number i of G, in the order of their ids, may hold ceil((c - i) / G)
-samples: c / G each, the rest one by one. What is held is a function of the set that was offered, not of its order or of
-how it was shared out, so that memories merge exactly.
+Every policy is one rule with other keys and groups. Uniform keys in one group are a reservoir (Vitter 1985; with keys
+as in Efraimidis & Spirakis 2006 at equal weights), uniform keys by class or task its balanced form, keys that fall with
+time a ring, ranks of herding an exemplar set. Group number i of G, in the order of their ids and from 0, may hold
+ceil((c - i) / G) samples: c / G each, the rest one by one. What is held is a function of the set that was offered, not
+of its order or of how it was shared out, so that memories merge exactly.
 """
 
 from __future__ import annotations

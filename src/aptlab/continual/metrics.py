@@ -46,7 +46,7 @@ class ContinualScores:
 
 
 def compute_scores(matrix: Matrix, baseline: Sequence[float] | None = None) -> ContinualScores:
-    """Every number of a matrix [T, T] or of its lower triangle; `baseline` [T] is b. Raises AptlabError naming a cell."""
+    """Every number of a matrix [T, T] or of its lower triangle; `baseline` [T] is b. AptlabError names a bad cell."""
     check_matrix(matrix, baseline)
     return ContinualScores(
         acc=compute_mean(matrix[-1]),

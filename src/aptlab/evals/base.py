@@ -62,6 +62,7 @@ class EvalContext:
     title            one line for figures: rule, step, context
     open_data        gives the data module; the same one however often it is called
     folder           where results go, and where a journal is kept
+    run              folder of the run that trained the network; None: nobody knows
     """
 
     net: Decoder
@@ -72,6 +73,7 @@ class EvalContext:
     title: str
     open_data: Callable[[], Any]
     folder: EvalFolder
+    run: Path | None = None
 
     @contextmanager
     def borrow_network(self) -> Iterator[Decoder]:

@@ -119,6 +119,7 @@ def make_checkpoint_context(
         title=f"{format_rule_name(net)} at step {loaded.step:,} ({trained:,} tokens trained)",
         open_data=functools.cache(functools.partial(make_data, loaded, data, source)),
         folder=EvalFolder(folder, identity),
+        run=find_run_folder(loaded.path),
     )
 
 

@@ -27,10 +27,13 @@ class Objective(nn.Module, ABC):
     minimised and a weight without such a word weighs nothing; either is logged once. Raises ConfigError for a weight
     that is no finite number.
 
+    replays  what is drawn from a memory for each batch, one draw each: "targets" (rows with their targets), "logits"
+             (rows with the logits that the network had when they came); see `aptlab.callbacks.replay`
     needs  "logits": `output` is the network's whole Output; "hidden": what comes before the head is enough
     """
 
     needs: ClassVar[Literal["logits", "hidden"]] = "logits"
+    replays: ClassVar[tuple[Literal["targets", "logits"], ...]] = ("targets",)
 
     def __init__(self, *, aux: Mapping[str, float] | None = None) -> None:
         super().__init__()

@@ -24,7 +24,8 @@ class StepState:
     targets      what the loss is a mean over, on the device; None: `count` of them
     grad_norm    global norm of the gradients before clipping; None until something has measured it
     skipped      whether the last optimizer step was skipped: a bool, or a device tensor that becomes one when read
-    wants_*      set to True by callbacks in on_train_batch_start, each time; both cost time
+    output       what the network gave, with its graph; None where `wants_output` is off
+    wants_*      set to True by callbacks in on_train_batch_start, each time; all cost time or memory
     """
 
     loss: Tensor | None = None
@@ -38,6 +39,8 @@ class StepState:
     skipped: bool | Tensor = False
     wants_traces: bool = False
     wants_rows: bool = False
+    wants_output: bool = False
+    output: Any = None
 
     def begin_batch(self) -> tuple[bool, bool]:
         """Forget the micro-batch before; returns what is wanted of this one: traces, rows.
@@ -47,8 +50,13 @@ class StepState:
         wishes = self.wants_traces, self.wants_rows
         self.wants_traces = self.wants_rows = False
         self.loss, self.rows, self.grad_norm, self.targets = None, None, None, None
-        self.parts, self.traces, self.count = {}, {}, 0
+        self.parts, self.traces, self.count, self.output = {}, {}, 0, None
         return wishes
+
+    def keep_output(self, output: Any) -> None:
+        """Keep what the network gave, where that is wanted of this micro-batch."""
+        self.output = output if self.wants_output else None
+        self.wants_output = False
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from aptlab.report.validation import (
 from aptlab.runs import Result, Run
 
 MULTIPLES = (1, 2, 4, 8)
+RISING = ("tasks/acc", "tasks/bwt", "tasks/fwt", "tasks/average_anytime")  # numbers of a scenario: more is better
 TOLERANCE = 0.01  # budgets that differ by more are not one budget
 
 
@@ -48,7 +49,7 @@ def list_metrics(results: Sequence[Result]) -> dict[str, Metric]:
     ]
     known = {metric.name: metric for metric in shown}
     for name in dict.fromkeys(name for result in results for name in result.metrics):
-        known.setdefault(name, Metric(name, _stored(name)))
+        known.setdefault(name, Metric(name, _stored(name), lower=name not in RISING))
     return known
 
 

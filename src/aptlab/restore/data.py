@@ -34,7 +34,8 @@ def build_data(
         for key in gone:
             log.warning("%s is left out, for a checkpoint does not say where things go", key)
     node = {**data, "tokenizer": None}
-    node["source"] = source or node.get("source") or config["data"].get("source")
+    if source or "source" in node or "source" in config["data"]:  # data of several tasks have none
+        node["source"] = source or node.get("source") or config["data"].get("source")
     return build(node, "data", tokenizer=tokenizer)
 
 

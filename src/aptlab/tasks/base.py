@@ -33,6 +33,7 @@ class Task(LightningModule, ABC):
 
     unit: ClassVar[str] = "samples"  # what `count_units` counts, as in samples_per_second
     validation_sums: ClassVar[int] = 2  # numbers that a validation adds up: losses, targets, and more of a task's own
+    score_name: ClassVar[str] = "-loss"  # what `score_sums` gives
 
     def __init__(
         self, net: nn.Module, *, objective: Objective, optim: Optim, schedule: Schedule, compile: bool = False
@@ -91,6 +92,7 @@ class Task(LightningModule, ABC):
         state.targets = self.objective.count_targets(batch)
         state.parts = {name: part.detach() for name, part in parts.items()}
         state.traces = getattr(output, "traces", None) or {}  # a network of another package has none
+        state.keep_output(output)
         return {"loss": loss}
 
     def configure_gradient_clipping(
@@ -138,6 +140,17 @@ class Task(LightningModule, ABC):
     def describe_sums(self, sums: list[float]) -> dict[str, float]:
         """The sums of all batches and ranks in all the ways they are logged, the mean `loss` first."""
         return {"loss": sums[0] / sums[1] if sums[1] else math.nan}
+
+    def score_sums(self, sums: list[float]) -> float:
+        """The sums of a validation as one number that is larger where the network is better: minus the mean loss."""
+        return -self.describe_sums(sums)["loss"]
+
+    def extract_features(self, batch: Batch) -> Tensor:
+        """One vector for each row of a batch, [B, D], for methods that choose rows by them."""
+        raise ConfigError(
+            f"task: {type(self).__name__} has no features of its rows; write extract_features, or do without what "
+            "needs them"
+        )
 
     def configure_optimizers(self) -> Any:
         total = self.trainer.max_steps

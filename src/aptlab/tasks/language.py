@@ -42,6 +42,7 @@ class LanguageTask(Task):
     net: Decoder
     unit: ClassVar[str] = "tokens"
     validation_sums: ClassVar[int] = 3  # nats, targets, bytes of the targets
+    score_name: ClassVar[str] = "-nats per token"
 
     def __init__(
         self,
@@ -68,6 +69,11 @@ class LanguageTask(Task):
         # net.compile() wraps __call__ alone, so `hidden` runs as it is.
         call: Any = self.net if self.objective.needs == "logits" else self.net.hidden
         return call(batch["tokens"], positions=batch.get("positions"), segments=batch.get("segments"), trace=trace)
+
+    def extract_features(self, batch: Batch) -> Tensor:
+        """The mean of the last states over the tokens of each row, [B, C], in float32."""
+        states = self.net.hidden(batch["tokens"], positions=batch.get("positions"), segments=batch.get("segments"))
+        return states.hidden.float().mean(1)
 
     def count_units(self, batch: Batch) -> int:
         """Tokens read."""

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback
 
 from aptlab.callbacks import RunAware, RunContext
+from aptlab.callbacks.replay import check_replay
 from aptlab.checkpoint import AtomicIO, load_checkpoint
 from aptlab.config import Config, build, redact_overrides
 from aptlab.config.option_names import get_option_name
@@ -35,7 +36,7 @@ from aptlab.training.evaluate import build_evals, check_evals
 from aptlab.training.folders import keep_later_metrics
 from aptlab.training.labels import label_choices
 from aptlab.training.plan import TrainPlan
-from aptlab.training.protocols import TokenizedData, require_run_data
+from aptlab.training.protocols import StagedData, TokenizedData, require_run_data
 from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ran
 from aptlab.training.trainer_keys import resolve_trainer_lengths
 
@@ -59,6 +60,9 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     check_curriculum(config, data, ranks=ranks)
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
+    if isinstance(data, StagedData):
+        accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1
+        data.bind_steps(total=trainer_args["max_steps"], accumulate=accumulate)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
     if saved is not None and plan.ckpt and not plan.remap and (node := config.resolved().get("model")):
         check_outline_size(node, saved["state_dict"], plan.ckpt)
@@ -67,6 +71,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     for line in task.list_warnings(config.cfg.context, get_option_name):
         log.warning(line)
     task.bind_data(data)
+    check_replay(build(config.resolved()["replay"], "replay"), data, task)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
     if resume is not None and saved is not None:
         unscaled = trainer_args["precision"] != SCALED

@@ -81,6 +81,7 @@ def make_eval_context(run: TrainParts | TrainRun, precision: str, *, folder: Eva
         title=write_title(run, step),
         open_data=lambda: data,
         folder=folder,
+        run=run.folder.path if isinstance(run, TrainRun) else None,
     )
 
 

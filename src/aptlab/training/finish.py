@@ -120,7 +120,7 @@ def make_result(run: TrainRun) -> Result:
     config, trainer, monitor = run.config, run.trainer, find_monitor(run.trainer)
     latest, data = monitor.latest, run.data.summary()
     units = monitor.tokens * trainer.world_size
-    measured = {name: value for name, value in latest.items() if name.startswith(("val/", "train/"))}
+    measured = {name: value for name, value in latest.items() if name.startswith(("val/", "train/", "tasks/"))}
     parameters = count_parameters(run.task.net)
     return Result(
         job=config.cfg.job,

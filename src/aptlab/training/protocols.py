@@ -45,6 +45,13 @@ class RowData(Protocol):
     context: int
 
 
+@runtime_checkable
+class StagedData(Protocol):
+    """Data that change at optimizer steps: told before anything else is asked how long the run is."""
+
+    def bind_steps(self, *, total: int, accumulate: int) -> None: ...
+
+
 def require_run_data(data: object) -> Any:
     """The data module, which is a `RunData`; ConfigError names what it lacks."""
     if not isinstance(data, LightningDataModule):

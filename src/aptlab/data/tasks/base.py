@@ -1,0 +1,201 @@
+"""The data module of a scenario: rows of one task after another, resumed at any step."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+
+from aptlab.data.loader import Batch, RowLoader, ValLoader, to_tensors
+from aptlab.data.rows.base import BatchPlan, RowTable
+from aptlab.data.rows.epochs import ValidationRows
+from aptlab.data.scenarios import Scenario, TaskClock, plan_task_ends
+from aptlab.data.tasks.rows import ChainedLoader, JointTable, SequenceRows, StepSamples
+from aptlab.errors import CheckpointError, ConfigError
+
+AHEAD = 2
+FIXED = ("global_batch", "accumulate", "seed", "joint", "context")  # what numbers of micro-batches mean
+
+
+class TaskData(LightningDataModule):
+    """Training rows of the tasks of a scenario in their order, without end, and validation rows of each.
+
+    `batch` rows make a micro-batch on each device; `seed` decides their order within a task. Each task is validated on
+    `val_batches * batch` rows. `bind_steps` must be called before training: tasks begin at optimizer steps.
+
+    A task is named by its number, from 0. Rows are numbered over all tasks.
+    """
+
+    def __init__(self, scenario: Scenario, *, batch: int, seed: int = 0, val_batches: int | None = None) -> None:
+        super().__init__()
+        self.scenario, self.batch, self.seed, self.val_batches = scenario, batch, seed, val_batches
+        self.clock: TaskClock | None = None
+        self._made: dict[BatchPlan, SequenceRows] = {}
+        self._start = self._counted = 0
+
+    # What a kind of data says
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """64 hex digits: what is trained on, and in which order tasks come."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """Plain values for result.json, with "name"."""
+
+    @abstractmethod
+    def make_tables(self, side: str) -> list[RowTable]:
+        """The rows of each task, of the side train or val. Raises DataError naming a task without any."""
+
+    def find_labels(self, rows: np.ndarray) -> np.ndarray | None:
+        """The class of each training row, int64; None where rows have none."""
+        del rows
+        return None
+
+    # Tasks
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks, in their order."""
+        return self.scenario.names
+
+    def bind_steps(self, *, total: int, accumulate: int) -> None:
+        """Say how long the run is, in optimizer steps. Raises ConfigError where it is too short for the tasks."""
+        self.clock = TaskClock(plan_task_ends(self.scenario.steps, self.task_names, total=total), accumulate)
+        self._made.clear()
+
+    def find_samples(self, micro_batch: int) -> StepSamples:
+        """The samples of a micro-batch of all ranks, counted since the run began."""
+        return self._training_rows().find_samples(micro_batch)
+
+    def count_micro_batches(self) -> int:
+        """Micro-batches of this rank that were trained on, over all resumes: the number of the next one."""
+        return self._start + self._processed() - self._counted
+
+    def count_world(self) -> int:
+        """Ranks that have different rows."""
+        return self._plan().world
+
+    def fetch_rows(self, rows: np.ndarray) -> Batch:
+        """Training rows by number, as a micro-batch has them, on the host."""
+        return to_tensors(self.joint_table.rows(rows))
+
+    def list_task_rows(self, task: int) -> np.ndarray:
+        """The numbers of all training rows of a task."""
+        return np.arange(*self.joint_table.offsets[task : task + 2])
+
+    def open_task_loader(self, task: int) -> ValLoader:
+        """The validation rows of a task, of this rank."""
+        limit = None if self.val_batches is None else self.val_batches * self.batch
+        return ValLoader(ValidationRows(self.val_tables[task], self._plan(), limit=limit))
+
+    @cached_property
+    def joint_table(self) -> JointTable:
+        """All training rows."""
+        return JointTable(self.make_tables("train"))
+
+    @cached_property
+    def val_tables(self) -> list[RowTable]:
+        """The validation rows of each task."""
+        return self.make_tables("val")
+
+    # What Lightning and a run ask
+
+    def train_dataloader(self) -> RowLoader:
+        """The endless loader of this rank, from the first micro-batch that was not trained on."""
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        self._counted = self._processed()
+        return RowLoader(self._training_rows(), start=self._start, prefetch=AHEAD if on_cuda else 0, pin=on_cuda)
+
+    def val_dataloader(self) -> ChainedLoader:
+        """The validation rows of all tasks, of this rank."""
+        return ChainedLoader([self.open_task_loader(task) for task in range(len(self.task_names))])
+
+    def batches_per_epoch(self, world: int) -> int:
+        """Micro-batches of each of `world` devices in one pass over all tasks. Raises ConfigError where none fits."""
+        clock = TaskClock(tuple(range(1, len(self.task_names) + 1)))
+        plan = BatchPlan(batch=self.batch, seed=self.seed, world=world)
+        return SequenceRows(self.joint_table, plan, clock, joint=self.scenario.joint).batches_per_epoch
+
+    def epoch_of(self, micro_batches: int) -> float:
+        """Passes over the rows of all tasks that so many micro-batches on each device are."""
+        return micro_batches / self._training_rows().batches_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Micro-batches trained on, and what makes their number meaningful. Plain values."""
+        return {
+            "micro_batches": self.count_micro_batches(),
+            "fingerprint": self.fingerprint,
+            **self._training_rows().state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken. Raises CheckpointError where rows or tasks would be other ones."""
+        if self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING):
+            return
+        self.check_state(state_dict)
+        self._start = state_dict["micro_batches"]
+
+    def check_state(self, state_dict: dict[str, Any]) -> None:
+        """CheckpointError where `state_dict` is of other data, or of tasks that begin at other steps."""
+        if state_dict.get("fingerprint", self.fingerprint) != self.fingerprint:
+            raise CheckpointError(
+                "the checkpoint was trained on other tasks; resume with the scenario, tokenizer, split and context it "
+                "had, or start a new run from its weights with load=weights"
+            )
+        if self.clock is None or "ends" not in state_dict:
+            return
+        before, now = list(state_dict["ends"])[:-1], list(self.clock.ends)[:-1]
+        if before != now:
+            ends = [0, *before, state_dict["ends"][-1]]
+            each = [end - begin for begin, end in itertools.pairwise(ends)]
+            raise CheckpointError(
+                f"the checkpoint's tasks end at steps {before} and the last one with the run, and now they would at "
+                f"{now}; resume with load=resume scenario.steps={str(each).replace(' ', '')}"
+            )
+        state = self._training_rows().state()
+        for name in FIXED:
+            if state_dict.get(name, state.get(name)) != state.get(name):
+                raise CheckpointError(
+                    f"the checkpoint was trained with {name}={state_dict[name]}, now {state.get(name)}: tasks would "
+                    "begin at other rows; resume with what it had, or start a new run with load=weights"
+                )
+
+    def _training_rows(self) -> SequenceRows:
+        plan = self._plan()
+        if plan not in self._made:
+            if self.clock is None:
+                raise ConfigError("tasks begin at steps; call bind_steps(total=…, accumulate=…) before training")
+            self._made[plan] = SequenceRows(self.joint_table, plan, self.clock, joint=self.scenario.joint)
+        return self._made[plan]
+
+    def _plan(self) -> BatchPlan:
+        rank, world = 0, 1
+        if self.trainer is not None and isinstance(self.trainer.strategy, ParallelStrategy):
+            share = self.trainer.strategy.distributed_sampler_kwargs
+            rank, world = share["rank"], share["num_replicas"]
+        return BatchPlan(batch=self.batch, seed=self.seed, rank=rank, world=world)
+
+    def _processed(self) -> int:
+        """Micro-batches that Lightning has counted, over all resumes."""
+        if self.trainer is None:
+            return 0
+        return cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
+
+
+def name_empty_task(name: str, error: Exception) -> str:
+    """The message for a task whose rows cannot be made."""
+    return f"scenario: the task {name} has nothing to learn from or to be measured on: {error}"
+
+
+def count_rows(tables: Sequence[RowTable]) -> int:
+    """Rows of all tables."""
+    return sum(map(len, tables))
