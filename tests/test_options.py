@@ -73,7 +73,8 @@ def test_an_option_composes_checks_and_builds(group, option):
         assert len([build(inner, f"{group}.{name}") for name, inner in node.items()]) == len(node)
         return
     if group in WHOLE:
-        (node if group == "model" else node["net"])["vocab"] = 257
+        net = node if group == "model" else node["net"]
+        net |= {"vocab": 257} if "vocab" in net else {}
     made = build(config.cfg[group]) if group in MACHINE else build(node, group)
     assert callable(made) if node.get("_partial_") else type(made).__name__ == node["_target_"].rpartition(".")[2]
     if group in FACTORIES:

@@ -41,7 +41,7 @@ def _scenario() -> None:
 
 
 def test_a_run_fills_the_matrix_and_tells_its_numbers(capsys):
-    run = train("run", "replay=reservoir", "replay.capacity=12", "evals=tasks", "evals.sample=null")
+    run = train("run", "replay=reservoir", "replay.capacity=12", "evals=tasks")
     record = read_tasks(run)
     assert (record["tasks"], record["ends"], record["score"]) == (list(WORDS), [3, 6, 9], "-nats per token")
     assert np.shape(record["matrix"]) == (3, 3)
@@ -130,7 +130,7 @@ def test_a_buffer_larger_than_memory_is_refused_with_numbers():
         (["scenario.steps=[1,2]"], r"steps=\[1, 2\] has 2 numbers for 3 tasks \(digits, lower, upper\); give one for"),
         (["scenario.steps=0"], "steps=0: every task takes at least 1 step"),
         (["trainer.max_steps=2"], "trainer.max_steps=2 is no step for each of 3 tasks; use more steps"),
-        (["scenario=none", "data=tasks"], "scenario=none has no tasks; choose scenario=domains for data=tasks"),
+        (["scenario=none", "data=tasks"], "data=tasks reads texts, and NoScenario has none; choose scenario=domains"),
         (
             ["scenario=none", "data=packed", "data.files=digits.txt", "replay=ring"],
             "and TextData are none; use sc",
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_folder(words, told):
 
 
 def test_a_run_without_tasks_has_no_matrix():
-    words = ["scenario=none", "data=packed", "data.files=digits.txt", "evals=tasks", "evals.sample=null"]
+    words = ["scenario=none", "data=packed", "data.files=digits.txt", "evals=tasks"]
     with pytest.raises(EvalError, match=r"the run has no tasks\.json: it was trained on one task, or elsewhere"):
         train("run", *words)
 

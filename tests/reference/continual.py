@@ -52,3 +52,46 @@ def herd(features, count, normalize):
                 best = (distance, i)
         chosen.append(best[1])
     return chosen
+
+
+def softmax(values, temperature=1.0):
+    top = max(values)
+    powers = [math.exp((value - top) / temperature) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def cross_entropy(logits, targets):
+    """Mean of -ln p(target) over rows."""
+    return sum(-math.log(softmax(row)[target]) for row, target in zip(logits, targets)) / len(targets)
+
+
+def der_pp(new, labels_draw, logits_draw, stored, alpha, beta):
+    """Eq. 6 of Buzzega et al. 2020: `new` and `labels_draw` are (logits, targets), `logits_draw` the logits now."""
+    squares = [(a - b) ** 2 for now, old in zip(logits_draw, stored) for a, b in zip(now, old)]
+    return cross_entropy(*new) + alpha * sum(squares) / len(squares) + beta * cross_entropy(*labels_draw)
+
+
+def lwf(logits, targets, teacher, kept, weight, temperature):
+    """Eq. 2-4 of Li & Hoiem 2016, on the logits `kept` of earlier tasks."""
+    total = 0.0
+    for now, before in zip(logits, teacher):
+        p = softmax([now[k] for k in kept], temperature)
+        goal = softmax([before[k] for k in kept], temperature)
+        total -= sum(b * math.log(a) for a, b in zip(p, goal))
+    return cross_entropy(logits, targets) + weight * total / len(logits)
+
+
+def ewc(loss, weights, anchors, fisher, weight):
+    """Eq. 3 of Kirkpatrick et al. 2017."""
+    return loss + weight / 2 * sum(f * (w - a) ** 2 for w, a, f in zip(weights, anchors, fisher))
+
+
+def fisher_of_linear(weight, inputs, targets):
+    """The mean over rows of the squared gradient of -ln p(target) for logits W x: dL/dW_kd = (p_k - y_k) x_d."""
+    total = [[0.0] * len(weight[0]) for _ in weight]
+    for x, target in zip(inputs, targets):
+        p = softmax([sum(w * value for w, value in zip(row, x)) for row in weight])
+        for k in range(len(weight)):
+            for d in range(len(x)):
+                total[k][d] += ((p[k] - (k == target)) * x[d]) ** 2 / len(inputs)
+    return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from aptlab.errors import AptlabError
 from aptlab.models.head import HeadRule, VocabularyHead
+from aptlab.models.layer_positions import add_biases, build_biases, build_rotaries
 from aptlab.models.output import Hidden, Output
 from aptlab.nn.attention.cache import KVCache
 from aptlab.nn.block import Block
@@ -19,9 +19,8 @@ from aptlab.nn.init import reset_tree
 from aptlab.nn.norm import Norm
 from aptlab.nn.positions import LayerPositions, Positions
 from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
-from aptlab.nn.positions.bias import NoBias
 from aptlab.nn.positions.rope import Rope
-from aptlab.nn.positions.rotary import LONGEST, build_rotary
+from aptlab.nn.positions.rotary import LONGEST
 from aptlab.nn.shape import Shape
 
 INIT_STD = 0.02
@@ -73,22 +72,10 @@ class Decoder(nn.Module):
     ) -> list[LayerPositions]:
         """What each layer does with positions; layers with equal rules share one module."""
         self.rope = rope
-        heads, kv_heads, head_dim = self.shape.head_sizes()
-        layers = [rope.for_layer(layer) for layer in range(self.shape.depth)]
-        rules = dict.fromkeys(placed.rule for placed in layers if placed.rule is not None)
-        modules = {rule: build_rotary(rule, head_dim=head_dim, heads=heads, kv_heads=kv_heads) for rule in rules}
-        self.rotaries = nn.ModuleList(modules.values())
+        self.rotaries, layers = build_rotaries(self.shape, rope, norm)
         if bias is not None:
             self.biases = build_biases(bias, self.shape)
-        return [
-            dataclasses.replace(
-                placed,
-                rotary=None if placed.rule is None else modules[placed.rule],
-                scores=self.biases[layer % len(self.biases)] if len(self.biases) else None,
-                norm_eps=float(getattr(norm, "eps", LayerPositions.norm_eps)),
-            )
-            for layer, placed in enumerate(layers)
-        ]
+        return add_biases(layers, self.biases)
 
     def swap_rope(self, rope: Rope) -> None:
         """Rotate by another rule from now on; weights stay as they are."""
@@ -206,16 +193,6 @@ class Decoder(nn.Module):
     def _check_length(self, tokens: int) -> None:
         if tokens > LONGEST:
             raise AptlabError(f"{tokens} tokens are more than the {LONGEST} positions that the rotary tables cover")
-
-
-def build_biases(factory: Callable[..., nn.Module], shape: Shape) -> nn.ModuleList:
-    """One module for all layers where it says that layers share it, else one per layer; none for `bias=none`."""
-    heads, _, head_dim = shape.head_sizes()
-    first = factory(heads=heads, head_dim=head_dim, layer=0)
-    if isinstance(first, NoBias):
-        return nn.ModuleList()
-    rest = [] if first.shared else range(1, shape.depth)
-    return nn.ModuleList([first, *(factory(heads=heads, head_dim=head_dim, layer=layer) for layer in rest)])
 
 
 def check_positions(positions: Tensor) -> None:

@@ -5,18 +5,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from aptlab.lazy import load_on_demand
 from aptlab.objectives.perplexity import IGNORE, compute_perplexity
 from aptlab.objectives.step import StepState, get_step_state
 
 if TYPE_CHECKING:
     from aptlab.objectives.base import Objective
+    from aptlab.objectives.cross_entropy import CrossEntropy
     from aptlab.objectives.next_token import NextToken
     from aptlab.objectives.nll import compute_token_nll
+    from aptlab.objectives.rehearsed import DarkExperience, ElasticWeights, LearningWithoutForgetting
 
 __all__ = [
     "IGNORE",
+    "CrossEntropy",
+    "DarkExperience",
+    "ElasticWeights",
+    "LearningWithoutForgetting",
     "NextToken",
     "Objective",
     "StepState",
@@ -24,15 +31,15 @@ __all__ = [
     "compute_token_nll",
     "get_step_state",
 ]
+_HOMES = {
+    "CrossEntropy": "cross_entropy",
+    "DarkExperience": "rehearsed",
+    "ElasticWeights": "rehearsed",
+    "LearningWithoutForgetting": "rehearsed",
+    "NextToken": "next_token",
+    "Objective": "base",
+    "compute_token_nll": "nll",
+}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from aptlab.objectives import base, next_token, nll
-
-    return {
-        "NextToken": next_token.NextToken,
-        "Objective": base.Objective,
-        "compute_token_nll": nll.compute_token_nll,
-    }[name]
+__getattr__ = load_on_demand("aptlab.objectives", _HOMES)

@@ -29,10 +29,13 @@ class Objective(nn.Module, ABC):
 
     replays  what is drawn from a memory for each batch, one draw each: "targets" (rows with their targets), "logits"
              (rows with the logits that the network had when they came); see `aptlab.callbacks.replay`
+    remembers  what a callback keeps of a task that ended: "network" (its logits are the batch's "teacher"), "weights"
+             (their change is the batch's "penalty"); see `aptlab.callbacks.consolidation`
     needs  "logits": `output` is the network's whole Output; "hidden": what comes before the head is enough
     """
 
     needs: ClassVar[Literal["logits", "hidden"]] = "logits"
+    remembers: ClassVar[Literal["nothing", "network", "weights"]] = "nothing"
     replays: ClassVar[tuple[Literal["targets", "logits"], ...]] = ("targets",)
 
     def __init__(self, *, aux: Mapping[str, float] | None = None) -> None:

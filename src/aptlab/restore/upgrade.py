@@ -45,7 +45,11 @@ ADDED: dict[str, Node] = {
     "aptlab.callbacks.checkpoints.Checkpoints": {"reserve": True},
 }
 # Root nodes that `train` has got since, with what computes as it did without them; for runs, not imported weights.
-ROOTS: Node = {"curriculum": {"_target_": "aptlab.curriculum.RandomOrder"}}
+ROOTS: Node = {
+    "curriculum": {"_target_": "aptlab.curriculum.RandomOrder"},
+    "replay": {"_target_": "aptlab.continual.NoReplay"},
+    "scenario": {"_target_": "aptlab.data.scenarios.NoScenario"},
+}
 # Beginnings of the names of weights.
 WEIGHTS = {"net.places.": "net.embed_positions."}
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback
 
 from aptlab.callbacks import RunAware, RunContext
+from aptlab.callbacks.consolidation import check_memory_of_tasks
 from aptlab.callbacks.replay import check_replay
 from aptlab.checkpoint import AtomicIO, load_checkpoint
 from aptlab.config import Config, build, redact_overrides
@@ -72,6 +73,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
         log.warning(line)
     task.bind_data(data)
     check_replay(build(config.resolved()["replay"], "replay"), data, task)
+    check_memory_of_tasks(task, data)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
     if resume is not None and saved is not None:
         unscaled = trainer_args["precision"] != SCALED

@@ -246,7 +246,7 @@ def compare_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     for tree, leaves in ((old, before), (new, after)):
         model = tree.get("model") or {}
         leaves |= flatten_config({key: model.get(key) for key in ("tied", "head", "embedding", "_target_")}, "model.")
-    copies = ["data.tokenizer", "data.context", "data.source"]
+    copies = ["data.tokenizer", "data.context", "data.source", "data.scenario"]
     if None in (before.get("vocab"), after.get("vocab")):
         copies.append("vocab")
     keys = [key for key in {**before, **after} if not has_key_prefix(key, copies)]

@@ -3,5 +3,15 @@
 from aptlab.data.scenarios.base import NoScenario, Scenario
 from aptlab.data.scenarios.clock import TaskClock, plan_task_ends
 from aptlab.data.scenarios.domains import Domains
+from aptlab.data.scenarios.images import ClassIncremental, DomainIncremental, ImageScenario
 
-__all__ = ["Domains", "NoScenario", "Scenario", "TaskClock", "plan_task_ends"]
+__all__ = [
+    "ClassIncremental",
+    "DomainIncremental",
+    "Domains",
+    "ImageScenario",
+    "NoScenario",
+    "Scenario",
+    "TaskClock",
+    "plan_task_ends",
+]

@@ -38,9 +38,7 @@ def plan_task_ends(steps: Sequence[int] | int | None, names: Sequence[str], *, t
     if steps is None:
         ends = [total * (task + 1) // tasks for task in range(tasks)]
         if total < tasks:
-            raise ConfigError(
-                f"trainer.max_steps={total} is less than a step for each of {tasks} tasks; use more steps"
-            )
+            raise ConfigError(f"trainer.max_steps={total} is no step for each of {tasks} tasks; use more steps")
         return tuple(ends)
     each = [steps] * tasks if isinstance(steps, int) else list(steps)
     ends = [sum(each[: task + 1]) for task in range(tasks)]

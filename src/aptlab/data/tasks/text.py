@@ -13,7 +13,7 @@ from aptlab.data.module import TextData
 from aptlab.data.rows.base import BatchPlan, RowTable
 from aptlab.data.rows.epochs import EpochRows
 from aptlab.data.scenarios import Domains, Scenario
-from aptlab.data.sources import Joined
+from aptlab.data.sources import Joined, Source
 from aptlab.data.store.split import Split
 from aptlab.data.tasks.base import TaskData, count_rows, name_empty_task
 from aptlab.data.tokenizers import Tokenizer, TokenizerRule
@@ -41,16 +41,20 @@ class TextTasks(TaskData):
         cache: str | None = None,
         verify: str = "auto",
     ) -> None:
-        if not isinstance(scenario, Domains):
-            raise ConfigError(
-                "scenario=none has no tasks; choose scenario=domains for data=tasks, or data=packed for one text"
-            )
         super().__init__(scenario, batch=batch, seed=seed, val_batches=val_batches)
         self.context = context
-        self._sources = dict(scenario.sources)
         self._options: dict[str, Any] = {"context": context, "batch": batch, "seed": seed}
         self._options |= {"split": split, "cache": cache, "verify": verify}
         self._rule = tokenizer
+
+    @property
+    def _sources(self) -> dict[str, Source]:
+        if not isinstance(self.scenario, Domains):
+            raise ConfigError(
+                f"data=tasks reads texts, and {type(self.scenario).__name__} has none; choose scenario=domains, or "
+                "data=packed for one text"
+            )
+        return dict(self.scenario.sources)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

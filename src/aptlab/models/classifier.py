@@ -1,0 +1,140 @@
+"""A network that gives a row one class. Legend: B batch, T tokens, C dim, K classes, P patches, H W pixels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from aptlab.errors import AptlabError, ConfigError
+from aptlab.limits import PositiveInt
+from aptlab.models.layer_positions import add_biases, build_biases, build_rotaries
+from aptlab.models.output import Output
+from aptlab.nn.block import Block
+from aptlab.nn.context import ForwardContext
+from aptlab.nn.init import reset_tree
+from aptlab.nn.norm import Norm
+from aptlab.nn.positions import Positions
+from aptlab.nn.positions.absolute import NoEmbed
+from aptlab.nn.shape import Shape
+
+INIT_STD = 0.02
+
+
+class Inputs(nn.Module, ABC):
+    """What a row is as a stream of vectors: built as inputs(dim), called with a batch of rows, gives [B, T, C]."""
+
+    @abstractmethod
+    def forward(self, rows: Tensor) -> Tensor:
+        """The stream of each row, [B, T, C]."""
+
+
+class PatchEmbedding(Inputs):
+    """Squares of `patch` x `patch` pixels, row by row, each as a vector of the stream (arXiv:2010.11929, eq. 1):
+
+    [B, channels, H, W] -> [B, H W / patch^2, C].
+    """
+
+    def __init__(self, dim: int, *, channels: PositiveInt = 1, patch: PositiveInt = 2) -> None:
+        super().__init__()
+        self.channels, self.patch = channels, patch
+        self.project = nn.Linear(channels * patch * patch, dim)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        _, channels, height, width = rows.shape
+        if channels != self.channels or height % self.patch or width % self.patch:
+            raise AptlabError(
+                f"images of {channels} channels and {height} x {width} pixels are no whole patches; the model takes "
+                f"{self.channels} channels and sides that {self.patch} divides (task.net.inputs)"
+            )
+        patches_BDP = nn.functional.unfold(rows, self.patch, stride=self.patch)
+        return self.project(patches_BDP.transpose(1, 2))
+
+
+class TokenInputs(Inputs):
+    """Rows of a table for tokens: int64 [B, T] -> [B, T, C]."""
+
+    def __init__(self, dim: int, *, vocab: PositiveInt) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocab, dim)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.table(rows)
+
+
+class Classifier(nn.Module):
+    """Inputs as a stream, blocks in which every token sees all others, norm, mean over tokens, head.
+
+    classes    outputs K; a scenario's classes are all there from the start
+    inputs     factory inputs(dim): `PatchEmbedding` of images, `TokenInputs` of text
+    block      factory block(shape, layer=, positions=), the same blocks as a decoder's
+    norm       factory norm(dim) of the last norm
+    positions  how tokens are placed
+
+    Components draw their own weights, the rest starts as N(0, 0.02).
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        classes: PositiveInt,
+        inputs: Callable[..., Inputs],
+        block: Callable[..., Block],
+        norm: Callable[..., Norm],
+        positions: Positions | None = None,
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ConfigError(f"classes={classes} leaves nothing to tell apart; use 2 or more")
+        self.shape, self.classes = shape, classes
+        positions = positions or Positions()
+        self.rope = positions.rope
+        self.inputs = inputs(shape.dim)
+        added = NoEmbed(shape.dim) if positions.embed is None else positions.embed(dim=shape.dim)
+        self.embed_positions = added if added.adds else None
+        self.norm = norm(shape.dim)
+        self.rotaries, layers = build_rotaries(shape, positions.rope, self.norm)
+        self.biases = nn.ModuleList() if positions.bias is None else build_biases(positions.bias, shape)
+        layers = add_biases(layers, self.biases)
+        self.blocks = nn.ModuleList(
+            block(shape, layer=layer, positions=layer_positions) for layer, layer_positions in enumerate(layers)
+        )
+        self.head = nn.Linear(shape.dim, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the start of training anew."""
+        reset_tree(self, INIT_STD, self.shape.depth)
+
+    def each_block(self) -> list[Block]:
+        """The blocks, in order."""
+        return cast("list[Block]", list(self.blocks))
+
+    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> Output:
+        """Logits [B, K], and as `hidden` the means over tokens that the head reads, [B, C].
+
+        segments  int64 [B, T], 0 = padding, which counts nowhere
+        """
+        x_BTC = self.inputs(inputs)
+        context = ForwardContext(x_BTC.shape[1], segments=segments, causal=False, tracing=trace, device=x_BTC.device)
+        context.prepare(self.rotaries)
+        if self.embed_positions is not None:
+            x_BTC = x_BTC + self.embed_positions(context.positions_BT).to(x_BTC.dtype)
+        carries: dict[str, Any] = {}
+        for block in self.blocks:
+            x_BTC, carries = block(x_BTC, context, carries)
+        context.finish()
+        pooled_BC = average_tokens(self.norm(x_BTC), segments)
+        return Output(self.head(pooled_BC), pooled_BC, dict(context.aux), dict(context.traces))
+
+
+def average_tokens(x_BTC: Tensor, segments: Tensor | None) -> Tensor:
+    """The mean over the tokens of each row that are no padding, [B, C]."""
+    if segments is None:
+        return x_BTC.mean(1)
+    kept_BT1 = (segments != 0).unsqueeze(-1).to(x_BTC.dtype)
+    return (x_BTC * kept_BT1).sum(1) / torch.clamp(kept_BT1.sum(1), min=1)

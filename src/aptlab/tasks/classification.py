@@ -1,0 +1,75 @@
+"""Classification of rows. Legend: B rows, K classes, C dim."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from aptlab.errors import ConfigError
+from aptlab.models import Classifier
+from aptlab.objectives import IGNORE, CrossEntropy, Objective
+from aptlab.tasks.base import Batch, Optim, Schedule, Task
+
+
+class ClassificationTask(Task):
+    """A row in, the logits of K classes out, trained for `objective` (cross entropy by default).
+
+    A batch has "inputs" (images [B, channels, H, W], or tokens int64 [B, T]) and "targets", int64 [B]. Validation gives
+    val/loss in nats and val/accuracy.
+    """
+
+    net: Classifier
+    unit: ClassVar[str] = "samples"
+    validation_sums: ClassVar[int] = 3  # nats, targets, right answers
+    score_name: ClassVar[str] = "accuracy"
+
+    def __init__(
+        self,
+        net: Classifier,
+        *,
+        optim: Optim,
+        schedule: Schedule,
+        objective: Objective | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(net, objective=objective or CrossEntropy(), optim=optim, schedule=schedule, compile=compile)
+
+    def bind_data(self, data: object) -> None:
+        """ConfigError where the data have more classes than the network, or none at all."""
+        classes = getattr(data, "classes", None)  # of data of another package, which may say nothing
+        if classes is None:
+            raise ConfigError(
+                f"task=classification needs data whose rows have a class, and {type(data).__name__} have none; choose "
+                "a scenario of images, such as scenario=split_digits"
+            )
+        have = self.net.classes
+        if classes > have:
+            raise ConfigError(f"net.classes={have}, and the data have {classes}; set task.net.classes={classes}")
+
+    def forward(self, batch: Batch, *, trace: bool = False) -> Any:
+        return self.net(batch["inputs"], segments=batch.get("segments"), trace=trace)
+
+    def extract_features(self, batch: Batch) -> Tensor:
+        """What the head reads, [B, C], in float32."""
+        return self(batch).hidden.float()
+
+    def count_units(self, batch: Batch) -> int:
+        """Rows read."""
+        return len(batch["targets"])
+
+    def sum_validation(self, output: Any, batch: Batch) -> Tensor:
+        """Nats, targets and right answers."""
+        targets = batch["targets"]
+        right = (output.logits.argmax(-1) == targets) & (targets != IGNORE)
+        return torch.cat((super().sum_validation(output, batch), right.sum().double().view(1)))
+
+    def describe_sums(self, sums: list[float]) -> dict[str, float]:
+        """loss and accuracy."""
+        return {**super().describe_sums(sums), "accuracy": sums[2] / sums[1] if sums[1] else math.nan}
+
+    def score_sums(self, sums: list[float]) -> float:
+        """The accuracy."""
+        return self.describe_sums(sums)["accuracy"]
