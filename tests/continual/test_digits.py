@@ -43,6 +43,15 @@ def test_a_method_resumed_in_a_later_task_ends_as_one_that_was_not_stopped(metho
     assert find_run_difference(whole, resume_copy(whole, 5, "copy"), STEPS) is None
 
 
+def test_logits_too_large_for_memory_are_kept_in_a_file(monkeypatch):
+    plain = train("plain", *METHODS["der_pp"])
+    monkeypatch.setattr("aptlab.callbacks.replay.LARGE", 100)
+    mapped = train("mapped", *METHODS["der_pp"])
+    assert find_run_difference(plain, mapped, STEPS) is None
+    assert find_run_difference(plain, resume_copy(mapped, 5, "copy"), STEPS) is None
+    assert not list(Path().glob("*/replay-*.bin"))
+
+
 def test_methods_train_other_weights():
     runs = [train(name, *METHODS[name]) for name in ("er", "der_pp")] + [train("plain"), train("lwf", "objective=lwf")]
     heads = [read_state(run, STEPS)["state_dict"]["net.head.weight"] for run in runs]

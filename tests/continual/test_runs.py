@@ -59,9 +59,9 @@ def test_a_run_fills_the_matrix_and_tells_its_numbers(capsys):
 
 def test_a_task_is_learned_while_it_is_trained():
     record = read_tasks(train("run", "optim.lr=0.02", "scenario.steps=12", "trainer.max_steps=36"))
+    before = [record["baseline"], *record["matrix"]]
     for task, row in enumerate(record["matrix"]):
-        assert row[task] == max(row)
-        assert row[task] > record["baseline"][task] + 1
+        assert row[task] > before[task][task] + 0.5
 
 
 @pytest.mark.parametrize("replay", REPLAYS)
@@ -100,7 +100,7 @@ def test_joint_training_measures_at_the_same_steps():
 
 def test_a_task_without_text_is_named():
     write_scenario(empty="lower")
-    with pytest.raises(DataError, match="the task lower has nothing to learn from or to be measured on: the source"):
+    with pytest.raises(DataError, match=r"scenario\.sources\.lower\.files=lower\.txt has 3 bytes of text, too few"):
         train("run")
     assert not os.path.exists("run")
 
@@ -122,7 +122,10 @@ def test_a_buffer_larger_than_memory_is_refused_with_numbers():
             ["replay=task_balanced", "scenario.boundaries=hidden"],
             "boundaries=hidden, and this replay asks where a",
         ),
-        (["replay=herding", "replay.update=step"], "update=step: Herding chooses among all samples of a task; set upd"),
+        (
+            ["replay=herding", "replay.update=step"],
+            "update=step: Herding chooses among all samples of a task; set",
+        ),
         (
             ["scenario.steps=4"],
             r"scenario.steps=4 takes 12 steps for 3 tasks, and trainer.max_steps=9; set tr",

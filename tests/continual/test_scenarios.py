@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from aptlab.data.images import Digits, PermutePixels, RotateImages
-from aptlab.data.scenarios import ClassIncremental, DomainIncremental, NoScenario, TaskClock, plan_task_ends
-from aptlab.data.sources import Installed, Joined, Stdlib
-from aptlab.data.tasks import ImageTasks
+from aptlab.data.scenarios import ClassIncremental, DomainIncremental, Domains, NoScenario, TaskClock, plan_task_ends
+from aptlab.data.sources import Installed, Joined, Stdlib, TextFiles
+from aptlab.data.store.split import Split
+from aptlab.data.tasks import ImageTasks, TextTasks
+from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import ConfigError, DataError
 from aptlab.testing import SourceContract
 
@@ -134,3 +136,14 @@ class TestJoined(SourceContract):
 
     def make_changed(self):
         return Joined({"prose": Stdlib(parts=["prose"]), "config": Installed("aptlab", ["overrides.py"], "config")})
+
+
+def test_a_task_whose_text_is_too_short_is_named(tmp_path):
+    (tmp_path / "long.txt").write_text("word " * 400)
+    (tmp_path / "short.txt").write_text("few words")
+    sources = {name: TextFiles(files=str(tmp_path / f"{name}.txt")) for name in ("long", "short")}
+    data = TextTasks(Domains(sources=sources), ByteTokenizer(), context=32, batch=2, split=Split(val_fraction=0.3))
+    with pytest.raises(DataError, match=r"the task short has nothing to learn from or to be measured on: context"):
+        data.prepare_data()
+    with pytest.raises(DataError, match="a run over several tasks has no single text to measure on; name one, as in"):
+        data.windows()

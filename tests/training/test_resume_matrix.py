@@ -36,7 +36,8 @@ OTHERS: dict[str, Any] = {
     "trainer.max_time": "'00:01:00:00'", "trainer.limit_val_batches": 1, "trainer.profiler": "simple",
     "trainer.gradient_clip_algorithm": "value", "trainer.val_check_interval": 7, "trainer.num_sanity_val_steps": 1,
     "trainer.max_epochs": 3, "trainer.min_steps": 2, "callbacks.checkpoints.monitor": "val/ppl",
-    "callbacks.smooth_memory.every": 3, "callbacks.tasks.every": 7, "callbacks.smooth_memory.plain": True, "validate.every": 7,
+    "callbacks.smooth_memory.every": 3, "callbacks.smooth_memory.plain": True, "validate.every": 7,
+    "callbacks.tasks.every": 7,
 }  # fmt: skip
 FLAGS = ("deterministic", "benchmark", "inference_mode", "detect_anomaly", "sync_batchnorm")
 OTHERS |= {f"trainer.{flag}": flag != "inference_mode" for flag in FLAGS}  # which alone is on where nobody sets it

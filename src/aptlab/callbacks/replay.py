@@ -9,7 +9,9 @@ ones that a single rank with the whole batch would keep, and no rank sends anoth
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +19,25 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from aptlab.callbacks.base import RunAware, RunContext
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.callbacks.monitor import log_numbers
-from aptlab.callbacks.replay_state import pack_state, unpack_state
+from aptlab.callbacks.replay_state import map_zeros, pack_state, unpack_state
 from aptlab.continual.memory import BYTES, KeyedMemory, Offer
 from aptlab.continual.rehearsal import Rehearsal, Replay, format_bytes
 from aptlab.data.tasks import StepSamples, TaskData
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.limits import PositiveInt
 from aptlab.objectives import get_step_state
+from aptlab.runs.ranks import get_process_rank
 
 log = logging.getLogger("aptlab")
 DRAWS = 8  # draws that one micro-batch may take
+LARGE = 1 << 30  # bytes of logits that are kept in memory; more are kept in a file
+FILE = "replay-{}.bin"  # of a rank
 
 
-class ReplayMemory(Callback):
+class ReplayMemory(RunAware, Callback):
     """Keep samples as `rule` says, and put rows of them behind the new ones of each micro-batch.
 
     A batch that was joined has "memory", int64 on the host: how many rows at its end each draw of the objective's
@@ -49,9 +55,14 @@ class ReplayMemory(Callback):
         self._pending: list[np.ndarray] = []  # rows of the task that is trained on, with update=task
         self._fresh = np.zeros(0, dtype=bool)  # which samples of the micro-batch came for the first time
         self._offered = 0
-        self._logits: Tensor | None = None  # by slot, on the host
+        self._logits: Tensor | None = None  # by slot, on the host or in a file that is mapped
+        self._folder: Path | None = None
         self._number, self._step = 0, -1
         self._rows = 0  # new ones of this rank's micro-batch
+
+    def attach(self, run: RunContext) -> None:
+        """Where logits go that are too large for memory."""
+        self._folder = run.folder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(self.rule, Rehearsal):
@@ -135,8 +146,7 @@ class ReplayMemory(Callback):
         """Logits of the samples at `places` of the batch of all ranks, each of which has its own part of them."""
         logits = output.logits.detach()
         if self._logits is None:
-            shape = (self.memory.capacity, *logits.shape[1:])
-            self._logits = torch.zeros(shape, dtype=torch.float32)
+            self._logits = self._allocate((self.memory.capacity, *logits.shape[1:]), trainer.global_rank)
         if trainer.world_size == 1:
             self._logits[torch.from_numpy(slots)] = logits[torch.from_numpy(places)].float().cpu()
             return
@@ -151,6 +161,17 @@ class ReplayMemory(Callback):
         for rank in np.unique(owners).tolist():
             of_rank = np.flatnonzero(owners == rank)
             self._logits[torch.from_numpy(slots[of_rank])] = parts[rank, : len(of_rank)]
+
+    def _allocate(self, shape: Sequence[int], rank: int) -> Tensor:
+        """Zeros in memory, or in a file of the run's folder where they are large."""
+        if self._folder is None or 4 * math.prod(shape) <= LARGE:
+            return torch.zeros(shape, dtype=torch.float32)
+        return map_zeros(self._folder / FILE.format(rank), shape)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last checkpoint has what the file has."""
+        if self._folder is not None:
+            (self._folder / FILE.format(trainer.global_rank)).unlink(missing_ok=True)
 
     def _offer_task(self, trainer: Trainer, pl_module: LightningModule, data: TaskData) -> None:
         """Offer the samples of the task that ends, with features of the network where the policy needs them."""
@@ -195,7 +216,9 @@ class ReplayMemory(Callback):
                 "replay option that it had, or start a new run from its weights with load=weights"
             )
         self._offered = int(state_dict["offered"])
-        self._seen, self._pending, self._logits = unpack_state(self.memory, state_dict)
+        self._seen, self._pending, logits = unpack_state(self.memory, state_dict)
+        if logits is not None:
+            self._logits = self._allocate(logits.shape, get_process_rank()).copy_(logits)
 
 
 def get_replays(pl_module: Any) -> Sequence[str]:

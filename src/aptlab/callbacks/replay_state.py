@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aptlab.continual.memory import KeyedMemory
+from aptlab.runs.files import open_file
 
 
 def pack_state(
@@ -25,6 +28,14 @@ def pack_state(
         "pending": torch.from_numpy(rows),
         "logits": logits,
     }
+
+
+def map_zeros(path: Path, shape: Sequence[int]) -> Tensor:
+    """float32 zeros in a file that is mapped into memory and written by whoever writes the tensor."""
+    size = math.prod(shape)
+    with open_file(path, "wb") as file:
+        file.truncate(4 * size)
+    return torch.from_file(str(path), shared=True, size=size, dtype=torch.float32).view(*shape)
 
 
 def unpack_state(

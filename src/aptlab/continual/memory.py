@@ -22,7 +22,7 @@ from aptlab.data.rows.order import permute_indices
 from aptlab.errors import CheckpointError
 
 FIELDS = {"numbers": np.int64, "rows": np.int64, "groups": np.int64, "keys": np.uint64}
-BYTES = sum(np.dtype(kind).itemsize for kind in FIELDS.values()) + 96  # of a sample: its numbers, and its heap entry
+BYTES = sum(np.dtype(kind).itemsize for kind in FIELDS.values()) + 176  # of a sample: its fields, heap entry and slot
 LAPS = 1 << 20
 EMPTY = -1
 

@@ -10,9 +10,9 @@ from aptlab.config.files import read_config_file
 
 DEFAULT_ROPE = "standard"  # of aptlab train
 ORDER = ("task", "size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "tokenizer", "objective")
-ORDER += ("curriculum", "optim", "schedule", "device")
+ORDER += ("curriculum", "scenario", "replay", "optim", "schedule", "device")
 QUIET = {"task": "language", "objective": "next_token", "bias": "none", "embed": "none"}  # named only where others
-QUIET |= {"curriculum": "none"}
+QUIET |= {"curriculum": "none", "scenario": "none", "replay": "none"}
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,8 @@ from aptlab.data.tasks.base import TaskData, count_rows, name_empty_task
 from aptlab.data.tokenizers import Tokenizer, TokenizerRule
 from aptlab.errors import ConfigError, DataError
 from aptlab.limits import PositiveInt
+
+ONE_TEXT = "a run over several tasks has no single text to measure on; name one, as in data=packed source=stdlib"
 
 
 class TextTasks(TaskData):
@@ -97,6 +100,16 @@ class TextTasks(TaskData):
         counts = {key: sum(part[key] for part in parts) for key, value in parts[0].items() if is_count(key, value)}
         facts = {"name": "+".join(self.task_names), "fingerprint": self.fingerprint, "vocab": self.vocab_size}
         return {**facts, "split": parts[0]["split"], "val_text": self.val_text, **counts}
+
+    @property
+    def store(self) -> Any:
+        """DataError: tasks have a text each."""
+        raise DataError(ONE_TEXT)
+
+    def windows(self, context: int | None = None, *, multiples: Sequence[int] = (), tokens: int = 0) -> Any:
+        """DataError: tasks have a text each."""
+        del context, multiples, tokens
+        raise DataError(ONE_TEXT)
 
     def prepare_data(self) -> None:
         """Build all caches and check the parts; Lightning calls it on one rank of each host."""
