@@ -17,7 +17,7 @@ SMALL = ("scenario=small", "size=debug", "trainer=debug", f"trainer.max_steps={S
 SMALL += ("context=16", "data.batch=4", "data.val_batches=1", "evals=null", "validate.every=null")
 SMALL += ("callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=99", "data.split.val_fraction=0.2")
 WORDS = {"digits": "0123456789", "lower": "abcdefghij", "upper": "QRSTUVWXYZ"}
-CLOCKS = ("seconds", "tokens_per_second")
+CLOCKS = ("seconds", "tokens_per_second", "samples_per_second")
 
 
 def write_scenario(*, steps: str = "null", boundaries: str = "known", empty: str | None = None) -> None:
