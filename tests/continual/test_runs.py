@@ -131,6 +131,10 @@ def test_a_buffer_larger_than_memory_is_refused_with_numbers():
             r"scenario.steps=4 takes 12 steps for 3 tasks, and trainer.max_steps=9; set tr",
         ),
         (["scenario.steps=[1,2]"], r"steps=\[1, 2\] has 2 numbers for 3 tasks \(digits, lower, upper\); give one for"),
+        (
+            ["replay=ring", "callbacks.replay=null"],
+            "samples are to be kept, and no callback does it; use callbacks=def",
+        ),
         (["scenario.steps=0"], "steps=0: every task takes at least 1 step"),
         (["trainer.max_steps=2"], "trainer.max_steps=2 is no step for each of 3 tasks; use more steps"),
         (["scenario=none", "data=tasks"], "data=tasks reads texts, and NoScenario has none; choose scenario=domains"),

@@ -12,8 +12,6 @@ import torch
 from lightning.pytorch import Callback
 
 from aptlab.callbacks import RunAware, RunContext
-from aptlab.callbacks.consolidation import check_memory_of_tasks
-from aptlab.callbacks.replay import check_replay
 from aptlab.checkpoint import AtomicIO, load_checkpoint
 from aptlab.config import Config, build, redact_overrides
 from aptlab.config.option_names import get_option_name
@@ -31,6 +29,7 @@ from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder
 from aptlab.tasks import Task
 from aptlab.tasks.base import count_parameters
+from aptlab.training.continual import check_continual
 from aptlab.training.continuing import check_optimizer_state, describe_rate_change
 from aptlab.training.curriculum import check_curriculum
 from aptlab.training.evaluate import build_evals, check_evals
@@ -72,8 +71,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     for line in task.list_warnings(config.cfg.context, get_option_name):
         log.warning(line)
     task.bind_data(data)
-    check_replay(build(config.resolved()["replay"], "replay"), data, task)
-    check_memory_of_tasks(task, data)
+    check_continual(config, data, task)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
     if resume is not None and saved is not None:
         unscaled = trainer_args["precision"] != SCALED
