@@ -133,7 +133,7 @@ def test_a_buffer_larger_than_memory_is_refused_with_numbers():
         (["scenario.steps=[1,2]"], r"steps=\[1, 2\] has 2 numbers for 3 tasks \(digits, lower, upper\); give one for"),
         (
             ["replay=ring", "callbacks.replay=null"],
-            "samples are to be kept, and no callback does it; use callbacks=def",
+            "samples are to be kept, and no callback does it; use call",
         ),
         (["scenario.steps=0"], "steps=0: every task takes at least 1 step"),
         (["trainer.max_steps=2"], "trainer.max_steps=2 is no step for each of 3 tasks; use more steps"),

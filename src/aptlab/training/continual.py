@@ -32,5 +32,6 @@ def require_callback(config: Config, kind: type, name: str, why: str, instead: s
     nodes: Mapping[str, Any] = config.resolved().get("callbacks") or {}
     if not any(isinstance(node, Mapping) and node.get("_target_") == target for node in nodes.values()):
         raise ConfigError(
-            f"{why}, and no callback does it; use callbacks=default, add {name} to the list of callbacks, or say {instead}"
+            f"{why}, and no callback does it; use callbacks=default, add {name} to the list of callbacks, or say "
+            f"{instead}"
         )
