@@ -1,10 +1,10 @@
-"""What methods keep of earlier tasks: split digits, five tasks of two digits, every method with the same steps and seeds.
+"""What methods keep of earlier tasks: split digits, five tasks of two digits, the same steps and seeds for each method.
 
     python benchmarks/continual.py --out outputs/continual            minutes on one core; goes on where it was
 
-Each method is a run of `aptlab train`; a run that has its result is not made again. The table has means over seeds with
-95 % intervals; joint training sees all tasks at every step, and is what a model reaches that need not remember. A method
-with a memory reads its old rows beside the new ones, so that it trains on more rows a step; `rows` says how many.
+Each method is a run of `aptlab train`; a run that has its result is not made again. The table has means over seeds
+with 95 % intervals; joint training sees all tasks at every step, and is what a model reaches that need not remember. A
+method with a memory reads its old rows beside the new ones: it trains on more rows a step, and `rows` says how many.
 """
 
 from __future__ import annotations
