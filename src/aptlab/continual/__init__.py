@@ -1,7 +1,7 @@
 """Learning one task after another: what is measured of it, and what is remembered meanwhile. No torch."""
 
 from aptlab.continual.policies import Balanced, Herding, Policy, Reservoir, Ring
-from aptlab.continual.rehearsal import BalancedShare, ConstantShare, NoReplay, Rehearsal, Replay, Schedule
+from aptlab.continual.rehearsal import BalancedShare, ConstantShare, NoReplay, Rehearsal, Replay, ShareSchedule
 
 __all__ = [
     "Balanced",
@@ -14,5 +14,5 @@ __all__ = [
     "Replay",
     "Reservoir",
     "Ring",
-    "Schedule",
+    "ShareSchedule",
 ]

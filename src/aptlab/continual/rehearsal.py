@@ -15,7 +15,7 @@ SHARE = 0.5  # of the machine's memory that a buffer may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(ABC):
+class ShareSchedule(ABC):
     """How many rows from memory join a batch of new ones."""
 
     @abstractmethod
@@ -29,7 +29,7 @@ class Schedule(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConstantShare(Schedule):
+class ConstantShare(ShareSchedule):
     """The same share at every `every`-th step, and none at the others.
 
     fraction  of the whole batch; 0.5 is as many old rows as new ones, as experience replay has it
@@ -47,7 +47,7 @@ class ConstantShare(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalancedShare(Schedule):
+class BalancedShare(ShareSchedule):
     """k / (k + 1) in task k (from 0), at most `most`: every task that was seen has the same part of a batch."""
 
     most: OpenFraction = 0.75
@@ -92,7 +92,7 @@ class Rehearsal(Replay):
 
     policy: Policy
     capacity: PositiveInt = 500
-    schedule: Schedule
+    schedule: ShareSchedule
     update: Literal["step", "task"] = "step"
     max_bytes: PositiveInt | None = None
     seed: int = 0

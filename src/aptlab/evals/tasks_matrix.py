@@ -16,6 +16,10 @@ from aptlab.report.task_figures import draw_task_curves, draw_task_matrix
 from aptlab.runs.record import find_shape_problem, read_record
 
 RECORD = "tasks.json"
+MISSING = (
+    "the run has no tasks.json: it was trained on one task, or elsewhere; train with scenario=domains, or take another "
+    "eval"
+)
 SHAPE = {"score": str, "tasks": list, "ends": list, "baseline": list, "matrix": list, "points": list}
 MEANINGS = {
     "acc": "mean score on all tasks at the end",
@@ -65,15 +69,12 @@ class TaskMatrix(Eval):
 
 def read_task_record(run: Path | None) -> dict[str, Any]:
     """What a run wrote about its tasks. Raises EvalError where it did not, DataError where that is damaged."""
+    if run is None:
+        raise EvalError(MISSING)
     try:
-        if run is None:
-            raise FileNotFoundError
         record, _ = read_record(run / RECORD, dict, way_out="train again, or evals.tasks=null")
     except FileNotFoundError:
-        raise EvalError(
-            "the run has no tasks.json: it was trained on one task, or elsewhere; train with scenario=domains, or take "
-            "another eval"
-        ) from None
+        raise EvalError(MISSING) from None
     if problem := find_shape_problem(record, SHAPE) or find_size_problem(record):
         raise DataError(f"{run / RECORD} is damaged: {problem}; train again, or evals.tasks=null")
     return record

@@ -18,7 +18,7 @@ from aptlab.nn.context import ForwardContext
 from aptlab.nn.init import reset_tree
 from aptlab.nn.norm import Norm
 from aptlab.nn.positions import Positions
-from aptlab.nn.positions.absolute import NoEmbed
+from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.shape import Shape
 
 INIT_STD = 0.02
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         positions = positions or Positions()
         self.rope = positions.rope
         self.inputs = inputs(shape.dim)
-        added = NoEmbed(shape.dim) if positions.embed is None else positions.embed(dim=shape.dim)
+        added: AddedPositions = NoEmbed(shape.dim) if positions.embed is None else positions.embed(dim=shape.dim)
         self.embed_positions = added if added.adds else None
         self.norm = norm(shape.dim)
         self.rotaries, layers = build_rotaries(shape, positions.rope, self.norm)
