@@ -24,14 +24,18 @@ from aptlab.training.assemble import assemble_parts
 from aptlab.training.plan import plan_training
 from common import spread, table, write
 
-# Arm -> overrides; every other arm is compared with `none`.
+# Arm -> overrides; every other arm is compared with `none`. {half}: half the rows of a batch, so that with as many from
+# memory a step trains on as many rows as that of any arm.
 ARMS: dict[str, list[str]] = {
     "none": [],
     "campus": ["curriculum=campus"],
     "stages": ["curriculum=stages"],
     "sorted": ["curriculum=sorted"],
+    "tasks": ["scenario=domains"],
+    "replay": ["scenario=domains", "replay=reservoir", "data.batch={half}"],
+    "ring": ["scenario=domains", "replay=ring", "data.batch={half}"],
 }
-KEPT = ("monitor", "smooth_memory", "curriculum", "seed", "guard")  # callbacks of a turn
+KEPT = ("monitor", "smooth_memory", "curriculum", "replay", "consolidation", "seed", "guard")  # callbacks of a turn
 
 
 class TurnClock(Callback):
@@ -51,7 +55,7 @@ def train_turn(args: argparse.Namespace, words: list[str], folder: Path) -> tupl
     """Seconds of one training of `steps` steps, and its callbacks."""
     settings = [f"size={args.size}", f"context={args.context}", f"data.batch={args.batch}", f"device={args.device}"]
     settings += [f"trainer.max_steps={args.steps}", "logger=csv", "evals=null", "validate=end"]
-    plan = plan_training([*settings, *words])
+    plan = plan_training([*settings, *(word.format(half=args.batch // 2) for word in words)])
     parts, clock = assemble_parts(plan), TurnClock()
     nodes = plan.config.cfg.callbacks
     callbacks = [clock, *(build(nodes[name]) for name in KEPT if nodes.get(name) is not None)]
