@@ -236,7 +236,8 @@ def check_replay(rule: Replay, data: Any, task: Any) -> int:
             "scenario=domains, or replay=none"
         )
     by, replays = rule.policy.grouped_by, get_replays(task)
-    if data.scenario.boundaries == "hidden" and (by == "task" or rule.update == "task"):
+    asks = by == "task" or rule.update == "task" or rule.schedule.counts_tasks
+    if data.scenario.boundaries == "hidden" and asks:
         raise ConfigError(
             "scenario.boundaries=hidden, and this replay asks where a task ends; use replay=reservoir with update=step"
         )

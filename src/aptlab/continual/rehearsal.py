@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from aptlab.continual.policies import Policy
 from aptlab.errors import ConfigError
@@ -16,7 +16,12 @@ SHARE = 0.5  # of the machine's memory that a buffer may take
 
 @dataclass(frozen=True, kw_only=True)
 class ShareSchedule(ABC):
-    """How many rows from memory join a batch of new ones."""
+    """How many rows from memory join a batch of new ones.
+
+    counts_tasks  whether the share depends on how many tasks there were
+    """
+
+    counts_tasks: ClassVar[bool] = False
 
     @abstractmethod
     def find_share(self, *, step: int, task: int) -> float:
@@ -49,6 +54,8 @@ class ConstantShare(ShareSchedule):
 @dataclass(frozen=True, kw_only=True)
 class BalancedShare(ShareSchedule):
     """k / (k + 1) in task k (from 0), at most `most`: every task that was seen has the same part of a batch."""
+
+    counts_tasks: ClassVar[bool] = True
 
     most: OpenFraction = 0.75
 
