@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from aptlab.models.decoder import Decoder
+from aptlab.nn.layer import Layer
+from aptlab.nn.width import Width
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ModelCost:
     training: int
 
 
-def estimate_cost(net: Decoder, context: int) -> ModelCost:
+def estimate_cost(net: Decoder, context: int, width: Width | None = None) -> ModelCost:
     """2 FLOPs per matrix weight, and what each layer says it takes beside them (`count_flops`).
 
     Kaplan et al. 2020 (arXiv:2001.08361, table 1), with pairs counted that a layer sees: softmax attention takes
@@ -34,13 +37,26 @@ def estimate_cost(net: Decoder, context: int) -> ModelCost:
     takes a number that does not grow with the context. Matrices that a token does not pass (experts that are not
     chosen) are taken off (`skip_flops`). A bias that multiplies matrices is counted (CoPE). Left out, as there: norms,
     rotation, softmax, and what a bias adds.
+
+    width  of nested layers, as in `Decoder.hidden`: the cost of that slice alone, linear in it. ConfigError for one
+           that a block does not have
     """
     parameters = sum(weight.numel() for weight in net.parameters())
     matmul = sum(module.weight.numel() for module in net.modules() if isinstance(module, nn.Linear))
     layers = [layer for block in net.each_block() for _, layer in block.layers()]
+    if width is not None:
+        nested = list(list_nested_layers(net, net.check_width(width)))
+        parameters -= sum(layer.skip_width_parameters(one) for layer, one in nested)
+        matmul -= round(sum(layer.skip_width_flops(one) for layer, one in nested) / 2)
     beside = sum(layer.count_flops(context) - layer.skip_flops() for layer in layers)
     forward = 2 * matmul + round(beside)
     return ModelCost(parameters=parameters, matmul=matmul, forward=forward, training=3 * forward)
+
+
+def list_nested_layers(net: Decoder, widths: Sequence[float]) -> Iterator[tuple[Layer, float]]:
+    """(layer, its width) of every layer that has several widths, for one width a block."""
+    for block, width in zip(net.each_block(), widths, strict=True):
+        yield from ((layer, width) for _, layer in block.layers() if len(layer.widths) > 1)
 
 
 def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from aptlab.errors import AptlabError
+from aptlab.errors import AptlabError, ConfigError
 from aptlab.models.head import HeadRule, VocabularyHead
 from aptlab.models.layer_positions import add_biases, build_biases, build_rotaries
 from aptlab.models.output import Hidden, Output
@@ -22,6 +22,7 @@ from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary import LONGEST
 from aptlab.nn.shape import Shape
+from aptlab.nn.width import FULL, Width, describe_widths, format_width, merge_widths, spread_width
 
 INIT_STD = 0.02
 
@@ -108,6 +109,7 @@ class Decoder(nn.Module):
         lengths: Tensor | None = None,
         cache: KVCache | None = None,
         source: KeySource | None = None,
+        width: Width | None = None,
         trace: bool = False,
     ) -> Hidden:
         """States that the head reads: `net.head(net.hidden(tokens).hidden)` are the logits.
@@ -120,6 +122,7 @@ class Decoder(nn.Module):
                    None = as the cache says, or up to the last position of the segment
         cache      keys and values of earlier tokens, extended in place
         source     states that cross attention takes its keys from
+        width      share of the hidden units that nested layers work with, one number or one for each block; None = all
         trace      ask the sites for statistics
         """
         x = self.embed_tokens(tokens, embeds)
@@ -137,6 +140,7 @@ class Decoder(nn.Module):
             tracing=trace,
             device=x.device,
         )
+        context.widths = None if width is None else self.check_width(width)
         context.prepare(self.rotaries)
         if self.embed_positions is not None:
             x = x + self.embed_positions(context.positions_BT).to(x.dtype)
@@ -145,6 +149,20 @@ class Decoder(nn.Module):
             x, carries = block(x, context, carries)
         context.finish()
         return Hidden(self.norm(x), dict(context.aux), dict(context.traces))
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Widths that the model can work with in all blocks, largest first; (1.0,) where no layer is nested."""
+        return merge_widths([block.widths for block in self.each_block()])
+
+    def check_width(self, width: Width) -> tuple[float, ...]:
+        """The width of each block. ConfigError for one that a block does not have."""
+        each = spread_width(width, self.shape.depth)
+        for index, one in enumerate(each):
+            block: Any = self.blocks[index]
+            if one != FULL and one not in block.widths:
+                raise ConfigError(f"width={format_width(width)}: block {index} {describe_widths(block.widths)}")
+        return each
 
     def embed_tokens(self, tokens: Tensor | None, embeds: Tensor | None) -> Tensor:
         """Rows of the embedding, or what is given in their place, [B, T, C]."""
@@ -166,16 +184,21 @@ class Decoder(nn.Module):
         self._tie()
         return self
 
-    def new_cache(self, batch: int, length: int, *, lengths: Tensor | None = None) -> KVCache:
+    def new_cache(self, batch: int, length: int, *, lengths: Tensor | None = None, rolling: bool = True) -> KVCache:
         """An empty cache that fits this model's sites, device and dtype (that of autocast, where it is on).
 
-        `lengths` [B] says how many tokens each row will have in the end, None = `length`.
+        lengths  [B]: how many tokens each row will have in the end, None = `length`
+        rolling  layers that see few keys keep few; without, all keep all, so that tokens can be taken back
         """
         weight = self.embed.weight
         kind = weight.device.type
         _, kv_heads, head_dim = self.shape.head_sizes()
         return KVCache.empty(
-            max_keys={site: mixer.max_keys for block in self.each_block() for site, mixer in block.mixers()},
+            max_keys={
+                site: mixer.max_keys if rolling else None
+                for block in self.each_block()
+                for site, mixer in block.mixers()
+            },
             batch=batch,
             kv_heads=kv_heads,
             head_dim=head_dim,

@@ -16,6 +16,7 @@ from aptlab.nn.norm import Norm
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.width import merge_widths
 
 NormFactory = Callable[..., Norm]
 Carries = Mapping[str, Any]
@@ -75,6 +76,7 @@ class Block(nn.Module):
             self.add_module(name, checked(site.layer(shape, layer=layer), Layer, name))
             self.add_module(f"{name}_norm_after", build_norm(site.norm_after, shape))
             self.add_module(f"{name}_smooth", checked(site.smooth(shape.dim, layer=layer, site=name), Smooth, name))
+        self.widths = merge_widths([layer.widths for _, layer in self.layers()])  # here: a compiled pass reads them
         self.bind_positions(positions)
 
     def forward(self, x_BTC: Tensor, context: ForwardContext, carries: Carries) -> tuple[Tensor, dict[str, Any]]:
@@ -93,6 +95,13 @@ class Block(nn.Module):
     def layers(self) -> Iterator[tuple[str, Layer]]:
         """The layer of every site, by "3/ffn"."""
         yield from ((f"{self.layer}/{name}", getattr(self, name)) for name in self.sites)
+
+    def keep_width(self, width: float) -> None:
+        """Let nested layers become what this width of them is; layers of one width stay."""
+        for _, layer in self.layers():
+            if len(layer.widths) > 1:
+                layer.keep_width(width)
+        self.widths = merge_widths([layer.widths for _, layer in self.layers()])
 
     def mixers(self) -> Iterator[tuple[str, Attention]]:
         """Those that mix tokens."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aptlab.errors import AptlabError
 from aptlab.nn.positions.rotary import Angles
+from aptlab.nn.width import FULL
 
 if TYPE_CHECKING:  # the package of layers imports this module
     from aptlab.nn.attention.cache import KVCache
@@ -37,6 +38,8 @@ class ForwardContext:
     causal     whether a token sees earlier tokens only; without, all of its segment (not with a cache)
     source     where cross attention takes its keys from
     tracing    whether layers are asked for statistics
+    widths     set before the first block: share of its hidden units that a nested layer works with, one for each block;
+               None = all of them
 
     Slots belong to the site that runs ("3/ffn"), are set and never added to, and so stay right where activation
     checkpointing runs a block twice:
@@ -65,6 +68,7 @@ class ForwardContext:
         if cache is not None and not causal:
             raise AptlabError("a cache holds earlier tokens, and this pass is not causal; read the whole text at once")
         self.tokens, self.cache, self.causal, self.source, self.tracing = tokens, cache, causal, source, tracing
+        self.widths: tuple[float, ...] | None = None
         self.past = cache.length if cache is not None else 0
         self.counted = positions is None
         if positions is None:
@@ -85,6 +89,10 @@ class ForwardContext:
         self._lengths = lengths
         self._angles: dict[int, Angles] = {}
         self._masks: dict[Any, Tensor | None] = {}
+
+    def read_width(self, layer: int) -> float:
+        """The width of the nested layer of a block."""
+        return FULL if self.widths is None else self.widths[layer]
 
     # Slots
 

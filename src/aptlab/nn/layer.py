@@ -7,8 +7,10 @@ import math
 
 from torch import Tensor, nn
 
+from aptlab.errors import AptlabError
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.init import OwnsInit, draw_weights
+from aptlab.nn.width import FULL
 
 
 class Layer(OwnsInit, nn.Module, abc.ABC):
@@ -31,6 +33,25 @@ class Layer(OwnsInit, nn.Module, abc.ABC):
     def skip_flops(self) -> float:
         """FLOPs per token of `nn.Linear` matrices that a token does not pass, as of experts that are not chosen."""
         return 0.0
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Shares of its hidden units that the layer works with, largest first (`context.read_width`); (1.0,) = all."""
+        return (FULL,)
+
+    def keep_width(self, width: float) -> None:
+        """Become the layer that a width is, with nothing beyond it. AptlabError for a layer that cannot."""
+        raise AptlabError(f"{type(self).__name__} has the widths {self.widths} and no keep_width to become {width:g}")
+
+    def skip_width_flops(self, width: float) -> float:
+        """FLOPs per token of `nn.Linear` matrices that this width of the layer leaves out."""
+        del width
+        return 0.0
+
+    def skip_width_parameters(self, width: float) -> int:
+        """Parameters that this width of the layer leaves out."""
+        del width
+        return 0
 
     def output_matrices(self) -> tuple[nn.Linear, ...]:
         """The matrices that write to the stream: these start smaller in deep models."""

@@ -75,6 +75,11 @@ def describe_decoder(
 
 def _sizes(net: Decoder) -> dict[str, Any]:
     shape = net.shape
+    if not isinstance(shape.hidden, int):
+        raise ConfigError(
+            f"size.hidden={list(shape.hidden)} cannot be exported to format=hf: every layout here has one "
+            "intermediate_size for all layers; export one width for all blocks, or format=onnx"
+        )
     return {
         "vocab_size": net.vocab,
         "hidden_size": shape.dim,

@@ -22,11 +22,11 @@ NOT_OURS = ("rotaries.",)  # learned frequencies, which go into config.json
 
 
 def list_matrix_rows(part: str, shape: Shape) -> list[int]:
-    """Rows of the matrices that one of ours joins."""
+    """Rows of the matrices that one of ours joins, in a model whose blocks have one hidden size."""
     heads, kv_heads, head_dim = shape.head_sizes()
     return {
         "attention.qkv": [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim],
-        "ffn.gate_up": [shape.hidden, shape.hidden],
+        "ffn.gate_up": [shape.count_hidden(0), shape.count_hidden(0)],
     }[part]
 
 

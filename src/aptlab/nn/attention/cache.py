@@ -152,6 +152,17 @@ class KVCache:
         """Count `tokens` as seen, after every layer has stored them."""
         self.length += tokens
 
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens. AptlabError where a layer has let go of earlier keys, or states."""
+        if self.states or any(isinstance(layer, RollingLayerCache) for layer in self.layers.values()):
+            raise AptlabError(
+                "tokens cannot be taken back from this cache: some of its layers keep a state or the last keys alone; "
+                "make it by new_cache(..., rolling=False), of a model whose layers keep no state"
+            )
+        self.length = length
+        for layer in self.layers.values():
+            layer.length = length
+
     def clear(self) -> None:
         """Forget everything, to read the sequence again."""
         self.length, self.padded, self.has_positions = 0, False, False

@@ -2,5 +2,6 @@
 
 from aptlab.nn.ffn.base import FeedForward
 from aptlab.nn.ffn.dense import GELU, ClampedSwiGLU, GeGLU, SwiGLU
+from aptlab.nn.ffn.matformer import MatFormer
 
-__all__ = ["GELU", "ClampedSwiGLU", "FeedForward", "GeGLU", "SwiGLU"]
+__all__ = ["GELU", "ClampedSwiGLU", "FeedForward", "GeGLU", "MatFormer", "SwiGLU"]

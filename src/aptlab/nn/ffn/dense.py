@@ -1,4 +1,4 @@
-"""Feed-forward layers with one matrix in and one out, gated or not."""
+"""Feed-forward layers with one matrix in and one out, gated or not; all of them can be nested (`MatFormer`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from torch.nn import functional as F
 from aptlab.errors import ConfigError
 from aptlab.limits import OpenFraction, Positive
 from aptlab.nn.ffn.base import DenseFeedForward, GatedFeedForward
+from aptlab.nn.ffn.matformer import MatFormer
 from aptlab.nn.shape import Shape
 
 
 class SwiGLU(GatedFeedForward):
     """down(silu(gate(x)) · up(x)) (Shazeer 2020, arXiv:2002.05202, eq. 6)."""
 
-    def __init__(self, shape: Shape, *, layer: int = 0, bias: bool = False, dropout: OpenFraction = 0.0) -> None:
-        super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        layer: int = 0,
+        bias: bool = False,
+        dropout: OpenFraction = 0.0,
+        nested: MatFormer | None = None,
+    ) -> None:
+        super().__init__(shape, layer=layer, bias=bias, dropout=dropout, nested=nested)
 
     def join_gate(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
         """silu(gate) · up."""
@@ -39,18 +48,23 @@ class GELU(DenseFeedForward):
         bias: bool = False,
         dropout: OpenFraction = 0.0,
         approximate: Literal["none", "tanh"] = "none",
+        nested: MatFormer | None = None,
     ) -> None:
         check_approximation(approximate)
-        super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
+        super().__init__(shape, layer=layer, bias=bias, dropout=dropout, nested=nested)
         self.approximate = approximate
 
     def make_inputs(self, shape: Shape, bias: bool) -> None:
         """One matrix [F, C]."""
-        self.up = nn.Linear(shape.dim, shape.hidden, bias=bias)
+        self.up = nn.Linear(shape.dim, self.hidden, bias=bias)
 
-    def activate(self, x_BTC: Tensor) -> Tensor:
-        """gelu(up(x))."""
-        return F.gelu(self.up(x_BTC), approximate=self.approximate)
+    def input_matrix(self) -> nn.Linear:
+        """The one."""
+        return self.up
+
+    def activate(self, read_BTF: Tensor) -> Tensor:
+        """gelu of what the matrix gives."""
+        return F.gelu(read_BTF, approximate=self.approximate)
 
 
 class GeGLU(GatedFeedForward):
@@ -68,9 +82,10 @@ class GeGLU(GatedFeedForward):
         bias: bool = False,
         dropout: OpenFraction = 0.0,
         approximate: Literal["none", "tanh"] = "none",
+        nested: MatFormer | None = None,
     ) -> None:
         check_approximation(approximate)
-        super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
+        super().__init__(shape, layer=layer, bias=bias, dropout=dropout, nested=nested)
         self.approximate = approximate
 
     def join_gate(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
@@ -94,8 +109,9 @@ class ClampedSwiGLU(GatedFeedForward):
         dropout: OpenFraction = 0.0,
         alpha: Positive = 1.702,
         limit: Positive = 7.0,
+        nested: MatFormer | None = None,
     ) -> None:
-        super().__init__(shape, layer=layer, bias=bias, dropout=dropout)
+        super().__init__(shape, layer=layer, bias=bias, dropout=dropout, nested=nested)
         self.alpha, self.limit = alpha, limit
 
     def join_gate(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
