@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from aptlab.errors import ConfigError
+from aptlab.nn.width import FULL
+from aptlab.objectives.passes import Passes
 
 log = logging.getLogger("aptlab")
 Batch = Mapping[str, Tensor]
@@ -34,7 +36,7 @@ class Objective(nn.Module, ABC):
     needs  "logits": `output` is the network's whole Output; "hidden": what comes before the head is enough
     """
 
-    needs: ClassVar[Literal["logits", "hidden"]] = "logits"
+    needs: Literal["logits", "hidden"] = "logits"
     remembers: ClassVar[Literal["nothing", "network", "weights"]] = "nothing"
     replays: ClassVar[tuple[Literal["targets", "logits"], ...]] = ("targets",)
 
@@ -64,6 +66,32 @@ class Objective(nn.Module, ABC):
         Logged means of several micro-batches and ranks are weighted by it.
         """
         return None
+
+    def check_network(self, widths: Sequence[float]) -> None:
+        """ConfigError for a network that the objective cannot train; `widths` are those of nested layers."""
+
+    def list_widths(self, widths: Sequence[float]) -> tuple[float, ...]:
+        """Widths of a nested network that are validated beside the network as it is."""
+        del widths
+        return ()
+
+    def expect_passes(self, widths: Sequence[float]) -> Mapping[float, float]:
+        """Forward and backward passes of a step by their width, in the mean, for what a step costs."""
+        del widths
+        return {FULL: 1.0}
+
+    def expect_forwards(self, widths: Sequence[float]) -> Mapping[float, float]:
+        """The same for passes without a backward pass, as of a teacher."""
+        del widths
+        return {}
+
+    def compute_step(self, passes: Passes, batch: Batch, *, rows: bool = False) -> tuple[Any, Parts]:
+        """The output that a training step tells of, and the parts of its micro-batch: of one pass over the network.
+
+        An objective that needs more of the network than one pass does it here.
+        """
+        output = passes.run()
+        return output, self(output, batch, rows=rows)
 
     def forward(self, output: Any, batch: Batch, *, rows: bool = False) -> Parts:
         """The parts, with the weighted auxiliary losses in "loss" and each unweighted mean as "aux/<word>"."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from aptlab.errors import ConfigError
+from aptlab.nn.width import FULL
 from aptlab.objectives import Objective, StepState
 from aptlab.optim.base import Optim, Schedule
 from aptlab.optim.rates import StepRates
@@ -43,7 +45,8 @@ class Task(LightningModule, ABC):
         self.optim, self.schedule = optim, schedule
         self.compile_net = compile
         self.step_state = StepState(unit=self.unit)
-        self._sums = torch.zeros(self.validation_sums, dtype=torch.float64)
+        objective.check_network(find_widths(net))
+        self._sums = self._make_sums()
 
     @abstractmethod
     def forward(self, batch: Batch, *, trace: bool = False) -> Any:
@@ -85,8 +88,7 @@ class Task(LightningModule, ABC):
         """The loss of a micro-batch; everything else about it goes into `step_state`."""
         state = self.step_state
         trace, rows = state.begin_batch()
-        output = self(batch, trace=trace)
-        parts = self.objective(output, batch, rows=rows)
+        output, parts = self.objective.compute_step(TaskPasses(self, batch, trace), batch, rows=rows)
         loss, state.rows = parts.pop("loss"), parts.pop("rows", None)
         state.loss, state.count = loss.detach(), self.count_units(batch)
         state.targets = self.objective.count_targets(batch)
@@ -120,18 +122,33 @@ class Task(LightningModule, ABC):
     # Validation
 
     def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(self.validation_sums, dtype=torch.float64, device=self.device)
+        self._sums = self._make_sums().to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._sums += self.sum_validation(self(batch), batch)
+        passes = TaskPasses(self, batch)
+        for row, width in enumerate(self.list_validated()):
+            self._sums[row] += self.sum_validation(passes.run(width=width), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Weighted by targets over all ranks: a short batch does not count like a full one."""
         sums = cast(Tensor, self.all_gather(self._sums))
-        values = self.describe_sums(sums.view(-1, self.validation_sums).sum(0).tolist())
-        numbers = {f"val/{name}": torch.tensor(value) for name, value in values.items()}
+        numbers = {}
+        for width, row in zip(self.list_validated(), sums.view(-1, *self._sums.shape).sum(0).tolist(), strict=True):
+            found, mark = self.describe_sums(row), "" if width is None else f"@{width:g}"
+            numbers |= {f"val/{name}{mark}": torch.tensor(value) for name, value in found.items()}
         # Equal on all ranks by now: max keeps them to the bit, and Lightning has nothing to recommend.
         self.log_dict(numbers, logger=False, sync_dist=True, reduce_fx="max")
+
+    def list_validated(self) -> tuple[float | None, ...]:
+        """Widths of a nested network that are validated: None = as it is, and smaller ones that the objective trains.
+
+        Their numbers are val/loss and val/loss@0.5.
+        """
+        widths = self.objective.list_widths(find_widths(self.net))
+        return (None, *(width for width in widths if width != FULL))
+
+    def _make_sums(self) -> Tensor:
+        return torch.zeros(len(self.list_validated()), self.validation_sums, dtype=torch.float64)
 
     def sum_validation(self, output: Any, batch: Batch) -> Tensor:
         """What a batch adds to the sums of a validation, float64 [validation_sums]: losses and targets first."""
@@ -166,6 +183,43 @@ class Task(LightningModule, ABC):
         optimizer = self.optim.make(self.net, unscaled=self.trainer.precision != "16-mixed")
         scheduler = StepRates(optimizer, lambda step: self.schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+@dataclass(frozen=True)
+class TaskPasses:
+    """The passes of a task's network over one micro-batch, which its objective asks for."""
+
+    task: Task
+    batch: Batch
+    trace: bool = False
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+        return self.task.global_step
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Widths of nested layers, largest first."""
+        return find_widths(self.task.net)
+
+    def run(self, *, width: float | None = None) -> Any:
+        """The network's output, at a width where one is given."""
+        given = {} if width is None else {"width": width}  # a task of another package need not know widths
+        return self.task(self.batch, trace=self.trace, **given)
+
+
+@runtime_checkable
+class HasWidths(Protocol):
+    """A network with nested layers; `aptlab.models.Decoder` is one."""
+
+    @property
+    def widths(self) -> tuple[float, ...]: ...
+
+
+def find_widths(net: nn.Module) -> tuple[float, ...]:
+    """Widths that the network can work with, largest first; (1.0,) where it knows of none."""
+    return net.widths if isinstance(net, HasWidths) else (FULL,)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -12,8 +12,9 @@ from torch import Tensor
 from aptlab.models import Decoder
 from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.positions.rope import list_rope_warnings
+from aptlab.nn.width import Width
 from aptlab.objectives import IGNORE, NextToken, Objective, compute_perplexity
-from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task
+from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task, find_widths
 
 
 @runtime_checkable
@@ -64,11 +65,12 @@ class LanguageTask(Task):
         elif isinstance(data, HasBytesPerToken):
             self.bytes_per_token = data.bytes_per_token
 
-    def forward(self, batch: Batch, *, trace: bool = False) -> Any:
-        """The network's Output, or its Hidden for an objective that needs no logits."""
+    def forward(self, batch: Batch, *, trace: bool = False, width: Width | None = None) -> Any:
+        """The network's Output, or its Hidden for an objective that needs no logits; `width` of its nested layers."""
         # net.compile() wraps __call__ alone, so `hidden` runs as it is.
         call: Any = self.net if self.objective.needs == "logits" else self.net.hidden
-        return call(batch["tokens"], positions=batch.get("positions"), segments=batch.get("segments"), trace=trace)
+        places = {"positions": batch.get("positions"), "segments": batch.get("segments")}
+        return call(batch["tokens"], **places, width=width, trace=trace)
 
     def extract_features(self, batch: Batch) -> Tensor:
         """The mean of the last states over the tokens of each row, [B, C], in float32."""
@@ -80,13 +82,23 @@ class LanguageTask(Task):
         return batch["tokens"].numel()
 
     def list_warnings(self, context: int, name_option: NameOption) -> list[str]:
-        """What the position rule says about this context."""
+        """What the position rule says about this context, and which widths of nested layers nobody trains."""
         name_rope = functools.partial(name_option, "rope")
         head_dim = self.net.shape.head_sizes()[2]
-        return list_rope_warnings(self.net.rope, head_dim=head_dim, length=context, name_option=name_rope)
+        lines = list_rope_warnings(self.net.rope, head_dim=head_dim, length=context, name_option=name_rope)
+        widths = find_widths(self.net)
+        if len(widths) > 1 and not self.objective.list_widths(widths):
+            smaller = ", ".join(f"{width:g}" for width in widths[1:])
+            lines.append(f"the widths {smaller} of nested layers are not trained; objective=elastic trains them")
+        return lines
 
     def estimate_training_flops(self, context: int) -> int:
-        return estimate_cost(self.net, context).training
+        """FLOPs per token of all passes of a step, in the mean where their widths are drawn."""
+        widths = find_widths(self.net)
+        trained, forward = self.objective.expect_passes(widths), self.objective.expect_forwards(widths)
+        flops = sum(times * estimate_cost(self.net, context, width).training for width, times in trained.items())
+        flops += sum(times * estimate_cost(self.net, context, width).forward for width, times in forward.items())
+        return round(flops)
 
     def count_part_parameters(self) -> list[tuple[str, int]]:
         return count_part_parameters(self.net)
