@@ -26,7 +26,8 @@ class TrainRequest:
     run_dir    exact folder of the run; None: a new one
     ckpt       last (of the newest run), best (of all runs), a checkpoint or a run folder to continue from
     load       auto; resume: all state, in the same folder; weights: a new run from these weights; remap: the same with
-               another tokenizer, the embedding's rows moved to its ids
+               another tokenizer, the embedding's rows moved to its ids; importance: from these weights, with hidden
+               units sorted for the widths of a nested network
     """
 
     seed: NonNegativeInt = 0
@@ -37,7 +38,7 @@ class TrainRequest:
     job: FolderName = "train"
     run_dir: str | None = None
     ckpt: str | None = None
-    load: Literal["auto", "resume", "weights", "remap"] = "auto"
+    load: Literal["auto", "resume", "weights", "remap", "importance"] = "auto"
 
 
 def run(args: list[str]) -> int:

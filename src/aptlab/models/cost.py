@@ -10,7 +10,7 @@ from torch import nn
 
 from aptlab.models.decoder import Decoder
 from aptlab.nn.layer import Layer
-from aptlab.nn.width import Width
+from aptlab.nn.width import FULL, Width
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ def list_nested_layers(net: Decoder, widths: Sequence[float]) -> Iterator[tuple[
     """(layer, its width) of every layer that has several widths, for one width a block."""
     for block, width in zip(net.each_block(), widths, strict=True):
         yield from ((layer, width) for _, layer in block.layers() if len(layer.widths) > 1)
+
+
+def count_nested_flops(net: Decoder) -> float:
+    """FLOPs per token of the matrices of nested layers, at full width."""
+    return sum(
+        2.0 * sum(part.weight.numel() for part in layer.modules() if isinstance(part, nn.Linear))
+        for layer, _ in list_nested_layers(net, (FULL,) * net.shape.depth)
+    )
 
 
 def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:

@@ -51,7 +51,4 @@ _HOMES = {
     "compute_token_nll": "nll",
 }
 
-
-__getattr__ = load_on_demand("aptlab.objectives", _HOMES)
-HOMES = {"Elastic": "elastic", "NextToken": "next_token", "Objective": "base", "compute_token_nll": "nll"}
-__getattr__ = load_on_demand(__name__, HOMES)
+__getattr__ = load_on_demand(__name__, _HOMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError
+from aptlab.nn.width import FULL, Width, format_width
 from aptlab.sample import (
+    DRAFT_TOKENS,
     GeneratedText,
     Prompt,
     SamplingOptions,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from aptlab.data.tokenizers import Messages
     from aptlab.models import Decoder
+    from aptlab.sample.speculative import Draft
 
 log = logging.getLogger("aptlab")
 
@@ -41,6 +45,7 @@ class LoadedModel:
     step    optimizer steps taken
     path    the checkpoint's file
     meta    the whole "aptlab" entry of the checkpoint
+    width   of the nested network that this one is cut out of; None = whole
     """
 
     net: Decoder
@@ -48,6 +53,7 @@ class LoadedModel:
     step: int
     path: Path
     meta: dict[str, Any]
+    width: Width | None = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -58,6 +64,17 @@ class LoadedModel:
     def context(self) -> int:
         """Tokens that the network was trained at."""
         return int(self.config["context"])
+
+    def describe_width(self) -> list[str]:
+        """The line that says which width this is, or which ones a nested network has; none for any other network."""
+        if self.width is not None:
+            hidden = self.net.shape.hidden
+            units = hidden if isinstance(hidden, int) else list(hidden)
+            return [f"width    {format_width(self.width)}: {units} hidden units"]
+        if len(self.net.widths) < 2:
+            return []
+        smaller = ", ".join(map(format_width, self.net.widths[1:]))
+        return [f"width    the whole model; width=… cuts it to one of {smaller}"]
 
     @property
     def device(self) -> torch.device:
@@ -74,9 +91,16 @@ class LoadedModel:
         stop: Sequence[str] = (),
         batch: int = 16,
         chat: bool = False,
+        width: Width | None = None,
+        draft: Width | None = None,
+        draft_tokens: int = DRAFT_TOKENS,
         **sampling: Unpack[SamplingOptions],
     ) -> list[GeneratedText]:
         """Continue one prompt or several: `samples` texts of each, in order; see `aptlab.generate`."""
+        if width is not None or draft is not None:
+            model, drafter = open_widths(self, width, draft, draft_tokens)
+        else:
+            model, drafter = self, None
         asked = make_prompts(prompts, chat=chat)
         for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch", batch)):
             if value < 1:
@@ -87,7 +111,7 @@ class LoadedModel:
             log.warning(warning)
         jobs = [(prompt, seed + sample) for prompt in asked for sample in range(samples)]
         texts = generate_texts(
-            self.net,
+            model.net,
             self.tokenizer,
             [prompt for prompt, _ in jobs],
             rules=make_sampling_rules(sampling),
@@ -95,8 +119,42 @@ class LoadedModel:
             seeds=[number for _, number in jobs],
             stop=stop,
             batch=batch,
+            draft=drafter,
         )
         return list(texts)
+
+
+def open_widths(
+    loaded: LoadedModel, width: Width | None, draft: Width | None, tokens: int
+) -> tuple[LoadedModel, Draft | None]:
+    """The model at a width, and a smaller width of it that drafts `tokens` at a time; None: whole, and no drafter.
+
+    All weights but those of the cut layers are shared. ConfigError for widths that the model does not have, and for a
+    drafter that is no smaller than what it drafts for.
+    """
+    if loaded.width is not None:
+        raise ConfigError(
+            f"this model is the width {format_width(loaded.width)} of another one and has no width itself; load that "
+            "one without width"
+        )
+    model = narrow_model(loaded, width)
+    if draft is None:
+        return model, None
+    from aptlab.models.edit import extract_width
+    from aptlab.sample.speculative import Draft
+
+    drafter = extract_width(loaded.net, draft, share=True).eval()
+    if count_all_hidden(drafter) >= count_all_hidden(model.net):
+        raise ConfigError(
+            f"draft={format_width(draft)} is no smaller than the width {format_width(width or FULL)} that it would "
+            "draft for; use a smaller one"
+        )
+    return model, Draft(drafter, tokens)
+
+
+def count_all_hidden(net: Decoder) -> int:
+    """Hidden units of all blocks."""
+    return sum(net.shape.count_hidden(layer) for layer in range(net.shape.depth))
 
 
 def find_length_warning(model: LoadedModel, prompts: Sequence[Prompt], max_new_tokens: int) -> str | None:
@@ -110,8 +168,10 @@ def find_length_warning(model: LoadedModel, prompts: Sequence[Prompt], max_new_t
     )
 
 
-def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu") -> LoadedModel:
+def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu", width: Width | None = None) -> LoadedModel:
     """Build the network that a checkpoint describes and fill it with its weights.
+
+    width  of a nested network: the dense model that this width is (`narrow_model`); None = the network as trained
 
     `ckpt` is a checkpoint, a run folder, `last` or `best`. The file is verified against its manifest and read with
     weights_only=True; the network is built by `aptlab.config.build`, which refuses what does not belong in its place.
@@ -120,7 +180,26 @@ def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu") -> Loa
     from aptlab.checkpoint import load_checkpoint
 
     path = locate_checkpoint(ckpt)
-    return restore_network(load_checkpoint(path), path=path, device=device)
+    loaded = narrow_model(restore_network(load_checkpoint(path), path=path), width)
+    loaded.net.to(device)
+    return loaded
+
+
+def narrow_model(loaded: LoadedModel, width: Width | None) -> LoadedModel:
+    """The model at a width, dense and as small as that width is; None: as it was loaded.
+
+    Its configuration builds such a model: `size.hidden` of the width, nothing nested. Its other weights are those of
+    `loaded`, not copies. Raises ConfigError for a width that a block does not have.
+    """
+    if width is None:
+        return loaded
+    from aptlab.models.edit import extract_width
+    from aptlab.restore.width import narrow_config
+
+    net = extract_width(loaded.net, width, share=True).eval()
+    hidden = net.shape.hidden
+    config = narrow_config(loaded.config, hidden if isinstance(hidden, int) else list(hidden))
+    return dataclasses.replace(loaded, net=net, config=config, meta={**loaded.meta, "config": config}, width=width)
 
 
 def locate_checkpoint(ckpt: str | Path, *, root: str | Path = "outputs") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sized
 from pathlib import Path
@@ -20,6 +21,7 @@ from aptlab.device import Device, resolve_precision
 from aptlab.errors import ConfigError
 from aptlab.faults import inject_fault
 from aptlab.loggers import RunLogger
+from aptlab.models.edit import measure_activation_importance, sort_hidden_units
 from aptlab.models.hf import build_tokenizer_files
 from aptlab.restore.hf_lengths import KEY
 from aptlab.restore.outline import check_outline_size
@@ -28,7 +30,7 @@ from aptlab.restore.vocabulary import check_same_ids, remap_vocabulary
 from aptlab.restore.weights import adapt_weights, load_weights
 from aptlab.runs import RunFolder
 from aptlab.tasks import Task
-from aptlab.tasks.base import count_parameters
+from aptlab.tasks.base import count_parameters, find_widths
 from aptlab.training.continual import check_continual
 from aptlab.training.continuing import check_optimizer_state, describe_rate_change
 from aptlab.training.curriculum import check_curriculum
@@ -42,6 +44,7 @@ from aptlab.training.trainer_keys import resolve_trainer_lengths
 
 log = logging.getLogger("aptlab")
 SCALED = "16-mixed"  # the precision with a loss scaler
+SORTING = 8  # training batches whose activations say which hidden units matter
 
 
 def assemble_parts(plan: TrainPlan) -> TrainParts:
@@ -112,7 +115,28 @@ def fill_task(task: Task, data: Any, plan: TrainPlan, saved: dict[str, Any]) -> 
         else:
             check_same_ids(entry["tokenizer"], data.tokenizer.state())
     load_weights(task, adapt_weights(task, {**saved, "state_dict": weights}), plan.ckpt)
+    if plan.sort:
+        log.info(sort_task_units(task, data))
     return None
+
+
+def sort_task_units(task: Task, data: Any) -> str:
+    """Sort the hidden units of a nested network by their activations on the first training batches; says so.
+
+    Every process reads the same batches. ConfigError for a network without nested layers.
+    """
+    net: Any = task.net
+    if len(find_widths(net)) < 2:
+        raise ConfigError(
+            "load=importance sorts hidden units for the widths of a nested network, and this one has none; choose "
+            "ffn=matformer, or use load=weights"
+        )
+    batches = list(itertools.islice(iter(data.train_dataloader()), SORTING))
+    net.eval()  # without dropout
+    importance = measure_activation_importance(net, lambda: [task(batch) for batch in batches])
+    sort_hidden_units(net.train(), importance)
+    units = sum(batch["tokens"].numel() for batch in batches)
+    return f"hidden units sorted by their activations on {units:,} training tokens: the network computes what it did"
 
 
 def find_origin(plan: TrainPlan, saved: dict[str, Any] | None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ FREE = (
 # Keys whose change makes another model out of the same weights.
 MODEL = ("size", "rope", "bias", "embed", "smooth", "attention", "ffn", "norm", "block", "model", "context", "vocab")
 SITES = ("attention", "ffn", "norm", "smooth")  # groups that every site of a block takes a copy of
-LOADS = ("auto", "resume", "weights", "remap")
+LOADS = ("auto", "resume", "weights", "remap", "importance")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class TrainPlan:
     ckpt      the checkpoint to start from, or None
     resume    whether to continue its run (True) or to start a new one from its weights (False)
     remap     whether rows of the embedding move to the ids of another tokenizer
+    sort      whether the hidden units of nested layers are sorted by their importance
     notes     lines to show before training: what differs from the checkpoint
     changed   keys that differ from the checkpoint
     finished  what to say in place of training, where the run has come to its end already
@@ -67,6 +68,7 @@ class TrainPlan:
     ckpt: Path | None = None
     resume: bool = False
     remap: bool = False
+    sort: bool = False
     notes: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     finished: str | None = None
@@ -143,7 +145,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         changed = {key: pair for key, pair in changed.items() if has_key_prefix(key, MODEL)}
     notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
     typed = tuple(arg for arg in args if arg.partition("=")[0] != "ckpt")
-    plan = TrainPlan(config, path, resume, remap=load == "remap", notes=notes, changed=keys, typed=typed)
+    ways = {"remap": load == "remap", "sort": load == "importance"}
+    plan = TrainPlan(config, path, resume, **ways, notes=notes, changed=keys, typed=typed)
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
 
 
@@ -259,7 +262,7 @@ def is_slot_copy(key: str, changed: Mapping[str, tuple[Any, Any]]) -> bool:
     """Whether a changed leaf is another one seen through a slot, as `block.sites.ffn.smooth.tau` is `smooth.tau`."""
     root, _, rest = key.partition(".")
     name = rest.rpartition(".")[2]
-    if root in ("data", "callbacks", "evals"):
+    if root in ("data", "callbacks", "evals", "objective"):
         return name == "seed" and changed.get("seed") == changed[key]
     others = [other for other in changed if other.partition(".")[0] in SITES and other.rpartition(".")[2] == name]
     return root == "block" and any(changed[other] == changed[key] for other in others)
@@ -279,7 +282,7 @@ def decide_resume(load: str, changed: Mapping[str, tuple[Any, Any]], *, trained:
     other = sorted(key for key in changed if not has_key_prefix(key, MODEL) and key not in free)
     if not trained and load == "resume":
         raise CheckpointError("load=resume: this checkpoint holds weights alone; use load=weights")
-    if load in ("weights", "remap") or not trained:
+    if load in ("weights", "remap", "importance") or not trained:
         return False
     if load == "resume":
         if model:

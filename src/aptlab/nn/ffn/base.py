@@ -102,6 +102,14 @@ class DenseFeedForward(FeedForward, abc.ABC):
         self.down.weight, self.down.in_features = copy_parameter(self.down.weight, down), units
         self.hidden, self.nested, self.units = units, None, WHOLE.count_units(units)
 
+    def order_units(self, order_F: Tensor) -> None:
+        """Put the hidden units in another order, in place: unit i is then what unit order[i] was."""
+        matrix = self.input_matrix()
+        for rows in (matrix.weight, matrix.bias):
+            if rows is not None:
+                rows.data.copy_(self.select_units(rows.data, order_F))
+        self.down.weight.data.copy_(self.down.weight.data[:, order_F])
+
     def skip_width_flops(self, width: float) -> float:
         """FLOPs per token of the hidden units that a width leaves out: 2 per weight."""
         left = self.hidden - self.count_units(width)
