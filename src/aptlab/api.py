@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from aptlab.errors import ConfigError, suggest_option
+from aptlab.nn.width import Width
 from aptlab.restore.load import LoadedModel
-from aptlab.sample import SamplingOptions
+from aptlab.sample import DRAFT_TOKENS, SamplingOptions
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,11 @@ class EvalResult:
 
 
 def load(
-    ckpt: str | Path = "last", *, device: str | torch.device = "auto", root: str | Path = "outputs"
+    ckpt: str | Path = "last",
+    *,
+    device: str | torch.device = "auto",
+    root: str | Path = "outputs",
+    width: Width | None = None,
 ) -> LoadedModel:
     """A trained network out of its checkpoint, in eval mode, with its tokenizer and configuration.
 
@@ -47,13 +52,15 @@ def load(
         ckpt: `last` or `best` (of all runs under `root`), a run folder (its last), or a .ckpt file.
         device: `auto` (CUDA where it is, else the CPU), or a device of torch.
         root: where runs are, for `last` and `best`.
+        width: of a nested network (ffn=matformer): 0.5, or one for each block. `net` is the dense model that this
+            width is; without it, `net(ids, width=0.5)` computes the same.
 
     Returns:
         LoadedModel: `net` (the torch.nn.Module), `tokenizer`, `config`, `context`, `step`, `path`, `generate()`.
 
     Raises:
         CheckpointError: there is no valid checkpoint, or its weights do not fit its configuration.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or a block does not have the width.
 
     Example:
         model = aptlab.load("last", device="cpu")
@@ -64,7 +71,7 @@ def load(
     from aptlab.restore.load import load_network, locate_checkpoint
 
     where = resolve_torch_device(device)
-    return load_network(locate_checkpoint(ckpt, root=root), device=where)
+    return load_network(locate_checkpoint(ckpt, root=root), device=where, width=width)
 
 
 def generate(
@@ -78,6 +85,9 @@ def generate(
     batch: int = 16,
     chat: bool = False,
     device: str | torch.device | None = None,
+    width: Width | None = None,
+    draft: Width | None = None,
+    draft_tokens: int = DRAFT_TOKENS,
     **sampling: Unpack[SamplingOptions],
 ) -> list[GeneratedText]:
     """Continue one prompt or several. What `aptlab generate` writes for the same seed, in any batch.
@@ -93,6 +103,10 @@ def generate(
         batch: texts written at the same time.
         chat: texts are what a user says to a chat model, which answers.
         device: where a checkpoint is loaded to, `auto` by default; a loaded model stays where it is.
+        width: of a nested network (ffn=matformer): 0.5, or one for each block.
+        draft: a smaller width that drafts `draft_tokens` at a time, which the network then reads at once: texts of the
+            same distribution, in fewer passes (speculative decoding). Those of temperature 0 are the same.
+        draft_tokens: tokens drafted in a round.
         **sampling: fields of SamplingRules: temperature (0.8; 0 is greedy), top_k, top_p, min_p, repetition_penalty,
             crossing.
 
@@ -119,6 +133,9 @@ def generate(
         stop=stop,
         batch=batch,
         chat=chat,
+        width=width,
+        draft=draft,
+        draft_tokens=draft_tokens,
         **sampling,
     )
 
@@ -247,7 +264,7 @@ def open_model(model: LoadedModel | str | Path, device: str | torch.device | Non
 def refuse_model_overrides(args: Sequence[str], model: LoadedModel, out: str | Path | None) -> None:
     """ConfigError for what a model in memory decides itself, and for a folder with results of perhaps other weights."""
     keys = {arg.partition("=")[0].partition(".")[0].lstrip("+~") for arg in args}
-    for key in ("ckpt", "device"):
+    for key in ("ckpt", "device", "width"):
         if key in keys:
             raise ConfigError(f"{key}: the model is loaded already, from {model.path} on {model.device}; leave it out")
     if "out" in keys:

@@ -14,11 +14,12 @@ from typing import Literal
 from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from aptlab.nn.width import format_width
 from aptlab.restore.request import drop_data_places
 from aptlab.runs.atomic import write_text
 from aptlab.sample import GeneratedText, Prompt, SamplingRules, encode_prompt, generate_texts
 from aptlab.sample.prompts import read_prompts
-from aptlab.sample.screen import dim_line, print_text
+from aptlab.sample.screen import dim_line, format_summary, print_status, print_text
 from aptlab.sample.texts import render_prompt
 
 RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
@@ -39,6 +40,9 @@ class GenerateRequest:
     samples             texts per prompt
     stop                strings that end a text
     batch               texts written at the same time
+    width               of a nested model: one number, or one for each block; None = the whole model
+    draft               a smaller width that drafts tokens; None = none
+    draft_tokens        tokens that it drafts before the model reads them
     out                 a .jsonl file to write
     stream              show a single text while it is being written
     """
@@ -59,6 +63,9 @@ class GenerateRequest:
     samples: PositiveInt
     stop: list[str]
     batch: PositiveInt
+    width: Fraction | list[Fraction] | None
+    draft: Fraction | list[Fraction] | None
+    draft_tokens: PositiveInt
     out: str | None
     stream: bool
 
@@ -103,13 +110,14 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
 
 def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[GeneratedText]:
     """Print every text, the only one as it comes, and the status to stderr."""
-    from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint
+    from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint, open_widths
     from aptlab.sample.loop import check_prompts
 
     cfg = request.config.cfg
     device = build(cfg.device).torch_device
-    model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
-    print_status(f"ckpt {model.path}")
+    whole = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
+    print_status(f"ckpt {whole.path}")
+    model, draft = open_widths(whole, request.width, request.draft, request.draft_tokens)
     check_prompts([encode_prompt(model.tokenizer, text) for text in prompts], model.net, request.max_new_tokens)
     if warning := find_length_warning(model, prompts, request.max_new_tokens):
         print_status(f"warning: {warning}")
@@ -127,6 +135,7 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
         stop=request.stop,
         batch=request.batch,
         on_text=(lambda _, piece: print_text(piece, end="")) if echo else None,
+        draft=draft,
     ):
         texts.append(text)
         if len(jobs) > 1:
@@ -134,16 +143,7 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
             print_text(text, end="\n\n")
         else:
             print_text("" if echo else text)
-    print_status(format_summary(request, texts, time.perf_counter() - begun))
+    print_status(format_summary(texts, request.seed, time.perf_counter() - begun))
+    if draft is not None:
+        print_status(f"draft {format_width(request.draft or 1)}: {draft.describe()}")
     return texts
-
-
-def format_summary(request: GenerateRequest, texts: list[GeneratedText], seconds: float) -> str:
-    count = sum(len(text.tokens) for text in texts)
-    seeds = f"{request.seed}" + (f" to {request.seed + request.samples - 1}" if request.samples > 1 else "")
-    end = ", interrupted" if any(text.reason == "interrupted" for text in texts) else ""
-    return f"{count} tokens, {count / max(seconds, 1e-9):,.0f} tokens/s, seed {seeds}{end}"
-
-
-def print_status(line: str) -> None:
-    print(dim_line(line, sys.stderr), file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aptlab.sample.rules import SamplingOptions, SamplingRules, make_sampling_rules
+from aptlab.sample.rules import DRAFT_TOKENS, SamplingOptions, SamplingRules, make_sampling_rules
 from aptlab.sample.seeds import draw_uniform
 from aptlab.sample.stop import StopText
 from aptlab.sample.texts import ChatPrompt, GeneratedText, Prompt, encode_prompt, generate_texts, make_prompts
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aptlab.sample.loop import GeneratedRow, generate_rows, generate_tokens
 
 __all__ = [
+    "DRAFT_TOKENS",
     "ChatPrompt",
     "GeneratedRow",
     "GeneratedText",

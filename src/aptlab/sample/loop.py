@@ -14,6 +14,7 @@ from aptlab.sample.crossing import RowLengths
 from aptlab.sample.logits import BAD, apply_rules, draw_tokens
 from aptlab.sample.rules import SamplingRules
 from aptlab.sample.seeds import draw_uniform
+from aptlab.sample.speculative import Draft, SpeculativeRow
 
 OnToken = Callable[[int, int], bool | None]
 
@@ -36,6 +37,7 @@ def generate_tokens(
     seed: int | Sequence[int] = 0,
     on_token: OnToken | None = None,
     vocab: int | None = None,
+    draft: Draft | None = None,
 ) -> list[list[int]]:
     """The new tokens of each prompt, without the prompt and without the one that ends it; see `generate_rows`."""
     rows = generate_rows(
@@ -47,6 +49,7 @@ def generate_tokens(
         seed=seed,
         on_token=on_token,
         vocab=vocab,
+        draft=draft,
     )
     return [row.tokens for row in rows]
 
@@ -62,6 +65,7 @@ def generate_rows(
     seed: int | Sequence[int] = 0,
     on_token: OnToken | None = None,
     vocab: int | None = None,
+    draft: Draft | None = None,
 ) -> list[GeneratedRow]:
     """Read all prompts at once, then write one token per row and step, with keys and values kept.
 
@@ -70,6 +74,8 @@ def generate_rows(
               text is the same in any batch; equal prompts need different seeds to differ
     on_token  called with (row, token) for every new token but those of eos; true ends the row
     vocab     ids from here on are never chosen: rows that only pad the embedding
+    draft     a smaller network that drafts tokens for this one: the same distribution in fewer passes of it, one row
+              after the other (`SpeculativeRow`)
 
     Prompts of different lengths are padded on the left; pads are in segment 0, and positions begin at the first
     real token. A keyboard interrupt ends all rows where they are. Dropout is off.
@@ -84,8 +90,14 @@ def generate_rows(
     mode = net.training
     net.eval()
     try:
-        if rows and max_new_tokens:
+        if rows and max_new_tokens and draft is None:
             decode_rows(DecodingBatch(net, prompts, rules, max_new_tokens, vocab), rows, seeds, ends, on_token)
+        if draft is not None and max_new_tokens:
+            for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+                decoding = SpeculativeRow(
+                    net, draft, prompt, rules, steps=max_new_tokens, seed=seeds[index], vocab=vocab
+                )
+                decode_drafted_row(decoding, row, index, ends, on_token)
     except KeyboardInterrupt:
         for row in rows:
             row.reason = row.reason or "interrupted"
@@ -103,22 +115,39 @@ def decode_rows(
     for step in range(decoding.steps):
         tokens = decoding.choose([draw_uniform(seed, step) for seed in seeds])
         for index, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            if row.reason is not None:
-                continue
-            if token == BAD:
-                raise AptlabError(
-                    f"the model's logits are not finite after {step} new tokens; was its training broken off by "
-                    "non-finite losses? Use an earlier checkpoint"
-                )
-            if token in ends:
-                row.reason = "eos"
-                continue
-            row.tokens.append(token)
-            if on_token is not None and on_token(index, token):
-                row.reason = "stop"
+            if row.reason is None:
+                take_token(row, index, token, step, ends, on_token)
         if step + 1 == decoding.steps or all(row.reason for row in rows):
             return
         decoding.feed()
+
+
+def decode_drafted_row(
+    decoding: SpeculativeRow, row: GeneratedRow, index: int, ends: frozenset[int], on_token: OnToken | None
+) -> None:
+    """Fill a row until it has ended; what a round wrote beyond its end counts for nothing."""
+    while row.reason is None and decoding.written < decoding.steps:
+        begun = decoding.written
+        for step, token in enumerate(decoding.write_round(), begun):
+            if row.reason is None:
+                take_token(row, index, token, step, ends, on_token)
+
+
+def take_token(
+    row: GeneratedRow, index: int, token: int, step: int, ends: frozenset[int], on_token: OnToken | None
+) -> None:
+    """Add a token to its row, or end the row. AptlabError for BAD, which no logits give."""
+    if token == BAD:
+        raise AptlabError(
+            f"the model's logits are not finite after {step} new tokens; was its training broken off by non-finite "
+            "losses? Use an earlier checkpoint"
+        )
+    if token in ends:
+        row.reason = "eos"
+        return
+    row.tokens.append(token)
+    if on_token is not None and on_token(index, token):
+        row.reason = "stop"
 
 
 class DecodingBatch:

@@ -10,6 +10,7 @@ from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, validate_limits
 
 TEMPERATURE = 0.8  # of a text that a person reads, as in conf/generate.yaml
+DRAFT_TOKENS = 4  # that a smaller width drafts before the large one reads them, as in conf/generate.yaml
 CROSSINGS = ("admit", "reprefill", "rerotate", "error")
 
 

@@ -13,6 +13,7 @@ from aptlab.sample.stop import StopText, cut_at_stop
 
 if TYPE_CHECKING:
     from aptlab.models import Decoder
+    from aptlab.sample.speculative import Draft
 
 OnText = Callable[[int, str], None]
 
@@ -81,12 +82,14 @@ def generate_texts(
     stop: Sequence[str] = (),
     batch: int = 16,
     on_text: OnText | None = None,
+    draft: Draft | None = None,
 ) -> Iterator[GeneratedText]:
     """Texts in the order of their prompts, `batch` of them written at the same time; see `generate_rows`.
 
     seeds    one per prompt; equal prompts need different ones to differ
     stop     strings that end a text; names of special tokens are these tokens
     on_text  called with (index of the prompt, new characters) while a text is being written
+    draft    a smaller network that drafts tokens, see `generate_rows`
 
     A keyboard interrupt ends the texts of the running batch where they are; the prompts after them give none.
     Raises AptlabError for prompts that cannot be continued and for logits that are not numbers.
@@ -111,6 +114,7 @@ def generate_texts(
             seed=seeds[first : first + batch],
             on_token=lambda row, token, growing=growing: growing[row].push(token),
             vocab=tokenizer.vocab_size,
+            draft=draft,
         )
         for prompt, ids, seed, text, row in zip(prompts[first:], block, seeds[first:], growing, rows, strict=False):
             text.finish()
