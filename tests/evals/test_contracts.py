@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from aptlab.data.rows.windows import Windows
 from aptlab.data.store.cache import TokenSide
 from aptlab.data.tokenizers import ByteTokenizer
-from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss
-from aptlab.testing import EvalContract
+from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss, WidthLoss
+from aptlab.nn.ffn import MatFormer, SwiGLU
+from aptlab.testing import EvalContract, make_tiny_decoder
 from tests.evals.making import BODIES
 
 
@@ -42,6 +44,14 @@ class TestLengths(OverText):
 
 class TestSliding(OverText):
     evaluation = SlidingLoss(lengths=(16, 32), stride=8, tokens=96)
+
+
+class TestWidths(OverText):
+    evaluation = WidthLoss(widths=(1.0, 0.25, (1.0, 0.125, 0.5)), tokens=96)
+
+    def make_network(self):
+        nested = partial(SwiGLU, nested=MatFormer())
+        return make_tiny_decoder(vocab=ByteTokenizer().vocab_size, ffn=nested)
 
 
 class TestPasskey(EvalContract):

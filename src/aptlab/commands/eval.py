@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import Config, check, compose, expand_shortcuts, fill_request, inspect_inputs
 from aptlab.errors import ConfigError
-from aptlab.limits import NonNegativeInt, PositiveInt
+from aptlab.limits import Fraction, NonNegativeInt, PositiveInt
 from aptlab.restore.request import (
     SOURCE,
     STAND_IN,
@@ -52,6 +52,7 @@ class EvalRequest:
     multiples  lengths to measure, in multiples of the trained context, where the eval has none of its own
     tokens     validation tokens, the same ones at every length
     precision  auto is bf16-mixed on CUDA, else 32-true
+    width      of a nested model: one number, or one for each block; None = the whole model
     out        folder for results, and to go on in; None: evals/<time> in the folder of the run
     context    comes from the checkpoint
     seed       comes from the checkpoint
@@ -62,6 +63,7 @@ class EvalRequest:
     multiples: list[PositiveInt]
     tokens: PositiveInt
     precision: Precision
+    width: Fraction | list[Fraction] | None
     out: str | None
     context: PositiveInt | None = None
     seed: NonNegativeInt | None = None

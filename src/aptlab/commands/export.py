@@ -1,4 +1,4 @@
-"""`aptlab export ckpt=… [format=onnx] [for=mlx] [out=folder] [dtype=bfloat16] [force=true]`: a model for others."""
+"""`aptlab export ckpt=… [format=onnx] [for=mlx] [out=folder] [width=0.5] [force=true]`: a model for others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 
 from aptlab.config import check, compose, fill_request
 from aptlab.errors import ConfigError
+from aptlab.limits import Fraction
 from aptlab.restore.request import drop_data_places
 from aptlab.shown import print_shown
 
@@ -22,6 +23,7 @@ class ExportRequest:
     for_    the program that will read it, in whose form it is written or refused; None: the form that most read
     out     the folder to write; None: the folder `hf` or `onnx` in the run folder
     dtype   of the written weights
+    width   of a nested model: one number, or one for each block; None = the whole model
     force   replace a model that is already there
     """
 
@@ -30,6 +32,7 @@ class ExportRequest:
     for_: Literal["transformers5", "transformers4", "mlx", "ctranslate2", "llama.cpp", "onnx"] | None = None
     out: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    width: Fraction | list[Fraction] | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -60,11 +63,11 @@ def run(args: list[str]) -> int:
     print_shown(f"ckpt {path}", file=sys.stderr)
     out = Path(request.out or locate_run_folder(path) / request.kind).expanduser()
     check_output_free(out, force=request.force, files=GRAPH_FILES if graph else MODEL_FILES)
-    loaded = load_network(path)
+    loaded = load_network(path, width=request.width)
     if graph:
         lines = export_graph(loaded, out, dtype=request.dtype, force=request.force)
     else:
         lines = export_network(loaded, out, dtype=request.dtype, force=request.force, reader=request.for_)
-    for line in lines:
+    for line in [*loaded.describe_width(), *lines]:
         print_shown(line)
     return 0

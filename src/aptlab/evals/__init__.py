@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from aptlab.evals.scoring.lengths import LengthResults, evaluate_lengths, evaluate_windows
     from aptlab.evals.scoring.retrieval import SampleOutcome, answer_samples
     from aptlab.evals.scoring.sliding import score_segment
+    from aptlab.evals.scoring.widths import score_widths
     from aptlab.evals.sliding import SlidingLoss
+    from aptlab.evals.widths import WidthLoss
 
 __all__ = [
     "Eval",
@@ -42,12 +44,14 @@ __all__ = [
     "SampleOutcome",
     "SlidingLoss",
     "TextSample",
+    "WidthLoss",
     "answer_samples",
     "evaluate_lengths",
     "evaluate_windows",
     "fit_windows",
     "run_harness",
     "score_segment",
+    "score_widths",
 ]
 HOMES = {
     "Eval": "aptlab.evals.base",
@@ -65,12 +69,14 @@ HOMES = {
     "SampleOutcome": "aptlab.evals.scoring.retrieval",
     "SlidingLoss": "aptlab.evals.sliding",
     "TextSample": "aptlab.evals.sample",
+    "WidthLoss": "aptlab.evals.widths",
     "answer_samples": "aptlab.evals.scoring.retrieval",
     "evaluate_lengths": "aptlab.evals.scoring.lengths",
     "evaluate_windows": "aptlab.evals.scoring.lengths",
     "fit_windows": "aptlab.evals.fitting",
     "run_harness": "aptlab.evals.scoring.harness",
     "score_segment": "aptlab.evals.scoring.sliding",
+    "score_widths": "aptlab.evals.scoring.widths",
 }
 
 

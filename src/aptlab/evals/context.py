@@ -20,6 +20,7 @@ from aptlab.device import resolve_precision
 from aptlab.errors import ConfigError
 from aptlab.evals.base import Eval, EvalContext, EvalFolder
 from aptlab.models import Decoder
+from aptlab.nn.width import Width, format_width
 from aptlab.restore.data import build_data
 from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
 from aptlab.restore.other_rule import replace_network_rope
@@ -53,7 +54,7 @@ def open_checkpoint_eval(
     device = build(cfg.device).torch_device if loaded is None else str(loaded.device)
     precision = resolve_precision(cfg.precision, device.partition(":")[0])
     in_memory = loaded is not None
-    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root), width=read_width(cfg.width))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
     folder = make_eval_folder(values["out"], loaded.path)
@@ -109,6 +110,7 @@ def make_checkpoint_context(
         "weights": IN_MEMORY if in_memory else read_manifest(loaded.path).sha256,
         "step": loaded.step,
         "rope": redact_value(rope or loaded.config.get("rope")),
+        **({} if loaded.width is None else {"width": format_width(loaded.width)}),
     }
     return EvalContext(
         net=net,
@@ -116,7 +118,7 @@ def make_checkpoint_context(
         device=device,
         precision=precision,
         trained_context=trained,
-        title=f"{format_rule_name(net)} at step {loaded.step:,} ({trained:,} tokens trained)",
+        title=f"{format_rule_name(net)}{name_width(loaded)} at step {loaded.step:,} ({trained:,} tokens trained)",
         open_data=functools.cache(functools.partial(make_data, loaded, data, source)),
         folder=EvalFolder(folder, identity),
         run=find_run_folder(loaded.path),
@@ -129,7 +131,8 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
     data = context.open_data() if opened.evaluation.reads_data else None
     own_text = not any(opened.config.choices.get(group) for group in ("data", "source"))
     changes = describe_differences(loaded, context.net, data, own_text=own_text)
-    print_shown("\n".join([f"model    {loaded.path}, step {loaded.step:,}", *changes]), flush=True)
+    lines = [f"model    {loaded.path}, step {loaded.step:,}", *loaded.describe_width(), *changes]
+    print_shown("\n".join(lines), flush=True)
     return {
         "checkpoint": str(loaded.path),
         **({"weights": IN_MEMORY} if context.folder.identity["weights"] == IN_MEMORY else {}),
@@ -138,6 +141,7 @@ def describe_checkpoint(opened: CheckpointEval) -> dict[str, Any]:
         "overrides": redact_overrides(opened.config.overrides),
         "changes": changes,
         "rope": context.folder.identity["rope"],
+        **({} if loaded.width is None else {"width": loaded.width}),
         "data": None,
         "precision": context.precision,
         "device": context.device,
@@ -174,6 +178,16 @@ def describe_rule_changes(rule: Any, other: Any) -> str:
         f"{k}={v}" for k, v in values.items() if v is not None and v is not False and getattr(other, k, None) != v
     ]
     return f"{type(rule).__name__}({', '.join(changes)})" if changes else type(rule).__name__
+
+
+def name_width(loaded: LoadedModel) -> str:
+    """The width for a title; nothing for a whole model."""
+    return "" if loaded.width is None else f", width {format_width(loaded.width)}"
+
+
+def read_width(value: Any) -> Width | None:
+    """The width of a request, a plain number or list."""
+    return value if isinstance(value, int | float | None) else [float(one) for one in value]
 
 
 def format_rule_name(net: Decoder) -> str:
