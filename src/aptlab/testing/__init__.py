@@ -20,6 +20,7 @@ from aptlab.testing.contract import Contract
 from aptlab.testing.curriculum import CurriculumContract
 from aptlab.testing.data import RowsContract, SourceContract
 from aptlab.testing.evals import EvalContract
+from aptlab.testing.ffn import FeedForwardContract
 from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
@@ -32,6 +33,7 @@ __all__ = [
     "Contract",
     "CurriculumContract",
     "EvalContract",
+    "FeedForwardContract",
     "Law",
     "LawResult",
     "NotOffered",
