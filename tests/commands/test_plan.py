@@ -173,7 +173,7 @@ def test_load_needs_a_checkpoint():
 
 
 def test_an_unknown_load_is_named():
-    with pytest.raises(ConfigError, match=r"load=weight: no such way to load; did you mean weights\?"):
+    with pytest.raises(ConfigError, match=r"load: no such value .weight.; did you mean weights\?"):
         plan_training(["load=weight"])
 
 

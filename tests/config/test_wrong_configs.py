@@ -86,7 +86,7 @@ WRONG = [
     ),
     # allowed values
     ("precision=bf16", "precision: no such value 'bf16'; did you mean bf16-true?"),
-    ("load=all", "load: no such value 'all'; allowed: auto, remap, resume, weights"),
+    ("load=all", "load: no such value 'all'; allowed: auto, importance, remap, resume, weights"),
     ("rope=yarn rope.ramp=indx", "rope.ramp: no such value 'indx'; did you mean index?"),
     ("trainer.precision=16-mixd", "trainer.precision: no such value '16-mixd'; did you mean 16-mixed?"),
     ("logger.mode=onlin", "logger.mode=onlin is not a way of tracking; did you mean online?"),

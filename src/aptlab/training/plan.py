@@ -85,7 +85,7 @@ def plan_training(args: list[str]) -> TrainPlan:
     ckpt = os.environ.get("APTLAB_CKPT") or read_root_value(args, "ckpt")
     load = read_root_value(args, "load") or "auto"
     if load not in LOADS:
-        raise ConfigError(f"load={load}: no such way to load{suggest_option(load, LOADS)}")
+        raise ConfigError(f"load: no such value {load!r}{suggest_option(load, LOADS)}")
     if ckpt is None:
         config = compose("train", args)
         check_training(config)
