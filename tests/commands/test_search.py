@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def ckpt(tmp_path_factory) -> Path:
     return make_run(folder / "outputs", texts=write_texts(folder / "texts.jsonl", documents=60, words=200))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(ckpt):
     def call(*args: str, out: str = "out", workers: int = 1) -> dict:
         assert command.run([f"ckpt={ckpt}", f"out={out}", f"workers={workers}", *SMALL, *args]) == 0
@@ -49,7 +51,23 @@ def run(ckpt):
     return call
 
 
-def measurements(out: str = "out") -> list[dict]:
+@pytest.fixture(scope="module")
+def searched(run, tmp_path_factory) -> Path:
+    """Where the search by plain text was run: its folder `out`, and the option that it wrote."""
+    folder = tmp_path_factory.mktemp("searched")
+    with contextlib.chdir(folder):
+        run(*TEXT)
+    return folder
+
+
+@pytest.fixture
+def first(searched, tmp_path) -> dict:
+    """What that search found; all that it left is here."""
+    shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
+    return json.loads(Path("out", "search.json").read_text())
+
+
+def measurements(out: str | Path = "out") -> list[dict]:
     lines = map(json.loads, Path(out, "journal.jsonl").read_text().splitlines())
     return [line for line in lines if "factors" in line]
 
@@ -147,8 +165,8 @@ def test_a_smaller_population_alone_is_a_whole_request():
     assert read_search_request(["target=64", "search.population=8"]).search.brood.parents == 4
 
 
-def test_the_same_command_measures_nothing_again(run):
-    first = run(*TEXT)
+def test_the_same_command_measures_nothing_again(run, searched, first, monkeypatch):
+    monkeypatch.chdir(searched)  # an option belongs to the folder that it was found in
     lines = measurements()
     again = run(*TEXT)
     assert measurements() == lines
@@ -156,10 +174,10 @@ def test_the_same_command_measures_nothing_again(run):
 
 
 @pytest.mark.slow
-def test_processes_change_nothing(run):
-    one, two = run(*TEXT), run(*TEXT, "name=other", out="two", workers=2)
-    assert two["found"] == one["found"]
-    assert two["losses"] == one["losses"]
+def test_processes_change_nothing(run, first):
+    two = run(*TEXT, "name=other", out="two", workers=2)
+    assert two["found"] == first["found"]
+    assert two["losses"] == first["losses"]
 
 
 def test_a_fixed_critical_pair_is_searched_from(run):
@@ -169,8 +187,8 @@ def test_a_fixed_critical_pair_is_searched_from(run):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, workers):
-    whole = run(*TEXT, "name=whole", out="whole")
+def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, searched, workers):
+    whole = json.loads((searched / "out" / "search.json").read_text())
     words = [f"ckpt={ckpt}", *TEXT, "out=out", f"workers={workers}", *SMALL]
     process = subprocess.Popen([sys.executable, "-m", "aptlab", "search", *words], stdout=subprocess.DEVNULL)
     journal, end = Path("out/journal.jsonl"), time.monotonic() + 120
@@ -184,27 +202,27 @@ def test_a_search_killed_with_kill_9_goes_on_to_the_same_result(run, ckpt, worke
     again = run(*TEXT, workers=workers)
     assert again["found"] == whole["found"]
     assert measurements()[: len(done)] == done
-    assert len(measurements()) == len(measurements("whole"))
+    assert len(measurements()) == len(measurements(searched / "out"))
 
 
-def test_another_request_in_the_same_folder_is_refused(run):
-    run(*TEXT)
+def test_another_request_in_the_same_folder_is_refused(run, searched, monkeypatch):
+    monkeypatch.chdir(searched)
     with pytest.raises(
         AptlabError, match=r"another request; what differs:\n  search\.population: 6 -> 7\n.*another out="
     ):
         run(*TEXT, "search.population=7")
 
 
+@pytest.mark.usefixtures("first")
 def test_a_name_that_is_taken_is_refused(run):
-    run(*TEXT)
     with pytest.raises(AptlabError, match=r"name=longrope2_256: conf/rope/longrope2_256\.yaml is there already; choos"):
         run(*TEXT, "seed=1", out="other")
     with pytest.raises(AptlabError, match=r"name=yarn: rope=yarn is there already \(.*yarn\.yaml\); choose another na"):
         run(*TEXT, "name=yarn")
 
 
-def test_factors_found_for_another_model_are_refused(run, tmp_path):
-    run(*TEXT)
+@pytest.mark.usefixtures("first")
+def test_factors_found_for_another_model_are_refused(tmp_path):
     texts = write_texts(tmp_path / "texts.jsonl")
     narrow = make_run(tmp_path / "outputs", texts=texts, extra=("size.heads=4", "size.head_dim=8"))
     with pytest.raises(AptlabError, match=r"rope\.long has 8 divisors, and a head of 8 dims needs 4"):
