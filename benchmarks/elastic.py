@@ -66,8 +66,8 @@ def list_units(kinds: Sequence[str], seeds: Sequence[int]) -> Iterator[Unit]:
 def train_unit(unit: Unit, folder: Path, words: Sequence[str], hidden: int) -> dict[str, Any]:
     """Train it, or the rest of it; its numbers as plain values."""
     started = any((folder / "checkpoints").glob("*.ckpt"))
-    asked = [f"ckpt={folder}"] if started else [*words, *unit.list_words(hidden), f"run_dir={folder}"]
-    run = aptlab.train(asked)
+    others = [word for word in words if unit.kind != DENSE or not word.startswith("size.hidden=")]
+    run = aptlab.train([f"ckpt={folder}"] if started else [*others, *unit.list_words(hidden), f"run_dir={folder}"])
     found = run.result.plain()
     losses = {key.removeprefix("val/loss"): value for key, value in found["metrics"].items() if "val/loss" in key}
     return {**asdict(unit), "losses": losses, "tokens": found["tokens"], "seconds": round(found["seconds"], 1)}

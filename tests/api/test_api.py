@@ -95,7 +95,7 @@ def test_generated_texts_are_those_of_the_command(ckpt, model, tmp_path, capsys)
 def test_generate_without_a_word_has_the_defaults_of_the_command():
     values = compose("generate", []).resolved()
     defaults = {name: p.default for name, p in inspect.signature(aptlab.generate).parameters.items()}
-    for name in ("max_new_tokens", "seed", "samples", "batch"):
+    for name in ("max_new_tokens", "seed", "samples", "batch", "width", "draft", "draft_tokens"):
         assert defaults[name] == values[name]
     from aptlab.sample import SamplingRules, make_sampling_rules
 
@@ -173,6 +173,8 @@ def test_evaluations_within_a_second_have_a_folder_each(ckpt, model):
 def test_what_evaluate_cannot_do_is_told_with_the_way_out(ckpt, model):
     with pytest.raises(ConfigError, match=r"device: the model is loaded already, from .* on cpu; leave it out"):
         aptlab.evaluate(model, "lengths", "device=cpu")
+    with pytest.raises(ConfigError, match=r"width: the model is loaded already, from .*; leave it out"):
+        aptlab.evaluate(model, "lengths", "width=0.5")
     with pytest.raises(ConfigError, match="out: give the folder as a keyword"):
         aptlab.evaluate(model, "lengths", "out=x")
     Path("full").mkdir()

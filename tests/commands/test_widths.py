@@ -75,6 +75,11 @@ def test_a_width_is_measured_like_any_model(capsys):
     assert main(["eval", f"ckpt={RUN}", "device=cpu", "rope=yarn", "tokens=256", "multiples=[1]", "width=0.25"]) == 0
 
 
+def test_show_tells_the_widths_of_a_checkpoint(capsys):
+    assert main(["show", f"ckpt={RUN}"]) == 0
+    assert "widths   1, 0.5 (-50.0%), 0.25 (-75.0%), 0.125 (-87.5%), in brackets" in capsys.readouterr().out
+
+
 def test_a_drafted_greedy_text_is_the_plain_one_and_the_share_is_told(capsys):
     ask = ["generate", f"ckpt={RUN}", "device=cpu", "prompt=word", "temperature=0", "max_new_tokens=12"]
     assert main([*ask, "width=0.5"]) == 0

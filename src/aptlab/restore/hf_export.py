@@ -58,9 +58,9 @@ def export_network(
         described.config,
         {**loaded.meta, "overrides": filter_public_overrides(loaded.meta.get("overrides", []))},
         parameters=sum(weight.numel() for weight in net.parameters()),
-        notes=notes,
+        notes=[*notes, *loaded.describe_width()],
         reach=described.reach,
-        result=read_run_result(loaded.path),
+        result=read_run_result(loaded.path) if loaded.width is None else None,  # its losses are of the whole model
     )
     generation = {**ids, "pad_token_id": loaded.tokenizer.eos, "max_length": described.reach}
     texts = {

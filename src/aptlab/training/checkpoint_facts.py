@@ -36,6 +36,7 @@ def describe_chosen_checkpoint(ckpt: str, args: Sequence[str] = ()) -> list[str]
     head += describe_last_result(path)
     choices = select_shown_choices({key: value for key, value in manifest.choices.items() if value is not None})
     head.append(f"parts    {'  '.join(f'{group}={option}' for group, option in choices.items())}")
+    head += describe_nested_widths(manifest.config)
     return [*head, *describe_changes(manifest.config, room=MOST - len(head))]
 
 
@@ -63,6 +64,17 @@ def describe_last_result(path: Path) -> list[str]:
         return []
     numbers = [f"{name} {value:.4f}" for name, value in result.metrics.items() if value is not None][:4]
     return [f"result   {result.status} at step {result.steps:,}: {', '.join(numbers) or 'nothing was measured'}"]
+
+
+def describe_nested_widths(config: Mapping[str, Any]) -> list[str]:
+    """The widths of a nested network and what each saves, which is linear in it; none for any other network."""
+    ffn = config.get("ffn")
+    nested = ffn.get("nested") if isinstance(ffn, Mapping) else None
+    widths = nested.get("granularities") if isinstance(nested, Mapping) else None
+    if not isinstance(widths, list) or not all(isinstance(width, int | float) for width in widths):
+        return []
+    saved = [f"{width:g}" + (f" ({width - 1:+.1%})" if width < 1 else "") for width in sorted(widths, reverse=True)]
+    return [f"widths   {', '.join(saved)}, in brackets the FLOPs of the feed-forwards against the whole model"]
 
 
 def describe_changes(config: Mapping[str, Any], *, room: int) -> list[str]:
