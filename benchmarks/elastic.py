@@ -68,6 +68,7 @@ def train_unit(unit: Unit, folder: Path, words: Sequence[str], hidden: int) -> d
     started = any((folder / "checkpoints").glob("*.ckpt"))
     others = [word for word in words if unit.kind != DENSE or not word.startswith("size.hidden=")]
     run = aptlab.train([f"ckpt={folder}"] if started else [*others, *unit.list_words(hidden), f"run_dir={folder}"])
+    assert run.result is not None, f"{folder} has no result"
     found = run.result.plain()
     losses = {key.removeprefix("val/loss"): value for key, value in found["metrics"].items() if "val/loss" in key}
     return {**asdict(unit), "losses": losses, "tokens": found["tokens"], "seconds": round(found["seconds"], 1)}
@@ -101,7 +102,9 @@ def make_rows(lines: Sequence[dict[str, Any]], kinds: Sequence[str], costs: dict
         for width in WIDTHS:
             nested, dense = collect_losses(lines, kind, width), collect_losses(lines, DENSE, width)
             percent = {
-                seed: 100 * (value / dense[seed] - 1) for seed, value in nested.items() if value and dense.get(seed)
+                seed: 100 * (value / other - 1)
+                for seed, value in nested.items()
+                if value is not None and (other := dense.get(seed)) is not None
             }
             gap = compute_paired_interval(percent, dict.fromkeys(percent, 0.0))
             rows.append(
@@ -186,7 +189,7 @@ def write_report(lines: Sequence[dict[str, Any]], args: argparse.Namespace, word
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -145,8 +145,8 @@ def plan_from_checkpoint(ckpt: str, load: str, args: list[str]) -> TrainPlan:
         changed = {key: pair for key, pair in changed.items() if has_key_prefix(key, MODEL)}
     notes = (*describe_changes(path, changed, resume), *lines, *lost, *describe_missing_options(gone, manifest.choices))
     typed = tuple(arg for arg in args if arg.partition("=")[0] != "ckpt")
-    ways = {"remap": load == "remap", "sort": load == "importance"}
-    plan = TrainPlan(config, path, resume, **ways, notes=notes, changed=keys, typed=typed)
+    remap, sort = load == "remap", load == "importance"
+    plan = TrainPlan(config, path, resume, remap, sort, notes=notes, changed=keys, typed=typed)
     return dataclasses.replace(plan, finished=describe_planned_end(plan, manifest.step))
 
 

@@ -121,7 +121,7 @@ class DenseFeedForward(FeedForward, abc.ABC):
         return left * ((self.parts + 1) * self.down.out_features + (0 if matrix.bias is None else self.parts))
 
 
-def copy_parameter(old: nn.Parameter, values: Tensor | None) -> nn.Parameter:
+def copy_parameter(old: Tensor, values: Tensor | None) -> nn.Parameter:
     """A parameter with new values that is trained where the old one is."""
     assert values is not None
     return nn.Parameter(values.clone(), requires_grad=old.requires_grad)
