@@ -57,8 +57,8 @@ class Elastic(Objective):
         """ConfigError for a network of one width, and for probabilities that are not one for each width."""
         if len(widths) < 2:
             raise ConfigError(
-                "Elastic trains several widths of one network, and this network has one; choose ffn=matformer, or "
-                "objective=next_token"
+                "Elastic trains several widths of one network, and this network has one; choose ffn=matformer in a "
+                "decoder, or objective=next_token"
             )
         self.strategy.expect_passes(widths)
 
