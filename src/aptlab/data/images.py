@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from aptlab.data.rows.order import permute_indices
 from aptlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ class PermutePixels(ImageTransform):
 
     def transform_images(self, pixels: np.ndarray, *, task: int) -> np.ndarray:
         import numpy as np
+
+        from aptlab.data.rows.order import permute_indices
 
         if task == 0:
             return pixels
