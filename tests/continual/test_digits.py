@@ -36,7 +36,7 @@ def train(folder: str, *words: str, steps: int = STEPS) -> Path:
     return Path(folder)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["herding", "lwf", "ewc"])  # er is in test_runs, der_pp below
 def test_a_method_resumed_in_a_later_task_ends_as_one_that_was_not_stopped(method):
     whole = train("whole", *METHODS[method])
     assert len(read_tasks(whole)["matrix"]) == 5
@@ -53,7 +53,7 @@ def test_logits_too_large_for_memory_are_kept_in_a_file(monkeypatch):
 
 
 def test_methods_train_other_weights():
-    runs = [train(name, *METHODS[name]) for name in ("er", "der_pp")] + [train("plain"), train("lwf", "objective=lwf")]
+    runs = [train(name, *METHODS[name]) for name in ("er", "der_pp", "lwf")]
     heads = [read_state(run, STEPS)["state_dict"]["net.head.weight"] for run in runs]
     assert all((one != other).any() for i, one in enumerate(heads) for other in heads[:i])
 

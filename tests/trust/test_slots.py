@@ -36,8 +36,8 @@ KINDS = {
     "AddedPositions": "LearnedPositions NoEmbed SinusoidalPositions",
     "Attention": "FullAttention LinearAttention",
     "Block": "Block",
-    "Callback": "Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor NonFiniteGuard ReplayMemory "
-    "RoundedSteps SameConfig SmoothMemory StatelessSeed TaskScores TrainProgress Watchdog",
+    "Callback": "Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor NonFiniteGuard "
+    "ReplayMemory RoundedSteps SameConfig SmoothMemory StatelessSeed TaskScores TrainProgress Watchdog",
     "Classifier": "Classifier",
     "CompetenceGate": "CompetenceGate",
     "Curriculum": "Campus RandomOrder SortedOrder Stages",
