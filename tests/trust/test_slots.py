@@ -123,8 +123,8 @@ PARAMETERS = {
     "RowKind": "TextData.rows",
     "Scenario": "ImageTasks.scenario TextTasks.scenario",
     "Schedule": "ClassificationTask.schedule LanguageTask.schedule",
-    "Shape": "Block.shape ClampedSwiGLU.shape Classifier.shape Decoder.shape FullAttention.shape GELU.shape GeGLU.shape "
-    "LinearAttention.shape SwiGLU.shape",
+    "Shape": "Block.shape ClampedSwiGLU.shape Classifier.shape Decoder.shape FullAttention.shape GELU.shape "
+    "GeGLU.shape LinearAttention.shape SwiGLU.shape",
     "ShareSchedule": "Rehearsal.schedule",
     "Site": "Block.sites",
     "SketchRule": "MemorySmooth.sketch",
