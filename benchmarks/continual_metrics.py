@@ -8,6 +8,7 @@ needs avalanche-lib==0.6.0 in an environment of its own. The numbers go to tests
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 from importlib.metadata import version
@@ -48,12 +49,13 @@ def define_missing_operators() -> Any:
 
 def ask_avalanche(matrix: list[list[float]], baseline: list[float]) -> dict[str, float]:
     """Its stream metrics, fed the scores as its own evaluation loop feeds them."""
-    from avalanche.evaluation.metrics import forgetting_bwt, forward_transfer
-
+    metrics = "avalanche.evaluation.metrics"
+    forgetting = importlib.import_module(f"{metrics}.forgetting_bwt")
+    transfer = importlib.import_module(f"{metrics}.forward_transfer")
     kinds = {
-        "forgetting": forgetting_bwt.StreamForgetting,
-        "bwt": forgetting_bwt.StreamBWT,
-        "fwt": forward_transfer.StreamForwardTransfer,
+        "forgetting": forgetting.StreamForgetting,
+        "bwt": forgetting.StreamBWT,
+        "fwt": transfer.StreamForwardTransfer,
     }
     found = {}
     for name, kind in kinds.items():

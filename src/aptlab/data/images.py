@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aptlab.errors import ConfigError
 
@@ -43,7 +43,7 @@ class Digits(Images):
             raise ConfigError(
                 "images=Digits: scikit-learn, which brings the digits, is not installed; pip install 'aptlab[images]'"
             ) from error
-        found = load_digits()
+        found: Any = load_digits()
         pixels = np.asarray(found.images, dtype=np.float32)[:, None] / 16
         return pixels, np.asarray(found.target, dtype=np.int64)
 

@@ -16,7 +16,7 @@ A batch without them is one of validation, or of a time when there is nothing to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class DarkExperience(RehearsedObjective):
     The mean is over all logits of all rows of the draw. Parts: loss_new, loss_memory, loss_logits.
     """
 
-    replays: ClassVar = ("targets", "logits")
+    replays: ClassVar[tuple[Literal["targets", "logits"], ...]] = ("targets", "logits")
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class LearningWithoutForgetting(RehearsedObjective):
     of the task before, both over the classes of earlier tasks; the mean over rows (and tokens).
     """
 
-    remembers: ClassVar = "network"
+    remembers: ClassVar[Literal["nothing", "network", "weights"]] = "network"
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class ElasticWeights(RehearsedObjective):
     over `samples` rows of that task of the squared gradient of base on one row. decay=1 adds the tasks up.
     """
 
-    remembers: ClassVar = "weights"
+    remembers: ClassVar[Literal["nothing", "network", "weights"]] = "weights"
 
     def __init__(
         self,

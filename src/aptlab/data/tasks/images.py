@@ -72,8 +72,12 @@ class ImageTasks(TaskData):
     def _loaded(self) -> tuple[np.ndarray, np.ndarray]:
         return self.images.images.load_images()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
         return fingerprint_images(*self._loaded, [repr(self.images)])
 
     def summary(self) -> dict[str, Any]:

@@ -76,8 +76,12 @@ class TextTasks(TaskData):
         """Tokens that the model needs."""
         return self.tokenizer.vocab_size
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
         parts = [[name, text.fingerprint] for name, text in self.texts.items()]
         return hashlib.sha256(json.dumps(["tasks-1", parts]).encode()).hexdigest()
 
