@@ -131,6 +131,8 @@ def get_server() -> ForkServerContext:
 def serve_command(words: tuple[str, ...], env: dict[str, str], folder: str, files: tuple[str, str], path: str) -> None:
     """In the child: become the command."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a shell, whatever nohup or a job has ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aptlab.errors import AptlabError
-from aptlab.loggers import CSVMetrics
+from aptlab.loggers import CSVMetrics, Tracking
 from aptlab.loggers import metrics as module
 from aptlab.runs import MetricsTable
 
@@ -138,6 +138,24 @@ def test_a_full_disk_costs_one_warning_and_no_row(tmp_path, path, caplog):
     logger._file = logger._file.file
     logger.finalize("success")
     assert MetricsTable.read(path).numbers()["loss"] == [1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_is_full_before_the_first_row_keeps_the_rows_in_memory(tmp_path, path, monkeypatch, caplog):
+    def refuse(table, lines):
+        raise OSError(28, "No space left on device")
+
+    (logger,) = Tracking(mode="none").make(tmp_path)
+    assert isinstance(logger, CSVMetrics)
+    assert path.is_file()
+    with monkeypatch.context() as full:
+        full.setattr("aptlab.loggers.metrics.append_sums", refuse)
+        full.setattr(MetricsTable, "write", refuse)
+        for step in (1, 2):
+            logger.log_metrics({"epoch": 0.5}, step)
+            logger.save()
+    assert "No space left on device; metrics wait in memory" in caplog.text
+    logger.close()
+    assert MetricsTable.read(path).numbers()["epoch"] == [0.5, 0.5]
 
 
 def test_a_value_that_is_no_number_is_left_out_with_a_warning(tmp_path, path, caplog):

@@ -71,6 +71,15 @@ class CSVMetrics(RunLogger):
         return str(self._folder)
 
     @rank_zero_only
+    def begin(self) -> None:
+        """Make the table now: a disk that is full from the first step on finds a file, and rows wait for it in memory.
+
+        Raises AptlabError where none can be made.
+        """
+        if not refuse_link(self._path).exists():
+            self._open()
+
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add values to the row of `step` (by default the newest one)."""
         self._open()

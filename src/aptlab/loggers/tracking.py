@@ -65,7 +65,9 @@ class Tracking:
         """
         from aptlab.loggers.metrics import CSVMetrics
 
-        loggers: list[RunLogger] = [CSVMetrics(folder)]
+        metrics = CSVMetrics(folder)
+        metrics.begin()
+        loggers: list[RunLogger] = [metrics]
         if self.mode != "none" and ranks.get_process_rank() == 0:
             from aptlab.loggers.wandb_run import WandbRun
 
