@@ -21,6 +21,7 @@ from aptlab.callbacks.probing import ProbeMeter
 from aptlab.curriculum import Clock, Curriculum, RandomOrder, RowSchedule
 from aptlab.curriculum.base import Answer, Probe
 from aptlab.curriculum.scores import prepare_course
+from aptlab.curriculum.sections import open_schedule
 from aptlab.data.rows.numbered import NumberedRows, OrderedData
 from aptlab.limits import PositiveInt
 from aptlab.objectives import get_step_state
@@ -71,9 +72,10 @@ class CurriculumOrder(RunAware, Callback):
         if stage != "fit" or not self.active:
             return
         data = self.data if self.data is not None else get_datamodule(trainer)
-        course = prepare_course(self.rule, data, seed=self.seed)
+        # A run has said so before it had a folder.
+        course = prepare_course(self.rule, data, seed=self.seed, warn=self.data is None)
         assert isinstance(data, OrderedData)  # or the course was refused
-        self.data, self.schedule, self._steps = data, self.rule.open(course), trainer.max_steps
+        self.data, self.schedule, self._steps = data, open_schedule(self.rule, course, data), trainer.max_steps
         self._sides = {side: data.number_rows(side) for side in ("train", *(["val"] if self.rule.needs_val else []))}
         data.set_order(self.schedule)
 

@@ -28,8 +28,10 @@ FOLDER = "difficulty"
 log = logging.getLogger("aptlab")
 
 
-def prepare_course(rule: Curriculum, data: object, *, seed: int) -> Course:
+def prepare_course(rule: Curriculum, data: object, *, seed: int, warn: bool = True) -> Course:
     """What a schedule of `rule` is opened with: every difficulty of `data` that needs no model, from the cache or new.
+
+    warn  whether to say where a metric does not tell rows apart
 
     Raises ConfigError where rows of this data cannot be put into another order, or lack what a metric measures, and
     DataError where a metric fails on a row, which is named.
@@ -47,7 +49,8 @@ def prepare_course(rule: Curriculum, data: object, *, seed: int) -> Course:
         for side, rows in enumerate(sides):
             if not metric.of_model:
                 found[side][name] = open_or_measure_scores(name, metric, rows, train=train, folder=folder)
-        warn_constant_scores(name, found[0].get(name))
+        if warn:
+            warn_constant_scores(name, found[0].get(name))
     return Course(rows=len(train), seed=seed, scores=found[0], val_scores=found[1])
 
 

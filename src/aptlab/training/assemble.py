@@ -60,12 +60,12 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     data.prepare_data()
     config = fill_vocabulary(config, data)
     ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
-    check_curriculum(config, data, ranks=ranks)
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
     if isinstance(data, StagedData):
         accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1
         data.bind_steps(total=trainer_args["max_steps"], accumulate=accumulate)
+    check_curriculum(config, data, ranks=ranks)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
     if saved is not None and plan.ckpt and not plan.remap and (node := config.resolved().get("model")):
         check_outline_size(node, saved["state_dict"], plan.ckpt)

@@ -11,6 +11,7 @@ from aptlab.callbacks.lookup import find_callbacks
 from aptlab.config import Config, build
 from aptlab.curriculum import Curriculum
 from aptlab.curriculum.scores import prepare_course
+from aptlab.curriculum.sections import open_schedule
 from aptlab.errors import AptlabError, ConfigError
 from aptlab.report.curriculum import draw_curriculum_timeline
 from aptlab.runs import find_runs
@@ -36,7 +37,7 @@ def check_curriculum(config: Config, data: Any, *, ranks: int) -> None:
             "curriculum to the list of callbacks, or say curriculum=none"
         )
     try:
-        rule.open(prepare_course(rule, data, seed=config.cfg.seed))
+        open_schedule(rule, prepare_course(rule, data, seed=config.cfg.seed), data)
         accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1
         rule.check_step(data.count_global_batch() * ranks * accumulate)
     except AptlabError as error:

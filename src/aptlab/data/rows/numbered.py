@@ -6,6 +6,7 @@ tokens, texts with a class, images.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 if TYPE_CHECKING:
-    from aptlab.data.rows.base import Arrays
+    from aptlab.data.rows.base import Arrays, RowTable
     from aptlab.data.rows.order import RowOrder
 
 CHUNK = 1024  # rows that are looked at together
@@ -75,6 +76,64 @@ class NumberedRows(ABC):
         """The contents of all rows, `chunk` at a time."""
         for first in range(0, len(self), chunk):
             yield self.read_contents(np.arange(first, min(first + chunk, len(self)), dtype=np.int64))
+
+
+class JoinedRows(NumberedRows):
+    """The rows of several tables behind each other, under one numbering: row i of part k has the number offsets[k] + i.
+
+    table  gives rows by these numbers as a micro-batch has them
+    """
+
+    def __init__(self, parts: Sequence[NumberedRows], *, names: Sequence[str], table: RowTable) -> None:
+        self.parts, self.names, self.table = tuple(parts), tuple(names), table
+        self.offsets = np.cumsum([0, *map(len, parts)])
+        self.key = hashlib.sha256("\n".join(part.key for part in parts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def read_rows(self, ids: np.ndarray) -> Arrays:
+        return self.table.rows(ids)
+
+    def read_contents(self, ids: np.ndarray) -> RowContents:
+        """The contents of the rows in the order asked for; all parts decode alike, or none does."""
+        owners = np.searchsorted(self.offsets, ids, side="right") - 1
+        tokens: list[np.ndarray] = [np.zeros(0)] * len(ids)
+        lengths, decode = np.zeros(len(ids)), None
+        for part in np.unique(owners).tolist():
+            mine = np.flatnonzero(owners == part)
+            found = self.parts[part].read_contents(ids[mine] - self.offsets[part])
+            lengths[mine], decode = found.lengths, found.decode
+            for place, row in zip(mine.tolist(), found.tokens, strict=True):
+                tokens[place] = row
+        return RowContents(ids=ids, tokens=tokens, lengths=lengths, decode=decode)
+
+    def describe_row(self, number: int) -> str:
+        """The row as its part calls it, and the name of the part."""
+        part = int(np.searchsorted(self.offsets, number, side="right")) - 1
+        return f"{self.parts[part].describe_row(number - int(self.offsets[part]))} of {self.names[part]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a run that trains on rows of its own, as a task of a scenario does.
+
+    begin, end   optimizer steps
+    train, val   first number and count of its rows
+    """
+
+    name: str
+    begin: int
+    end: int
+    train: tuple[int, int]
+    val: tuple[int, int]
+
+
+@runtime_checkable
+class SectionedData(Protocol):
+    """A data module whose rows change at known steps: rows are put in order within each section."""
+
+    def list_sections(self) -> list[Section]: ...
 
 
 @runtime_checkable

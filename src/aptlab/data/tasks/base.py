@@ -6,6 +6,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from aptlab.data.loader import Batch, RowLoader, ValLoader, to_tensors
 from aptlab.data.rows.base import BatchPlan, RowTable
 from aptlab.data.rows.epochs import ValidationRows
+from aptlab.data.rows.numbered import JoinedRows, NumberedRows, Section
+from aptlab.data.rows.order import RowOrder
 from aptlab.data.scenarios import Scenario, TaskClock, plan_task_ends
+from aptlab.data.store.cache import find_cache_root
 from aptlab.data.tasks.rows import ChainedLoader, JointTable, SequenceRows, StepSamples
 from aptlab.errors import CheckpointError, ConfigError
 
@@ -38,6 +42,8 @@ class TaskData(LightningDataModule):
         self.scenario, self.batch, self.seed, self.val_batches = scenario, batch, seed, val_batches
         self.clock: TaskClock | None = None
         self._made: dict[BatchPlan, SequenceRows] = {}
+        self._order: RowOrder | None = None
+        self._late: RowLoader | None = None  # makes the batches of an order that changes with training
         self._start = self._counted = 0
 
     # What a kind of data says
@@ -107,13 +113,68 @@ class TaskData(LightningDataModule):
         """The validation rows of each task."""
         return self.make_tables("val")
 
+    # Rows by number, and their order: see `aptlab.data.rows.numbered.OrderedData`
+
+    @abstractmethod
+    def number_task_rows(self, side: str) -> list[NumberedRows]:
+        """The rows of each task, of the side train or val, by number."""
+
+    def number_rows(self, side: str) -> NumberedRows:
+        """The rows of all tasks behind each other."""
+        table = self.joint_table if side == "train" else JointTable(self.val_tables)
+        return JoinedRows(self.number_task_rows(side), names=self.task_names, table=table)
+
+    def list_sections(self) -> list[Section]:
+        """The tasks, where they come one after another."""
+        assert self.clock is not None
+        if self.scenario.joint:
+            return []
+        begins, at = [0, *self.clock.ends[:-1]], [np.cumsum([0, *map(len, self.val_tables)]), self.joint_table.offsets]
+        return [
+            Section(
+                name=name,
+                begin=begins[task],
+                end=self.clock.ends[task],
+                train=(int(at[1][task]), int(at[1][task + 1] - at[1][task])),
+                val=(int(at[0][task]), int(at[0][task + 1] - at[0][task])),
+            )
+            for task, name in enumerate(self.task_names)
+        ]
+
+    def set_order(self, order: RowOrder | None) -> None:
+        """Train in this order from the next loader on; None for shuffled epochs."""
+        self._order = order
+        self._made.clear()
+
+    def count_given_rows(self) -> int:
+        """Rows that all ranks together have trained on."""
+        return self.count_micro_batches() * self.count_global_batch()
+
+    def count_global_batch(self) -> int:
+        """Rows of one micro-batch of all ranks together."""
+        return self._plan().global_batch
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of all caches."""
+        return find_cache_root()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The batch; made only now where its loader gave its number."""
+        del dataloader_idx
+        return self._late.batch_at(batch) if self._late is not None and isinstance(batch, int) else batch
+
     # What Lightning and a run ask
 
     def train_dataloader(self) -> RowLoader:
         """The endless loader of this rank, from the first micro-batch that was not trained on."""
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._counted = self._processed()
-        return RowLoader(self._training_rows(), start=self._start, prefetch=AHEAD if on_cuda else 0, pin=on_cuda)
+        late = self._order is not None
+        ahead = AHEAD if on_cuda and not late else 0
+        loader = RowLoader(self._training_rows(), start=self._start, prefetch=ahead, pin=on_cuda, late=late)
+        self._late = loader if late else None
+        return loader
 
     def val_dataloader(self) -> ChainedLoader:
         """The validation rows of all tasks, of this rank."""
@@ -174,7 +235,8 @@ class TaskData(LightningDataModule):
         if plan not in self._made:
             if self.clock is None:
                 raise ConfigError("tasks begin at steps; call bind_steps(total=…, accumulate=…) before training")
-            self._made[plan] = SequenceRows(self.joint_table, plan, self.clock, joint=self.scenario.joint)
+            joint, order = self.scenario.joint, self._order
+            self._made[plan] = SequenceRows(self.joint_table, plan, self.clock, joint=joint, order=order)
         return self._made[plan]
 
     def _plan(self) -> BatchPlan:

@@ -10,6 +10,7 @@ import numpy as np
 
 from aptlab.data.images import fingerprint_images
 from aptlab.data.rows.base import RowTable
+from aptlab.data.rows.numbered import NumberedRows, RowContents
 from aptlab.data.rows.order import permute_indices
 from aptlab.data.scenarios import ClassIncremental, DomainIncremental, ImageScenario, Scenario
 from aptlab.data.tasks.base import TaskData
@@ -35,6 +36,30 @@ class ImageTable(RowTable):
         """inputs float32 [B, channels, H, W], targets int64 [B], ids [B]."""
         ids = np.asarray(ids, dtype=np.int64)
         return {"inputs": self.pixels[ids], "targets": self.labels[ids], "ids": ids}
+
+
+class ImageRows(NumberedRows):
+    """Images by number; as tokens they have their brightness in 256 steps, and their class is in their name."""
+
+    def __init__(self, table: ImageTable, *, side: str) -> None:
+        self.table, self.side = table, side
+        self.key = fingerprint_images(table.pixels, table.labels, [side])
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def read_rows(self, ids: np.ndarray) -> Arrays:
+        return self.table.rows(ids)
+
+    def read_contents(self, ids: np.ndarray) -> RowContents:
+        pixels, low, high = self.table.pixels[ids], self.table.pixels.min(), self.table.pixels.max()
+        steps = np.rint(255 * (pixels - low) / max(float(high - low), 1e-9)).astype(np.int64)
+        lengths = np.full(len(ids), float(np.prod(pixels.shape[1:])))
+        return RowContents(ids=ids, tokens=list(steps.reshape(len(ids), -1)), lengths=lengths)
+
+    def describe_row(self, number: int) -> str:
+        """Number, side and class."""
+        return f"{self.side} image {number} (class {self.table.labels[number]})"
 
 
 class ImageTasks(TaskData):
@@ -94,6 +119,10 @@ class ImageTasks(TaskData):
 
     def find_labels(self, rows: np.ndarray) -> np.ndarray:
         return self._labels[rows]
+
+    def number_task_rows(self, side: str) -> list[NumberedRows]:
+        tables = self.joint_table.tables if side == "train" else self.val_tables
+        return [ImageRows(table, side=side) for table in tables if isinstance(table, ImageTable)]
 
     def make_tables(self, side: str) -> list[RowTable]:
         pixels, labels = self._loaded

@@ -20,6 +20,7 @@ from aptlab.data.scenarios import TaskClock
 if TYPE_CHECKING:
     from aptlab.data.loader import Batch
     from aptlab.data.rows.base import Arrays
+    from aptlab.data.rows.order import RowOrder
 
 
 class JointTable(RowTable):
@@ -62,11 +63,20 @@ class StepSamples:
 class SequenceRows(Rows):
     """Micro-batches of one task after another, as `clock` says; each task begins its own first epoch.
 
-    With `joint` every micro-batch is drawn from all tasks together.
+    With `joint` every micro-batch is drawn from all tasks together. With `order` that says which rows come, among those
+    of the task.
     """
 
-    def __init__(self, table: JointTable, plan: BatchPlan, clock: TaskClock, *, joint: bool = False) -> None:
-        self.table, self.plan, self.clock, self.joint = table, plan, clock, joint
+    def __init__(
+        self,
+        table: JointTable,
+        plan: BatchPlan,
+        clock: TaskClock,
+        *,
+        joint: bool = False,
+        order: RowOrder | None = None,
+    ) -> None:
+        self.table, self.plan, self.clock, self.joint, self.order = table, plan, clock, joint, order
         whole = dataclasses.replace(plan, batch=plan.global_batch, rank=0, world=1)
         tables = [table] if joint else table.tables
         self._whole = [EpochRows(part, whole) for part in tables]
@@ -84,6 +94,9 @@ class SequenceRows(Rows):
 
     def find_samples(self, number: int) -> StepSamples:
         """The samples of micro-batch `number` of all ranks."""
+        if self.order is not None:
+            rows = self.order.choose_rows(number * self.plan.global_batch + np.arange(self.plan.global_batch))
+            return StepSamples(rows, self.table.find_tasks(rows))
         task = 0 if self.joint else self.clock.find_task(number)
         start = 0 if self.joint else self.clock.get_start(task)
         ids = self._whole[task].row_ids(number - start) + (0 if self.joint else self.table.offsets[task])
@@ -91,7 +104,8 @@ class SequenceRows(Rows):
 
     def state(self) -> dict[str, Any]:
         facts = {"ends": list(self.clock.ends), "accumulate": self.clock.accumulate, "joint": self.joint}
-        return describe_plan(self.plan, self.table.context) | facts
+        order = {} if self.order is None else {"order": self.order.name}
+        return describe_plan(self.plan, self.table.context) | facts | order
 
     def convert_number(self, number: int, *, global_batch: int) -> int:
         """The number itself: tasks begin at steps, so the batch stays what it was."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from aptlab.data.module import TextData
 from aptlab.data.rows.base import BatchPlan, RowTable
 from aptlab.data.rows.epochs import EpochRows
+from aptlab.data.rows.numbered import NumberedRows
 from aptlab.data.scenarios import Domains, Scenario
 from aptlab.data.sources import Joined, Source
 from aptlab.data.store.split import Split
@@ -124,6 +126,14 @@ class TextTasks(TaskData):
                 raise type(error)(name_empty_task(name, error)) from error
         if not count_rows(self.val_tables):
             raise DataError("scenario: no task has a validation row; use a larger split.val_fraction")
+
+    def number_task_rows(self, side: str) -> list[NumberedRows]:
+        return [text.number_rows(side) for text in self.texts.values()]
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of all caches."""
+        return next(iter(self.texts.values())).store_folder
 
     def make_tables(self, side: str) -> list[RowTable]:
         return [self._make_table(name, text, side) for name, text in self.texts.items()]

@@ -1,0 +1,82 @@
+"""Curricula over the tasks of a scenario: each task has its own, and replay goes beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.continual.small import find_run_difference, read_state, read_tasks, resume_copy, train, write_scenario
+
+from aptlab.curriculum import Campus, Clock, Course, SortedOrder, Stages, TokenCount
+from aptlab.curriculum.sections import SectionedSchedule
+from aptlab.data.rows.numbered import Section
+from aptlab.errors import DataError
+from aptlab.testing.curriculum import ScheduleDriver, answer_by_rows
+
+SECTIONS = [
+    Section(name="first", begin=0, end=6, train=(0, 24), val=(0, 10)),
+    Section(name="second", begin=6, end=16, train=(24, 50), val=(10, 4)),
+]
+SCORES = {"metric": np.random.default_rng(0).random(74)}
+COURSE = Course(rows=74, seed=3, scores=SCORES, val_scores={"metric": np.arange(14.0)})
+
+
+def test_each_section_has_its_own_rows_in_its_own_order():
+    schedule = SectionedSchedule(SortedOrder(), COURSE, SECTIONS)
+    driver = ScheduleDriver(schedule, answer_by_rows, steps=16).train(16)
+    first, second = np.array(driver.rows[:24]), np.array(driver.rows[24:])
+    assert sorted(first.tolist()) == list(range(24))
+    assert second.min() >= 24
+    assert len(set(second.tolist())) == 40
+    assert (np.diff(SCORES["metric"][first]) >= 0).all()
+    assert (np.diff(SCORES["metric"][second]) >= 0).all()
+    assert [decision.step for decision in driver.decisions] == [0, 6]
+
+
+def test_what_is_asked_is_of_the_section_and_lines_name_it():
+    asked: list[Any] = []
+    rule = Stages(levels=2, every=3, probe=2, probe_share=None)
+    schedule = SectionedSchedule(rule, COURSE, SECTIONS)
+    driver = ScheduleDriver(schedule, lambda probe, step: asked.append((step, probe.ids)) or 0.1, steps=16).train(16)
+    assert [step for step, _ in asked] == [3, 9, 12, 15]
+    assert all((ids < 10).all() if step < 6 else (ids >= 10).all() for step, ids in asked)
+    lines = [decision.line for decision in driver.decisions if decision.line]
+    assert [line.partition(": level 1 was left")[0] for line in lines] == [
+        "curriculum of first, from step 0",
+        "curriculum of second, from step 6",
+    ]
+
+
+def test_a_resumed_one_goes_on_and_a_section_that_is_too_small_is_named():
+    rule = Campus(metrics={"metric": TokenCount(), "other": TokenCount()}, slices=3, probe_share=None)
+    course = Course(rows=74, seed=3, scores={**SCORES, "other": np.arange(74.0)})
+
+    def make() -> ScheduleDriver:
+        return ScheduleDriver(SectionedSchedule(rule, course, SECTIONS), answer_by_rows, steps=16)
+
+    whole = make().train(16).rows
+    for at in (2, 6, 7, 11):
+        first, again = make().train(at), make()
+        again.schedule.load(first.schedule.state())
+        again.step, again.position = first.step, first.position
+        assert first.rows + again.train(16 - at).rows == whole
+        clock = Clock(step=at, position=at * 4, until=at * 4 + 4, steps=16)
+        assert first.schedule.prepare(clock) is not None
+    with pytest.raises(DataError, match=r"^second: levels=5 of 4 validation rows: there are fewer rows"):
+        SectionedSchedule(Stages(), COURSE, SECTIONS)
+
+
+def test_a_curriculum_goes_with_a_scenario_and_replay_and_resumes_to_the_bit():
+    write_scenario()
+    words = ["curriculum=campus", "curriculum.probe_share=null", "curriculum.slices=2", "curriculum.metrics.mtld=null"]
+    words += ["replay=reservoir", "replay.capacity=12"]
+    whole = train("whole", *words)
+    assert len(read_tasks(whole)["matrix"]) == 3
+    state = read_state(whole)
+    assert state["callbacks"]["CurriculumOrder"]["probed"] > 0
+    assert len({entry["step"] for entry in state["callbacks"]["CurriculumOrder"]["timeline"]}) > 2
+    assert (Path(whole) / "curriculum.png").exists()
+    for step in (2, 3, 7):  # inside a task, at its end, inside a later one
+        assert find_run_difference(whole, resume_copy(whole, step, f"copy-{step}")) is None
