@@ -45,7 +45,7 @@ KINDS = {
     "Device": "Auto Cpu Cuda DDP",
     "DifficultyMetric": "CompressionRatio MTLD ModelLoss TokenCount UnigramNLL",
     "Embedding": "ScaledEmbedding",
-    "Eval": "Harness LengthLoss NeedleRetrieval PasskeyRetrieval Ruler SlidingLoss TaskMatrix TextSample",
+    "Eval": "Harness LengthLoss NeedleRetrieval PasskeyRetrieval Ruler SlidingLoss TaskMatrix TextSample WidthLoss",
     "FeedForward": "ClampedSwiGLU GELU GeGLU SwiGLU",
     "Gate": "Gate",
     "Growth": "Growth",
@@ -58,9 +58,10 @@ KINDS = {
     "LayerPositions": "LayerPositions",
     "LightningDataModule": "ImageTasks TextData TextTasks",
     "LogitRule": "LogitRule",
+    "MatFormer": "MatFormer",
     "Module": "Classifier Decoder",
     "Norm": "LayerNorm RMSNorm",
-    "Objective": "CrossEntropy DarkExperience ElasticWeights LearningWithoutForgetting NextToken",
+    "Objective": "CrossEntropy DarkExperience Elastic ElasticWeights LearningWithoutForgetting NextToken",
     "Optim": "AdamW AdamW8bit",
     "Pacing": "BabySteps CampusPacing LinearPacing SqrtPacing",
     "Policy": "Balanced Herding Reservoir Ring",
@@ -89,6 +90,7 @@ KINDS = {
     "Tracking": "Tracking",
     "Trainer": "",
     "Validation": "Validation",
+    "WidthStrategy": "MeanWidths SampleWidth SandwichWidths SumWidths",
 }
 # Places below the groups that take a component, by the kind that belongs there.
 PARAMETERS = {
@@ -109,9 +111,10 @@ PARAMETERS = {
     "Layer": "Site.layer",
     "LayerPositions": "Block.positions",
     "LogitRule": "FullAttention.logits",
+    "MatFormer": "ClampedSwiGLU.nested GELU.nested GeGLU.nested SwiGLU.nested",
     "Norm": "Block.norm Classifier.norm Decoder.norm Site.norm Site.norm_after",
-    "Objective": "ClassificationTask.objective DarkExperience.base ElasticWeights.base LanguageTask.objective "
-    "LearningWithoutForgetting.base",
+    "Objective": "ClassificationTask.objective DarkExperience.base Elastic.loss ElasticWeights.base "
+    "LanguageTask.objective LearningWithoutForgetting.base",
     "Optim": "ClassificationTask.optim LanguageTask.optim",
     "Pacing": "Campus.pacing",
     "Policy": "Rehearsal.policy",
@@ -134,6 +137,7 @@ PARAMETERS = {
     "Split": "TextData.split TextTasks.split",
     "Strength": "LeftSpin.strength MemorySmooth.strength",
     "TokenizerRule Tokenizer": "TextData.tokenizer TextTasks.tokenizer",
+    "WidthStrategy": "Elastic.strategy",
 }
 TOO_MUCH = ("ModelCheckpoint", "OnExceptionCheckpoint", "LambdaCallback", "BackboneFinetuning", "LearningRateFinder")
 

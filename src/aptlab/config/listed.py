@@ -9,7 +9,7 @@ from __future__ import annotations
 
 _NN, _CALLBACKS = "torch.nn", "lightning.pytorch.callbacks"
 _NORMS = ("LayerNorm", "RMSNorm", "Identity")
-_NETWORKS = ("Classifier", "Decoder", "decoder.Decoder")
+_NETWORKS = ("Classifier", "classifier.Classifier", "Decoder", "decoder.Decoder")
 _MODULES = (*_NORMS, "Linear", "Embedding", "Dropout", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid", "Softplus")
 
 # Kind, by the module that defines it -> names in one package.
@@ -17,10 +17,7 @@ _NAMES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "aptlab.nn.norm.Norm": ((_NN, _NORMS),),
     "torch.nn.modules.sparse.Embedding": ((_NN, ("Embedding",)),),
     # A network of whoever brings his own task: of ours the whole one alone, for every layer is a Module.
-    "torch.nn.modules.module.Module": (
-        (_NN, _MODULES),
-        ("aptlab.models", ("Classifier", "Decoder", "decoder.Decoder")),
-    ),
+    "torch.nn.modules.module.Module": ((_NN, _MODULES), ("aptlab.models", _NETWORKS)),
     "lightning.pytorch.callbacks.callback.Callback": (
         (
             _CALLBACKS,
