@@ -79,6 +79,7 @@ AtLeastOne = Annotated[float, Limit(low=1)]
 Fraction = Annotated[float, Limit(low=0, high=1)]
 RotaryFraction = Annotated[float, Limit(low=0, high=1)]  # of each head's dims: what a new rule on old weights keeps
 OpenFraction = Annotated[float, Limit(low=0, high=1, high_open=True)]
+Share = Annotated[float, Limit(low=0, high=1, low_open=True)]  # of something that must not be nothing
 PositiveInt = Annotated[int, Limit(low=1)]
 NonNegativeInt = Annotated[int, Limit(low=0)]
 AtLeastMinusOne = Annotated[int, Limit(low=-1)]  # where -1 counts none
@@ -95,6 +96,7 @@ LIMITS: Mapping[str, tuple[type, Limit | TextLimit]] = {
         "Fraction": Fraction,
         "RotaryFraction": RotaryFraction,
         "OpenFraction": OpenFraction,
+        "Share": Share,
         "PositiveInt": PositiveInt,
         "NonNegativeInt": NonNegativeInt,
         "AtLeastMinusOne": AtLeastMinusOne,

@@ -37,7 +37,7 @@ EVALS = "a run measures what evals holds: +eval@evals.ruler=ruler adds this one,
         # below a part that does not take them
         ("trainer.lr=1", "trainer.lr: lightning.Trainer has no such parameter; did you mean optim.lr?"),
         ("trainer.validate_every=5", "lightning.Trainer has no such parameter; did you mean validate.every?"),
-        ("callbacks.every=5", "callbacks.every: unknown key; did you mean callbacks.checkpoints.every?"),
+        ("callbacks.every=5", "did you mean callbacks.tasks.every or callbacks.checkpoints.every?"),
         # keys of options that are not chosen
         ("kappa=3", "kappa: unknown top-level key; smooth.gate.kappa is a key of smooth=left_spin or smooth=memory"),
         ("rope.kappa=3", "has no such parameter; smooth.gate.kappa is a key of smooth=left_spin or smooth=memory"),

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aptlab.callbacks.base import RunAware, RunContext
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.callbacks.probing import ProbeMeter
+from aptlab.checkpoint.plain import pack_arrays, unpack_arrays
 from aptlab.curriculum import Clock, Curriculum, RandomOrder, RowSchedule
 from aptlab.curriculum.base import Answer, Probe
 from aptlab.curriculum.scores import prepare_course
@@ -199,21 +199,3 @@ def find_rule_change(before: Any, now: Any, path: str = "rule") -> str | None:
         return None if before == now else f"{path} {before}, now {now}"
     changes = (find_rule_change(item, now.get(key), f"{path}.{key}") for key, item in before.items())
     return next((change for change in changes if change), None)
-
-
-def pack_arrays(value: Any) -> Any:
-    """Plain values with tensors in place of arrays, as a checkpoint may hold them."""
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.array(value))
-    if isinstance(value, Mapping):
-        return {key: pack_arrays(item) for key, item in value.items()}
-    return [pack_arrays(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def unpack_arrays(value: Any) -> Any:
-    """The inverse of `pack_arrays`."""
-    if isinstance(value, torch.Tensor):
-        return value.cpu().numpy()
-    if isinstance(value, Mapping):
-        return {key: unpack_arrays(item) for key, item in value.items()}
-    return [unpack_arrays(item) for item in value] if isinstance(value, list) else value

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from aptlab.errors import CheckpointError
@@ -54,3 +56,21 @@ def estimate_checkpoint_size(checkpoint: Any) -> int:
             storage = value.untyped_storage()
             seen[storage.data_ptr()] = storage.nbytes()
     return sum(seen.values()) + (1 << 20)
+
+
+def pack_arrays(value: Any) -> Any:
+    """Plain values with tensors in place of arrays, as a checkpoint may hold them."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(value))
+    if isinstance(value, Mapping):
+        return {key: pack_arrays(item) for key, item in value.items()}
+    return [pack_arrays(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def unpack_arrays(value: Any) -> Any:
+    """The inverse of `pack_arrays`."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu().numpy()
+    if isinstance(value, Mapping):
+        return {key: unpack_arrays(item) for key, item in value.items()}
+    return [unpack_arrays(item) for item in value] if isinstance(value, list) else value

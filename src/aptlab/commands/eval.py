@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aptlab.config import Config, check, compose, expand_shortcuts, fill_request, inspect_inputs
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, NonNegativeInt, PositiveInt
+from aptlab.limits import NonNegativeInt, PositiveInt, Share
 from aptlab.restore.request import (
     SOURCE,
     STAND_IN,
@@ -63,7 +63,7 @@ class EvalRequest:
     multiples: list[PositiveInt]
     tokens: PositiveInt
     precision: Precision
-    width: Fraction | list[Fraction] | None
+    width: Share | list[Share] | None
     out: str | None
     context: PositiveInt | None = None
     seed: NonNegativeInt | None = None

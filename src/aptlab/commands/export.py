@@ -9,7 +9,7 @@ from typing import Literal
 
 from aptlab.config import check, compose, fill_request
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction
+from aptlab.limits import Share
 from aptlab.restore.request import drop_data_places
 from aptlab.shown import print_shown
 
@@ -32,7 +32,7 @@ class ExportRequest:
     for_: Literal["transformers5", "transformers4", "mlx", "ctranslate2", "llama.cpp", "onnx"] | None = None
     out: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    width: Fraction | list[Fraction] | None = None
+    width: Share | list[Share] | None = None
     force: bool = False
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from aptlab.config import Config, build, check, compose, fill_request
 from aptlab.errors import ConfigError
-from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Share
 from aptlab.nn.width import format_width
 from aptlab.restore.request import drop_data_places
 from aptlab.runs.atomic import write_text
@@ -63,8 +63,8 @@ class GenerateRequest:
     samples: PositiveInt
     stop: list[str]
     batch: PositiveInt
-    width: Fraction | list[Fraction] | None
-    draft: Fraction | list[Fraction] | None
+    width: Share | list[Share] | None
+    draft: Share | list[Share] | None
     draft_tokens: PositiveInt
     out: str | None
     stream: bool

@@ -43,7 +43,7 @@ _OTHER_WORDS = {
     "callbacks.checkpoints.every": "save_every save_steps save_interval checkpoint_every ckpt_every",
     "callbacks.checkpoints.keep": "save_total_limit keep_last",
     "size": "model_size",
-    "size.dim": "d_model n_embd embed_dim hidden_size model_dim width",
+    "size.dim": "d_model n_embd embed_dim hidden_size model_dim",
     "size.depth": "layers n_layer n_layers num_layers num_hidden_layers",
     "size.heads": "n_head n_heads num_heads num_attention_heads",
     "size.kv_heads": "n_kv_heads num_kv_heads num_key_value_heads",

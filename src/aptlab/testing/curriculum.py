@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aptlab.callbacks.curriculum import pack_arrays, unpack_arrays
-from aptlab.checkpoint.plain import check_plain
+from aptlab.checkpoint.plain import check_plain, pack_arrays, unpack_arrays
 from aptlab.curriculum import Clock, Course, Curriculum, Decision, Probe, RowSchedule
 from aptlab.testing.contract import Contract
 

@@ -65,7 +65,11 @@ def make_model(fast, folder, ends, bos):
     model.generation_config.eos_token_id = config.eos_token_id
     prompt = torch.tensor([fast.encode(PAGE[0]).ids])
     whole = model.generate(prompt, max_new_tokens=NEW, do_sample=False, eos_token_id=-1)[0].tolist()
-    model.lm_head.weight.data[ends[-1]] = 1.01 * model.lm_head.weight[whole[-NEW // 2]]
+    likeliest, before = whole[-NEW // 2], torch.tensor([whole[: -NEW // 2]])
+    with torch.no_grad():
+        logit = model(before).logits[0, -1, likeliest]
+    # A trainer may order ids otherwise in every process, so a model of this seed may like its token by either sign.
+    model.lm_head.weight.data[ends[-1]] = (1 + 0.01 * logit.sign()) * model.lm_head.weight[likeliest]
     model.save_pretrained(folder)
     return model
 
