@@ -1,8 +1,23 @@
 """Whole models, and the ways to load, convert and edit them."""
 
-from aptlab.models.classifier import Classifier, Inputs, PatchEmbedding, TokenInputs
+from aptlab.models.classifier import Classifier, Inputs, PatchEmbedding, RowClassifier, TokenInputs
 from aptlab.models.decoder import Decoder
+from aptlab.models.dytox import DyTox
+from aptlab.models.growing import GrowingClassifier
 from aptlab.models.head import HeadRule
-from aptlab.models.output import Hidden, Output
+from aptlab.models.output import GrowingOutput, Hidden, Output
 
-__all__ = ["Classifier", "Decoder", "HeadRule", "Hidden", "Inputs", "Output", "PatchEmbedding", "TokenInputs"]
+__all__ = [
+    "Classifier",
+    "Decoder",
+    "DyTox",
+    "GrowingClassifier",
+    "GrowingOutput",
+    "HeadRule",
+    "Hidden",
+    "Inputs",
+    "Output",
+    "PatchEmbedding",
+    "RowClassifier",
+    "TokenInputs",
+]

@@ -1,9 +1,9 @@
-"""A network that gives a row one class. Legend: B batch, T tokens, C dim, K classes, P patches, H W pixels."""
+"""Networks that give a row one class. Legend: B batch, T tokens, C dim, K classes, P patches, H W pixels."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -65,8 +65,8 @@ class TokenInputs(Inputs):
         return self.table(rows)
 
 
-class Classifier(nn.Module):
-    """Inputs as a stream, blocks in which every token sees all others, norm, mean over tokens, head.
+class RowClassifier(nn.Module, ABC):
+    """Inputs as a stream, and blocks in which every token sees all others: how a network of classes begins.
 
     classes    outputs K; a scenario's classes are all there from the start
     inputs     factory inputs(dim): `PatchEmbedding` of images, `TokenInputs` of text
@@ -74,7 +74,8 @@ class Classifier(nn.Module):
     norm       factory norm(dim) of the last norm
     positions  how tokens are placed
 
-    Components draw their own weights, the rest starts as N(0, 0.02).
+    Components draw their own weights, the rest starts as N(0, 0.02). What derives from it adds what reads the stream,
+    and calls `reset_parameters` when all is there.
     """
 
     def __init__(
@@ -103,8 +104,6 @@ class Classifier(nn.Module):
         self.blocks = nn.ModuleList(
             block(shape, layer=layer, positions=layer_positions) for layer, layer_positions in enumerate(layers)
         )
-        self.head = nn.Linear(shape.dim, classes)
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the start of training anew."""
@@ -114,12 +113,12 @@ class Classifier(nn.Module):
         """The blocks, in order."""
         return cast("list[Block]", list(self.blocks))
 
-    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> Output:
-        """Logits [B, K], and as `hidden` the means over tokens that the head reads, [B, C].
+    def bind_tasks(self, tasks: Sequence[Sequence[int]] | None) -> None:
+        """Take the classes of each task from the data, None where tasks have none of their own; once, before use."""
 
-        segments  int64 [B, T], 0 = padding, which counts nowhere
-        """
-        x_BTC = self.inputs(inputs)
+    def encode(self, rows: Tensor, *, segments: Tensor | None, trace: bool) -> tuple[Tensor, ForwardContext]:
+        """The stream after the last block, [B, T, C], and what the pass knows."""
+        x_BTC = self.inputs(rows)
         context = ForwardContext(x_BTC.shape[1], segments=segments, causal=False, tracing=trace, device=x_BTC.device)
         context.prepare(self.rotaries)
         if self.embed_positions is not None:
@@ -128,6 +127,39 @@ class Classifier(nn.Module):
         for block in self.blocks:
             x_BTC, carries = block(x_BTC, context, carries)
         context.finish()
+        return x_BTC, context
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> Any:
+        """Logits [B, K], one vector for each row as `hidden` [B, C], losses and statistics of layers, as in `Output`.
+
+        segments  int64 [B, T], 0 = padding, which counts nowhere
+        """
+
+
+class Classifier(RowClassifier):
+    """Inputs as a stream, blocks in which every token sees all others, norm, mean over tokens, head.
+
+    classes, inputs, block, norm and positions are those of `RowClassifier`.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        classes: PositiveInt,
+        inputs: Callable[..., Inputs],
+        block: Callable[..., Block],
+        norm: Callable[..., Norm],
+        positions: Positions | None = None,
+    ) -> None:
+        super().__init__(shape, classes=classes, inputs=inputs, block=block, norm=norm, positions=positions)
+        self.head = nn.Linear(shape.dim, classes)
+        self.reset_parameters()
+
+    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> Output:
+        """Logits [B, K], and as `hidden` the means over tokens that the head reads, [B, C]."""
+        x_BTC, context = self.encode(inputs, segments=segments, trace=trace)
         pooled_BC = average_tokens(self.norm(x_BTC), segments)
         return Output(self.head(pooled_BC), pooled_BC, dict(context.aux), dict(context.traces))
 

@@ -1,4 +1,4 @@
-"""What a model gives back. Legend: B batch, T tokens, C dim, V vocabulary."""
+"""What a model gives back. Legend: B batch, T tokens, C dim, V vocabulary, K classes, N classes of the newest task."""
 
 from __future__ import annotations
 
@@ -28,3 +28,22 @@ class Output(NamedTuple):
     hidden: Tensor
     aux: dict[str, Tensor]
     traces: Traces
+
+
+class GrowingOutput(NamedTuple):
+    """What a network that learns classes task by task gives for rows.
+
+    logits      [B, K] in the order of the classes' numbers; `UNKNOWN` for a class that no task has brought yet
+    hidden      the newest task's vector of each row, [B, C]
+    known       int64, the classes there are, those of the first task first; the last `new` of them are being learned
+    divergence  [B, 1 + N]: any older class, and each of the newest task's; None where there is no older one, or where
+                the network is not being trained
+    """
+
+    logits: Tensor
+    hidden: Tensor
+    aux: dict[str, Tensor]
+    traces: Traces
+    known: Tensor
+    new: int
+    divergence: Tensor | None = None

@@ -16,6 +16,7 @@ from aptlab.objectives.widths import MeanWidths, SampleWidth, SandwichWidths, Su
 if TYPE_CHECKING:
     from aptlab.objectives.base import Objective
     from aptlab.objectives.cross_entropy import CrossEntropy
+    from aptlab.objectives.dytox import DyToxLoss
     from aptlab.objectives.elastic import Elastic
     from aptlab.objectives.next_token import NextToken
     from aptlab.objectives.nll import compute_token_nll
@@ -25,6 +26,7 @@ __all__ = [
     "IGNORE",
     "CrossEntropy",
     "DarkExperience",
+    "DyToxLoss",
     "Elastic",
     "ElasticWeights",
     "LearningWithoutForgetting",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "CrossEntropy": "cross_entropy",
     "DarkExperience": "rehearsed",
+    "DyToxLoss": "dytox",
     "Elastic": "elastic",
     "ElasticWeights": "rehearsed",
     "LearningWithoutForgetting": "rehearsed",

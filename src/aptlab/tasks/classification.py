@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from aptlab.data.tasks import TaskData
 from aptlab.errors import ConfigError
-from aptlab.models import Classifier
+from aptlab.models import RowClassifier
 from aptlab.objectives import IGNORE, CrossEntropy, Objective
 from aptlab.tasks.base import Batch, Optim, Schedule, Task
 
@@ -21,14 +22,14 @@ class ClassificationTask(Task):
     val/loss in nats and val/accuracy.
     """
 
-    net: Classifier
+    net: RowClassifier
     unit: ClassVar[str] = "samples"
     validation_sums: ClassVar[int] = 3  # nats, targets, right answers
     score_name: ClassVar[str] = "accuracy"
 
     def __init__(
         self,
-        net: Classifier,
+        net: RowClassifier,
         *,
         optim: Optim,
         schedule: Schedule,
@@ -48,6 +49,7 @@ class ClassificationTask(Task):
         have = self.net.classes
         if classes > have:
             raise ConfigError(f"net.classes={have}, and the data have {classes}; set task.net.classes={classes}")
+        self.net.bind_tasks(data.list_task_classes() if isinstance(data, TaskData) else None)
 
     def forward(self, batch: Batch, *, trace: bool = False) -> Any:
         return self.net(batch["inputs"], segments=batch.get("segments"), trace=trace)

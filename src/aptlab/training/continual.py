@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from aptlab.callbacks.consolidation import Consolidation, check_memory_of_tasks
+from aptlab.callbacks.growth import TaskGrowth, check_growth, find_growing
 from aptlab.callbacks.replay import ReplayMemory, check_replay
 from aptlab.config import Config, build
 from aptlab.continual import NoReplay, Replay
 from aptlab.errors import ConfigError
+from aptlab.objectives import DyToxLoss
+
+GROWING = ("DyTox",)  # networks that only task=dytox trains
 
 
 def check_continual(config: Config, data: Any, task: Any) -> None:
@@ -20,10 +24,30 @@ def check_continual(config: Config, data: Any, task: Any) -> None:
     except ConfigError as error:
         raise ConfigError(f"replay: {error}") from error
     check_memory_of_tasks(task, data)
+    check_growth(task, data)
+    check_network_choice(config, task)
+    if find_growing(task) is not None:
+        require_callback(config, TaskGrowth, "growth", "the network grows with its tasks", "task=classification")
+    elif isinstance(task.objective, DyToxLoss):
+        raise ConfigError(
+            f"objective: DyToxLoss reads which classes are known, and {type(task.net).__name__} does not say it; "
+            "use task=dytox, or another objective"
+        )
     if not isinstance(rule, NoReplay):
         require_callback(config, ReplayMemory, "replay", "samples are to be kept", "replay=none")
     if task.objective.remembers != "nothing":
         require_callback(config, Consolidation, "consolidation", "the objective remembers tasks", "another objective")
+
+
+def check_network_choice(config: Config, task: Any) -> None:
+    """ConfigError where the group model names a network that grows, and the task trains another one."""
+    node: Mapping[str, Any] = config.resolved().get("model") or {}
+    chosen = str(node.get("_target_", "")).rpartition(".")[2]
+    if chosen in GROWING and type(task.net).__name__ != chosen:
+        raise ConfigError(
+            f"model={config.choices.get('model')} is chosen, and the task trains {type(task.net).__name__}; add "
+            "task=dytox, which trains what model= says"
+        )
 
 
 def require_callback(config: Config, kind: type, name: str, why: str, instead: str) -> None:

@@ -66,6 +66,10 @@ class TaskData(LightningDataModule):
         del rows
         return None
 
+    def list_task_classes(self) -> list[list[int]] | None:
+        """The classes that each task brings; None where tasks have none of their own."""
+        return None
+
     # Tasks
 
     @property

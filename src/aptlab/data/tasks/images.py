@@ -124,6 +124,9 @@ class ImageTasks(TaskData):
         tables = self.joint_table.tables if side == "train" else self.val_tables
         return [ImageRows(table, side=side) for table in tables if isinstance(table, ImageTable)]
 
+    def list_task_classes(self) -> list[list[int]] | None:
+        return self.images.list_classes() if isinstance(self.images, ClassIncremental) else None
+
     def make_tables(self, side: str) -> list[RowTable]:
         pixels, labels = self._loaded
         held = self._find_held_out(labels)

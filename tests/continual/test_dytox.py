@@ -1,0 +1,65 @@
+"""DyTox on digits, two after two: stopped and gone on, what is frozen stays, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aptlab.errors import ConfigError
+from tests.continual.small import find_run_difference, read_state, read_tasks, resume_copy
+from tests.continual.test_digits import STEPS, train
+
+WORDS = ("task=dytox", "replay=herding", "replay.capacity=20", "replay.policy.by=class")
+
+
+def read_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return read_state(run, step)["state_dict"]
+
+
+def test_a_run_resumed_in_a_later_task_ends_as_one_that_was_not_stopped_and_old_parts_do_not_move():
+    whole = train("whole", *WORDS)
+    assert len(read_tasks(whole)["matrix"]) == 5
+    for step in (5, 6):  # inside a task, and where one has just ended
+        assert find_run_difference(whole, resume_copy(whole, step, f"copy{step}"), STEPS) is None
+    ends = [read_weights(whole, step) for step in (2, 4, STEPS)]
+    # A checkpoint is written where the next step begins, when the next task is known already.
+    assert [end["net.known_tasks"].tolist() for end in ends] == [[2, 1], [3, 2], [5, 4]]
+    first, second = ("net.tokens.0", "net.heads.0.matrix.weight"), ("net.tokens.1", "net.heads.1.matrix.weight")
+    assert all(torch.equal(ends[0][name], ends[2][name]) for name in first)
+    assert all(torch.equal(ends[1][name], ends[2][name]) for name in second)
+    assert all((ends[0][name] != ends[1][name]).any() for name in second)  # it was learned in between
+    assert (ends[0]["net.tab.q.weight"] != ends[2]["net.tab.q.weight"]).any()
+
+
+def test_joint_training_knows_all_tasks_from_the_start():
+    run = train("joint", "task=dytox", "scenario.joint=true", steps=5)
+    first, last = read_weights(run, 1), read_weights(run, 5)
+    assert first["net.known_tasks"].tolist() == [5, 0]
+    assert all((first[f"net.tokens.{task}"] != last[f"net.tokens.{task}"]).any() for task in range(5))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["task=dytox", "model.tasks=2"],
+            r"DyTox has \[5, 5\] classes in its tasks, and the data have \[2, 2",
+        ),
+        (
+            ["task=dytox", "scenario.boundaries=hidden", "objective=cross_entropy"],
+            r"DyTox asks where a task begins",
+        ),
+        (["task=dytox", "callbacks.growth=null"], r"the network grows with its tasks, and no callback does it; use"),
+        (
+            ["objective=dytox"],
+            r"DyToxLoss reads which classes are known, and Classifier does not say it; use task",
+        ),
+        (["model=dytox"], r"model=dytox is chosen, and the task trains Classifier; add task=dytox, which trains what"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_there_is_a_folder(words, told):
+    with pytest.raises(ConfigError, match=told):
+        train("run", *words)
+    assert not Path("run").exists()
