@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from aptlab.errors import ConfigError
+from aptlab.testing.callbacks import find_difference
 from tests.continual.small import find_run_difference, read_state, read_tasks, resume_copy
 from tests.continual.test_digits import STEPS, train
 
@@ -38,6 +39,23 @@ def test_joint_training_knows_all_tasks_from_the_start():
     first, last = read_weights(run, 1), read_weights(run, 5)
     assert first["net.known_tasks"].tolist() == [5, 0]
     assert all((first[f"net.tokens.{task}"] != last[f"net.tokens.{task}"]).any() for task in range(5))
+
+
+def test_balanced_fine_tuning_moves_what_reads_the_encoder_and_nothing_else():
+    tuned = train("tuned", *WORDS, "callbacks.balanced_tuning.epochs=1")
+    plain = train("plain", *WORDS)
+    one, other = read_weights(tuned, 4), read_weights(plain, 4)  # the second task has just ended
+    moved = {name.split(".")[1] for name, weight in one.items() if (weight != other[name]).any()}
+    assert moved == {"norm", "tab", "tokens", "heads"}
+    assert all(torch.equal(one[f"net.tokens.{task}"], other[f"net.tokens.{task}"]) for task in (2, 3, 4))
+    states = [read_state(run, 4)["optimizer_states"] for run in (tuned, plain)]
+    assert find_difference(states[0], states[1], ()) is None
+    assert find_run_difference(tuned, resume_copy(tuned, 3, "copy"), STEPS) is None
+
+
+def test_balanced_fine_tuning_without_a_memory_is_refused():
+    with pytest.raises(ConfigError, match=r"balanced_tuning.epochs=2 trains on what is remembered, and nothing is"):
+        train("run", "task=dytox", "callbacks.balanced_tuning.epochs=2")
 
 
 @pytest.mark.parametrize(

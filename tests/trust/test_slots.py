@@ -36,8 +36,9 @@ KINDS = {
     "AddedPositions": "LearnedPositions NoEmbed SinusoidalPositions",
     "Attention": "FullAttention LinearAttention",
     "Block": "Block",
-    "Callback": "Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor NonFiniteGuard "
-    "ReplayMemory RoundedSteps SameConfig SmoothMemory StatelessSeed TaskGrowth TaskScores TrainProgress Watchdog",
+    "Callback": "BalancedTuning Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor "
+    "NonFiniteGuard ReplayMemory RoundedSteps SameConfig SmoothMemory StatelessSeed TaskGrowth TaskScores "
+    "TrainProgress Watchdog",
     "CompetenceGate": "CompetenceGate",
     "Curriculum": "Campus RandomOrder SortedOrder Stages",
     "Decoder": "Decoder",
