@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tests.continual.small import find_run_difference, read_state, read_tasks, resume_copy, train, write_scenario
 
-from aptlab.curriculum import Campus, Clock, Course, SortedOrder, Stages, TokenCount
+from aptlab.curriculum import Campus, Course, SortedOrder, Stages, TokenCount
 from aptlab.curriculum.sections import SectionedSchedule
 from aptlab.data.rows.numbered import Section
+from aptlab.data.rows.order import permute_indices
 from aptlab.errors import DataError
 from aptlab.testing.curriculum import ScheduleDriver, answer_by_rows
 
@@ -49,21 +50,37 @@ def test_what_is_asked_is_of_the_section_and_lines_name_it():
     ]
 
 
-def test_a_resumed_one_goes_on_and_a_section_that_is_too_small_is_named():
-    rule = Campus(metrics={"metric": TokenCount(), "other": TokenCount()}, slices=3, probe_share=None)
-    course = Course(rows=74, seed=3, scores={**SCORES, "other": np.arange(74.0)})
+def test_a_pass_has_the_rows_that_an_epoch_of_its_task_would_have():
+    """With the seed of the run, as without a curriculum: only their order differs."""
+    rows = ScheduleDriver(SectionedSchedule(SortedOrder(), COURSE, SECTIONS), answer_by_rows, steps=16).train(16).rows
+    assert set(rows[24:]) == {24 + row for row in permute_indices(np.arange(40), count=50, seed=3, epoch=0).tolist()}
+
+
+RESUMED = {
+    "campus": Campus(metrics={"metric": TokenCount(), "other": TokenCount()}, slices=3, probe_share=None, replay=0.2),
+    "stages": Stages(levels=2, every=3, probe=2, probe_share=None),
+    "sorted": SortedOrder(),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_resumed_one_goes_on_with_the_same_rows_and_decisions(name):
+    course = Course(rows=74, seed=3, scores={**SCORES, "other": np.arange(74.0)}, val_scores=COURSE.val_scores)
 
     def make() -> ScheduleDriver:
-        return ScheduleDriver(SectionedSchedule(rule, course, SECTIONS), answer_by_rows, steps=16)
+        return ScheduleDriver(SectionedSchedule(RESUMED[name], course, SECTIONS), answer_by_rows, steps=16)
 
-    whole = make().train(16).rows
-    for at in (2, 6, 7, 11):
+    whole = make().train(16)
+    for at in (2, 5, 6, 7, 11):
         first, again = make().train(at), make()
         again.schedule.load(first.schedule.state())
         again.step, again.position = first.step, first.position
-        assert first.rows + again.train(16 - at).rows == whole
-        clock = Clock(step=at, position=at * 4, until=at * 4 + 4, steps=16)
-        assert first.schedule.prepare(clock) is not None
+        again.train(16 - at)
+        assert first.rows + again.rows == whole.rows, at
+        assert repr(first.decisions + again.decisions) == repr(whole.decisions), at
+
+
+def test_a_section_that_is_too_small_is_named():
     with pytest.raises(DataError, match=r"^second: levels=5 of 4 validation rows: there are fewer rows"):
         SectionedSchedule(Stages(), COURSE, SECTIONS)
 

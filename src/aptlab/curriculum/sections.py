@@ -93,7 +93,8 @@ class SectionedSchedule(RowSchedule):
     def load(self, state: Mapping[str, Any]) -> None:
         self._rows_per_step = int(state["rows_per_step"])
         for schedule, own in zip(self.schedules, state["schedules"], strict=True):
-            schedule.load(own)
+            if own["tape"]["starts"]:  # or its section is still to come, and it begins as it is
+                schedule.load(own)
 
 
 def _open_section(rule: Curriculum, course: Course, section: Section) -> RowSchedule:
@@ -104,10 +105,10 @@ def _open_section(rule: Curriculum, course: Course, section: Section) -> RowSche
 
 
 def _cut_course(course: Course, section: Section) -> Course:
-    """The rows of a section by numbers of their own."""
-    first, count = section.train
+    """The rows of a section by numbers of their own; with the run's seed, so that a pass has the rows of an epoch."""
+    count = section.train[1]
     scores, val_scores = _cut_scores(course.scores, section.train), _cut_scores(course.val_scores, section.val)
-    return Course(rows=count, seed=course.seed + first, scores=scores, val_scores=val_scores)
+    return Course(rows=count, seed=course.seed, scores=scores, val_scores=val_scores)
 
 
 def _cut_scores(scores: Scores, part: tuple[int, int]) -> Scores:
