@@ -5,14 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from aptlab.callbacks.replay import check_replay
+from aptlab.callbacks.replay import ReplayMemory, check_replay
 from aptlab.continual import Balanced, BalancedShare, ConstantShare, Herding, NoReplay, Rehearsal, Reservoir
 from aptlab.continual.rehearsal import format_bytes, measure_machine_memory
 from aptlab.data.images import Digits
 from aptlab.data.scenarios import ClassIncremental
-from aptlab.data.tasks import ImageTasks
+from aptlab.data.tasks import ImageTasks, StepSamples
 from aptlab.errors import ConfigError
 from aptlab.objectives import CrossEntropy
 
@@ -28,6 +29,16 @@ def test_balanced_shares_give_every_task_the_same_part():
     rule = BalancedShare(most=0.9)
     assert [rule.count_rows(6, step=0, task=task) for task in range(4)] == [0, 6, 12, 18]
     assert BalancedShare(most=0.5).count_rows(6, step=0, task=7) == 6
+
+
+def test_a_row_that_comes_twice_in_one_batch_is_one_sample():
+    """As where a pass of a curriculum ends inside a batch, and the next one begins with a row of its end."""
+    memory = ReplayMemory(rule=Rehearsal(policy=Reservoir(), schedule=ConstantShare()))
+    memory._seen = np.zeros(8, dtype=bool)
+    batches = [[3, 5, 3, 1], [5, 6, 6, 3]]
+    found = [memory._take_new(StepSamples(np.array(rows), np.zeros(4, dtype=np.int64))) for rows in batches]
+    assert [samples.rows.tolist() for samples in found] == [[3, 5, 1], [6]]
+    assert memory._fresh.tolist() == [False, True, False, False], "logits are those of its first place"
 
 
 def test_memory_is_bounded_by_bytes():

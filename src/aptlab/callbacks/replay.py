@@ -123,9 +123,11 @@ class ReplayMemory(RunAware, Callback):
         return data.fetch_rows(self.memory.get_rows(self._find_slots(trainer, data, count, draw)))
 
     def _take_new(self, samples: StepSamples) -> StepSamples:
-        """Those that come for the first time, which are marked."""
+        """Those that come for the first time, which are marked; a batch over the end of a pass may hold a row twice."""
         assert self._seen is not None
-        self._fresh = ~self._seen[samples.rows]
+        first = np.zeros(len(samples.rows), dtype=bool)
+        first[np.unique(samples.rows, return_index=True)[1]] = True
+        self._fresh = first & ~self._seen[samples.rows]
         self._seen[samples.rows] = True
         return StepSamples(samples.rows[self._fresh], samples.tasks[self._fresh])
 
