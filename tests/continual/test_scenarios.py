@@ -82,6 +82,17 @@ def test_a_domain_is_the_same_images_changed_in_one_way(transform):
         assert abs(first.pixels.mean() - second.pixels.mean()) < 0.05
 
 
+def test_images_hold_grey_levels_and_no_tokens():
+    data = make_tasks(ClassIncremental(images=Digits()))
+    rows, first = data.number_rows("train"), data.list_sections()[3].train[0]
+    found = rows.read_contents(np.array([first + 5, 2]))
+    assert (found.lengths, found.take([1]).lengths, found.list_texts()) == (None, None, None)
+    own = data.joint_table.tables[3].rows(np.array([5]))["inputs"]
+    assert found.tokens[0].tolist() == (255 * own).round().flatten().tolist()
+    assert (rows.read_rows(found.ids)["ids"] == [first + 5, 2]).all()
+    assert rows.describe_row(first + 5).startswith("train image 5 (class ")
+
+
 def test_ranks_share_out_one_batch_of_one_task():
     data = make_tasks(ClassIncremental(images=Digits()))
     whole = data.find_samples(7)

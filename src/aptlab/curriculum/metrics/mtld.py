@@ -43,7 +43,10 @@ class MTLD(DifficultyMetric):
         del fitted
         texts = contents.list_texts()
         if texts is None:
-            raise ConfigError("MTLD counts words, and these rows are no text; take CompressionRatio or ModelLoss")
+            raise ConfigError(
+                "MTLD counts words, and these rows are no text; take CompressionRatio, UnigramNLL or ModelLoss, and in "
+                "curriculum=campus take it out with metrics.<its name>=null"
+            )
         return np.array([compute_mtld(WORD.findall(text.lower()), self.threshold) for text in texts])
 
 

@@ -24,7 +24,13 @@ class TokenCount(DifficultyMetric):
     """
 
     def measure(self, contents: RowContents, fitted: Any) -> np.ndarray:
+        """Raises ConfigError for rows that are not made of tokens."""
         del fitted
+        if contents.lengths is None:
+            raise ConfigError(
+                "TokenCount counts tokens, and these rows have none; take CompressionRatio, UnigramNLL or ModelLoss, "
+                "and in curriculum=campus take it out with metrics.<its name>=null"
+            )
         return np.asarray(contents.lengths, dtype=np.float64)
 
 

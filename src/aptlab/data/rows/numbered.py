@@ -27,13 +27,14 @@ class RowContents:
 
     ids      row numbers, int64 [B]
     tokens   the ids that each row is made of, B arrays of whole numbers
-    lengths  tokens of the sample that a row is, or of the documents that it is cut from, float64 [B]
+    lengths  tokens of the sample that a row is, or of the documents that it is cut from, float64 [B]; None where rows
+             are not made of tokens
     decode   from tokens to text; None where rows are no text
     """
 
     ids: np.ndarray
     tokens: Sequence[np.ndarray]
-    lengths: np.ndarray
+    lengths: np.ndarray | None = None
     decode: Callable[[np.ndarray], str] | None = None
 
     def list_texts(self) -> list[str] | None:
@@ -43,9 +44,8 @@ class RowContents:
     def take(self, places: Sequence[int]) -> RowContents:
         """Some of the rows."""
         tokens = [self.tokens[place] for place in places]
-        return RowContents(
-            ids=self.ids[list(places)], tokens=tokens, lengths=self.lengths[list(places)], decode=self.decode
-        )
+        lengths = None if self.lengths is None else self.lengths[list(places)]
+        return RowContents(ids=self.ids[list(places)], tokens=tokens, lengths=lengths, decode=self.decode)
 
 
 class NumberedRows(ABC):
@@ -96,14 +96,19 @@ class JoinedRows(NumberedRows):
         return self.table.rows(ids)
 
     def read_contents(self, ids: np.ndarray) -> RowContents:
-        """The contents of the rows in the order asked for; all parts decode alike, or none does."""
+        """The contents of the rows in the order asked for; all parts decode alike and have lengths, or none does."""
         owners = np.searchsorted(self.offsets, ids, side="right") - 1
         tokens: list[np.ndarray] = [np.zeros(0)] * len(ids)
-        lengths, decode = np.zeros(len(ids)), None
+        lengths: np.ndarray | None = np.zeros(len(ids))
+        decode = None
         for part in np.unique(owners).tolist():
             mine = np.flatnonzero(owners == part)
             found = self.parts[part].read_contents(ids[mine] - self.offsets[part])
-            lengths[mine], decode = found.lengths, found.decode
+            decode = found.decode
+            if found.lengths is None or lengths is None:
+                lengths = None
+            else:
+                lengths[mine] = found.lengths
             for place, row in zip(mine.tolist(), found.tokens, strict=True):
                 tokens[place] = row
         return RowContents(ids=ids, tokens=tokens, lengths=lengths, decode=decode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -24,7 +25,9 @@ from aptlab.data.store.cache import find_cache_root
 from aptlab.data.tasks.rows import ChainedLoader, JointTable, SequenceRows, StepSamples
 from aptlab.errors import CheckpointError, ConfigError
 
+log = logging.getLogger("aptlab")
 AHEAD = 2
+SHUFFLED = "none"  # the order of rows where no curriculum gives one
 FIXED = ("global_batch", "accumulate", "seed", "joint", "context")  # what numbers of micro-batches mean
 
 
@@ -129,10 +132,15 @@ class TaskData(LightningDataModule):
         return JoinedRows(self.number_task_rows(side), names=self.task_names, table=table)
 
     def list_sections(self) -> list[Section]:
-        """The tasks, where they come one after another."""
+        """The tasks, where they come one after another. ConfigError where nobody may know where one ends."""
         assert self.clock is not None
         if self.scenario.joint:
             return []
+        if self.scenario.boundaries == "hidden":
+            raise ConfigError(
+                "scenario.boundaries=hidden, and a curriculum asks where a task ends, for it orders the rows of each; "
+                "use scenario.boundaries=known, or curriculum=none"
+            )
         begins, at = [0, *self.clock.ends[:-1]], [np.cumsum([0, *map(len, self.val_tables)]), self.joint_table.offsets]
         return [
             Section(
@@ -207,6 +215,9 @@ class TaskData(LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn not in (None, TrainerFn.FITTING):
             return
         self.check_state(state_dict)
+        before, now = state_dict.get("order", SHUFFLED), self._order.name if self._order else SHUFFLED
+        if before != now:
+            log.warning("resuming with rows in the order %s in place of %s: rows may repeat", now, before)
         self._start = state_dict["micro_batches"]
 
     def check_state(self, state_dict: dict[str, Any]) -> None:

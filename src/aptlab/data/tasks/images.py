@@ -39,7 +39,7 @@ class ImageTable(RowTable):
 
 
 class ImageRows(NumberedRows):
-    """Images by number; as tokens they have their brightness in 256 steps, and their class is in their name."""
+    """Images by number; they hold their brightness in 256 steps, no tokens, and their class is in their name."""
 
     def __init__(self, table: ImageTable, *, side: str) -> None:
         self.table, self.side = table, side
@@ -54,8 +54,7 @@ class ImageRows(NumberedRows):
     def read_contents(self, ids: np.ndarray) -> RowContents:
         pixels, low, high = self.table.pixels[ids], self.table.pixels.min(), self.table.pixels.max()
         steps = np.rint(255 * (pixels - low) / max(float(high - low), 1e-9)).astype(np.int64)
-        lengths = np.full(len(ids), float(np.prod(pixels.shape[1:])))
-        return RowContents(ids=ids, tokens=list(steps.reshape(len(ids), -1)), lengths=lengths)
+        return RowContents(ids=ids, tokens=list(steps.reshape(len(ids), -1)))
 
     def describe_row(self, number: int) -> str:
         """Number, side and class."""
