@@ -57,9 +57,13 @@ def run_campaign(name: str, count: int, seed: int) -> Line:
 
 
 def find_commit() -> str:
-    """The commit of what is measured; with a + where something was changed since."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
+    """The commit of what is measured; with a + where code or options were changed since."""
+    found = ask_git("rev-parse", "--short", "HEAD")
+    return found + ("+" if found and ask_git("status", "--porcelain", "--", "src", "conf", "benchmarks/*.py") else "")
+
+
+def ask_git(*words: str) -> str:
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def read_journal() -> list[Line]:
@@ -86,11 +90,12 @@ def render_page(lines: Sequence[Line]) -> str:
     missed = [f"{fault}: {why}." for fault, why in NOT_HERE.items()]
     missed += [f"The campaign {name} was not run." for name in COUNTS if name not in {one["campaign"] for one in lines}]
     keys = ("campaign", "commit", "date", "seconds", "load", "machine", "versions")
-    campaigns = table(keys, [[line[key] for key in keys] for line in lines])
+    campaigns = table(keys, [["" if line[key] is None else line[key] for key in keys] for line in lines])
     about = (__doc__ or "").split("\n\n", 1)[1].strip()
     return (
         f"# Runs broken on purpose\n\n{render_rows(lines)}\n\nNot here: {' '.join(missed)}\n\n{about}\n\n"
-        f"Load is the mean over the quarter of an hour before a campaign's end.\n\n{campaigns}\n\n"
+        "Load is the mean over the quarter of an hour before a campaign's end; a cell is empty where a number was not "
+        f"kept by campaign.\n\n{campaigns}\n\n"
         "- command: `python benchmarks/faults.py`\n"
     )
 

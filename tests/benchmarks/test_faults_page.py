@@ -1,0 +1,43 @@
+"""The page of faults says what its journal holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    monkeypatch.setenv("PYTHONPATH", "")  # which the script sets for what it starts
+    for name in ("faults", "common"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import faults
+
+    yield faults
+    for name in ("faults", "common"):
+        sys.modules.pop(name, None)
+
+
+def test_the_page_that_is_committed_is_that_of_the_journal(faults):
+    lines = faults.read_journal()
+    assert [line["campaign"] for line in lines] == list(faults.COUNTS)
+    assert faults.PAGE.read_text() == faults.render_page(lines)
+
+
+def test_a_campaign_that_is_run_again_takes_the_place_of_its_older_line(faults, tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "JOURNAL", tmp_path / "faults.jsonl")
+    row = {"fault": "F5 x", "injected": "by hand", "tried": 2, "held": 1, "note": "one did not"}
+    line = dict.fromkeys(("campaign", "commit", "date", "seconds", "load", "machine", "versions"), "")
+    old, other = line | {"campaign": "kills", "rows": [row]}, line | {"campaign": "disk", "rows": [row]}
+    new = line | {"campaign": "kills", "rows": [row | {"tried": 7, "held": 7, "note": ""}]}
+    faults.write_journal([old, other, new])
+    assert faults.read_journal() == [new, other]
+    page = faults.render_page(faults.read_journal())
+    (total,) = (line for line in page.splitlines() if line.startswith("| all "))
+    assert [cell.strip() for cell in total.split("|")[1:-1]] == ["all", "", "9", "8", ""]
+    assert "The campaign ranks was not run." in page
