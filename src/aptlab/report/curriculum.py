@@ -84,11 +84,13 @@ def draw_measurements(axes: Any, timeline: Sequence[Entry], steps: int) -> None:
     """Perplexity of the slices that could come next, or accuracy and its average on the level."""
     perplexities = sorted({key for entry in timeline for key in entry if key.startswith(f"{PREFIX}ppl_")})
     keys = perplexities or [f"{PREFIX}accuracy", f"{PREFIX}competence"]
-    set_heading(axes, "perplexity of the next slices" if perplexities else "accuracy on the level, and competence")
+    graded = any(f"{PREFIX}accuracy" in entry for entry in timeline)
+    what = "perplexity of the next slices" if perplexities else "accuracy on the level, and competence"
+    set_heading(axes, what if perplexities or graded else "what the model was asked")
     drawn = False
     for i, key in enumerate(keys):
         pairs = [(entry["step"], entry[key]) for entry in timeline if math.isfinite(entry.get(key, math.nan))]
-        if not pairs or not (perplexities or any(f"{PREFIX}accuracy" in entry for entry in timeline)):
+        if not pairs or not (perplexities or graded):
             continue
         drawn = True
         at, values = zip(*pairs, strict=True)
