@@ -28,7 +28,7 @@ _OTHER_WORDS = {
     "data.files": "files file dataset data_path train_file train_data data.path data.dir data.text",
     "data.repo": "repo dataset_name hf_dataset",
     "optim": "optimizer",
-    "optim.lr": "learning_rate max_lr peak_lr",
+    "optim.lr": "lr learning_rate max_lr peak_lr",
     "optim.weight_decay": "wd decay",
     "optim.beta1": "betas",
     "schedule": "scheduler lr_scheduler lr_schedule",
