@@ -56,7 +56,8 @@ def train_method(args: argparse.Namespace, name: str, folder: Path, seed: int) -
 def read_numbers(folders: list[Path]) -> dict[str, list[float]]:
     """The numbers of each seed's run."""
     results = [found.result for folder in folders for found in find_runs([folder]) if found.result]
-    return {number: [100 * result.metrics[f"tasks/{number}"] for result in results] for number in NUMBERS}
+    found = {number: [result.metrics[f"tasks/{number}"] for result in results] for number in NUMBERS}
+    return {number: [100 * value for value in values if value is not None] for number, values in found.items()}
 
 
 def format_interval(values: list[float]) -> str:

@@ -152,7 +152,7 @@ def split_memory(output: Any, batch: Batch) -> tuple[tuple[Any, Batch], list[tup
     sizes = [len(rows["ids"]) - sum(counts), *counts]
     logits = output.logits.split(sizes)
     pieces = {name: tensor.split(sizes) for name, tensor in rows.items()}
-    parts = [
+    parts: list[tuple[Any, Batch]] = [
         (output._replace(logits=logits[i]), {name: piece[i] for name, piece in pieces.items()})
         for i in range(len(sizes))
     ]

@@ -62,9 +62,10 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
-    if isinstance(data, StagedData):
+    staged: Any = data if isinstance(data, StagedData) else None
+    if staged is not None:
         accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1
-        data.bind_steps(total=trainer_args["max_steps"], accumulate=accumulate)
+        staged.bind_steps(total=trainer_args["max_steps"], accumulate=accumulate)
     check_curriculum(config, data, ranks=ranks)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
     if saved is not None and plan.ckpt and not plan.remap and (node := config.resolved().get("model")):
