@@ -38,7 +38,7 @@ from aptlab.training.evaluate import build_evals, check_evals
 from aptlab.training.folders import keep_later_metrics
 from aptlab.training.labels import label_choices
 from aptlab.training.plan import TrainPlan
-from aptlab.training.protocols import StagedData, TokenizedData, require_run_data
+from aptlab.training.protocols import TokenizedData, bind_data_steps, require_run_data
 from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ran
 from aptlab.training.trainer_keys import resolve_trainer_lengths
 
@@ -62,10 +62,8 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     ranks = trainer_args.get("num_nodes", 1) * trainer_args["devices"]
     batches = data.batches_per_epoch(ranks)
     trainer_args |= resolve_trainer_lengths(config.resolved(), batches_per_epoch=batches)
-    staged: Any = data if isinstance(data, StagedData) else None
-    if staged is not None:
-        accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1
-        staged.bind_steps(total=trainer_args["max_steps"], accumulate=accumulate)
+    accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1
+    bind_data_steps(data, total=trainer_args["max_steps"], accumulate=accumulate)
     check_curriculum(config, data, ranks=ranks)
     check_validation_share(config.cfg.trainer.get("limit_val_batches"), data.val_dataloader())
     if saved is not None and plan.ckpt and not plan.remap and (node := config.resolved().get("model")):

@@ -52,6 +52,12 @@ class StagedData(Protocol):
     def bind_steps(self, *, total: int, accumulate: int) -> None: ...
 
 
+def bind_data_steps(data: object, *, total: int, accumulate: int) -> None:
+    """Tell data that change at optimizer steps how long the run is; nothing for other data."""
+    if isinstance(data, StagedData):
+        data.bind_steps(total=total, accumulate=accumulate)
+
+
 def require_run_data(data: object) -> Any:
     """The data module, which is a `RunData`; ConfigError names what it lacks."""
     if not isinstance(data, LightningDataModule):
