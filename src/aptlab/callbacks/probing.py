@@ -5,15 +5,14 @@ Legend: B rows of a micro-batch, T tokens, V outputs.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from aptlab.callbacks.evaluating import evaluate_quietly
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.curriculum.base import Answer, Probe
 from aptlab.data.loader import to_tensors
@@ -99,16 +98,3 @@ def measure_batch(trainer: Trainer, module: Any, tensors: dict[str, Tensor], wha
     counted = targets != IGNORE
     hits = (logits.argmax(-1) == targets) & counted
     return torch.stack((hits.sum(), counted.sum())).view(1, 2), module.count_units(batch)
-
-
-@contextlib.contextmanager
-def evaluate_quietly(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Evaluation mode without gradients, in the precision of the run; every module gets its own mode back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

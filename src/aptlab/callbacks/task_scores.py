@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from aptlab.callbacks.base import RunAware, RunContext
+from aptlab.callbacks.evaluating import evaluate_quietly
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.callbacks.progress import find_monitor
@@ -115,16 +116,11 @@ class TaskScores(RunAware, Callback):
 
 def measure_task(trainer: Trainer, task: Any, data: TaskData, number: int) -> float:
     """The score on the validation rows of a task, over all ranks; the network's mode is what it was afterwards."""
-    training = task.training
     sums = torch.zeros(task.validation_sums, dtype=torch.float64, device=task.device)
-    task.eval()
-    try:
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            for batch in data.open_task_loader(number):
-                moved = trainer.strategy.batch_to_device(batch)
-                sums += task.sum_validation(task(moved), moved)
-    finally:
-        task.train(training)
+    with evaluate_quietly(trainer, task):
+        for batch in data.open_task_loader(number):
+            moved = trainer.strategy.batch_to_device(batch)
+            sums += task.sum_validation(task(moved), moved)
     if trainer.world_size > 1:
         sums = trainer.strategy.reduce(sums, reduce_op="sum")
     return task.score_sums(sums.tolist())

@@ -21,7 +21,26 @@ if TYPE_CHECKING:
 BLOCK = 64
 
 
-class EpochRows(Rows):
+class WholeTableRows(Rows):
+    """Rows of one table, an epoch of which is as many as the table has. Raises ConfigError when W*B > N."""
+
+    def __init__(self, table: RowTable, plan: BatchPlan, *, settings: Mapping[str, Any] | None = None) -> None:
+        if plan.global_batch > len(table):
+            raise ConfigError(describe_few_rows(len(table), context=table.context, plan=plan))
+        self.table, self.plan, self._settings = table, plan, dict(settings or {})
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self.table) // self.plan.global_batch
+
+    def state(self) -> dict[str, Any]:
+        return describe_plan(self.plan, self.table.context) | self._settings
+
+
+class EpochRows(WholeTableRows):
     """Every row of `table` once an epoch, in a new order each time.
 
     Micro-batch n on rank r of W: epoch, i = divmod(n, batches_per_epoch), then rows
@@ -30,17 +49,8 @@ class EpochRows(Rows):
     """
 
     def __init__(self, table: RowTable, plan: BatchPlan, *, settings: Mapping[str, Any] | None = None) -> None:
-        if plan.global_batch > len(table):
-            raise ConfigError(describe_few_rows(len(table), context=table.context, plan=plan))
-        self.table, self.plan, self._settings = table, plan, dict(settings or {})
+        super().__init__(table, plan, settings=settings)
         self._block: tuple[int, int, np.ndarray] | None = None  # epoch, first batch of it, ids [BLOCK or less, B]
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return len(self.table) // self.plan.global_batch
 
     def batch(self, number: int) -> Arrays:
         return self.table.rows(self.row_ids(number))
@@ -61,9 +71,6 @@ class EpochRows(Rows):
             ids = permute_indices(slots, count=len(self.table), seed=self.plan.seed, epoch=epoch)
             self._block = block = (epoch, begin, ids)
         return block[2][i - begin]
-
-    def state(self) -> dict[str, Any]:
-        return describe_plan(self.plan, self.table.context) | self._settings
 
     def convert_number(self, number: int, *, global_batch: int) -> int:
         """The same epoch, and the same row of it, rounded down to a global batch."""

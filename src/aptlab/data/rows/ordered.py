@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aptlab.data.rows.base import BatchPlan, Rows, RowTable, describe_few_rows
-from aptlab.data.rows.epochs import describe_plan
+from aptlab.data.rows.base import BatchPlan, RowTable
+from aptlab.data.rows.epochs import WholeTableRows
 from aptlab.data.rows.order import RowOrder
-from aptlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from aptlab.data.rows.base import Arrays
 
 
-class OrderedRows(Rows):
+class OrderedRows(WholeTableRows):
     """Rows of `table` as `order` says: micro-batch n on rank r of W has positions [(n*W + r)*B, (n*W + r + 1)*B).
 
     An epoch is as many rows as the table has. Raises ConfigError when W*B > N.
@@ -28,23 +27,15 @@ class OrderedRows(Rows):
     def __init__(
         self, table: RowTable, plan: BatchPlan, order: RowOrder, *, settings: Mapping[str, Any] | None = None
     ) -> None:
-        if plan.global_batch > len(table):
-            raise ConfigError(describe_few_rows(len(table), context=table.context, plan=plan))
-        self.table, self.plan, self.order, self._settings = table, plan, order, dict(settings or {})
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return len(self.table) // self.plan.global_batch
+        super().__init__(table, plan, settings=settings)
+        self.order = order
 
     def batch(self, number: int) -> Arrays:
         first = (number * self.plan.world + self.plan.rank) * self.plan.batch
         return self.table.rows(self.order.choose_rows(first + np.arange(self.plan.batch, dtype=np.int64)))
 
     def state(self) -> dict[str, Any]:
-        return describe_plan(self.plan, self.table.context) | self._settings | {"order": self.order.name}
+        return super().state() | {"order": self.order.name}
 
     def convert_number(self, number: int, *, global_batch: int) -> int:
         """The same position, rounded down to a global batch."""
