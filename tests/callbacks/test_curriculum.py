@@ -220,7 +220,7 @@ BAD = {
     ),
     "no callback": (
         ["curriculum=sorted", "callbacks.curriculum=null"],
-        r"^curriculum: an order of rows is asked for and no callback follows it; use callbacks=default",
+        r"^curriculum: an order of rows is asked for, and no callback does it; use callbacks=default",
     ),
     "no probe": (
         ["curriculum=stages", "curriculum.every=1"],

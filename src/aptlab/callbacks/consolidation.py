@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from aptlab.callbacks.evaluating import evaluate_quietly
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.data.rows.order import permute_indices
-from aptlab.data.tasks import TaskData
-from aptlab.errors import ConfigError
+from aptlab.data.tasks import TaskData, require_tasks
 
 log = logging.getLogger("aptlab")
 Weights = dict[str, Tensor]
@@ -128,16 +128,8 @@ def check_memory_of_tasks(task: Any, data: Any) -> None:
     if objective.remembers == "nothing":
         return
     name = type(objective).__name__
-    if not isinstance(data, TaskData):
-        raise ConfigError(
-            f"objective: {name} remembers tasks that ended, and {type(data).__name__} are none; choose a scenario, "
-            "such as scenario=domains"
-        )
-    if data.scenario.boundaries == "hidden":
-        raise ConfigError(
-            f"scenario.boundaries=hidden, and {name} asks where a task ends; use scenario.boundaries=known, or "
-            "replay=reservoir with another objective"
-        )
+    require_tasks(data, f"objective: {name} remembers tasks that ended", "a scenario, such as scenario=domains")
+    data.require_boundaries(f"{name} asks where a task ends", "replay=reservoir with another objective")
 
 
 def copy_network(pl_module: Any) -> nn.Module:
@@ -155,17 +147,12 @@ def measure_fisher(trainer: Trainer, pl_module: Any, data: TaskData, task: int, 
     rows, weights = data.list_task_rows(task), list_trained(pl_module)
     order = permute_indices(np.arange(min(samples, len(rows))), count=len(rows), seed=seed, epoch=task)
     sums = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
-    training = pl_module.training
-    pl_module.eval()
-    try:
-        for row in rows[order]:
-            batch = trainer.strategy.batch_to_device(data.fetch_rows(np.asarray([row])))
-            with torch.enable_grad(), trainer.precision_plugin.val_step_context():
-                loss = get_objective(pl_module).base.compute_parts(pl_module(batch), batch)["loss"]
-            grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-            for name, grad in zip(weights, grads, strict=True):
-                if grad is not None:
-                    sums[name] += grad.float() ** 2
-    finally:
-        pl_module.train(training)
+    for row in rows[order]:
+        batch = trainer.strategy.batch_to_device(data.fetch_rows(np.asarray([row])))
+        with evaluate_quietly(trainer, pl_module), torch.enable_grad():
+            loss = get_objective(pl_module).base.compute_parts(pl_module(batch), batch)["loss"]
+        grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for name, grad in zip(weights, grads, strict=True):
+            if grad is not None:
+                sums[name] += grad.float() ** 2
     return {name: value / len(order) for name, value in sums.items()}

@@ -9,8 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from aptlab.callbacks.lookup import get_datamodule
-from aptlab.data.tasks import TaskData
-from aptlab.errors import ConfigError
+from aptlab.data.tasks import require_tasks
 from aptlab.models import GrowingClassifier
 
 log = logging.getLogger("aptlab")
@@ -59,12 +58,5 @@ def check_growth(task: Any, data: Any) -> None:
     if net is None:
         return
     name = type(net).__name__
-    if not isinstance(data, TaskData):
-        raise ConfigError(
-            f"net: {name} learns classes task by task, and {type(data).__name__} are no tasks; choose "
-            "scenario=split_digits"
-        )
-    if data.scenario.boundaries == "hidden":
-        raise ConfigError(
-            f"scenario.boundaries=hidden, and {name} asks where a task begins; use scenario.boundaries=known"
-        )
+    require_tasks(data, f"net: {name} learns classes in tasks", "scenario=split_digits")
+    data.require_boundaries(f"{name} asks where a task begins")

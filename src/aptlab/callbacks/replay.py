@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from aptlab.callbacks.base import RunAware, RunContext
+from aptlab.callbacks.evaluating import evaluate_quietly
 from aptlab.callbacks.lookup import get_datamodule
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.callbacks.replay_state import map_zeros, pack_state, unpack_state
@@ -239,10 +240,8 @@ def check_replay(rule: Replay, data: Any, task: Any) -> int:
         )
     by, replays = rule.policy.grouped_by, get_replays(task)
     asks = by == "task" or rule.update == "task" or rule.schedule.counts_tasks
-    if data.scenario.boundaries == "hidden" and asks:
-        raise ConfigError(
-            "scenario.boundaries=hidden, and this replay asks where a task ends; use replay=reservoir with update=step"
-        )
+    if asks:
+        data.require_boundaries("this replay asks where a task ends", "replay=reservoir with update=step")
     if by == "class" and data.find_labels(np.zeros(0, dtype=np.int64)) is None:
         raise ConfigError("by=class: rows of text have no class; use replay=task_balanced, or by=task")
     if "logits" in replays and rule.update == "task":
@@ -283,13 +282,9 @@ def extract_features(trainer: Trainer, pl_module: Any, data: TaskData, rows: np.
     """Features of rows as the network has them now, in eval mode, float32 [N, D]; on rank zero, else nothing."""
     if not trainer.is_global_zero:
         return np.zeros((0, 0), dtype=np.float32)
-    training, found = pl_module.training, []
-    pl_module.eval()
-    try:
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            for begin in range(0, len(rows), data.batch):
-                batch = trainer.strategy.batch_to_device(data.fetch_rows(rows[begin : begin + data.batch]))
-                found.append(pl_module.extract_features(batch).float().cpu().numpy())
-    finally:
-        pl_module.train(training)
+    found = []
+    with evaluate_quietly(trainer, pl_module):
+        for begin in range(0, len(rows), data.batch):
+            batch = trainer.strategy.batch_to_device(data.fetch_rows(rows[begin : begin + data.batch]))
+            found.append(pl_module.extract_features(batch).float().cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, 1), dtype=np.float32)

@@ -15,6 +15,7 @@ from aptlab.config.renamed import find_new_target, find_new_word, translate_over
 from aptlab.config.requests import fill_request, read_root_keys
 from aptlab.config.search_path import find_conf_dir
 from aptlab.config.shortcuts import expand_shortcuts
+from aptlab.config.static.kinds import derives_from
 from aptlab.config.static.signatures import Parameter, Signature, read_signature
 from aptlab.config.static.source import read_module_docstring
 from aptlab.config.static.types import find_annotation_problem, list_parameter_values
@@ -29,6 +30,7 @@ __all__ = [
     "build_known_rule",
     "check",
     "compose",
+    "derives_from",
     "escape_text",
     "escape_values",
     "expand_shortcuts",

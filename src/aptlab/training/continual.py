@@ -8,12 +8,14 @@ from typing import Any
 from aptlab.callbacks.consolidation import Consolidation, check_memory_of_tasks
 from aptlab.callbacks.growth import TaskGrowth, check_growth, find_growing
 from aptlab.callbacks.replay import ReplayMemory, check_replay
-from aptlab.config import Config, build
+from aptlab.config import Config, build, derives_from
 from aptlab.continual import NoReplay, Replay
 from aptlab.errors import ConfigError
+from aptlab.models import GrowingClassifier
 from aptlab.objectives import DyToxLoss
+from aptlab.training.required import require_callback
 
-GROWING = ("DyTox",)  # networks that only task=dytox trains
+GROWING = f"{GrowingClassifier.__module__}.{GrowingClassifier.__qualname__}"
 
 
 def check_continual(config: Config, data: Any, task: Any) -> None:
@@ -42,20 +44,9 @@ def check_continual(config: Config, data: Any, task: Any) -> None:
 def check_network_choice(config: Config, task: Any) -> None:
     """ConfigError where the group model names a network that grows, and the task trains another one."""
     node: Mapping[str, Any] = config.resolved().get("model") or {}
-    chosen = str(node.get("_target_", "")).rpartition(".")[2]
-    if chosen in GROWING and type(task.net).__name__ != chosen:
+    chosen = str(node.get("_target_", ""))
+    if derives_from(chosen, GROWING) and type(task.net).__name__ != chosen.rpartition(".")[2]:
         raise ConfigError(
             f"model={config.choices.get('model')} is chosen, and the task trains {type(task.net).__name__}; add "
             "task=dytox, which trains what model= says"
-        )
-
-
-def require_callback(config: Config, kind: type, name: str, why: str, instead: str) -> None:
-    """ConfigError where no callback of a kind is there to do what is asked for."""
-    target = f"{kind.__module__}.{kind.__qualname__}"
-    nodes: Mapping[str, Any] = config.resolved().get("callbacks") or {}
-    if not any(isinstance(node, Mapping) and node.get("_target_") == target for node in nodes.values()):
-        raise ConfigError(
-            f"{why}, and no callback does it; use callbacks=default, add {name} to the list of callbacks, or say "
-            f"{instead}"
         )

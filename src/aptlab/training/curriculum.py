@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from aptlab.config import Config, build
 from aptlab.curriculum import Curriculum
 from aptlab.curriculum.scores import prepare_course
 from aptlab.curriculum.sections import open_schedule
-from aptlab.errors import AptlabError, ConfigError
+from aptlab.errors import AptlabError
 from aptlab.report.curriculum import draw_curriculum_timeline
 from aptlab.runs import find_runs
 from aptlab.training.evaluate import write_title
+from aptlab.training.required import require_callback
 from aptlab.training.state import TrainRun
 
 FIGURE = "curriculum.png"
-TARGET = f"{CurriculumOrder.__module__}.{CurriculumOrder.__qualname__}"
 
 
 def check_curriculum(config: Config, data: Any, *, ranks: int) -> None:
@@ -30,12 +29,8 @@ def check_curriculum(config: Config, data: Any, *, ranks: int) -> None:
     rule: Curriculum = build(config.cfg.curriculum)
     if not rule.orders:
         return
-    nodes: Mapping[str, Any] = config.resolved().get("callbacks") or {}
-    if not any(isinstance(node, Mapping) and node.get("_target_") == TARGET for node in nodes.values()):
-        raise ConfigError(
-            "curriculum: an order of rows is asked for and no callback follows it; use callbacks=default, add "
-            "curriculum to the list of callbacks, or say curriculum=none"
-        )
+    why = "curriculum: an order of rows is asked for"
+    require_callback(config, CurriculumOrder, "curriculum", why, "curriculum=none")
     try:
         open_schedule(rule, prepare_course(rule, data, seed=config.cfg.seed), data)
         accumulate = config.cfg.trainer.get("accumulate_grad_batches") or 1

@@ -1,7 +1,7 @@
 """Data modules that give the rows of one task after another."""
 
-from aptlab.data.tasks.base import StepSamples, TaskData
+from aptlab.data.tasks.base import StepSamples, TaskData, require_tasks
 from aptlab.data.tasks.images import ImageTasks
 from aptlab.data.tasks.text import TextTasks
 
-__all__ = ["ImageTasks", "StepSamples", "TaskData", "TextTasks"]
+__all__ = ["ImageTasks", "StepSamples", "TaskData", "TextTasks", "require_tasks"]

@@ -85,6 +85,12 @@ class TaskData(LightningDataModule):
         self.clock = TaskClock(plan_task_ends(self.scenario.steps, self.task_names, total=total), accumulate)
         self._made.clear()
 
+    def require_boundaries(self, asks: str, instead: str = "") -> None:
+        """ConfigError where nobody may know where a task begins and ends; `asks` says who does, in words."""
+        if self.scenario.boundaries == "hidden":
+            other = f", or {instead}" if instead else ""
+            raise ConfigError(f"scenario.boundaries=hidden, and {asks}; use scenario.boundaries=known{other}")
+
     def find_samples(self, micro_batch: int) -> StepSamples:
         """The samples of a micro-batch of all ranks, counted since the run began."""
         return self._training_rows().find_samples(micro_batch)
@@ -136,11 +142,8 @@ class TaskData(LightningDataModule):
         assert self.clock is not None
         if self.scenario.joint:
             return []
-        if self.scenario.boundaries == "hidden":
-            raise ConfigError(
-                "scenario.boundaries=hidden, and a curriculum asks where a task ends, for it orders the rows of each; "
-                "use scenario.boundaries=known, or curriculum=none"
-            )
+        asks = "a curriculum asks where a task ends, for it orders the rows of each"
+        self.require_boundaries(asks, "curriculum=none")
         begins, at = [0, *self.clock.ends[:-1]], [np.cumsum([0, *map(len, self.val_tables)]), self.joint_table.offsets]
         return [
             Section(
@@ -266,6 +269,12 @@ class TaskData(LightningDataModule):
         if self.trainer is None:
             return 0
         return cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
+
+
+def require_tasks(data: object, why: str, choose: str) -> None:
+    """ConfigError where data have no tasks; `why` says what needs them, and `choose` what has some."""
+    if not isinstance(data, TaskData):
+        raise ConfigError(f"{why}, and {type(data).__name__} are none; choose {choose}")
 
 
 def name_empty_task(name: str, error: Exception) -> str:
