@@ -27,7 +27,17 @@ from aptlab.testing import decode_in_chunks, make_random_tokens
 from tests.models.hf.making import export
 
 GROUPS = ("rope", "bias", "embed", "attention", "ffn", "norm", "smooth", "block", "model")
-OPTIONS = [(group, name) for group in GROUPS for name in sorted(read_option_index().groups[group])]
+
+
+def names_decoder(group: str, name: str) -> bool:
+    """Whether an option is part of a decoder or one itself; networks of classes have walks of their own."""
+    text = read_option_index().groups[group][name].path.read_text(encoding="utf-8")
+    target = re.search(r"^_target_: (\S+)", text, re.MULTILINE)
+    return group != "model" or target is None or target[1] == "aptlab.models.Decoder"
+
+
+ALL = [(group, name) for group in GROUPS for name in sorted(read_option_index().groups[group])]
+OPTIONS = [pair for pair in ALL if names_decoder(*pair)]
 PRESETS = [pair for pair in OPTIONS if pair[0] == "model" and pair[1] != "decoder"]  # each a layout of Hugging Face
 VOCAB, CONTEXT = 61, 32
 TOKENS = make_random_tokens(2, CONTEXT, vocab=VOCAB)
