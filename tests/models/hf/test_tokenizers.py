@@ -68,7 +68,7 @@ def make_model(fast, folder, ends, bos):
     likeliest, before = whole[-NEW // 2], torch.tensor([whole[: -NEW // 2]])
     with torch.no_grad():
         logit = model(before).logits[0, -1, likeliest]
-    # A trainer may order ids otherwise in every process, so a model of this seed may like its token by either sign.
+    # WordPiece has other ids in every process (findings/tokenizers_training_ids.sh): the logit may have either sign.
     model.lm_head.weight.data[ends[-1]] = (1 + 0.01 * logit.sign()) * model.lm_head.weight[likeliest]
     model.save_pretrained(folder)
     return model
