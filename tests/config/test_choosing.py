@@ -56,9 +56,16 @@ def merge_both_ways(words: list[str], command: str = "train"):
 
 
 def walk(number: int) -> list[str]:
-    """The option at this place of every group of a run."""
-    slots = read_default_slots(read_option_index().primaries["train"].path)
-    return [f"{group}={options[number % len(options)]}" for group, options in PLAIN.items() if group in slots]
+    """The option at this place of every group of a run; one that chooses other groups' goes with other laws below."""
+    slots, index = read_default_slots(read_option_index().primaries["train"].path), read_option_index()
+    chosen = {group: options[number % len(options)] for group, options in PLAIN.items() if group in slots}
+    return [
+        f"{group}={option}" for group, option in chosen.items() if not chooses_others(index.groups[group][option].path)
+    ]
+
+
+def chooses_others(path: Path) -> bool:
+    return "override /" in path.read_text()
 
 
 @pytest.mark.parametrize("number", [0, 1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 5, 11, 35))])

@@ -61,6 +61,7 @@ CURRICULA: dict[str, Any] = {
     "sorted by loss": SortedOrder(metric=ModelLoss()),
     "campus": Campus(metrics=METRICS),
     "campus that probes all": Campus(metrics=METRICS, probe_share=None, slices=5),
+    "campus that asks once": Campus(metrics=METRICS, probe_share=0.5),
     "campus softmax": Campus(metrics=METRICS, mode="softmax", probe_share=None),
     "campus round robin": Campus(metrics=METRICS, mode="round_robin", pacing=SqrtPacing()),
     "campus with the loss": Campus(metrics={**METRICS, "loss": ModelLoss(refresh=3)}, probe_share=None),
@@ -170,6 +171,28 @@ def test_campus_probes_no_more_than_its_share_and_says_what_that_means():
     assert "campus measures nothing: metrics take turns" in few.decisions[0].line
     assert few.decisions[0].urgent
     assert len({decision.numbers.get("curriculum/metric") for decision in few.decisions[1:]}) == 3
+
+
+def test_campus_with_a_small_budget_measures_each_slice_once_and_takes_the_easiest_as_known():
+    course, random = make_course(), np.random.default_rng(3)
+    driver = Driver(Campus(metrics=METRICS, probe_share=0.5).open(course), lambda probe, step: random.random())
+    driver.train(24)
+    first, *chosen = driver.decisions
+    assert first.line.endswith("of the 97 rows of this pass; campus measures 2 rows of each slice, once")
+    assert not first.urgent
+    assert 0 < driver.probed <= 0.5 * ROWS
+    names, waiting = list(METRICS), {}
+    for decision in chosen:
+        told = {
+            name: decision.numbers[f"curriculum/ppl_{name}"]
+            for name in names
+            if f"curriculum/ppl_{name}" in decision.numbers
+        }
+        taken = names[int(decision.numbers["curriculum/metric"])]
+        if told:
+            assert told[taken] == min(told.values())
+        assert all(told[name] == value for name, value in waiting.items() if name in told)
+        waiting = {name: value for name, value in told.items() if name != taken}
 
 
 def test_campus_by_chance_takes_easy_slices_more_often():

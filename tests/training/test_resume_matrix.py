@@ -37,7 +37,7 @@ OTHERS: dict[str, Any] = {
     "trainer.gradient_clip_algorithm": "value", "trainer.val_check_interval": 7, "trainer.num_sanity_val_steps": 1,
     "trainer.max_epochs": 3, "trainer.min_steps": 2, "callbacks.checkpoints.monitor": "val/ppl",
     "callbacks.smooth_memory.every": 3, "callbacks.smooth_memory.plain": True, "validate.every": 7,
-    "callbacks.tasks.every": 7,
+    "callbacks.tasks.every": 7, "data.val_batches": 3,
 }  # fmt: skip
 FLAGS = ("deterministic", "benchmark", "inference_mode", "detect_anomaly", "sync_batchnorm")
 OTHERS |= {f"trainer.{flag}": flag != "inference_mode" for flag in FLAGS}  # which alone is on where nobody sets it
@@ -78,7 +78,7 @@ def walk(group: str) -> Iterator[tuple[str, str]]:
 
 
 UNSET = ("callbacks.same_config.config_hash",)  # a run fills it in itself
-UNSET += ("callbacks.replay.rule",)  # set at its own root key
+UNSET += ("callbacks.replay.rule", "callbacks.curriculum.rule")  # set at their own root keys
 TASKS = ("tasks", "image_tasks")  # data of several tasks, whose rows tests/continual holds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,20 @@ MOST_NATS = 700.0  # exp of more is no float
 SLICE, PROBED, REPLAYED, DRAWN = range(1, 5)  # purposes of random numbers
 
 
+class Probing(NamedTuple):
+    """What a pass measures: rows of a slice, and whether those that still wait are measured again at every choice."""
+
+    rows: int
+    again: bool
+
+    def describe(self) -> str:
+        """For the log."""
+        if not self.rows:
+            return "nothing: metrics take turns"
+        rows = f"{self.rows} {'row' if self.rows == 1 else 'rows'} of each slice"
+        return rows if self.again else f"{rows}, once"
+
+
 def list_default_metrics() -> dict[str, DifficultyMetric]:
     """Four perspectives that no model is needed for."""
     return {"n_tokens": TokenCount(), "mtld": MTLD(), "compression": CompressionRatio(), "unigram": UnigramNLL()}
@@ -40,13 +54,16 @@ class Campus(Curriculum):
     loss of the model as it is then is measured on each metric's next slice, and the slice of the lowest perplexity is
     trained on, shuffled. A row that was trained on through one metric is taken out of the others, so that a pass shows
     each row once. The paper asks before every step, over whole slices; here one asks when a slice is used up, of
-    `probe` rows of each, and of fewer where those would be more than `probe_share` of the rows of a pass.
+    `probe` rows of each, and of fewer where those would be more than `probe_share` of the rows of a pass. Where even
+    one row of each is more than that, a slice is measured once, when it becomes its metric's next, and what it
+    answered then stands until it is trained on.
 
     metrics      by name; null takes one out
     slices       of each metric
     mode         argmin (the paper's), softmax (probability ~ perplexity^(-1/temperature)), round_robin (asks nothing)
     probe        rows of a slice that are measured
-    probe_share  of a pass that may be measured; null: no limit. Too little for one row each: metrics take turns
+    probe_share  of a pass that may be measured; null: no limit. Too little for one row of every slice once: metrics
+                 take turns
     replay       share of trained rows that come again from earlier slices of the pass
     """
 
@@ -69,12 +86,16 @@ class Campus(Curriculum):
     def list_metrics(self) -> Mapping[str, DifficultyMetric]:
         return {name: metric for name, metric in self.metrics.items() if metric is not None}
 
-    def count_probe_rows(self, size: int) -> int:
-        """Rows of each slice that are measured in a pass of `size` rows: n metrics choose up to n * slices times."""
+    def plan_probing(self, size: int) -> Probing:
+        """What is measured in a pass of `size` rows: n metrics have n * slices of them, and choose as many times."""
         metrics = len(self.list_metrics())
-        if self.probe_share is None or metrics == 1:
-            return self.probe
-        return min(self.probe, math.floor(self.probe_share * size / (metrics * metrics * self.slices)))
+        if self.mode == "round_robin" or metrics == 1:
+            return Probing(0, again=False)
+        if self.probe_share is None:
+            return Probing(self.probe, again=True)
+        once = math.floor(self.probe_share * size / (metrics * self.slices))  # rows, if each slice is measured once
+        again = once // metrics > 0
+        return Probing(min(self.probe, once // metrics if again else once), again=again)
 
     def open(self, course: Course) -> RowSchedule:
         return CampusSchedule(self, course)
@@ -86,6 +107,7 @@ class CampusSchedule(RowSchedule):
     pass_number  of the pass, from 0
     open_to      slices of each metric that were trained on or passed over
     choices      slices chosen in all
+    known        slices that were measured and still wait: metric -> (slice, loss)
     """
 
     name = "campus"
@@ -96,6 +118,7 @@ class CampusSchedule(RowSchedule):
         self.of_model = {name: one for name, one in rule.list_metrics().items() if isinstance(one, ModelLoss)}
         self.pass_number, self.size, self.choices, self.passed = -1, 0, 0, 0
         self.open_to = [0] * len(self.names)
+        self.known: dict[int, tuple[int, float]] = {}
         self.done = np.ones(course.rows, dtype=bool)  # rows that this pass needs no more
         self.measured: dict[str, np.ndarray] = {}  # difficulties by the model
         self._stale: list[str] = []  # metrics whose difficulties must be measured now
@@ -112,11 +135,10 @@ class CampusSchedule(RowSchedule):
             if self._stale:
                 return [Probe(what="rows", ids=np.flatnonzero(~self.done)) for _ in self._stale]
             slices = self._list_slices()
-            probes = self._make_probes(slices)
-            if probes:
-                return probes
-            turn = self.choices % len(slices) if len(slices) > 1 else 0
-            self._take(clock, slices, turn, losses=())
+            unknown = self._list_unknown(slices)
+            if unknown:
+                return [self._make_probe(m, rows) for m, rows in unknown]
+            self._take(clock, slices)
         return ()
 
     def answer(self, clock: Clock, answers: Sequence[Answer]) -> None:
@@ -124,21 +146,24 @@ class CampusSchedule(RowSchedule):
             for name, losses in zip(self._stale, answers, strict=True):
                 self.measured.setdefault(name, np.zeros(self.course.rows, dtype=np.float32))[~self.done] = losses
                 self._orders.pop(name, None)
+                self.known.pop(self.names.index(name), None)  # its slices are of other rows now
             self._stale = []
             return
-        losses = [value if math.isfinite(value) else math.inf for value in map(float, answers)]
-        self._take(clock, self._list_slices(), self._choose(losses), losses=losses)
+        slices = self._list_slices()
+        for (m, _), value in zip(self._list_unknown(slices), map(float, answers), strict=True):
+            self.known[m] = self.open_to[m], value if math.isfinite(value) else math.inf
+        self._take(clock, slices)
 
-    def _make_probes(self, slices: Sequence[tuple[int, np.ndarray]]) -> list[Probe]:
-        count = 0 if self.rule.mode == "round_robin" else self.rule.count_probe_rows(self.size)
-        if len(slices) < 2 or count < 1:
+    def _list_unknown(self, slices: Sequence[tuple[int, np.ndarray]]) -> list[tuple[int, np.ndarray]]:
+        """The slices that must be measured before one of them is chosen."""
+        if len(slices) < 2 or not self.rule.plan_probing(self.size).rows:
             return []
-        seed = self.course.seed
-        drawn = [
-            shuffle_numbers(len(rows), seed=seed, purpose=PROBED, number=self.choices * len(self.names) + m, take=count)
-            for m, rows in slices
-        ]
-        return [Probe(what="loss", ids=rows[some]) for (_, rows), some in zip(slices, drawn, strict=True)]
+        return [(m, rows) for m, rows in slices if self.known.get(m, (-1,))[0] != self.open_to[m]]
+
+    def _make_probe(self, m: int, rows: np.ndarray) -> Probe:
+        count, number = self.rule.plan_probing(self.size).rows, self.choices * len(self.names) + m
+        some = shuffle_numbers(len(rows), seed=self.course.seed, purpose=PROBED, number=number, take=count)
+        return Probe(what="loss", ids=rows[some])
 
     # What is decided
 
@@ -149,16 +174,15 @@ class CampusSchedule(RowSchedule):
         self._pool = self.course.choose_pool(self.pass_number, self.size)
         self.done[:] = True
         self.done[self._pool] = False
-        self.open_to, self.passed = [0] * len(self.names), 0
+        self.open_to, self.passed, self.known = [0] * len(self.names), 0, {}
         self._orders, self._stale = {}, list(self.of_model)
         told = self.pass_number or len(self.names) < 2 or self.rule.mode == "round_robin"
-        if not told and (count := self.rule.count_probe_rows(self.size)) < self.rule.probe:
-            asked = f"{count} rows of each slice" if count else "nothing: metrics take turns"
+        if not told and (plan := self.rule.plan_probing(self.size)) != (self.rule.probe, True):
             line = (
                 f"curriculum: probe={self.rule.probe} rows of each slice would be more than probe_share="
-                f"{self.rule.probe_share:g} of the {self.size:,} rows of this pass; campus measures {asked}"
+                f"{self.rule.probe_share:g} of the {self.size:,} rows of this pass; campus measures {plan.describe()}"
             )
-            self.decisions.append(Decision(step=clock.step, numbers={}, line=line, urgent=not count))
+            self.decisions.append(Decision(step=clock.step, numbers={}, line=line, urgent=not plan.rows))
 
     def _choose(self, losses: Sequence[float]) -> int:
         """The place of the chosen slice among the candidates."""
@@ -192,10 +216,11 @@ class CampusSchedule(RowSchedule):
             self._orders[name] = sort_rows(self._pool, scores)
         return self._orders[name]
 
-    def _take(
-        self, clock: Clock, slices: Sequence[tuple[int, np.ndarray]], place: int, *, losses: Sequence[float]
-    ) -> None:
-        """Write a slice, with what is replayed, and note it."""
+    def _take(self, clock: Clock, slices: Sequence[tuple[int, np.ndarray]]) -> None:
+        """Choose a slice, write it, with what is replayed, and note it."""
+        asked = len(slices) > 1 and self.rule.plan_probing(self.size).rows > 0
+        losses = [self.known[m][1] for m, _ in slices] if asked else []
+        place = self._choose(losses) if losses else self.choices % len(slices)
         (m, rows), seed = slices[place], self.course.seed
         earlier = self._replay(len(rows))
         mixed = np.concatenate([rows, earlier])
@@ -205,6 +230,8 @@ class CampusSchedule(RowSchedule):
         self.passed += len(rows)
         self.open_to[m] += 1
         self.choices += 1
+        if self.rule.plan_probing(self.size).again:
+            self.known = {}
         refreshed = (name for name, one in self.of_model.items() if one.refresh and self.choices % one.refresh == 0)
         self._stale = [] if self.done.all() else list(refreshed)
         numbers = {
@@ -238,6 +265,7 @@ class CampusSchedule(RowSchedule):
             "choices": self.choices,
             "passed": self.passed,
             "open_to": list(self.open_to),
+            "known": {str(m): list(one) for m, one in self.known.items()},
             "stale": list(self._stale),
             "done": np.packbits(self.done),
             "measured": dict(self.measured),
@@ -249,6 +277,7 @@ class CampusSchedule(RowSchedule):
         for name in ("pass_number", "size", "choices", "passed"):
             setattr(self, name, int(state[name]))
         self.open_to = [int(count) for count in state["open_to"]]
+        self.known = {int(m): (int(number), float(loss)) for m, (number, loss) in state.get("known", {}).items()}
         self.done = np.unpackbits(np.asarray(state["done"]), count=self.course.rows).astype(bool)
         self.measured = {name: np.asarray(values) for name, values in state["measured"].items()}
         self._stale, self._orders = list(state["stale"]), {}
