@@ -6,7 +6,7 @@ Legend: B rows of a micro-batch, T tokens, V outputs.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeGuard, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -21,13 +21,17 @@ from aptlab.errors import ConfigError
 from aptlab.objectives import IGNORE, Objective, get_step_state
 
 
-@runtime_checkable
 class HasObjective(Protocol):
     """A task with an objective that counts what a batch is; `aptlab.tasks.Task` is one."""
 
     objective: Objective
 
     def count_units(self, batch: Any) -> int: ...
+
+
+def has_objective(module: Any) -> TypeGuard[HasObjective]:
+    """Whether it is one. From Python 3.12 on, isinstance with a protocol does not see the submodules of a module."""
+    return isinstance(getattr(module, "objective", None), Objective) and hasattr(module, "count_units")
 
 
 class ProbeMeter:
@@ -42,7 +46,7 @@ class ProbeMeter:
 
     def measure(self, trainer: Trainer, module: LightningModule, rows: NumberedRows, probe: Probe) -> Answer:
         """The answer to a probe, equal on all ranks up to rounding. All ranks must call it together."""
-        if not isinstance(module, HasObjective):
+        if not has_objective(module):
             raise ConfigError(
                 f"task: {type(module).__name__} has no objective and count_units, by which a curriculum measures a "
                 "model; derive it from aptlab.tasks.Task, or use curriculum=sorted without a ModelLoss"

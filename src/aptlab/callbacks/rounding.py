@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,12 +18,16 @@ log = logging.getLogger("aptlab")
 LOW = (torch.bfloat16, torch.float16)
 
 
-@runtime_checkable
 class OwnsOptimizer(Protocol):
     """A task that says how the optimizer of its network is made; `aptlab.tasks.Task` is one."""
 
     optim: OptimizerRule
     net: nn.Module
+
+
+def owns_optimizer(module: Any) -> TypeGuard[OwnsOptimizer]:
+    """Whether it is one. From Python 3.12 on, isinstance with a protocol does not see the submodules of a module."""
+    return hasattr(module, "optim") and isinstance(getattr(module, "net", None), nn.Module)
 
 
 class RoundedSteps(Callback):
@@ -48,7 +52,7 @@ class RoundedSteps(Callback):
             return
         self._seen = True
         types = {weight.dtype for weight in pl_module.parameters() if weight.requires_grad}
-        if not trainer.is_global_zero or not types & set(LOW) or not isinstance(pl_module, OwnsOptimizer):
+        if not trainer.is_global_zero or not types & set(LOW) or not owns_optimizer(pl_module):
             return
         moved = measure_moved_share(pl_module.optim, pl_module.net)
         if moved is not None and moved < self.share:
