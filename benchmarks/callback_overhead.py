@@ -4,6 +4,10 @@ A turn is one short training with the callbacks of a run that measure, seed and 
 from before the first decision to the last step, so that probing and sorting are in it. Each round has one turn of every
 arm, and an arm is compared with `none` of its own round. Difficulties are measured before, as a run does once per text.
 
+Machines that others use differ more from turn to turn than callbacks cost. So the time inside the hooks of curriculum
+and replay is measured as well, as a share of the same turn: probes, decisions and memory, but not the reading
+of rows in another order. On a GPU a hook that waits for the device also waits for the step before it.
+
     python benchmarks/callback_overhead.py                                  tiny model on the CPU
     python benchmarks/callback_overhead.py --device cuda --size 124m --context 1024 --steps 400
 """
@@ -51,14 +55,40 @@ class TurnClock(Callback):
         self.seconds = time.perf_counter() - self.begun
 
 
-def train_turn(args: argparse.Namespace, words: list[str], folder: Path) -> tuple[float, list[Callback]]:
-    """Seconds of one training of `steps` steps, and its callbacks."""
+MEASURED = ("CurriculumOrder", "ReplayMemory")  # whose hooks are timed
+
+
+def time_hooks(callbacks: list[Callback], spent: list[float]) -> None:
+    """Add the seconds of every call of a hook to `spent`."""
+    for callback in callbacks:
+        for name in dir(Callback) if type(callback).__name__ in MEASURED else ():
+            if name.startswith("on_"):
+                setattr(callback, name, time_calls(getattr(callback, name), spent))
+
+
+def time_calls(hook: Any, spent: list[float]) -> Any:
+    """The same hook, with the seconds of each call added to `spent`."""
+
+    def call(*given: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return hook(*given)
+        finally:
+            spent.append(time.perf_counter() - begun)
+
+    return call
+
+
+def train_turn(args: argparse.Namespace, words: list[str], folder: Path) -> tuple[float, list[Callback], float]:
+    """Seconds of one training of `steps` steps, its callbacks, and the share of the seconds in timed hooks."""
     settings = [f"size={args.size}", f"context={args.context}", f"data.batch={args.batch}", f"device={args.device}"]
     settings += [f"trainer.max_steps={args.steps}", "logger=csv", "evals=null", "validate=end"]
     plan = plan_training([*settings, *(word.format(half=args.batch // 2) for word in words)])
     parts, clock = assemble_parts(plan), TurnClock()
     nodes = plan.config.cfg.callbacks
     callbacks = [clock, *(build(nodes[name]) for name in KEPT if nodes.get(name) is not None)]
+    spent: list[float] = []
+    time_hooks(callbacks, spent)
     trainer = build(plan.config.cfg.trainer)(
         **{**parts.trainer_args, "limit_val_batches": 0},
         logger=False,
@@ -71,7 +101,7 @@ def train_turn(args: argparse.Namespace, words: list[str], folder: Path) -> tupl
         default_root_dir=str(folder),
     )
     trainer.fit(parts.task, datamodule=parts.data)
-    return clock.seconds, callbacks
+    return clock.seconds, callbacks, sum(spent) / clock.seconds
 
 
 def describe_probing(callbacks: list[Callback]) -> str:
@@ -94,24 +124,33 @@ def main() -> None:
     args = parser.parse_args()
     arms = ["none", *(name for name in args.arms if name != "none")]
     seconds: dict[str, list[float]] = {name: [] for name in arms}
+    hooks: dict[str, list[float]] = {name: [] for name in arms}
     probed: dict[str, str] = {}
     quiet_lightning()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(-1, args.rounds):  # round -1 warms up and fills the caches
             for name in arms if number % 2 else reversed(arms):
-                found, callbacks = train_turn(args, ARMS[name], Path(folder))
+                found, callbacks, share = train_turn(args, ARMS[name], Path(folder))
                 probed[name] = describe_probing(callbacks)
                 if number >= 0:
                     seconds[name].append(found)
+                    hooks[name].append(100 * share)
                     print(f"round {number + 1}/{args.rounds}  {name:<12}{found:8.2f} s", flush=True)
     rows = []
     for name in arms:
         ratios = [100 * (one / plain - 1) for one, plain in zip(seconds[name], seconds["none"], strict=True)]
         steps = [1000 * one / args.steps for one in seconds[name]]
-        rows.append([name, spread(steps), "" if name == "none" else spread(ratios), probed[name]])
+        rows.append(
+            [
+                name,
+                spread(steps),
+                *(("", "") if name == "none" else (spread(hooks[name]), spread(ratios))),
+                probed[name],
+            ]
+        )
     body = f"size={args.size}, context {args.context}, batch {args.batch}, {args.device}, {args.steps} steps a turn, "
     body += f"{args.rounds} rounds; median (least to most).\n\n"
-    body += table(["arm", "ms per step", "more than none, %", "tokens probed"], rows)
+    body += table(["arm", "ms per step", "in its hooks, %", "turn longer than none's, %", "tokens probed"], rows)
     write("callback_overhead", "What callbacks cost a training step", body, "aptlab", "torch", "lightning")
 
 

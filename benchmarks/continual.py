@@ -96,12 +96,15 @@ def format_interval(values: list[float]) -> str:
 def draw_methods(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Accuracy and forgetting of every run, a row for each method."""
     figure, left, right = make_two_panels("Split digits, five tasks: every seed is a point")
+    figure.subplots_adjust(left=0.14)  # for the names of methods
     panels = (left, "acc", "accuracy at the end (%)"), (right, "forgetting_max", "forgetting (%)")
     for axes, number, heading in panels:
         for row, values in enumerate(found.values()):
             style = get_indexed_style(row) | {"linestyle": "none", "marker": "o"}
             axes.plot(values[number], [row] * len(values[number]), **style)
-        axes.set_yticks(range(len(found)), list(found) if axes is left else [""] * len(found))
+        axes.set_yticks(
+            range(len(found)), [name.replace(", ", "\n") for name in found] if axes is left else [""] * len(found)
+        )
         axes.invert_yaxis()
         set_heading(axes, heading)
     save_figure(figure, path)

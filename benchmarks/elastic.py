@@ -1,12 +1,14 @@
 """One nested network against a dense network of each of its widths, trained on the same tokens.
 
     python benchmarks/elastic.py --size tiny --steps 300 --seeds 0 1 2
-    python benchmarks/elastic.py --size 10m --steps 3000 --seeds 0 1 2 -- device=cuda data.batch=32
+    python benchmarks/elastic.py --size 10m --steps 900 --seeds 0 1 2 -- device=cuda context=512 data.batch=64
+    python benchmarks/elastic.py --report     the committed table and figure again, from the committed journal alone
 
 For each seed a network with ffn=matformer is trained by each objective, and a dense one for each width, with
 `size.hidden` of that width; everything else, the order of the text too, is the same. Words after `--` are overrides of
-every run. A run is a folder under --runs and a line of the journal beside it: what is finished is not trained again,
-and a run that was stopped goes on, so that the same command can be given until the table is whole (--seconds ends it).
+every run. A run is a folder under --runs and a line of --journal: what is finished is not trained again, and a run that
+was stopped goes on, so that the same command can be given until the table is whole (--seconds ends it). Every line has
+the words and the machine of its run, so that lines of several machines can be put together.
 Differences are paired over seeds, with 95 % intervals of Student's t.
 """
 
@@ -14,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,13 @@ def train_unit(unit: Unit, folder: Path, words: Sequence[str], hidden: int) -> d
     assert run.result is not None, f"{folder} has no result"
     found = run.result.plain()
     losses = {key.removeprefix("val/loss"): value for key, value in found["metrics"].items() if "val/loss" in key}
-    return {**asdict(unit), "losses": losses, "tokens": found["tokens"], "seconds": round(found["seconds"], 1)}
+    made = {
+        "losses": losses,
+        "tokens": found["tokens"],
+        "seconds": round(found["seconds"], 1),
+        "words": " ".join(words),
+    }
+    return {**asdict(unit), **made, "machine": f"{machine()}; {versions('aptlab', 'torch')}{describe_load()}"}
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -166,26 +173,35 @@ def count_costs(words: Sequence[str]) -> dict[float, float]:
     return {width: 1 - (full - estimate_cost(net, context, width).forward) / whole for width in WIDTHS}
 
 
-def write_report(lines: Sequence[dict[str, Any]], args: argparse.Namespace, words: Sequence[str]) -> None:
-    """The table and the figure under benchmarks/results."""
+def write_report(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """The table and the figure of a journal."""
+    kinds = [kind for kind in dict.fromkeys(line["kind"] for line in lines) if kind != DENSE]
     seeds = sorted({line["seed"] for line in lines})
-    rows = make_rows(lines, args.objectives, count_costs(words))
+    said = list(dict.fromkeys(line["words"] for line in lines))
+    if len(said) != 1:
+        sys.exit(
+            f"the journal has runs of {len(said)} kinds of words; keep those of one table in a --journal of its own"
+        )
+    (words,) = said
+    rows = make_rows(lines, kinds, count_costs(words.split()))
     head = ["objective", "width", "ffn FLOPs", "nested loss", "dense loss", "more loss, %", "within 2 %"]
     tokens = sorted({line["tokens"] for line in lines})
-    shown = shlex.join(["python", "benchmarks/elastic.py", *sys.argv[1:]])
+    seconds = {kind: sum(line["seconds"] for line in lines if line["kind"] == kind) / len(seeds) for kind in kinds}
+    spent = sum(line["seconds"] for line in lines if line["kind"] == DENSE) / len(seeds)
     text = [
         "# Widths of one nested network, and dense networks of those widths",
-        f"{machine()}; {versions('aptlab', 'torch')}{describe_load()}. `{shown}`",
-        f"size={args.size}, {args.steps:,} steps, {', '.join(f'{count:,}' for count in tokens)} tokens a run, seeds "
-        f"{', '.join(map(str, seeds))}. Losses are nats per token of the validation text; ± is half of a 95 % interval "
-        "over seeds, and differences are paired by seed. All runs read the same tokens; a nested one spends the "
-        "passes of all its widths on them.",
+        "\n".join(f"- {found}" for found in dict.fromkeys(line["machine"] for line in lines)),
+        f"`{words}`, {', '.join(f'{count:,}' for count in tokens)} tokens a run, seeds {', '.join(map(str, seeds))}. "
+        "Losses are nats per token of the validation text; ± is half of a 95 % interval over seeds, and differences "
+        "are paired by seed. All runs read the same tokens; a nested one spends the passes of all its widths on them: "
+        f"{', '.join(f'{kind} {value:.0f} s' for kind, value in seconds.items())} a seed, and the dense ones of all "
+        f"widths {spent:.0f} s together.",
         table(head, rows),
-        "![Loss by width](elastic.png)",
+        f"![Loss by width]({path.stem}.png)",
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    draw_losses(lines, args.objectives, args.out.with_suffix(".png"), title=f"size={args.size}, {args.steps:,} steps")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    draw_losses(lines, kinds, path.with_suffix(".png"), title=words.partition(" evals")[0])
 
 
 def main() -> None:
@@ -195,25 +211,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--objectives", nargs="+", default=["elastic"])
     parser.add_argument("--runs", type=Path, default=Path("outputs/elastic"))
+    parser.add_argument("--journal", type=Path, default=RESULTS / "elastic.jsonl")
+    parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--out", type=Path, default=RESULTS / "elastic.md")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after this long")
     parser.add_argument("words", nargs="*", help="overrides of every run, after --")
     args = parser.parse_args()
+    if args.report:
+        write_report(read_journal(args.journal), args.out)
+        return
     words = [f"size={args.size}", f"trainer.max_steps={args.steps}", "evals=none", "logger=csv", *args.words]
     words.append(f"validate.every={args.steps}")
     hidden = int(compose("train", words).cfg.size.hidden)
     args.runs.mkdir(parents=True, exist_ok=True)
-    journal, begun = args.runs / "journal.jsonl", time.monotonic()
-    lines = read_journal(journal)
+    begun, lines = time.monotonic(), [line for line in read_journal(args.journal) if line["words"] == " ".join(words)]
     done = {(line["kind"], line["width"], line["seed"]) for line in lines}
     train = partial(train_unit, words=words, hidden=hidden)
     for unit in list_units(args.objectives, args.seeds):
         if (unit.kind, unit.width, unit.seed) in done or time.monotonic() - begun > args.seconds:
             continue
         lines.append(train(unit, args.runs / unit.name))
-        with open(journal, "a") as file:
+        with open(args.journal, "a") as file:
             file.write(json.dumps(lines[-1]) + "\n")
-    write_report(lines, args, words)
+    write_report(lines, args.out)
     print(args.out.read_text())
 
 
