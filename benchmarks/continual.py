@@ -96,7 +96,8 @@ def format_interval(values: list[float]) -> str:
 def draw_methods(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Accuracy and forgetting of every run, a row for each method."""
     figure, left, right = make_two_panels("Split digits, five tasks: every seed is a point")
-    figure.subplots_adjust(left=0.14)  # for the names of methods
+    box = left.get_position()
+    left.set_position((0.15, box.y0, box.x1 - 0.15, box.height))  # room for the names of methods
     panels = (left, "acc", "accuracy at the end (%)"), (right, "forgetting_max", "forgetting (%)")
     for axes, number, heading in panels:
         for row, values in enumerate(found.values()):
