@@ -40,6 +40,7 @@ ARMS: dict[str, list[str]] = {
     "ring": ["scenario=domains", "replay=ring", "data.batch={half}"],
 }
 KEPT = ("monitor", "smooth_memory", "curriculum", "replay", "consolidation", "seed", "guard")  # callbacks of a turn
+TIMED = ("curriculum", "replay")  # whose hooks are timed
 
 
 class TurnClock(Callback):
@@ -55,15 +56,11 @@ class TurnClock(Callback):
         self.seconds = time.perf_counter() - self.begun
 
 
-MEASURED = ("CurriculumOrder", "ReplayMemory")  # whose hooks are timed
-
-
-def time_hooks(callbacks: list[Callback], spent: list[float]) -> None:
+def time_hooks(callback: Callback, spent: list[float]) -> None:
     """Add the seconds of every call of a hook to `spent`."""
-    for callback in callbacks:
-        for name in dir(Callback) if type(callback).__name__ in MEASURED else ():
-            if name.startswith("on_"):
-                setattr(callback, name, time_calls(getattr(callback, name), spent))
+    for name in dir(Callback):
+        if name.startswith("on_"):
+            setattr(callback, name, time_calls(getattr(callback, name), spent))
 
 
 def time_calls(hook: Any, spent: list[float]) -> Any:
@@ -86,9 +83,11 @@ def train_turn(args: argparse.Namespace, words: list[str], folder: Path) -> tupl
     plan = plan_training([*settings, *(word.format(half=args.batch // 2) for word in words)])
     parts, clock = assemble_parts(plan), TurnClock()
     nodes = plan.config.cfg.callbacks
-    callbacks = [clock, *(build(nodes[name]) for name in KEPT if nodes.get(name) is not None)]
-    spent: list[float] = []
-    time_hooks(callbacks, spent)
+    named = {name: build(nodes[name]) for name in KEPT if nodes.get(name) is not None}
+    callbacks, spent = [clock, *named.values()], []
+    for name in TIMED:
+        if name in named:
+            time_hooks(named[name], spent)
     trainer = build(plan.config.cfg.trainer)(
         **{**parts.trainer_args, "limit_val_batches": 0},
         logger=False,
@@ -140,14 +139,8 @@ def main() -> None:
     for name in arms:
         ratios = [100 * (one / plain - 1) for one, plain in zip(seconds[name], seconds["none"], strict=True)]
         steps = [1000 * one / args.steps for one in seconds[name]]
-        rows.append(
-            [
-                name,
-                spread(steps),
-                *(("", "") if name == "none" else (spread(hooks[name]), spread(ratios))),
-                probed[name],
-            ]
-        )
+        compared = ["", ""] if name == "none" else [spread(hooks[name]), spread(ratios)]
+        rows.append([name, spread(steps), *compared, probed[name]])
     body = f"size={args.size}, context {args.context}, batch {args.batch}, {args.device}, {args.steps} steps a turn, "
     body += f"{args.rounds} rounds; median (least to most).\n\n"
     body += table(["arm", "ms per step", "in its hooks, %", "turn longer than none's, %", "tokens probed"], rows)

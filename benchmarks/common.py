@@ -11,6 +11,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aptlab.report.statistics import ConfidenceInterval
 
 QUIET = 1.3  # load average of a machine on which nothing but a benchmark runs
 RESULTS = Path(__file__).parent / "results"
@@ -72,6 +76,14 @@ def write(name: str, title: str, body: str, *packages: str) -> Path:
     path.write_text(text)
     print(text)
     return path
+
+
+def format_interval(found: ConfidenceInterval | None, digits: int = 4, sign: str = "") -> str:
+    """`mean ± half`, the mean alone where the seeds are not enough for an interval, `-` where there is none."""
+    if found is None:
+        return "-"
+    half = "" if found.half is None else f" ± {found.half:.{digits}f}"
+    return f"{found.mean:{sign}.{digits}f}{half}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -24,7 +24,7 @@ import aptlab
 from aptlab.report.statistics import compute_interval
 from aptlab.report.style import get_indexed_style, make_two_panels, save_figure, set_heading
 from aptlab.runs import find_runs
-from common import RESULTS, table, write
+from common import RESULTS, format_interval, table, write
 
 HERDING = ("replay=herding", "replay.capacity=200", "replay.policy.by=class")
 RESERVOIR = ("replay=reservoir", "replay.capacity=200")
@@ -86,13 +86,6 @@ def read_numbers(units: list[Unit]) -> dict[str, list[float]]:
     return {**percent, "rows": [result.tokens for result in results]}
 
 
-def format_interval(values: list[float]) -> str:
-    """Mean and half-width of the 95 % interval."""
-    found = compute_interval(values)
-    assert found is not None
-    return f"{found.mean:.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
-
-
 def draw_methods(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Accuracy and forgetting of every run, a row for each method."""
     figure, left, right = make_two_panels("Split digits, five tasks: every seed is a point")
@@ -103,9 +96,8 @@ def draw_methods(found: dict[str, dict[str, list[float]]], path: Path) -> None:
         for row, values in enumerate(found.values()):
             style = get_indexed_style(row) | {"linestyle": "none", "marker": "o"}
             axes.plot(values[number], [row] * len(values[number]), **style)
-        axes.set_yticks(
-            range(len(found)), [name.replace(", ", "\n") for name in found] if axes is left else [""] * len(found)
-        )
+        names = [name.replace(", ", "\n") if axes is left else "" for name in found]
+        axes.set_yticks(range(len(found)), names)
         axes.invert_yaxis()
         set_heading(axes, heading)
     save_figure(figure, path)
@@ -128,14 +120,16 @@ def main() -> None:
         list(pool.map(train_unit, units))
     found = {method: read_numbers([unit for unit in units if unit.method == method]) for method in args.methods}
     rows = [
-        [method, *(format_interval(values[number]) for number in NUMBERS), f"{values['rows'][0]:,}"]
+        [
+            method,
+            *(format_interval(compute_interval(values[number]), 1) for number in NUMBERS),
+            f"{values['rows'][0]:,}",
+        ]
         for method, values in found.items()
     ]
     draw_methods(found, RESULTS / "continual.png")
-    about = (
-        f"{args.seeds} seeds, {args.steps:,} steps of 16 new rows, size={args.size}, learning rate {args.lr:g} (DyTox "
-    )
-    about += f"{args.dytox_lr:g}), schedule=wsd; means with 95 % intervals over seeds."
+    about = f"{args.seeds} seeds, {args.steps:,} steps of 16 new rows, size={args.size}, "
+    about += f"learning rate {args.lr:g} (DyTox {args.dytox_lr:g}), schedule=wsd; means with 95 % intervals over seeds."
     body = f"{about}\n\n{table(HEAD, rows)}\n\n![Accuracy and forgetting of every run](continual.png)"
     write("continual", "Split digits: what is kept of earlier tasks", body, "torch")
 

@@ -29,7 +29,7 @@ from aptlab.config import compose
 from aptlab.models.cost import count_nested_flops, estimate_cost
 from aptlab.report.statistics import ConfidenceInterval, compute_interval, compute_paired_interval
 from aptlab.report.style import COLOURS, MARKERS, make_two_panels, save_figure, set_heading
-from common import RESULTS, describe_load, machine, table, versions
+from common import RESULTS, describe_load, format_interval, machine, table, versions
 
 WIDTHS = (1.0, 0.5, 0.25, 0.125)
 DENSE = "dense"
@@ -92,14 +92,6 @@ def collect_losses(lines: Sequence[dict[str, Any]], kind: str, width: float) -> 
     mark = "" if kind == DENSE or width == 1 else f"@{width:g}"
     own = width if kind == DENSE else 1.0
     return {line["seed"]: line["losses"][mark] for line in lines if (line["kind"], line["width"]) == (kind, own)}
-
-
-def format_interval(interval: ConfidenceInterval | None, digits: int = 4, sign: str = "") -> str:
-    """`mean ± half`, with the number of seeds where it is not enough for an interval."""
-    if interval is None:
-        return "-"
-    half = "" if interval.half is None else f" ± {interval.half:.{digits}f}"
-    return f"{interval.mean:{sign}.{digits}f}{half}"
 
 
 def make_rows(lines: Sequence[dict[str, Any]], kinds: Sequence[str], costs: dict[float, float]) -> list[list[str]]:

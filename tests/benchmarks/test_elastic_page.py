@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,8 @@ PAGE = BENCHMARKS / "results" / "elastic.md"
 
 
 @pytest.fixture
-def elastic(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("elastic", "common"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import elastic
-
-    yield elastic
-    for name in ("elastic", "common"):
-        sys.modules.pop(name, None)
+def elastic(load_benchmark):
+    return load_benchmark("elastic")
 
 
 def test_the_committed_page_is_that_of_the_committed_journal(elastic, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def faults(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+def faults(load_benchmark, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")  # which the script sets for what it starts
-    for name in ("faults", "common"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import faults
-
-    yield faults
-    for name in ("faults", "common"):
-        sys.modules.pop(name, None)
+    return load_benchmark("faults")
 
 
 def test_the_page_that_is_committed_is_that_of_the_journal(faults):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("search_report", "common"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import search_report
-
-    yield search_report
-    for name in ("search_report", "common"):
-        sys.modules.pop(name, None)
+def report(load_benchmark):
+    return load_benchmark("search_report")
 
 
 def network(published, halving, *, yarn, longrope2=3.0):
