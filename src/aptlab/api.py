@@ -312,11 +312,11 @@ def fill_vocabulary(config: Config) -> Any:
     """The configuration's values, with `vocab` from the tokenizer where it is null and the tokenizer needs no text."""
     from aptlab.config import build as build_node
 
-    cfg = config.cfg.copy()
-    if cfg.vocab is None and cfg.tokenizer is not None:
+    if config.cfg.vocab is None and config.cfg.tokenizer is not None:
         with contextlib.suppress(LookupError):  # where a part needs it, `select_node` says so
-            cfg.vocab = build_node(cfg.tokenizer).prepare(refuse_texts, key="", folder=Path()).vocab_size
-    return cfg
+            tokenizer = build_node(config.cfg.tokenizer).prepare(refuse_texts, key="", folder=Path())
+            config = config.replaced({"vocab": tokenizer.vocab_size})
+    return config.cfg
 
 
 def refuse_texts() -> Any:

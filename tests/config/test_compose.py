@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf.errors import ReadonlyConfigError
 
 from aptlab.config import check, compose, find_conf_dir
 from aptlab.config.files import read_config_file
@@ -241,13 +242,14 @@ def test_a_resolved_value_follows_its_configuration(monkeypatch):
     first["model"]["vocab"] = "changed by its holder"
     assert config.resolved()["model"]["vocab"] is None
     for value in (1, True, 1.0, 300):
-        config.cfg.vocab = value
-        found = config.resolved()["model"]["vocab"]
+        found = config.replaced({"vocab": value}).resolved()["model"]["vocab"]
         assert (found, type(found)) == (value, type(value))
-    assert config.replaced({"vocab": 9}).resolved()["model"]["vocab"] == 9
+    assert config.resolved()["model"]["vocab"] is None
+    with pytest.raises(ReadonlyConfigError):
+        config.cfg.vocab = 9
+    config = config.replaced({"job": "${oc.env:A_WORD}"}, typed=True)
     for value in ("one", "two"):
         monkeypatch.setenv("A_WORD", value)
-        config.cfg.job = "${oc.env:A_WORD}"
         assert config.resolved()["job"] == value
 
 

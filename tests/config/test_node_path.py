@@ -65,8 +65,7 @@ def test_two_models_of_one_config_have_two_paths():
     config = compose("train", ["size=debug", "vocab=61"])
     plain = config.resolved()["model"]
     wrong = {**plain["positions"], "rope": {"_target_": f"{ROPE}.YaRN", "beta_fast": 0.5}}
-    config.cfg._set_flag("struct", False)
-    config.cfg["teacher"] = {**plain, "positions": wrong}
+    config = config.replaced({"teacher": {**plain, "positions": wrong}})
     build(config.cfg.model)
     with pytest.raises(ConfigError, match=r"^teacher\.positions\.rope\.beta_fast=0\.5 must be larger"):
         build(config.cfg.teacher)

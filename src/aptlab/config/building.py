@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aptlab.config.bases import read_group_bases
-from aptlab.config.composing import resolve_to_plain
+from aptlab.config.composing import read_plain_tree, resolve_to_plain
 from aptlab.config.escaped import refuse_interpolations, unescape_values
 from aptlab.config.log_keys import complete_logged_keys
 from aptlab.config.node_path import (
@@ -123,10 +123,10 @@ def make_component(node: NodeTarget, /, *args: Any, **kwargs: Any) -> Any:
 
 def _read_node(node: Any, path: str) -> tuple[dict[str, Any], NodePath]:
     """The node as plain containers, and its path in the configuration it came from; a plain one is as files hold it."""
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
     if isinstance(node, DictConfig):
-        tree = OmegaConf.to_container(node._get_root(), resolve=False)
+        tree = read_plain_tree(node._get_root())
         plain, where = resolve_to_plain(node), NodePath(str(node._get_full_key("") or ""), tree)
     else:
         refuse_interpolations(node, path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from aptlab.config.bases import find_empty_options, read_group_bases
 from aptlab.config.building import build_plain
-from aptlab.config.composing import Config, describe_config_error, find_typed_key
+from aptlab.config.composing import Config, describe_config_error, find_typed_key, read_plain_tree
 from aptlab.config.node_path import NodePath, follow_slots
 from aptlab.config.renamed import find_renamed_problem, find_target_rename
 from aptlab.config.requests import find_root_key_problem
@@ -36,9 +36,8 @@ def check(config: Config, *, more: Iterable[str] = ()) -> None:
 
 def find_config_problems(config: Config) -> Iterator[str]:
     """`key: problem` for everything that names, types, limits and the trust list tell."""
-    from omegaconf import OmegaConf
 
-    raw = OmegaConf.to_container(config.cfg, resolve=False)
+    raw = read_plain_tree(config.cfg)
     unresolved, values = _resolve(config.cfg, raw, "")
     found = [
         (f"{key}: {text}", "")
@@ -222,9 +221,8 @@ def _has_key(path: Any, key: str) -> bool:
 
 def _rule_problems(config: Config) -> Iterator[str]:
     """What rules say when they are built; a rule may hold other rules, and is built once for all slots it stands in."""
-    from omegaconf import OmegaConf
 
-    plain, tree = config.resolved(), OmegaConf.to_container(config.cfg, resolve=False)
+    plain, tree = config.resolved(), read_plain_tree(config.cfg)
     done: set[str] = set()
     for path, node in sorted(walk_target_nodes(plain), key=lambda item: item[0].count(".")):
         inner = list(walk_target_nodes(node, path))

@@ -49,13 +49,10 @@ class Config:
     def resolved(self) -> dict[str, Any]:
         """A plain copy with all interpolations filled in; ConfigError where a value is missing.
 
-        Each of them is parsed anew whenever it is read, so the answer is kept until a value of `cfg` changes.
+        Each of them is parsed anew whenever it is read, so the answer is kept: `cfg` is read-only.
         """
-        from omegaconf import OmegaConf
-
-        tree = repr(OmegaConf.to_container(self.cfg, resolve=False))
-        if tree != self._known.get("tree") or _OTHER_RESOLVER.search(tree):
-            self._known.update(tree=tree, plain=resolve_to_plain(self.cfg))
+        if "plain" not in self._known or _OTHER_RESOLVER.search(repr(read_plain_tree(self.cfg))):
+            self._known["plain"] = resolve_to_plain(self.cfg)
         return copy.deepcopy(self._known["plain"])
 
     def stored(self) -> dict[str, Any]:
@@ -64,24 +61,21 @@ class Config:
 
     def public(self) -> dict[str, Any]:
         """`stored` with secrets hidden, also short ones that an interpolation took out of the environment."""
-        from omegaconf import OmegaConf
-
-        return redact_value(hide_environment(self.stored(), OmegaConf.to_container(self.cfg, resolve=False)))
+        return redact_value(hide_environment(self.stored(), read_plain_tree(self.cfg)))
 
     def replaced(self, values: Mapping[str, Any], *, typed: bool = False) -> Config:
         """The same with other values of top-level keys, which need not be there yet.
 
         Values are as files hold them (`stored`). ConfigError for one that holds an interpolation, unless it was typed.
         """
-        from omegaconf import OmegaConf
+        from omegaconf import open_dict, read_write
 
         if not typed:
             refuse_interpolations(dict(values))
         cfg = self.cfg.copy()
-        OmegaConf.set_struct(cfg, False)
-        for name, value in values.items():
-            cfg[name] = value
-        OmegaConf.set_struct(cfg, True)
+        with read_write(cfg), open_dict(cfg):
+            for name, value in values.items():
+                cfg[name] = value
         return dataclasses.replace(self, cfg=cfg)
 
     def hash(self) -> str:
@@ -141,6 +135,24 @@ def resolve_to_plain(cfg: Any) -> dict[str, Any]:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(describe_config_error(error)) from None
+
+
+class _KnownTree:
+    """The last read-only configuration that was asked for as it stands, and its plain form: runs ask often."""
+
+    cfg: Any = None
+    tree: Any = None
+
+
+def read_plain_tree(cfg: Any) -> Any:
+    """A configuration as plain containers, interpolations as they are written. Not to be changed: it may be shared."""
+    from omegaconf import OmegaConf
+
+    if not OmegaConf.is_readonly(cfg):
+        return OmegaConf.to_container(cfg, resolve=False)
+    if _KnownTree.cfg is not cfg:
+        _KnownTree.tree, _KnownTree.cfg = OmegaConf.to_container(cfg, resolve=False), cfg
+    return _KnownTree.tree
 
 
 def describe_config_error(error: Any) -> str:
@@ -244,4 +256,5 @@ def _dict_config(plain: dict[str, Any]) -> DictConfig:
     except OmegaConfBaseException as error:  # for example a broken ${...} in a value
         raise ConfigError(describe_config_error(error)) from None
     OmegaConf.set_struct(cfg, True)
+    OmegaConf.set_readonly(cfg, True)
     return cfg

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from aptlab.config.building import build_plain
-from aptlab.config.composing import Config
+from aptlab.config.composing import Config, read_plain_tree
 from aptlab.config.node_path import NodePath, add_path, follow_slots, read_parameters
 from aptlab.config.static.signatures import is_rule
 from aptlab.config.trust import walk_target_nodes
@@ -50,13 +50,12 @@ def build_known_rule(config: Config, key: str) -> Any:
     parts = [part["_target_"] for _, part in walk_target_nodes(plain, key)] if plain else []
     if not parts or not all(map(is_rule, parts)):
         return None
-    return build_plain(plain, NodePath(key, OmegaConf.to_container(config.cfg, resolve=False)))
+    return build_plain(plain, NodePath(key, read_plain_tree(config.cfg)))
 
 
 def _find_problems(config: Config, train: bool, asked: dict[str, list[str]]) -> Iterator[str]:
-    from omegaconf import OmegaConf
 
-    plain, tree = config.resolved(), OmegaConf.to_container(config.cfg, resolve=False)
+    plain, tree = config.resolved(), read_plain_tree(config.cfg)
     seen: set[str] = set()
     for path, node in sorted(walk_target_nodes(plain), key=lambda item: item[0].count(".")):
         key = follow_slots(tree, path)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aptlab.checkpoint.manifest import Manifest
-from aptlab.config import Config, compose, find_new_target, read_signature, refuse_interpolations
+from aptlab.config import Config, compose, find_new_target, read_signature
 from aptlab.errors import ConfigError
 from aptlab.restore.data import modernize_choices, modernize_config, modernize_overrides
 
@@ -175,12 +175,8 @@ def fill_slots(today: Config, parts: Node) -> Node:
 
     Root nodes that the checkpoint's code did not have are there with what their default option says.
     """
-    refuse_interpolations(parts)
-    cfg = today.cfg.copy()
-    for key, value in parts.items():
-        if key in cfg and key not in ("model", "task"):  # those two are made of the others
-            cfg[key] = value
-    filled: Node = dataclasses.replace(today, cfg=cfg).stored()
+    own = {key: parts[key] for key in parts if key in today.cfg and key not in ("model", "task")}  # made of the others
+    filled: Node = today.replaced(own).stored()
     return filled
 
 

@@ -200,9 +200,7 @@ def fill_vocabulary(config: Config, data: object) -> Config:
     have, padded = data.vocab_size, config.cfg.vocab
     if padded is not None and padded < have:
         raise ConfigError(f"vocab={padded} is smaller than the tokenizer's {have}; use vocab=null or at least {have}")
-    cfg = config.cfg.copy()
-    cfg.vocab = padded or have
-    return dataclasses.replace(config, cfg=cfg)
+    return config.replaced({"vocab": padded or have})
 
 
 def make_loggers(config: Config, folder: RunFolder, resume: ResumePoint | None) -> list[RunLogger]:

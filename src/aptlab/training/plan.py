@@ -209,10 +209,9 @@ def format_carried(key: str, value: Any) -> str:
 
 def set_run_dir(config: Config, folder: Path) -> Config:
     """The configuration with `run_dir`, among the overrides too."""
-    cfg = config.cfg.copy()
-    cfg.run_dir = escape_text(str(folder))
     overrides = [arg for arg in config.overrides if arg.partition("=")[0] != "run_dir"]
-    return dataclasses.replace(config, cfg=cfg, overrides=[*overrides, format_text("run_dir", str(folder))])
+    placed = config.replaced({"run_dir": escape_text(str(folder))})
+    return dataclasses.replace(placed, overrides=[*overrides, format_text("run_dir", str(folder))])
 
 
 def filter_stored_overrides(stored: list[str], new: list[str], choices: Mapping[str, Any]) -> list[str]:

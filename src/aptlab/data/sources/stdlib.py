@@ -59,23 +59,23 @@ class Stdlib(Source):
                 yield f"prose/{topic}", topics[topic]
 
     def _code(self) -> Iterator[Document]:
-        found = False
-        for path in self._files():
+        found, root = False, self._root()
+        for path in self._files(root):
             with tokenize.open(path) as file:
                 text = file.read()
             if text:
                 found = True
-                yield f"code/{path.relative_to(self._root()).as_posix()}", text
+                yield f"code/{path.relative_to(root).as_posix()}", text
         if not found:
-            raise DataError(f"parts=code: no .py file under {self._root()}; use parts=[prose]")
+            raise DataError(f"parts=code: no .py file under {root}; use parts=[prose]")
 
     @staticmethod
     def _root() -> Path:
         return Path(sysconfig.get_paths()["stdlib"])
 
-    def _files(self) -> Iterator[Path]:
+    def _files(self, root: Path) -> Iterator[Path]:
         """All wanted .py files; folders and names are sorted, so the order is the same everywhere."""
-        for folder, folders, names in os.walk(self._root()):
+        for folder, folders, names in os.walk(root):
             folders[:] = sorted(n for n in folders if n not in self.SKIPPED and not n.startswith("config-"))
             for name in sorted(names):
                 if name.endswith(".py") and not name.startswith("_sysconfigdata"):
