@@ -37,6 +37,7 @@ class Forgetful(Callback):
         return {"batches": self.batches}
 
 
+@pytest.mark.slow
 def test_a_callback_that_does_not_take_its_state_back_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("APTLAB_TRUST", __name__)
     monkeypatch.chdir(tmp_path)

@@ -79,6 +79,7 @@ def states(run: Run) -> Any:
     return load_checkpoint(run.last())["callbacks"]["CurriculumOrder"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), [("campus", {}), ("stages", {"accumulate": 2}), ("sorted", {})])
 def test_a_run_that_was_killed_or_stopped_anywhere_ends_equal_to_the_bit(name, settings, tmp_path):
     whole = OrderedRun(tmp_path / "whole", rule=RULES[name], **settings)
@@ -189,6 +190,7 @@ def make_words(folder: Path, *words: str) -> list[str]:
 REST = [pytest.param(name, marks=pytest.mark.slow) for name in ("anti", "length", "sorted")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["campus", "stages", *REST])
 def test_every_option_trains_and_keeps_the_laws_of_callbacks(option):
     share = ["curriculum.probe_share=null"] if option in ("campus", "stages") else []

@@ -91,6 +91,7 @@ def test_a_needle_lies_in_the_validation_text_and_a_rope_rule_may_be_swapped(run
     assert found["data"] == {"fingerprint": data.fingerprint}
 
 
+@pytest.mark.slow
 def test_the_same_request_goes_on_where_it_was_broken_off(run, tmp_path, monkeypatch, capsys):
     args = ("eval=ruler", "eval.tasks=[niah_single_1,vt]", "eval.lengths=[300,320]", "eval.samples=2")
     whole = run(*args, out="whole")

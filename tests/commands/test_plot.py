@@ -114,6 +114,7 @@ def test_a_rule_without_frequencies_is_refused(tmp_path, capsys):
     assert "rope=none rotates no pair, so there is nothing to plot" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_analysis_that_was_not_asked_for_may_be_left_out_and_says_so(tmp_path, capsys):
     assert main(["plot", "rope=axial2d", f"out={tmp_path}", *SMALL]) == 0
     assert "left out: what=precision" in capsys.readouterr().out

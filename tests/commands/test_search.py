@@ -100,6 +100,7 @@ def test_a_mixed_search_without_a_basis_warns_and_writes_no_option(run, capsys):
     assert not Path("conf").exists()
 
 
+@pytest.mark.slow
 def test_the_option_can_be_used_at_once(run, ckpt, capsys, knowing):
     found = run("rope=longrope2")
     said = capsys.readouterr().out
@@ -116,6 +117,7 @@ def test_the_option_can_be_used_at_once(run, ckpt, capsys, knowing):
     assert evaluation.run(words) == 0
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_rule_in_the_option(run, ckpt, knowing):
     found = run("rope=longrope", "search.objective=needle_ppl", "search.strategy=published")
     loaded = load_network(ckpt)
@@ -165,6 +167,7 @@ def test_a_smaller_population_alone_is_a_whole_request():
     assert read_search_request(["target=64", "search.population=8"]).search.brood.parents == 4
 
 
+@pytest.mark.slow
 def test_the_same_command_measures_nothing_again(run, searched, first, monkeypatch):
     monkeypatch.chdir(searched)  # an option belongs to the folder that it was found in
     lines = measurements()

@@ -65,6 +65,7 @@ def _no_figure(monkeypatch):
     monkeypatch.setattr("aptlab.report.write.draw_comparison", lambda comparison, path: path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with their parent")
 def test_after_kill_9_no_trainer_lives_on_and_only_what_is_missing_is_run(capsys):
     parent = start("seed=0,1,2", "sweep.name=x", FAKE_SLEEP="0.6", FAKE_CHECKPOINT="1")
@@ -82,6 +83,7 @@ def test_after_kill_9_no_trainer_lives_on_and_only_what_is_missing_is_run(capsys
     assert "[2/3] resume  seed=1" in out
 
 
+@pytest.mark.slow
 def test_jobs_of_a_cluster_outlive_their_parent_until_the_next_one_asks_them_to_end(capsys):
     args = ("seed=0", "sweep.name=x", "launcher=submitit", "launcher.cluster=local", "launcher.grace=20")
     parent = start(*args, FAKE_SLEEP="30")

@@ -41,6 +41,7 @@ def rates(name: str = "x") -> list[float]:
         return [float(row["optim.lr"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_stopped_and_names_the_best(capsys):
     assert search("launcher.workers=2") == 0
     assert search(trials=5) == 0
@@ -73,6 +74,7 @@ def test_failed_trials_are_told_and_replaced_by_the_next_invocation(monkeypatch,
     assert states() == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_running_when_its_parent_was_killed_is_continued():
     args = ("sweep=optuna", "sweep.trials=2", "sweep.name=x", *SPACE)
     parent = start(*args, FAKE_SLEEP="30")

@@ -92,6 +92,7 @@ def test_the_result_holds_what_was_measured():
     assert load_checkpoint(made.path / "checkpoints/step-00000002.ckpt")["aptlab"]["config"]["vocab"] == 257
 
 
+@pytest.mark.slow
 def test_two_words_change_two_parts():
     both = ((), ("rope=yarn", "smooth=memory"))
     plain, changed = (yaml.safe_load((train("evals=none", *parts).path / "config.yaml").read_text()) for parts in both)
@@ -142,6 +143,7 @@ def test_another_rule_starts_a_new_run_from_the_weights(capsys):
         assert weight.allclose(after["state_dict"][name], atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_run_remembers_whose_weights_it_began_with():
     first = train("evals=none")
     assert first.result.origin == {}
@@ -209,6 +211,7 @@ def test_a_mistake_is_one_message_and_leaves_no_folder(overrides, message, capsy
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_warnings_before_the_folder_are_in_its_log():
     made = train("context=1024", "data.batch=1")
     assert "length 8x is left out: the validation text has" in (made.path / "log.txt").read_text()

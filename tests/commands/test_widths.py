@@ -40,6 +40,7 @@ def weights(run: str | Path, step: int) -> dict[str, torch.Tensor]:
     return load_checkpoint(Path(run, "checkpoints", f"step-{step:08d}.ckpt"))["state_dict"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_the_same_widths():
     again = Path("outputs/train/2026-01-02/again")
     shutil.copytree(RUN, again)

@@ -57,6 +57,7 @@ def test_all_three_end_with_a_matrix_and_figures(capsys):
     assert "-nats per token on each task after training on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXT)
 def test_a_run_on_texts_resumed_anywhere_ends_as_one_that_was_not_stopped(name):
     whole = train("whole", *TEXT[name], *REPLAY)
@@ -64,6 +65,7 @@ def test_a_run_on_texts_resumed_anywhere_ends_as_one_that_was_not_stopped(name):
         assert find_run_difference(whole, resume_copy(whole, step, f"copy-{step}")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_run_on_images_resumed_anywhere_ends_as_one_that_was_not_stopped(name):
     whole = digits.train("whole", *IMAGES[name], *digits.METHODS["er"])
@@ -78,12 +80,14 @@ def test_the_memory_is_offered_the_rows_that_were_trained_on():
     assert len(offsets) == 1, "the last eight rows are those of the task's tape, by the numbers of all tasks"
 
 
+@pytest.mark.slow
 def test_joint_training_has_one_order_over_all_tasks():
     run = train("run", "curriculum=sorted", "scenario.joint=true", "scenario.boundaries=hidden", *REPLAY)
     assert "tape" in read_state(run)["callbacks"]["CurriculumOrder"]["schedule"]
     assert find_run_difference(run, resume_copy(run, 4, "copy")) is None
 
 
+@pytest.mark.slow
 def test_another_order_is_told_of_on_resume():
     run = train("run", "curriculum=sorted", "trainer.max_steps=6")
     aptlab.train([f"ckpt={run}/checkpoints/step-00000004.ckpt", "curriculum=none", "load=resume"])

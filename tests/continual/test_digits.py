@@ -36,6 +36,7 @@ def train(folder: str, *words: str, steps: int = STEPS) -> Path:
     return Path(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["herding", "lwf", "ewc"])  # er is in test_runs, der_pp below
 def test_a_method_resumed_in_a_later_task_ends_as_one_that_was_not_stopped(method):
     whole = train("whole", *METHODS[method])
@@ -43,6 +44,7 @@ def test_a_method_resumed_in_a_later_task_ends_as_one_that_was_not_stopped(metho
     assert find_run_difference(whole, resume_copy(whole, 5, "copy"), STEPS) is None
 
 
+@pytest.mark.slow
 def test_logits_too_large_for_memory_are_kept_in_a_file(monkeypatch):
     plain = train("plain", *METHODS["der_pp"])
     monkeypatch.setattr("aptlab.callbacks.replay.LARGE", 100)
@@ -52,6 +54,7 @@ def test_logits_too_large_for_memory_are_kept_in_a_file(monkeypatch):
     assert not list(Path().glob("*/replay-*.bin"))
 
 
+@pytest.mark.slow
 def test_methods_train_other_weights():
     runs = [train(name, *METHODS[name]) for name in ("er", "der_pp", "lwf")]
     heads = [read_state(run, STEPS)["state_dict"]["net.head.weight"] for run in runs]

@@ -19,6 +19,7 @@ def read_weights(run: Path, step: int) -> dict[str, torch.Tensor]:
     return read_state(run, step)["state_dict"]
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_a_later_task_ends_as_one_that_was_not_stopped_and_old_parts_do_not_move():
     whole = train("whole", *WORDS)
     assert len(read_tasks(whole)["matrix"]) == 5
@@ -34,6 +35,7 @@ def test_a_run_resumed_in_a_later_task_ends_as_one_that_was_not_stopped_and_old_
     assert (ends[0]["net.tab.q.weight"] != ends[2]["net.tab.q.weight"]).any()
 
 
+@pytest.mark.slow
 def test_joint_training_knows_all_tasks_from_the_start():
     run = train("joint", "task=dytox", "scenario.joint=true", steps=5)
     first, last = read_weights(run, 1), read_weights(run, 5)
@@ -41,6 +43,7 @@ def test_joint_training_knows_all_tasks_from_the_start():
     assert all((first[f"net.tokens.{task}"] != last[f"net.tokens.{task}"]).any() for task in range(5))
 
 
+@pytest.mark.slow
 def test_balanced_fine_tuning_moves_what_reads_the_encoder_and_nothing_else():
     tuned = train("tuned", *WORDS, "callbacks.balanced_tuning.epochs=1")
     plain = train("plain", *WORDS)

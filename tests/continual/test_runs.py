@@ -56,6 +56,7 @@ def test_a_run_fills_the_matrix_and_tells_its_numbers(capsys):
     assert {path.name for path in run.glob("evals/*/tasks/*")} == {"eval.json", "matrix.png", "curves.png"}
 
 
+@pytest.mark.slow
 def test_a_task_is_learned_while_it_is_trained():
     record = read_tasks(train("run", "optim.lr=0.02", "scenario.steps=12", "trainer.max_steps=36"))
     before = [record["baseline"], *record["matrix"]]
@@ -63,6 +64,7 @@ def test_a_task_is_learned_while_it_is_trained():
         assert row[task] > before[task][task] + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replay", REPLAYS)
 def test_a_run_resumed_in_the_middle_ends_as_one_that_was_not_stopped(replay):
     whole = train("whole", f"replay={replay}", *REPLAYS[replay])
@@ -71,11 +73,13 @@ def test_a_run_resumed_in_the_middle_ends_as_one_that_was_not_stopped(replay):
         assert find_run_difference(whole, resume_copy(whole, step, f"copy-{step}")) is None
 
 
+@pytest.mark.slow
 def test_replay_changes_what_is_learned():
     plain, replayed = train("plain"), train("replayed", "replay=reservoir", "replay.capacity=12")
     assert find_run_difference(plain, replayed) is not None
 
 
+@pytest.mark.slow
 def test_the_reservoir_holds_the_rows_with_the_smallest_keys():
     run = train("run", "replay=reservoir", "replay.capacity=7", "seed=5")
     state = read_state(run)["callbacks"]["ReplayMemory"]
@@ -85,6 +89,7 @@ def test_the_reservoir_holds_the_rows_with_the_smallest_keys():
     assert offered == int(np.unpackbits(state["seen"].numpy()).sum())
 
 
+@pytest.mark.slow
 def test_accumulated_steps_begin_tasks_at_the_same_steps():
     run = train("run", "replay=reservoir", "trainer.accumulate_grad_batches=2")
     assert [point["step"] for point in read_tasks(run)["points"]] == [0, 3, 6, 9]
@@ -156,6 +161,7 @@ def test_a_run_without_tasks_has_no_matrix():
         train("run", *words)
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_resumed_where_its_tasks_stay_where_they_are():
     train("run")
     with pytest.raises(CheckpointError, match=r"end at steps \[3, 6\].*at \[6, 12\]; .* scenario.steps=\[3,3,3\]"):
@@ -164,6 +170,7 @@ def test_a_longer_run_is_resumed_where_its_tasks_stay_where_they_are():
     assert [point["step"] for point in read_tasks(Path("run"))["points"]] == [0, 3, 6, 9, 12]
 
 
+@pytest.mark.slow
 def test_other_batches_or_another_policy_are_refused_on_resume():
     run = train("run", "replay=reservoir")
     with pytest.raises(CheckpointError, match=r"trained with global_batch=4, now 2: tasks would begin at other rows"):

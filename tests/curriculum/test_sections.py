@@ -85,6 +85,7 @@ def test_a_section_that_is_too_small_is_named():
         SectionedSchedule(Stages(), COURSE, SECTIONS)
 
 
+@pytest.mark.slow
 def test_a_curriculum_goes_with_a_scenario_and_replay_and_resumes_to_the_bit():
     write_scenario()
     words = ["curriculum=campus", "curriculum.probe_share=null", "curriculum.slices=2", "curriculum.metrics.mtld=null"]

@@ -118,6 +118,7 @@ def test_texts_and_chats_are_continued_behind_it(tokenizer):
     assert tokenizer.find_special_ids(["<s>", "a"]) == {BOS}
 
 
+@pytest.mark.slow
 def test_the_harness_refuses_a_chat_without_a_template(tokenizer):
     pytest.importorskip("lm_eval")
     from aptlab.data.tokenizers import ByteTokenizer

@@ -27,7 +27,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("where", ["train.batch:6:TERM", "val.batch:1:TERM"])
+@pytest.mark.parametrize("where", [pytest.param("train.batch:6:TERM", marks=pytest.mark.slow), "val.batch:1:TERM"])
 def test_a_signal_to_any_rank_stops_all_and_the_rest_is_the_same(tmp_path, whole, rank, where):
     run = Run(tmp_path / "run", steps=8)
     assert run.in_ranks({rank: where}) == [143, 0]
@@ -38,6 +38,7 @@ def test_a_signal_to_any_rank_stops_all_and_the_rest_is_the_same(tmp_path, whole
     assert differences(file_state(run.last()), whole) == []
 
 
+@pytest.mark.slow
 def test_accumulation_on_two_ranks_resumes_to_the_bit(tmp_path):
     whole, run = Run(tmp_path / "whole", steps=6, accumulate=3), Run(tmp_path / "run", steps=6, accumulate=3)
     assert whole.in_ranks({}) == [0, 0]

@@ -71,6 +71,7 @@ def test_other_ranks_get_no_wandb(tmp_path, monkeypatch):
     assert [type(logger) for logger in Tracking(mode="offline").make(tmp_path)] == [CSVMetrics]
 
 
+@pytest.mark.slow
 def test_offline_run_keeps_its_id_and_holds_no_secret(tmp_path, monkeypatch, caplog, capfd):
     planted = [f"planted-secret-{number}" for number in range(3)]
     monkeypatch.setenv("WANDB_API_KEY", planted[0] + "x" * 40)

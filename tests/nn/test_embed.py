@@ -100,6 +100,7 @@ def test_absolute_positions_are_not_relative(factory):
     assert change > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
 def test_it_compiles_as_one_graph(factory):
     module, positions = factory(dim=8), torch.tensor([[0, 7, 33]])

@@ -133,7 +133,8 @@ def test_recomputed_blocks_give_the_same_loss_gradients_and_statistics(name, aut
     assert first.aux.keys() == second.aux.keys()
 
 
-COMPILED = [(name, "eager") for name in VARIANTS]
+COMPILED = [("all", "eager")]
+COMPILED += [pytest.param(name, "eager", marks=pytest.mark.slow) for name in VARIANTS if name != "all"]
 COMPILED += [pytest.param(name, "aot_eager", marks=pytest.mark.slow) for name in ("memory", "linear", "all")]
 
 

@@ -183,6 +183,7 @@ def test_an_old_checkpoint_can_write(old_run, capsys):
     assert capsys.readouterr().out.startswith("a")
 
 
+@pytest.mark.slow
 def test_a_new_run_begins_with_old_weights(old_run):
     assert main(["train", f"ckpt={old_run}", "load=weights", *SHORT, "run_dir=new"]) == 0
     assert json.loads(Path("new/result.json").read_text())["steps"] == 2

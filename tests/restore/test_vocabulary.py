@@ -91,6 +91,7 @@ def test_weights_without_rows_are_refused():
         remap_vocabulary({}, {}, ByteTokenizer().state(), ByteTokenizer())
 
 
+@pytest.mark.slow
 def test_a_run_of_other_ids_is_refused_and_remapped_when_asked_for(capsys, tmp_path):
     """Two tokenizers of one size, trained on other texts: most ids mean another word."""
     bpe = ("tokenizer=bpe", "tokenizer.vocab=280", "evals=none", "trainer.max_steps=2")

@@ -69,6 +69,7 @@ def contract(evaluation: Eval) -> EvalContract:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "kind", "message"),
     [

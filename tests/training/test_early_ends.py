@@ -102,7 +102,10 @@ def test_a_start_that_breaks_off_leaves_the_finished_run_as_it_was(end, monkeypa
     assert not (RUN / "results").exists()
 
 
-@pytest.mark.parametrize("fault", ["train.batch:1", "val.batch:1", "save.begin:1", "save.after_rename:1"])
+KILLS = [pytest.param("train.batch:1", marks=pytest.mark.slow), "val.batch:1", "save.begin:1", "save.after_rename:1"]
+
+
+@pytest.mark.parametrize("fault", KILLS)
 def test_a_kill_before_the_first_new_checkpoint_leaves_the_end(fault):
     before = records()
     done = run_forked("train", f"ckpt={RUN}", "trainer.max_steps=8", "data.cache=cache", fault=fault)
@@ -110,6 +113,7 @@ def test_a_kill_before_the_first_new_checkpoint_leaves_the_end(fault):
     assert records() == before
 
 
+@pytest.mark.slow
 def test_a_kill_after_it_leaves_a_run_that_goes_on_and_whose_end_is_kept():
     before = (RUN / "result.json").read_bytes()
     asked = ("train", f"ckpt={RUN}", "trainer.max_steps=8", "data.cache=cache")

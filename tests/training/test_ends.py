@@ -86,6 +86,7 @@ def test_what_an_eval_knows_to_be_wrong_is_told_before_training(capsys):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_for_the_same_weights_and_seed():
     first, second, third = train(), train(), train("evals.sample.seed=7")
     texts = [made.result.evals["sample"]["samples"][0]["text"] for made in (first, second, third)]

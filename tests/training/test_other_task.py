@@ -69,6 +69,7 @@ def test_it_trains_validates_and_reports_in_its_own_units(capsys):
     assert "samples/s" in shown
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_not_stopped():
     whole, part = train(), train()
     assert run([f"ckpt={part.path}/checkpoints/step-00000004.ckpt"]) == 0

@@ -142,6 +142,7 @@ def test_a_finished_run_is_not_measured_again(run, capsys):
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_results_of_earlier_ends_are_kept(run):
     first = (run / "result.json").read_bytes()
     figure = (run / "figure.png").read_bytes()
@@ -156,6 +157,7 @@ def test_results_of_earlier_ends_are_kept(run):
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 16
 
 
+@pytest.mark.slow
 def test_a_tokenizer_whose_file_is_gone_is_that_of_the_checkpoint(tmp_path):
     """The file is read once; the checkpoint has its text."""
     first = words("evals=none", "tokenizer=bpe", "tokenizer.vocab=264", "run_dir=outputs/first", "trainer.max_steps=1")

@@ -155,6 +155,7 @@ def test_a_time_ends_the_run(monkeypatch):
     assert 0 < seen["steps"] < 1_000_000
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_by_norm_or_by_value(monkeypatch):
     free = watched(monkeypatch, "trainer.gradient_clip_val=null")
     assert free["norm"] > 0.02

@@ -147,6 +147,7 @@ def made_alike(one: dict, other: dict) -> bool:
     return plain[0] == plain[1] and measured["a"] == measured["b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "name", "code"),
     [("run_evals", "TERM", 143), ("draw_training_figure", "HUP", 129), ("validate_final_weights", "INT", 130)],

@@ -225,6 +225,7 @@ def test_a_rank_whose_store_is_lost_says_that_rank_0_has_gone(capfd):
     )
 
 
+@pytest.mark.slow
 def test_a_store_of_the_launcher_that_is_silent_is_no_fault_of_the_ranks():
     store = Shared()
     store.texts["beat/0"] = beat(1, host="elsewhere", pid=7, patient=True).encode()
@@ -240,6 +241,7 @@ def test_the_launcher_that_goes_away_ends_the_rank(capfd):
     assert "its launcher (process " in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_ranks_that_leave_in_peace_are_not_missed():
     store, before = Shared(), set(threading.enumerate())
     one, two = Watched(store, 0), Watched(store, 1)

@@ -182,7 +182,10 @@ def test_positive_reach_is_the_first_negative_sum(base):
     assert bases.find_positive_length(base, 16, 3000) == reference.first_negative(base, 16, 3000)
 
 
-@pytest.mark.parametrize(("context", "published"), [(1024, 4.3e3), (4096, 2.7e4), (8192, 8.4e4)])
+@pytest.mark.parametrize(
+    ("context", "published"),
+    [(1024, 4.3e3), *(pytest.param(*row, marks=pytest.mark.slow) for row in [(4096, 2.7e4), (8192, 8.4e4)])],
+)
 def test_the_least_base_is_the_published_one(context, published):
     """Men et al. 2024, table of lower bounds for a head of 128 dims; infima that a grid comes near from above."""
     line = bases.find_least_bases(AnalysisSettings(length=context, original=1024, head_dim=128))
