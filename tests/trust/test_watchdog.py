@@ -15,12 +15,13 @@ from types import SimpleNamespace
 import pytest
 from benchmarks.fault_campaigns import ranks as campaign
 
+from aptlab.callbacks import watchdog
 from aptlab.callbacks.watchdog import Watchdog
 from aptlab.errors import ConfigError, RankLost
 from aptlab.runs.heartbeat import AwakeClock, Beat, RankRule
-from aptlab.runs.notice import Message
+from aptlab.runs.notice import BRIEF, Message
 from aptlab.runs.process import read_birth
-from aptlab.runs.watch import FAILED, VERDICT, RankWatch, WatchPlan
+from aptlab.runs.watch import FAILED, LAST, TICK, VERDICT, RankWatch, WatchPlan
 from aptlab.training.ranks import describe_error, raise_cause, watch_ranks
 
 SILENT, END = 30.0, 60.0
@@ -67,6 +68,22 @@ def test_a_rank_that_sends_nothing_is_told_and_ends_the_run_in_time():
         "rank 1 (process 41 on node), last seen in training batch 5 at step 5, has not answered for 30 s; "
         f"waiting: rank 0 in {WAIT}"
     )
+
+
+def test_what_the_end_itself_takes_fits_into_what_is_kept_of_the_limit(tmp_path, monkeypatch):
+    """Verify the last checkpoint, or look for one; leave the verdict; let the others read it."""
+    assert 60 / watchdog.LOOK + 2 * BRIEF + 2 * TICK <= LAST
+    dog, asked, stuck = Watchdog(silent=0.1, end=0.4), [], threading.Event()
+    dog.folder = tmp_path
+
+    def find(folder, *, deep=True):
+        asked.append(deep)
+        return stuck.wait(30) if deep else folder / "last.ckpt"
+
+    monkeypatch.setattr(watchdog, "find_last", find)
+    assert "last valid checkpoint" in dog.describe_way_on()
+    stuck.set()
+    assert asked == [True, False]
 
 
 def test_a_rank_that_answers_again_is_forgiven():

@@ -27,7 +27,7 @@ from aptlab.runs.notice import run_briefly
 from aptlab.runs.signals import CODES
 from aptlab.runs.watch import START, RankWatch, WatchPlan
 
-LOOK = 10.0  # seconds to verify the last checkpoint in
+LOOK = 20  # the last checkpoint is verified in this part of `end`, which is a part of what is kept for the end
 
 
 class Watchdog(RunAware, Checkpoint):
@@ -92,7 +92,9 @@ class Watchdog(RunAware, Checkpoint):
         if self.folder is None:
             return ""
         folder = self.folder
-        last = run_briefly(lambda: find_last(folder), LOOK) or find_last(folder, deep=False)
+        last = run_briefly(lambda: find_last(folder), self.end / LOOK) or run_briefly(
+            lambda: find_last(folder, deep=False)
+        )
         if last is None:
             return "; no checkpoint was saved"
         return f"; last valid checkpoint: {last}; go on with: {write_command_from(last)}"

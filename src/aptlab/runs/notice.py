@@ -18,6 +18,7 @@ from aptlab.redact import redact_text
 
 LONGEST = 600  # characters of a line
 LEAVE = 3.0  # seconds for the end of Python
+BRIEF = 1.0  # seconds that the end of a run waits for a call
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 
 
@@ -74,7 +75,7 @@ def append_line(path: Path, line: str) -> None:
             os.close(handle)
 
 
-def run_briefly(call: Callable[[], Any], seconds: float = 1.0) -> Any:
+def run_briefly(call: Callable[[], Any], seconds: float = BRIEF) -> Any:
     """The call's result, or None where it fails or takes longer: the end of a run must not wait for a dead disk."""
     results: list[Any] = []
 
