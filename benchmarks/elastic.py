@@ -1,7 +1,7 @@
 """One nested network against a dense network of each of its widths, trained on the same tokens.
 
     python benchmarks/elastic.py --size tiny --steps 300 --seeds 0 1 2
-    python benchmarks/elastic.py --size 10m --steps 900 --seeds 0 1 2 -- device=cuda context=512 data.batch=64
+    python benchmarks/elastic.py --size 10m --steps 900 --seeds 0 1 2 3 4 5 -- device=cuda context=512 data.batch=64
     python benchmarks/elastic.py --report     the committed table and figure again, from the committed journal alone
 
 For each seed a network with ffn=matformer is trained by each objective, and a dense one for each width, with
@@ -120,6 +120,18 @@ def make_rows(lines: Sequence[dict[str, Any]], kinds: Sequence[str], costs: dict
     return rows
 
 
+def list_machines(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Each machine once, with the least and the greatest load that its runs were made beside."""
+    loads: dict[str, list[str]] = {}
+    for line in lines:
+        name, loaded, load = line["machine"].partition("load average ")
+        loads.setdefault(name + loaded, []).append(load.partition(" ")[0])
+    return [
+        name + (f"{min(found, key=float)} to {max(found, key=float)}" if found[0] else "")
+        for name, found in loads.items()
+    ]
+
+
 def judge_gap(gap: ConfidenceInterval | None, limit: float = 2.0) -> str:
     """Whether the loss is within `limit` percent of the dense one's, by the whole interval."""
     if gap is None or gap.half is None:
@@ -182,7 +194,7 @@ def write_report(lines: Sequence[dict[str, Any]], path: Path) -> None:
     spent = sum(line["seconds"] for line in lines if line["kind"] == DENSE) / len(seeds)
     text = [
         "# Widths of one nested network, and dense networks of those widths",
-        "\n".join(f"- {found}" for found in dict.fromkeys(line["machine"] for line in lines)),
+        "\n".join(f"- {found}" for found in list_machines(lines)),
         f"`{words}`, {', '.join(f'{count:,}' for count in tokens)} tokens a run, seeds {', '.join(map(str, seeds))}. "
         "Losses are nats per token of the validation text; ± is half of a 95 % interval over seeds, and differences "
         "are paired by seed. All runs read the same tokens; a nested one spends the passes of all its widths on them: "
