@@ -130,6 +130,14 @@ def test_what_is_tuned_is_the_decoder_alone():
     assert not tuned & {id(weight) for part in net.list_parts(2) for weight in list_parameters([part])}
 
 
+@pytest.mark.parametrize("task", ["dytox", "dytox_seed"])
+def test_widths_reach_the_blocks_and_the_decoder(task):
+    net, images = make("ffn=matformer", task=task), torch.rand(2, 1, 8, 8)
+    assert net.widths == (1.0, 0.5, 0.25, 0.125)
+    assert torch.equal(net(images, width=1.0).logits, net(images).logits)
+    assert not torch.equal(net(images, width=0.5).logits, net(images).logits)
+
+
 def test_the_number_of_tasks_is_in_the_weights():
     net, other = make(), make()
     net.set_known(3, first=2)

@@ -16,6 +16,7 @@ from aptlab.nn.block import Block
 from aptlab.nn.norm import Norm
 from aptlab.nn.positions import Positions
 from aptlab.nn.shape import Shape
+from aptlab.nn.width import Width
 
 
 class DyToxSeed(GrowingClassifier):
@@ -69,9 +70,11 @@ class DyToxSeed(GrowingClassifier):
         del task
         return []
 
-    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> GrowingOutput:
+    def forward(
+        self, inputs: Tensor, *, segments: Tensor | None = None, width: Width | None = None, trace: bool = False
+    ) -> GrowingOutput:
         """Logits [B, K] of all classes, those to come `UNKNOWN`, and as `hidden` the newest task's mean [B, C]."""
-        x_BPC, context = self.encode(inputs, segments=segments, trace=trace)
+        x_BPC, context = self.encode(inputs, segments=segments, trace=trace, width=width)
         z_BPC = self.norm(x_BPC)
         # One task at a time, so that no older task's numbers depend on how many there are.
         e = [self._read_task(task, z_BPC, segments) for task in range(self.known)]
