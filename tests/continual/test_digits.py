@@ -22,11 +22,13 @@ WORDS = (
 )
 WORDS += ("data.val_batches=2", "evals=null", "validate.every=null", "callbacks.checkpoints.every=1")
 WORDS += ("callbacks.checkpoints.keep=99",)
+LOSS = "objective.loss._target_=aptlab.objectives.CrossEntropy"
 METHODS = {
     "er": ("replay=reservoir", "replay.capacity=20"),
     "der_pp": ("replay=reservoir", "replay.capacity=20", "objective=der_pp"),
     "herding": ("replay=herding", "replay.capacity=20", "replay.policy.by=class"),
     "lwf": ("objective=lwf",),
+    "elastic": ("ffn=matformer", "objective=elastic", LOSS, "replay=reservoir", "replay.capacity=20"),
     "ewc": ("objective=ewc", "objective.samples=3", "replay=class_balanced", "replay.capacity=15"),
 }
 
@@ -36,8 +38,12 @@ def train(folder: str, *words: str, steps: int = STEPS) -> Path:
     return Path(folder)
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["herding", "lwf", "ewc"])  # er is in test_runs, der_pp below
+=======
+@pytest.mark.parametrize("method", ["herding", "lwf", "ewc", "elastic"])  # er is in test_runs, der_pp below
+>>>>>>> rest15
 def test_a_method_resumed_in_a_later_task_ends_as_one_that_was_not_stopped(method):
     whole = train("whole", *METHODS[method])
     assert len(read_tasks(whole)["matrix"]) == 5
@@ -72,6 +78,15 @@ def test_class_balanced_memory_holds_as_many_of_each_class():
     [
         (["task.net.classes=8"], "net.classes=8, and the data have 10; set task.net.classes=10"),
         (["objective=der_pp", "replay=herding"], "update=task: DarkExperience keeps the logits of the step at which a"),
+        (
+            ["objective=elastic", "ffn=matformer"],
+            "NextToken is the loss of tokens, and here each row has one class; use",
+        ),
+        (
+            ["objective=lwf", "objective.base._target_=aptlab.objectives.NextToken"],
+            "NextToken is the loss of tokens, an",
+        ),
+        (["objective=elastic", LOSS], "Elastic trains several widths of one network, and this network has one; choose"),
         (["objective=lwf", "scenario.boundaries=hidden"], "LearningWithoutForgetting asks where a task ends; use sc"),
     ],
 )

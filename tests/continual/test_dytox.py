@@ -36,6 +36,18 @@ def test_a_run_resumed_in_a_later_task_ends_as_one_that_was_not_stopped_and_old_
 
 
 @pytest.mark.slow
+def test_the_variant_of_the_seeds_resumes_and_freezes_as_well():
+    words = ("task=dytox_seed", "replay=reservoir", "replay.capacity=20")
+    whole = train("whole", *words)
+    assert find_run_difference(whole, resume_copy(whole, 5, "copy"), STEPS) is None
+    second, last = read_weights(whole, 4), read_weights(whole, STEPS)
+    parts = [name for name in last if name.startswith(("net.tokens.1", "net.attentions.1", "net.heads.1"))]
+    assert len(parts) == 8
+    assert all(torch.equal(second[name], last[name]) for name in parts)
+    assert all((second[f"net.tokens.{task}"] != last[f"net.tokens.{task}"]).any() for task in (2, 3, 4))
+
+
+@pytest.mark.slow
 def test_joint_training_knows_all_tasks_from_the_start():
     run = train("joint", "task=dytox", "scenario.joint=true", steps=5)
     first, last = read_weights(run, 1), read_weights(run, 5)
@@ -76,6 +88,10 @@ def test_balanced_fine_tuning_without_a_memory_is_refused():
         (
             ["objective=dytox"],
             r"DyToxLoss reads which classes are known, and Classifier does not say it; use task",
+        ),
+        (
+            ["task=dytox", "model=dytox_seed"],
+            r"objective.divergence=0.1 weighs a divergence head, and DyToxSeed has none; set objective.divergence=0",
         ),
         (["model=dytox"], r"model=dytox is chosen, and the task trains Classifier; add task=dytox, which trains what"),
     ],

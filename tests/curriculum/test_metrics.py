@@ -12,10 +12,19 @@ import numpy as np
 import pytest
 from tests.reference import curriculum as reference
 
-from aptlab.curriculum import MTLD, CompressionRatio, DifficultyMetric, ModelLoss, SortedOrder, TokenCount, UnigramNLL
+from aptlab.curriculum import (
+    MTLD,
+    CompressionRatio,
+    DifficultyMetric,
+    ModelLoss,
+    SortedOrder,
+    Stages,
+    TokenCount,
+    UnigramNLL,
+)
 from aptlab.curriculum.metrics.mtld import WORD, compute_mtld
 from aptlab.curriculum.scores import open_or_measure_scores, prepare_course
-from aptlab.data.rows.numbered import NumberedRows, RowContents
+from aptlab.data.rows.numbered import NumberedRows, RowContents, Section
 from aptlab.errors import ConfigError, DataError
 
 TEXTS = ["the cat sat on the mat and the dog sat on the cat", "one two three four", "a a a a a a a a", "", "猫が好き猫"]
@@ -172,3 +181,30 @@ def test_a_course_is_made_of_any_data_that_numbers_its_rows(tmp_path, caplog):
     assert "metric is 2 for each of the 2 training rows, so its order is random" in caplog.text
     with pytest.raises(ConfigError, match=r"^object does not number its rows.*use curriculum=none, or data that does"):
         prepare_course(SortedOrder(), object(), seed=0)
+
+
+class SectionedTexts(NumberedData):
+    """Two tasks of two rows each, and one validation row of each."""
+
+    def number_rows(self, side: str) -> ListRows:
+        return ListRows(self.texts if side == "train" else ["a", "z"], key=f"{side}{self.texts}")
+
+    def list_sections(self) -> list[Section]:
+        spans = {"one": ((0, 2), (0, 1)), "two": ((2, 2), (1, 1))}
+        return [Section(name=name, begin=0, end=9, train=train, val=val) for name, (train, val) in spans.items()]
+
+
+def test_a_metric_knows_the_tasks_up_to_its_own_and_none_to_come(tmp_path):
+    texts = ["abc", "aab", "xyz", "azz"]
+    course = prepare_course(Stages(), SectionedTexts(tmp_path, texts), seed=3)
+    tokens = [[ord(letter) % 61 for letter in text] for text in [*texts, "a", "z"]]
+    seen = [tokens[:2], tokens[:2], tokens[:4], tokens[:4]]
+    expected = [reference.unigram_nll(known, row) for known, row in zip(seen, tokens, strict=False)]
+    assert course.scores["metric"].tolist() == pytest.approx(expected, rel=1e-12)
+    expected = [reference.unigram_nll(tokens[:2], tokens[4]), reference.unigram_nll(tokens[:4], tokens[5])]
+    assert course.val_scores["metric"].tolist() == pytest.approx(expected, rel=1e-12)
+    other = prepare_course(SortedOrder(), SectionedTexts(tmp_path, [*texts[:2], "qqqq", "r"]), seed=3)
+    assert other.scores["metric"][:2].tolist() == course.scores["metric"][:2].tolist()
+    rule, texts = SortedOrder(metric=Counting(fails="raises")), ["a", "b", "one two", "c"]
+    with pytest.raises(DataError, match=r"on row 2 \(text 'one two"):
+        prepare_course(rule, SectionedTexts(tmp_path, texts), seed=3)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from tests.continual.small import find_run_difference, read_state, read_tasks, resume_copy, train, write_scenario
 
+from aptlab.callbacks.curriculum import CurriculumOrder
 from aptlab.curriculum import Campus, Course, SortedOrder, Stages, TokenCount
 from aptlab.curriculum.sections import SectionedSchedule
 from aptlab.data.rows.numbered import Section
@@ -78,6 +81,21 @@ def test_a_resumed_one_goes_on_with_the_same_rows_and_decisions(name):
         again.train(16 - at)
         assert first.rows + again.rows == whole.rows, at
         assert repr(first.decisions + again.decisions) == repr(whole.decisions), at
+
+
+@pytest.mark.parametrize(("kept", "told"), [("same", False), ("none", True), ("other", True)])
+def test_difficulties_that_are_others_than_those_of_the_checkpoint_are_told_of(kept, told, caplog):
+    order = CurriculumOrder(SortedOrder())
+    order.schedule = SectionedSchedule(SortedOrder(), COURSE, SECTIONS)
+    state: dict[str, Any] = order.state_dict()
+    assert state["difficulties"] == COURSE.digest_scores()
+    if kept == "none":
+        del state["difficulties"]  # as earlier versions wrote it
+    elif kept == "other":
+        order.schedule = SectionedSchedule(SortedOrder(), replace(COURSE, scores={"metric": np.zeros(74)}), SECTIONS)
+    order.load_state_dict(state)
+    order.on_train_start(cast(Any, SimpleNamespace(global_step=0)), cast(Any, None))
+    assert ("rows were ordered by other difficulties; rows to come go by new ones" in caplog.text) == told
 
 
 def test_a_section_that_is_too_small_is_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -51,6 +53,21 @@ def test_padding_counts_nowhere():
 
 
 TOKENS = f"task.net.inputs._target_=aptlab.models.{TokenInputs.__name__}"
+
+
+def test_a_width_is_the_network_that_has_its_units_alone():
+    net, images = make("ffn=matformer"), torch.rand(3, 1, 8, 8)
+    assert net.widths == (1.0, 0.5, 0.25, 0.125)
+    assert torch.equal(net(images, width=1.0).logits, net(images).logits)
+    half, found = copy.deepcopy(net), net(images, width=0.5).logits
+    for block in half.each_block():
+        block.keep_width(0.5)
+    assert torch.equal(half(images).logits, found)
+    assert not torch.equal(net(images).logits, found)
+    with pytest.raises(ConfigError, match=r"^width=0.3: block 0 has the widths 1, 0.5, 0.25, 0.125; use one of them"):
+        net(images, width=0.3)
+    with pytest.raises(ConfigError, match=r"^width=0.5: block 0 has no nested layer"):
+        make()(images, width=0.5)
 
 
 def test_images_of_other_sizes_and_too_few_classes_are_refused():

@@ -14,8 +14,8 @@ from tests.reference import dytox as reference
 TASKS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 
-def make(*words: str):
-    node = compose("train", ["scenario=split_digits", "task=dytox", "size=debug", *words]).resolved()["model"]
+def make(*words: str, task: str = "dytox"):
+    node = compose("train", ["scenario=split_digits", f"task={task}", "size=debug", *words]).resolved()["model"]
     torch.manual_seed(0)
     return build(node).eval()
 
@@ -39,9 +39,29 @@ def test_the_block_is_that_of_the_paper():
         torch.testing.assert_close(found[row, 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12)
 
 
-def test_a_new_task_leaves_older_outputs_as_they_were():
+def test_the_block_of_the_seeds_is_theirs():
+    """Five tokens and an attention of its own for each task, the mean over its sequence; padding is not read."""
+    net = make(task="dytox_seed").double()
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    z_BPC = torch.randn(2, 6, net.shape.dim, dtype=torch.float64)
+    attention = net.attentions[1]
+    weights = {"out": attention.out.weight.tolist(), "out_bias": attention.out.bias.tolist()}
+    for name, matrix, bias in zip("qkv", attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True):
+        weights |= {name: matrix.tolist(), f"{name}_bias": bias.tolist()}
+    assert net.tokens[1].shape == (5, net.shape.dim)
+    for patches, segments in ((6, None), (4, torch.tensor([[1, 1, 1, 1, 0, 0]] * 2))):
+        found = net._read_task(1, z_BPC, segments)
+        for row in range(2):
+            given = z_BPC[row, :patches].tolist(), net.tokens[1].tolist()
+            expected = reference.token_attention(*given, weights, attention.heads)
+            torch.testing.assert_close(found[row].tolist(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("task", ["dytox", "dytox_seed"])
+def test_a_new_task_leaves_older_outputs_as_they_were(task):
     """To the last bit, with no word of which task a row belongs to; classes to come have no probability."""
-    net, images = make(), torch.rand(3, 1, 8, 8)
+    net, images = make(task=task), torch.rand(3, 1, 8, 8)
     net.bind_tasks([[3, 7], [0, 1], [2, 9], [4, 5], [6, 8]])
     before = net(images).logits
     seen = [3, 7]
@@ -89,6 +109,18 @@ def test_weights_are_frozen_or_in_the_graph_of_a_pass():
     assert all((weight.grad != 0).any() for weight in net.divergence[0].parameters())
 
 
+def test_the_variant_of_the_seeds_moves_the_encoder_and_its_newest_task():
+    net, images = make(task="dytox_seed").train(), torch.rand(2, 1, 8, 8)
+    net.add_task()
+    output = net(images)
+    assert (output.divergence, output.new, net.list_divergence(1)) == (None, 2, [])
+    output.logits[:, :4].sum().backward()
+    assert all(weight.grad is not None for weight in net.parameters())
+    frozen = {id(weight) for weight in net.list_frozen()}
+    names = {".".join(name.split(".")[:2]) for name, weight in net.named_parameters() if id(weight) in frozen}
+    assert names == {f"{part}.{task}" for part in ("tokens", "attentions", "heads") for task in (0, 2, 3, 4)}
+
+
 def test_what_is_tuned_is_the_decoder_alone():
     net = make()
     net.add_task()
@@ -96,6 +128,14 @@ def test_what_is_tuned_is_the_decoder_alone():
     names = {name.split(".")[0] for name, weight in net.named_parameters() if id(weight) in tuned}
     assert names == {"norm", "tab", "tokens", "heads"}
     assert not tuned & {id(weight) for part in net.list_parts(2) for weight in list_parameters([part])}
+
+
+@pytest.mark.parametrize("task", ["dytox", "dytox_seed"])
+def test_widths_reach_the_blocks_and_the_decoder(task):
+    net, images = make("ffn=matformer", task=task), torch.rand(2, 1, 8, 8)
+    assert net.widths == (1.0, 0.5, 0.25, 0.125)
+    assert torch.equal(net(images, width=1.0).logits, net(images).logits)
+    assert not torch.equal(net(images, width=0.5).logits, net(images).logits)
 
 
 def test_the_number_of_tasks_is_in_the_weights():

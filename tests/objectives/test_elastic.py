@@ -14,7 +14,20 @@ from tests.reference import matformer as reference
 from aptlab.errors import ConfigError
 from aptlab.models.cost import estimate_cost
 from aptlab.nn.ffn import MatFormer, SwiGLU
-from aptlab.objectives import IGNORE, Elastic, MeanWidths, NextToken, SampleWidth, SandwichWidths, SumWidths
+from aptlab.objectives import (
+    IGNORE,
+    CrossEntropy,
+    DarkExperience,
+    DyToxLoss,
+    Elastic,
+    ElasticWeights,
+    LearningWithoutForgetting,
+    MeanWidths,
+    NextToken,
+    SampleWidth,
+    SandwichWidths,
+    SumWidths,
+)
 from aptlab.objectives.elastic import compute_prediction_divergence
 from aptlab.objectives.widths import draw_share
 from aptlab.optim import AdamW, Cosine
@@ -151,6 +164,16 @@ def test_probabilities_that_do_not_fit_are_refused():
         SampleWidth(probabilities=(0.5, 0.6))
     with pytest.raises(ConfigError, match=r"^probabilities=\[0\.5, 0\.5\] has 2 numbers for the 4 widths 1, 0\.5, 0"):
         make(Elastic(strategy=SampleWidth(probabilities=(0.5, 0.5))))
+
+
+@pytest.mark.parametrize("kind", [DarkExperience, LearningWithoutForgetting, ElasticWeights])
+def test_a_loss_that_keeps_something_of_earlier_tasks_is_refused(kind):
+    with pytest.raises(
+        ConfigError, match=rf"^loss={kind.__name__} compares with what .*, and Elastic trains .*; use a"
+    ):
+        Elastic(loss=kind(base=CrossEntropy()))
+    with pytest.raises(ConfigError, match=r"^loss=DyToxLoss compares with what the whole network kept"):
+        Elastic(loss=DyToxLoss())
 
 
 def test_a_loss_without_logits_cannot_be_distilled():

@@ -14,6 +14,7 @@ from aptlab.objectives import (
     IGNORE,
     CrossEntropy,
     DarkExperience,
+    Elastic,
     ElasticWeights,
     LearningWithoutForgetting,
     NextToken,
@@ -94,6 +95,7 @@ class Hidden(CrossEntropy):
     [
         (lambda: DarkExperience(base=CrossEntropy(), alpha=-1.0), r"alpha must be a finite number >= 0, got -1.0"),
         (lambda: ElasticWeights(base=CrossEntropy(), decay=-0.5), r"decay must be a finite number >= 0, got -0.5"),
+        (lambda: DarkExperience(base=Elastic()), r"base=Elastic runs the network in a way .* and DarkExperience comp"),
         (lambda: LearningWithoutForgetting(base=Hidden()), r"base=Hidden reads no logits, which old knowledge is comp"),
     ],
 )

@@ -42,6 +42,24 @@ def task_attention(token, patches, weights, heads, eps):
     return [j + f for j, f in zip(joined, fed)]
 
 
+def token_attention(patches, tokens, weights, heads):
+    """The seeds' task: patches and tokens read each other, the tokens are dropped, and the mean of the rest is told.
+
+    `weights` has q, k, v, out and the biases q_bias, k_bias, v_bias, out_bias as nested lists.
+    """
+    stream = [*patches, *tokens]
+    q, k, v = ([multiply(weights[name], z, weights[f"{name}_bias"]) for z in stream] for name in "qkv")
+    size, sequence = len(q[0]) // heads, []
+    for place in range(len(patches)):
+        read = []
+        for head in range(heads):
+            part = range(head * size, (head + 1) * size)
+            p = softmax([sum(q[place][d] * other[d] for d in part) / math.sqrt(size) for other in k])
+            read += [sum(share * value[d] for share, value in zip(p, v)) for d in part]
+        sequence.append(multiply(weights["out"], read, weights["out_bias"]))
+    return [sum(column) / len(patches) for column in zip(*sequence)]
+
+
 def softmax(values, temperature=1.0):
     top = max(values)
     powers = [math.exp((value - top) / temperature) for value in values]

@@ -21,7 +21,7 @@ from aptlab.checkpoint.plain import pack_arrays, unpack_arrays
 from aptlab.curriculum import Clock, Curriculum, RandomOrder, RowSchedule
 from aptlab.curriculum.base import Answer, Probe
 from aptlab.curriculum.scores import prepare_course
-from aptlab.curriculum.sections import open_schedule
+from aptlab.curriculum.sections import SectionedSchedule, open_schedule
 from aptlab.data.rows.numbered import NumberedRows, OrderedData
 from aptlab.limits import PositiveInt
 from aptlab.objectives import get_step_state
@@ -51,6 +51,7 @@ class CurriculumOrder(RunAware, Callback):
         self._meter = ProbeMeter()
         self._sides: dict[str, NumberedRows] = {}
         self._saved: Mapping[str, Any] | None = None
+        self._before = ""  # digest of the difficulties that `_saved` was decided by; "": not known
         self._position = self._steps = 0
 
     @property
@@ -83,6 +84,7 @@ class CurriculumOrder(RunAware, Callback):
         if self.schedule is None:
             return
         if self._saved is not None:
+            self._warn_other_difficulties(self.schedule)
             self.schedule.load(self._saved)
             self._saved = None
         if trainer.global_step < self._steps:  # or a last validation is all that is missing
@@ -156,6 +158,15 @@ class CurriculumOrder(RunAware, Callback):
 
     # State
 
+    def _warn_other_difficulties(self, schedule: RowSchedule) -> None:
+        """Say where rows to come may stand in another order than the run was begun with."""
+        # Runs of earlier versions fitted metrics to all tasks, and did not say so.
+        unknown = not self._before and isinstance(schedule, SectionedSchedule) and schedule.course.scores
+        if unknown or self._before not in ("", schedule.course.digest_scores()):
+            log.warning(
+                "curriculum: the checkpoint's rows were ordered by other difficulties; rows to come go by new ones"
+            )
+
     def state_dict(self) -> dict[str, Any]:
         if self.schedule is None:
             return {}
@@ -163,6 +174,7 @@ class CurriculumOrder(RunAware, Callback):
         return {
             "rule": describe_rule(self.rule),
             "schedule": pack_arrays(state),
+            "difficulties": self.schedule.course.digest_scores(),
             "trained": self.trained,
             "probed": self._meter.units,
             "timeline": self.timeline,
@@ -175,7 +187,7 @@ class CurriculumOrder(RunAware, Callback):
         if change := find_rule_change(state_dict["rule"], describe_rule(self.rule)):
             log.warning("the checkpoint has another curriculum (%s): this one begins anew", change)
             return
-        self._saved = unpack_arrays(state_dict["schedule"])
+        self._saved, self._before = unpack_arrays(state_dict["schedule"]), state_dict.get("difficulties", "")
         self.trained, self._meter.units = state_dict["trained"], state_dict["probed"]
         self.timeline = list(state_dict["timeline"])
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 _NN, _CALLBACKS = "torch.nn", "lightning.pytorch.callbacks"
 _NORMS = ("LayerNorm", "RMSNorm", "Identity")
-_NETWORKS = ("Classifier", "classifier.Classifier", "Decoder", "decoder.Decoder", "DyTox", "dytox.DyTox")
+_NETWORKS = (
+    *("Classifier", "classifier.Classifier", "Decoder", "decoder.Decoder"),
+    *("DyTox", "dytox.DyTox", "DyToxSeed", "dytox_seed.DyToxSeed"),
+)
 _MODULES = (*_NORMS, "Linear", "Embedding", "Dropout", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid", "Softplus")
 
 # Kind, by the module that defines it -> names in one package.

@@ -12,6 +12,7 @@ written. What is written was decided by the model as it was then, and never by a
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,14 @@ class Course:
     seed: int
     scores: Scores
     val_scores: Scores = field(default_factory=dict)
+
+    def digest_scores(self) -> str:
+        """16 hex digits of all difficulties."""
+        found = hashlib.sha256()
+        for side in (self.scores, self.val_scores):
+            for name, values in side.items():
+                found.update(name.encode() + np.ascontiguousarray(values, dtype="<f8").tobytes())
+        return found.hexdigest()[:16]
 
     def choose_pool(self, number: int, size: int) -> np.ndarray:
         """Rows of pass `number`: the first `size` of the shuffled epoch with that number, as training without a

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from aptlab.curriculum.base import Course, Curriculum
 from aptlab.curriculum.metrics import DifficultyMetric
-from aptlab.data.rows.numbered import NumberedRows, OrderedData, RowContents
+from aptlab.curriculum.sections import find_sections
+from aptlab.data.rows.numbered import NumberedRows, OrderedData, RowContents, RowRange
 from aptlab.errors import AptlabError, ConfigError, DataError
 from aptlab.runs.atomic import sync_folder
 from aptlab.runs.lock import wait_for_lock
@@ -31,6 +32,9 @@ log = logging.getLogger("aptlab")
 def prepare_course(rule: Curriculum, data: object, *, seed: int, warn: bool = True) -> Course:
     """What a schedule of `rule` is opened with: every difficulty of `data` that needs no model, from the cache or new.
 
+    Where the rows change at known steps, as those of tasks do, the difficulties of each section are by metrics that are
+    fitted to its training rows and those of the sections before it: a function of the data and the section alone.
+
     warn  whether to say where a metric does not tell rows apart
 
     Raises ConfigError where rows of this data cannot be put into another order, or lack what a metric measures, and
@@ -41,17 +45,26 @@ def prepare_course(rule: Curriculum, data: object, *, seed: int, warn: bool = Tr
             f"{type(data).__name__} does not number its rows, so they cannot be put into another order; use "
             "curriculum=none, or data that does (aptlab.data.rows.numbered.OrderedData)"
         )
+    folder, sections = Path(data.store_folder) / FOLDER, find_sections(data)
     train, metrics = data.number_rows("train"), rule.list_metrics()
-    folder = Path(data.store_folder) / FOLDER
-    sides = [train, data.number_rows("val")] if rule.needs_val else [train]
+    # What is to come is not known yet: a section's metrics are fitted to its own rows and those of earlier ones.
+    known = cut_rows(train, [(0, sum(section.train)) for section in sections])
+    sides = [cut_rows(train, [section.train for section in sections])]
+    if rule.needs_val:
+        sides.append(cut_rows(data.number_rows("val"), [section.val for section in sections]))
     found: list[dict[str, np.ndarray]] = [{}, {}]
     for name, metric in metrics.items():
-        for side, rows in enumerate(sides):
+        for side, parts in enumerate(sides):
             if not metric.of_model:
-                found[side][name] = open_or_measure_scores(name, metric, rows, train=train, folder=folder)
+                found[side][name] = open_or_measure_parts(name, metric, parts, known, folder)
         if warn:
             warn_constant_scores(name, found[0].get(name))
     return Course(rows=len(train), seed=seed, scores=found[0], val_scores=found[1])
+
+
+def cut_rows(rows: NumberedRows, spans: Sequence[tuple[int, int]]) -> list[NumberedRows]:
+    """The rows of each span (first, count); all of them where there is no span."""
+    return [RowRange(rows, *span) for span in spans] or [rows]
 
 
 def warn_constant_scores(name: str, scores: np.ndarray | None) -> None:
@@ -61,6 +74,19 @@ def warn_constant_scores(name: str, scores: np.ndarray | None) -> None:
             "curriculum: %s is %g for each of the %s training rows, so its order is random",
             *(name, scores[0], f"{len(scores):,}"),
         )
+
+
+def open_or_measure_parts(
+    name: str,
+    metric: DifficultyMetric,
+    parts: Sequence[NumberedRows],
+    known: Sequence[NumberedRows],
+    folder: Path,
+) -> np.ndarray:
+    """The difficulties of all parts behind each other, each by the metric as fitted to its entry of `known`."""
+    pairs = zip(parts, known, strict=True)
+    found = [open_or_measure_scores(name, metric, rows, train=train, folder=folder) for rows, train in pairs]
+    return np.concatenate(found)
 
 
 def compute_scores_key(metric: DifficultyMetric, rows: NumberedRows, train: NumberedRows) -> str:

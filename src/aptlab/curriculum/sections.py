@@ -15,8 +15,14 @@ from aptlab.errors import AptlabError
 
 def open_schedule(rule: Curriculum, course: Course, data: object) -> RowSchedule:
     """The schedule of a run: one over all rows, or one for each section of the data. Raises what the rule raises."""
+    sections = find_sections(data)
+    return SectionedSchedule(rule, course, sections) if sections else rule.open(course)
+
+
+def find_sections(data: object) -> list[Section]:
+    """The sections of the data, in order; none where a run has the same rows from its first to its last step."""
     sections = data.list_sections() if isinstance(data, SectionedData) else []
-    return SectionedSchedule(rule, course, sections) if len(sections) > 1 else rule.open(course)
+    return sections if len(sections) > 1 else []
 
 
 class SectionedSchedule(RowSchedule):

@@ -3,6 +3,7 @@
 from aptlab.models.classifier import Classifier, Inputs, PatchEmbedding, RowClassifier, TokenInputs
 from aptlab.models.decoder import Decoder
 from aptlab.models.dytox import DyTox
+from aptlab.models.dytox_seed import DyToxSeed
 from aptlab.models.growing import GrowingClassifier
 from aptlab.models.head import HeadRule
 from aptlab.models.output import GrowingOutput, Hidden, Output
@@ -11,6 +12,7 @@ __all__ = [
     "Classifier",
     "Decoder",
     "DyTox",
+    "DyToxSeed",
     "GrowingClassifier",
     "GrowingOutput",
     "HeadRule",

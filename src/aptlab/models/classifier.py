@@ -20,6 +20,7 @@ from aptlab.nn.norm import Norm
 from aptlab.nn.positions import Positions
 from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.shape import Shape
+from aptlab.nn.width import Width, check_width, merge_widths
 
 INIT_STD = 0.02
 
@@ -116,10 +117,18 @@ class RowClassifier(nn.Module, ABC):
     def bind_tasks(self, tasks: Sequence[Sequence[int]] | None) -> None:
         """Take the classes of each task from the data, None where tasks have none of their own; once, before use."""
 
-    def encode(self, rows: Tensor, *, segments: Tensor | None, trace: bool) -> tuple[Tensor, ForwardContext]:
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Widths that the network can work with in all blocks, largest first; (1.0,) where no layer is nested."""
+        return merge_widths([block.widths for block in self.each_block()])
+
+    def encode(
+        self, rows: Tensor, *, segments: Tensor | None, trace: bool, width: Width | None = None
+    ) -> tuple[Tensor, ForwardContext]:
         """The stream after the last block, [B, T, C], and what the pass knows."""
         x_BTC = self.inputs(rows)
         context = ForwardContext(x_BTC.shape[1], segments=segments, causal=False, tracing=trace, device=x_BTC.device)
+        context.widths = None if width is None else check_width(width, [block.widths for block in self.each_block()])
         context.prepare(self.rotaries)
         if self.embed_positions is not None:
             x_BTC = x_BTC + self.embed_positions(context.positions_BT).to(x_BTC.dtype)
@@ -130,10 +139,13 @@ class RowClassifier(nn.Module, ABC):
         return x_BTC, context
 
     @abstractmethod
-    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> Any:
+    def forward(
+        self, inputs: Tensor, *, segments: Tensor | None = None, width: Width | None = None, trace: bool = False
+    ) -> Any:
         """Logits [B, K], one vector for each row as `hidden` [B, C], losses and statistics of layers, as in `Output`.
 
         segments  int64 [B, T], 0 = padding, which counts nowhere
+        width     share of the hidden units that nested layers work with, one number or one for each block; None = all
         """
 
 
@@ -157,9 +169,11 @@ class Classifier(RowClassifier):
         self.head = nn.Linear(shape.dim, classes)
         self.reset_parameters()
 
-    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> Output:
+    def forward(
+        self, inputs: Tensor, *, segments: Tensor | None = None, width: Width | None = None, trace: bool = False
+    ) -> Output:
         """Logits [B, K], and as `hidden` the means over tokens that the head reads, [B, C]."""
-        x_BTC, context = self.encode(inputs, segments=segments, trace=trace)
+        x_BTC, context = self.encode(inputs, segments=segments, trace=trace, width=width)
         pooled_BC = average_tokens(self.norm(x_BTC), segments)
         return Output(self.head(pooled_BC), pooled_BC, dict(context.aux), dict(context.traces))
 

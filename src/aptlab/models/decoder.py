@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from aptlab.errors import AptlabError, ConfigError
+from aptlab.errors import AptlabError
 from aptlab.models.head import HeadRule, VocabularyHead
 from aptlab.models.layer_positions import add_biases, build_biases, build_rotaries
 from aptlab.models.output import Hidden, Output
@@ -22,7 +22,7 @@ from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary import LONGEST
 from aptlab.nn.shape import Shape
-from aptlab.nn.width import FULL, Width, describe_widths, format_width, merge_widths, spread_width
+from aptlab.nn.width import Width, check_width, merge_widths
 
 INIT_STD = 0.02
 
@@ -157,12 +157,7 @@ class Decoder(nn.Module):
 
     def check_width(self, width: Width) -> tuple[float, ...]:
         """The width of each block. ConfigError for one that a block does not have."""
-        each = spread_width(width, self.shape.depth)
-        for index, one in enumerate(each):
-            block: Any = self.blocks[index]
-            if one != FULL and one not in block.widths:
-                raise ConfigError(f"width={format_width(width)}: block {index} {describe_widths(block.widths)}")
-        return each
+        return check_width(width, [block.widths for block in self.each_block()])
 
     def embed_tokens(self, tokens: Tensor | None, embeds: Tensor | None) -> Tensor:
         """Rows of the embedding, or what is given in their place, [B, T, C]."""

@@ -18,6 +18,7 @@ from aptlab.nn.norm import Norm
 from aptlab.nn.positions import Positions
 from aptlab.nn.shape import Shape
 from aptlab.nn.task_attention import PatchKeys, TaskAttentionBlock
+from aptlab.nn.width import Width
 
 
 class DyTox(GrowingClassifier):
@@ -75,9 +76,11 @@ class DyTox(GrowingClassifier):
         """Its divergence head; the first task has none."""
         return [self.divergence[task - 1]] if task else []
 
-    def forward(self, inputs: Tensor, *, segments: Tensor | None = None, trace: bool = False) -> GrowingOutput:
+    def forward(
+        self, inputs: Tensor, *, segments: Tensor | None = None, width: Width | None = None, trace: bool = False
+    ) -> GrowingOutput:
         """Logits [B, K] of all classes, those to come `UNKNOWN`, and as `hidden` the newest task's e [B, C]."""
-        x_BPC, context = self.encode(inputs, segments=segments, trace=trace)
+        x_BPC, context = self.encode(inputs, segments=segments, trace=trace, width=width)
         patches = self.tab.read_patches(self.norm(x_BPC), segments)
         # One task at a time, so that no older task's numbers depend on how many there are.
         e = [self._read_task(task, patches, context) for task in range(self.known)]

@@ -38,6 +38,15 @@ def merge_widths(layers: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(sorted(set.intersection(*nested), reverse=True)) if nested else (FULL,)
 
 
+def check_width(width: Width, layers: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The width of each block, of which `layers` has the widths. ConfigError for one that a block does not have."""
+    each = spread_width(width, len(layers))
+    for index, (one, widths) in enumerate(zip(each, layers, strict=True)):
+        if one != FULL and one not in widths:
+            raise ConfigError(f"width={format_width(width)}: block {index} {describe_widths(widths)}")
+    return each
+
+
 def describe_widths(widths: Sequence[float]) -> str:
     """What to say of a block that lacks a width, after its name."""
     if len(widths) < 2:

@@ -70,6 +70,9 @@ class Objective(nn.Module, ABC):
     def check_network(self, widths: Sequence[float]) -> None:
         """ConfigError for a network that the objective cannot train; `widths` are those of nested layers."""
 
+    def check_row_targets(self) -> None:
+        """ConfigError where the objective cannot be computed of one target for each row, int64 [B]."""
+
     def list_widths(self, widths: Sequence[float]) -> tuple[float, ...]:
         """Widths of a nested network that are validated beside the network as it is."""
         del widths

@@ -47,6 +47,13 @@ class Elastic(Objective):
         self.loss, self.strategy = loss or NextToken(), strategy or SumWidths()
         self.distillation, self.seed = distillation, seed
         self.needs = self.loss.needs
+        # What is kept of earlier tasks is kept of the whole network: a width has nothing to compare with.
+        if self.loss.remembers != "nothing" or "logits" in self.loss.replays:
+            raise ConfigError(
+                f"loss={type(self.loss).__name__} compares with what the whole network kept of earlier tasks, and "
+                "Elastic trains its widths one by one; use a loss that keeps nothing (NextToken, CrossEntropy), and "
+                "replay=reservoir to rehearse earlier tasks at every width"
+            )
         if distillation and self.loss.needs != "logits":
             raise ConfigError(
                 f"distillation={distillation:g} compares logits, and {type(self.loss).__name__} is computed without "
@@ -57,10 +64,14 @@ class Elastic(Objective):
         """ConfigError for a network of one width, and for probabilities that are not one for each width."""
         if len(widths) < 2:
             raise ConfigError(
-                "Elastic trains several widths of one network, and this network has one; choose ffn=matformer in a "
-                "decoder, or objective=next_token"
+                "Elastic trains several widths of one network, and this network has one; choose ffn=matformer, or "
+                "objective=next_token (of classes: cross_entropy)"
             )
         self.strategy.expect_passes(widths)
+
+    def check_row_targets(self) -> None:
+        """As `loss` says."""
+        self.loss.check_row_targets()
 
     def list_widths(self, widths: Sequence[float]) -> tuple[float, ...]:
         """All widths of the network."""

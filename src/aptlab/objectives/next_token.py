@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptlab.errors import ConfigError
 from aptlab.objectives.base import Batch, Objective, Parts
 from aptlab.objectives.nll import compute_token_nll
 from aptlab.objectives.perplexity import IGNORE
@@ -17,6 +18,12 @@ class NextToken(Objective):
 
     batch  "targets", int64 [B, T]
     """
+
+    def check_row_targets(self) -> None:
+        raise ConfigError(
+            f"{type(self).__name__} is the loss of tokens, and here each row has one class; use "
+            "objective=cross_entropy, or aptlab.objectives.CrossEntropy as loss or base of another objective"
+        )
 
     def compute_parts(self, output: Any, batch: Batch, *, rows: bool = False) -> Parts:
         """The loss; with `rows` from the losses of all tokens, which takes another [B, T] in memory."""

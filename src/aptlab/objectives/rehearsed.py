@@ -36,7 +36,15 @@ class RehearsedObjective(Objective):
         super().__init__(aux=aux)
         if base.needs != "logits":
             raise ConfigError(f"base={type(base).__name__} reads no logits, which old knowledge is compared by")
+        if type(base).compute_step is not Objective.compute_step:
+            raise ConfigError(
+                f"base={type(base).__name__} runs the network in a way of its own, as at several widths, and "
+                f"{type(self).__name__} compares the one output of a plain pass; use base=NextToken or CrossEntropy"
+            )
         self.base = base
+
+    def check_row_targets(self) -> None:
+        self.base.check_row_targets()
 
     def count_targets(self, batch: Batch) -> Tensor | None:
         return self.base.count_targets(batch)

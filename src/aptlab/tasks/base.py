@@ -222,6 +222,15 @@ def find_widths(net: nn.Module) -> tuple[float, ...]:
     return net.widths if isinstance(net, HasWidths) else (FULL,)
 
 
+def describe_untrained_widths(net: nn.Module, objective: Objective) -> list[str]:
+    """A line about smaller widths of a nested network that the objective does not train; none where it does."""
+    widths = find_widths(net)
+    if len(widths) < 2 or objective.list_widths(widths):
+        return []
+    smaller = ", ".join(f"{width:g}" for width in widths[1:])
+    return [f"the widths {smaller} of nested layers are not trained; objective=elastic trains them"]
+
+
 def count_parameters(module: nn.Module) -> int:
     """Numbers in all weights, frozen ones too; a shared weight counts once."""
     return sum(weight.numel() for weight in module.parameters())

@@ -11,8 +11,9 @@ from torch import Tensor
 from aptlab.data.tasks import TaskData
 from aptlab.errors import ConfigError
 from aptlab.models import RowClassifier
+from aptlab.nn.width import Width
 from aptlab.objectives import IGNORE, CrossEntropy, Objective
-from aptlab.tasks.base import Batch, Optim, Schedule, Task
+from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task, describe_untrained_widths
 
 
 class ClassificationTask(Task):
@@ -37,6 +38,7 @@ class ClassificationTask(Task):
         compile: bool = False,
     ) -> None:
         super().__init__(net, objective=objective or CrossEntropy(), optim=optim, schedule=schedule, compile=compile)
+        self.objective.check_row_targets()
 
     def bind_data(self, data: object) -> None:
         """ConfigError where the data have more classes than the network, or none at all."""
@@ -51,8 +53,13 @@ class ClassificationTask(Task):
             raise ConfigError(f"net.classes={have}, and the data have {classes}; set task.net.classes={classes}")
         self.net.bind_tasks(data.list_task_classes() if isinstance(data, TaskData) else None)
 
-    def forward(self, batch: Batch, *, trace: bool = False) -> Any:
-        return self.net(batch["inputs"], segments=batch.get("segments"), trace=trace)
+    def forward(self, batch: Batch, *, trace: bool = False, width: Width | None = None) -> Any:
+        """The network's output; `width` of its nested layers."""
+        return self.net(batch["inputs"], segments=batch.get("segments"), width=width, trace=trace)
+
+    def list_warnings(self, context: int, name_option: NameOption) -> list[str]:
+        """Which widths of nested layers nobody trains."""
+        return describe_untrained_widths(self.net, self.objective)
 
     def extract_features(self, batch: Batch) -> Tensor:
         """What the head reads, [B, C], in float32."""

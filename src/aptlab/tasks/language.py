@@ -14,7 +14,7 @@ from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.positions.rope import list_rope_warnings
 from aptlab.nn.width import Width
 from aptlab.objectives import IGNORE, NextToken, Objective, compute_perplexity
-from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task, find_widths
+from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task, describe_untrained_widths, find_widths
 
 
 @runtime_checkable
@@ -86,11 +86,7 @@ class LanguageTask(Task):
         name_rope = functools.partial(name_option, "rope")
         head_dim = self.net.shape.head_sizes()[2]
         lines = list_rope_warnings(self.net.rope, head_dim=head_dim, length=context, name_option=name_rope)
-        widths = find_widths(self.net)
-        if len(widths) > 1 and not self.objective.list_widths(widths):
-            smaller = ", ".join(f"{width:g}" for width in widths[1:])
-            lines.append(f"the widths {smaller} of nested layers are not trained; objective=elastic trains them")
-        return lines
+        return lines + describe_untrained_widths(self.net, self.objective)
 
     def estimate_training_flops(self, context: int) -> int:
         """FLOPs per token of all passes of a step, in the mean where their widths are drawn."""

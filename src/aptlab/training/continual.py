@@ -28,7 +28,8 @@ def check_continual(config: Config, data: Any, task: Any) -> None:
     check_memory_of_tasks(task, data)
     check_growth(task, data)
     check_network_choice(config, task)
-    if find_growing(task) is not None:
+    if (net := find_growing(task)) is not None:
+        check_divergence(net, task.objective)
         require_callback(config, TaskGrowth, "growth", "the network grows with its tasks", "task=classification")
     elif isinstance(task.objective, DyToxLoss):
         raise ConfigError(
@@ -39,6 +40,17 @@ def check_continual(config: Config, data: Any, task: Any) -> None:
         require_callback(config, ReplayMemory, "replay", "samples are to be kept", "replay=none")
     if task.objective.remembers != "nothing":
         require_callback(config, Consolidation, "consolidation", "the objective remembers tasks", "another objective")
+
+
+def check_divergence(net: GrowingClassifier, objective: Any) -> None:
+    """ConfigError where the loss of a divergence head is weighed, and the network has none."""
+    weighed = isinstance(objective, DyToxLoss) and objective.divergence
+    tasks = len(net.sizes)
+    if weighed and tasks > 1 and not any(net.list_divergence(task) for task in range(tasks)):
+        raise ConfigError(
+            f"objective.divergence={objective.divergence:g} weighs a divergence head, and {type(net).__name__} has "
+            "none; set objective.divergence=0"
+        )
 
 
 def check_network_choice(config: Config, task: Any) -> None:

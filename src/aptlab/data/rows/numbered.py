@@ -6,6 +6,7 @@ tokens, texts with a class, images.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -119,12 +120,32 @@ class JoinedRows(NumberedRows):
         return f"{self.parts[part].describe_row(number - int(self.offsets[part]))} of {self.names[part]}"
 
 
+class RowRange(NumberedRows):
+    """`count` rows of others from row `first` on, numbered from 0."""
+
+    def __init__(self, rows: NumberedRows, first: int, count: int) -> None:
+        self.rows, self.first, self.count = rows, first, count
+        self.key = hashlib.sha256(f"{rows.key}/{first}/{count}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read_rows(self, ids: np.ndarray) -> Arrays:
+        return {**self.rows.read_rows(ids + self.first), "ids": ids}
+
+    def read_contents(self, ids: np.ndarray) -> RowContents:
+        return dataclasses.replace(self.rows.read_contents(ids + self.first), ids=ids)
+
+    def describe_row(self, number: int) -> str:
+        return self.rows.describe_row(number + self.first)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """A part of a run that trains on rows of its own, as a task of a scenario does.
 
     begin, end   optimizer steps
-    train, val   first number and count of its rows
+    train, val   first number and count of its rows, which stand behind those of the section before
     """
 
     name: str
