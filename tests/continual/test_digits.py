@@ -38,12 +38,8 @@ def train(folder: str, *words: str, steps: int = STEPS) -> Path:
     return Path(folder)
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["herding", "lwf", "ewc"])  # er is in test_runs, der_pp below
-=======
 @pytest.mark.parametrize("method", ["herding", "lwf", "ewc", "elastic"])  # er is in test_runs, der_pp below
->>>>>>> rest15
 def test_a_method_resumed_in_a_later_task_ends_as_one_that_was_not_stopped(method):
     whole = train("whole", *METHODS[method])
     assert len(read_tasks(whole)["matrix"]) == 5
