@@ -10,6 +10,7 @@ import sys
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import Gate, LeftSpin, MemorySmooth, Plain, Strength
 from aptlab.ops import smooth_norm as op
 from aptlab.ops.smooth_norm import GateArgs, JoinArgs
@@ -20,6 +21,8 @@ SIZES = [(2, 3, 16), (1, 5, 33), (3, 1, 300)]  # B T C
 KINDS = [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)]
 LIMITS = {torch.float32: 3e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}  # of the largest value of a tensor
 GATE = GateArgs(1.3, 0.4, 0.6, 5.0, math.log1p(math.exp(-2.0)) / 5, 0.9, 0.7, 5e-4)
+SHAPE = Shape(dim=16, depth=2, heads=2, hidden=32)
+COMPILED = ("plain", "left_spin", "memory")
 FORMS = ["plain", "first", "deep", "lifted", "shallow", "no turn"]
 
 
@@ -148,9 +151,7 @@ def assert_tiles_agree(device):
     weight, found = args.weight.detach(), []
     for tile in (kernel.Tile(1, 1, 1), kernel.Tile(2, 4, 3), kernel.Tile(8, 2, 2)):
         history = args.step, args.phi
-        out = kernel.join_forward(
-            u.detach(), delta.detach(), history, None, weight, how, keep_step=True, tile=tile
-        )
+        out = kernel.join_forward(u.detach(), delta.detach(), history, None, weight, how, keep_step=True, tile=tile)
         saved = kernel.SavedJoin(out.stream, out.rstd, out.stats, weight)
         grads = kernel.join_backward(out.stream, out.normed, saved, how, torch.float32, tile=tile)
         found.append((*out, *grads))
@@ -175,11 +176,19 @@ def make_smooths():
 
 
 def run_model(net, tokens, call=None):
-    """Logits and gradients of a training pass, float32 on the CPU."""
+    """Logits and gradients of a training pass, on the CPU; call(net, tokens) gives the logits."""
     net.train().zero_grad()
-    logits = (call or (lambda ids: net(ids).logits))(tokens)
+    logits = (call or compute_logits)(net, tokens)
     logits.float().logsumexp(-1).sum().backward()
     return [logits.detach().cpu(), *(x.grad.cpu() for x in net.parameters() if x.grad is not None)]
+
+
+def compute_logits(net, tokens):
+    return net(tokens).logits
+
+
+def recompute_logits(net, tokens):
+    return checkpoint(compute_logits, net, tokens, use_reentrant=False)
 
 
 def assert_models_agree(fast, slow, limit, name):
@@ -191,19 +200,22 @@ def assert_models_agree(fast, slow, limit, name):
 def assert_models(device, backend="aot_eager"):
     """Whole models by the kernel: the reference's numbers; recomputed and compiled the same again."""
     tokens, chosen = make_random_tokens(2, 7).to(device), op.can_use_kernel
+    limit = 1e-4 if device == "cpu" else 5e-3  # matrices of a GPU add up in no fixed order
     for name, smooth in make_smooths().items():
-        net = make_tiny_decoder(smooth=smooth).to(device)
+        net = make_tiny_decoder(smooth=smooth, shape=SHAPE).to(device)
         found = {}
         for kind, choice in (("fused", lambda u, delta: True), ("plain", lambda u, delta: False)):
             use_choice(choice)
             found[kind] = run_model(net, tokens)
-            again = run_model(net, tokens, lambda ids: checkpoint(lambda x: net(x).logits, ids, use_reentrant=False))
-            assert all(torch.equal(one, two) for one, two in zip(found[kind], again, strict=True)), f"{name} {kind}"
+            again = run_model(net, tokens, recompute_logits)
+            assert_models_agree(again, found[kind], 0.0 if device == "cpu" else limit, f"{name} {kind} recomputed")
+        assert_models_agree(found["fused"], found["plain"], limit, name)
+        if name not in COMPILED:
+            continue
         use_choice(lambda u, delta: True)
-        assert_models_agree(found["fused"], found["plain"], 1e-4, name)
         torch._dynamo.reset()
-        compiled = torch.compile(net, fullgraph=True, backend=backend)
-        assert_models_agree(run_model(net, tokens, lambda ids: compiled(ids).logits), found["fused"], 1e-4, name)
+        call = torch.compile(compute_logits, fullgraph=True, backend=backend)
+        assert_models_agree(run_model(net, tokens, call), found["fused"], limit, f"{name} compiled")
     use_choice(chosen)
 
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
-WIDEST = 16384  # a program keeps whole rows in registers
+WIDEST = 8192  # a program keeps whole rows in registers
 TINY, GUARD = 1e-12, 1e-6  # inside every root, beside sums of sizes
 
 

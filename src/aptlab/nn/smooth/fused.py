@@ -23,9 +23,7 @@ def can_fuse_norm(smooth: nn.Module, norm: nn.Module) -> bool:
     return isinstance(norm, RMSNorm) and not any(getattr(module, name) for module in (smooth, norm) for name in HOOKS)
 
 
-def make_join_args(
-    rule: SpinRule, carry: Carry | None, lift_BT1: Tensor | None, norm: nn.Module | None
-) -> JoinArgs:
+def make_join_args(rule: SpinRule, carry: Carry | None, lift_BT1: Tensor | None, norm: nn.Module | None) -> JoinArgs:
     """The numbers and tensors of a gated join, as the op takes them."""
     strength, before = rule.strength, carry if rule.deep else None
     gate = GateArgs(

@@ -141,6 +141,22 @@ def _read_rows(pointer, stride, h, seen, C: tl.constexpr, BC: tl.constexpr):
     return tl.load(pointer + h[:, None] * stride + c, mask=seen[:, None] & (c < C), other=0.0)
 
 
+@triton.jit
+def _read_gate(stats_ptr, rows, h, seen, ZERO: tl.constexpr):
+    """g of every row; 0 where the step was taken as zero."""
+    gate = tl.load(stats_ptr + 2 * rows + h, mask=seen, other=0.0)
+    if ZERO:
+        size = tl.load(stats_ptr + 3 * rows + h, mask=seen, other=0.0)
+        gate = tl.where(size < float("inf"), gate, 0.0)
+    return gate
+
+
+@triton.jit
+def _write_rows(pointer, h, seen, x, C: tl.constexpr, BC: tl.constexpr):
+    c = tl.arange(0, BC)[None, :]
+    tl.store(pointer + h[:, None] * C + c, x.to(pointer.dtype.element_ty), mask=seen[:, None] & (c < C))
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _backward(
     grad_ptr, dnormed_ptr, out_ptr, rstd_ptr, weight_ptr, stats_ptr, du_ptr, ddelta_ptr, sums_ptr,
@@ -181,17 +197,12 @@ def _backward(
         if NORMED:
             dnormed = _read_rows(dnormed_ptr, dnormed_r, ahead, ahead < rows, C, BC)
             x = _read_rows(out_ptr, C, ahead, ahead < rows, C, BC)
-        mask, at = seen[:, None] & (c < C)[None, :], h[:, None] * C + c[None, :]
         if du_ptr is not None:
-            tl.store(du_ptr + at, dx.to(du_ptr.dtype.element_ty), mask=mask)
+            _write_rows(du_ptr, h, seen, dx, C, BC)
         if ddelta_ptr is not None:
             if GATED:
-                gate = tl.load(stats_ptr + 2 * rows.to(tl.int64) + h, mask=seen, other=0.0)
-                if ZERO:
-                    size = tl.load(stats_ptr + 3 * rows.to(tl.int64) + h, mask=seen, other=0.0)
-                    gate = tl.where(size < float("inf"), gate, 0.0)
-                dx *= gate[:, None]
-            tl.store(ddelta_ptr + at, dx.to(ddelta_ptr.dtype.element_ty), mask=mask)
+                dx *= _read_gate(stats_ptr, rows.to(tl.int64), h, seen, ZERO)[:, None]
+            _write_rows(ddelta_ptr, h, seen, dx, C, BC)
         h = ahead
     if NORMED:
         tl.store(sums_ptr + tl.program_id(0).to(tl.int64) * C + c, tl.sum(sums, 0), mask=c < C)
@@ -264,14 +275,15 @@ def join_backward(
     return du, ddelta, None if sums is None or saved.weight is None else sums.sum(0).to(saved.weight.dtype)
 
 
-# C rounded up to a power of two -> tile; wider rows take the last.
+# C rounded up to a power of two -> tile. All programs of a backward pass must fit the device at once, or the last ones
+# run alone: registers of an H200 hold 7 of 4 warps at 1024 float32 columns, 4 at 2048, 2 of 8 warps at 4096.
 TILES = {
-    256: Tile(4, 4),
-    512: Tile(2, 4),
-    1024: Tile(1, 4),
-    2048: Tile(1, 4),
-    4096: Tile(1, 8, programs=4),
-    8192: Tile(1, 16, programs=2),
+    256: Tile(4, 4, programs=6),
+    512: Tile(2, 4, programs=6),
+    1024: Tile(1, 4, programs=6),
+    2048: Tile(1, 4, programs=4),
+    4096: Tile(1, 8, programs=2),
+    8192: Tile(1, 16, programs=1),
 }
 
 
