@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.ops import smooth_cases as cases
+from tests.ops import spike_cases
 
-from aptlab.nn.smooth import LeftSpin, MemorySmooth, Plain
+from aptlab.callbacks.smoothing import collect_spikes
+from aptlab.nn.smooth import LeftSpin, MemorySmooth, Plain, SketchTeacher
 from aptlab.ops import smooth_norm as op
 from aptlab.testing import make_random_tokens, make_tiny_decoder
 
@@ -84,3 +86,31 @@ def test_transforms_of_torch_func_take_the_reference():
     u, delta = torch.randn(2, 3, 4, 16, device="cuda").unbind(0)
     got = torch.vmap(lambda a, b: smooth.join(a[None], b[None], None).u[0])(u, delta)
     assert torch.allclose(got, smooth.join(u, delta, None).u, atol=1e-5)
+
+
+def test_the_spike_memory_reads_proposes_and_writes_as_on_the_host():
+    spike_cases.assert_all_cases("cuda")
+    spike_cases.assert_danger("cuda", torch.bfloat16, dim=768, rows=(2, 3000))
+    spike_cases.assert_picks("cuda", torch.bfloat16, dim=768, tokens=70_000)
+    spike_cases.assert_updates("cuda", dim=768, steps=20)
+
+
+def test_a_step_of_the_memory_waits_for_nothing():
+    """The whole of it: forward, backward, candidates, and the memories of all sites written."""
+    net = make_tiny_decoder(smooth=MemorySmooth).cuda().train()
+    memories = {f"{m.layer}/{m.site}": m for m in net.modules() if isinstance(m, MemorySmooth)}
+    teacher, tokens = SketchTeacher([m.sketch for m in memories.values()]), make_random_tokens(2, 40).cuda()
+
+    def step():
+        out = net(tokens)
+        out.logits.float().logsumexp(-1).sum().backward()
+        teacher.update(collect_spikes(list(memories), [out.traces]), torch.zeros((), device="cuda"))
+
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum(int((m.sketch.strengths > 0).sum()) for m in memories.values()) > 0

@@ -222,8 +222,9 @@ def assert_models(device, backend="aot_eager"):
 def use_choice(choice):
     """Let every room that asks for the kernel get this answer."""
     from aptlab.nn.smooth import fused, plain
+    from aptlab.ops import spikes
 
-    for module in (op, fused, plain):
+    for module in (op, fused, plain, spikes):
         module.can_use_kernel = choice
 
 

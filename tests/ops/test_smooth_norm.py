@@ -15,20 +15,21 @@ from tests.reference.norm import rms_norm
 
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.norm import LayerNorm, RMSNorm
-from aptlab.nn.smooth import Carry, Gate, LeftSpin, Plain, Strength
+from aptlab.nn.smooth import Carry, Gate, LeftSpin, MemorySmooth, Plain, Strength
 from aptlab.nn.smooth.fused import can_fuse_norm, make_join_args
 from aptlab.ops.smooth_norm import JoinArgs, join_norm, join_norm_reference
 from aptlab.testing import make_random_tokens, make_tiny_decoder
 
-CASES, DIM = Path(__file__).with_name("smooth_cases.py"), 12
+HERE, DIM = Path(__file__).parent, 12
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.parametrize("cases", ["ops", "models"])
+@pytest.mark.parametrize("cases", [("smooth_cases.py", "ops"), ("smooth_cases.py", "models"), ("spike_cases.py",)])
 def test_the_kernel_is_its_reference_forward_and_backward(cases):
+    script, *words = cases
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(CASES), cases], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(HERE / script), *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "all cases passed" in done.stdout
 
@@ -110,3 +111,13 @@ def test_every_norm_of_a_block_is_called_once_in_order_without_the_kernel():
             module.register_forward_hook(lambda module, given, out, name=name: seen.append(name))
     net(make_random_tokens(1, 4))
     assert seen == [f"blocks.{i}.{site}_norm" for i in range(3) for site in ("attention", "ffn")] + ["norm"]
+
+
+def test_a_memory_finds_no_danger_in_a_step_that_is_not_finite_and_zero_token_drops_it():
+    smooth = MemorySmooth(DIM, layer=0, site="ffn", gate=Gate(nonfinite="zero_token")).eval()
+    smooth.update(torch.eye(2, DIM), torch.tensor([2.0, 1.0]))
+    u, delta = torch.randn(1, 2, DIM), 5 * torch.eye(2, DIM).unsqueeze(0)
+    delta[0, 1, 3] = torch.inf
+    out = smooth(u, delta, ForwardContext(2))
+    assert torch.equal(out[0, 1], u[0, 1])
+    assert smooth.sketch.danger(delta)[0, :, 0].tolist() == [1.0, 0.0]
