@@ -92,7 +92,7 @@ def test_the_spike_memory_reads_proposes_and_writes_as_on_the_host():
     spike_cases.assert_all_cases("cuda")
     spike_cases.assert_danger("cuda", torch.bfloat16, dim=768, rows=(2, 3000))
     spike_cases.assert_picks("cuda", torch.bfloat16, dim=768, tokens=70_000)
-    spike_cases.assert_updates("cuda", dim=768, steps=20)
+    spike_cases.assert_updates("cuda", dim=768)
 
 
 def test_a_step_of_the_memory_waits_for_nothing():

@@ -15,7 +15,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def make_spikes(generator, sites, count, dim, centres):
     """Candidates [S, m, C + 1] around a few directions, some anywhere, some none, one not finite."""
     picks = torch.randint(len(centres), (sites, count), generator=generator)
-    scale = torch.where(torch.rand(sites, count, 1, generator=generator) < 0.2, 3.0, 0.09)
+    scale = torch.where(torch.rand(sites, count, 1, generator=generator) < 0.2, 3.0, 0.09) * (12 / dim) ** 0.5
     directions = F.normalize(centres[picks] + scale * torch.randn(sites, count, dim, generator=generator), dim=-1)
     strengths = 0.5 + 2 * torch.rand(sites, count, 1, generator=generator)
     strengths[torch.rand(strengths.shape, generator=generator) < 0.3] = 0
