@@ -15,7 +15,7 @@ from torch import Tensor
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.errors import TrainingError
 from aptlab.limits import PositiveInt
-from aptlab.nn.smooth import LeftSpin, LeftSpinSeed, MemorySmooth, Trace
+from aptlab.nn.smooth import LeftSpin, LeftSpinSeed, MemorySmooth, SketchTeacher, Trace
 from aptlab.objectives import get_step_state
 
 SPIKES = ("spike_directions", "spike_strengths")
@@ -27,8 +27,8 @@ class SmoothMemory(Callback):
 
     After an optimizer step the candidates of all its micro-batches and ranks reach every site's `update`, so that
     the memories are equal on all ranks; they are in the state_dict, hence in checkpoints. A step that the guard skipped
-    (`step_state.skipped`) teaches nothing and ages nothing. Evaluation never writes. With smooth=memory the candidates
-    are copied to the host, so every step waits for the device.
+    (`step_state.skipped`) teaches nothing and ages nothing. Evaluation never writes. On a CUDA device the memories
+    are written there and no step waits; elsewhere the candidates are copied to the host.
 
     Numbers are smooth/<layer>/<site>/<name>, of rank zero's batches: strength, angle, gate and danger are token means,
     peak is max |u'|, nonfinite a count of tokens. `every=null` logs none. Only left-spin sites are asked for them;
@@ -39,6 +39,7 @@ class SmoothMemory(Callback):
     def __init__(self, *, every: PositiveInt | None = 10, plain: bool = False) -> None:
         self.every, self.plain = every, plain
         self._memories: dict[str, MemorySmooth] = {}
+        self._teacher = SketchTeacher([])
         self._traced = False
         self._step = 0
         self._pending: list[Mapping[str, Trace]] = []
@@ -46,6 +47,7 @@ class SmoothMemory(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         modules = list(pl_module.modules())
         self._memories = {f"{m.layer}/{m.site}": m for m in modules if isinstance(m, MemorySmooth)}
+        self._teacher = SketchTeacher([memory.sketch for memory in self._memories.values()])
         self._traced = self.plain or any(isinstance(m, LeftSpin | LeftSpinSeed) for m in modules)
         self._step, self._pending = trainer.global_step, []
 
@@ -63,32 +65,35 @@ class SmoothMemory(Callback):
         if trainer.global_step == self._step:
             return
         traces, self._pending, self._step = self._pending, [], trainer.global_step
-        if self._memories and not state.skipped:
-            self._learn(trainer, traces)
+        if self._memories:
+            self._learn(trainer, traces, state.skipped)
         if self._logs(self._step):
             log_numbers(trainer, summarize_traces(traces), self._step)
 
     def _logs(self, step: int) -> bool:
         return self._traced and self.every is not None and step % self.every == 0
 
-    def _learn(self, trainer: Trainer, traces: Sequence[Mapping[str, Trace]]) -> None:
-        spikes_SmC = torch.stack([collect_spikes(site, traces) for site in self._memories])
+    def _learn(self, trainer: Trainer, traces: Sequence[Mapping[str, Trace]], skipped: bool | Tensor) -> None:
+        spikes_SmC = collect_spikes(list(self._memories), traces)
         if trainer.world_size > 1:
             spikes_WSmC = trainer.strategy.all_gather(spikes_SmC)
             spikes_SmC = spikes_WSmC.transpose(0, 1).flatten(1, 2)
-        for memory, spikes_mC in zip(self._memories.values(), spikes_SmC.cpu(), strict=True):
-            memory.update(spikes_mC[:, :-1], spikes_mC[:, -1])
+        self._teacher.update(spikes_SmC, skipped)
 
 
-def collect_spikes(site: str, traces: Sequence[Mapping[str, Trace]]) -> Tensor:
-    """Spikes of one site from all micro-batches, [m, C + 1]: direction, then strength."""
-    found = [trace[site] for trace in traces if SPIKES[0] in trace.get(site, {})]
-    if len(found) != len(traces):
-        raise TrainingError(
-            f"smooth=memory: the step gave no spikes for site {site}, so its memory cannot learn; the task's "
-            "training_step must set self.step_state.traces to output.traces of the net in training mode"
-        )
-    return torch.cat([torch.cat((t[SPIKES[0]], t[SPIKES[1]].unsqueeze(-1)), -1) for t in found]).float()
+def collect_spikes(sites: Sequence[str], traces: Sequence[Mapping[str, Trace]]) -> Tensor:
+    """Spikes of all sites from all micro-batches, [S, m, C + 1]: direction, then strength."""
+    for site in sites:
+        if any(SPIKES[0] not in trace.get(site, {}) for trace in traces):
+            raise TrainingError(
+                f"smooth=memory: the step gave no spikes for site {site}, so its memory cannot learn; the task's "
+                "training_step must set self.step_state.traces to output.traces of the net in training mode"
+            )
+    directions, strengths = (
+        torch.stack([trace[site][name] for site in sites for trace in traces]).unflatten(0, (len(sites), -1))
+        for name in SPIKES
+    )
+    return torch.cat((directions.flatten(1, 2), strengths.flatten(1, 2).unsqueeze(-1)), -1).float()
 
 
 def summarize_traces(traces: Sequence[Mapping[str, Trace]]) -> dict[str, float]:

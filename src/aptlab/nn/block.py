@@ -83,12 +83,18 @@ class Block(nn.Module):
         """The stream after all sites, [B, T, C], and what they hand on."""
         handed: dict[str, Any] = {}
         entered_BTC = self.norm(x_BTC)
-        for name in self.sites:
+        read_BTC: Tensor | None = None  # what the site before made of the stream for this one
+        for name, following in zip(self.sites, (*self.sites[1:], None), strict=True):
             parts = (getattr(self, f"{name}{part}") for part in ("_norm", "", "_norm_after", "_smooth"))
             norm, layer, norm_after, smooth = parts
             context.enter_site(f"{self.layer}/{name}", carries.get(name))
-            read_BTC = norm(entered_BTC if self.parallel else x_BTC)
-            x_BTC = smooth(x_BTC, norm_after(layer(read_BTC, context)), context)
+            if read_BTC is None:
+                read_BTC = norm(entered_BTC)
+            delta_BTC = norm_after(layer(read_BTC, context))
+            if self.parallel or following is None:
+                x_BTC, read_BTC = smooth(x_BTC, delta_BTC, context), None
+            else:
+                x_BTC, read_BTC = smooth.join_norm(x_BTC, delta_BTC, context, getattr(self, f"{following}_norm"))
             handed[name] = context.next_carry
         return x_BTC, handed
 

@@ -13,7 +13,7 @@ from aptlab.nn.smooth.post_norm import PostNorm
 from aptlab.nn.smooth.rule import Gate, SketchRule, SpinRule, Strength
 from aptlab.nn.smooth.scaled import ScaledResidual
 from aptlab.nn.smooth.seed import LeftSpinSeed
-from aptlab.nn.smooth.sketch import SpikeSketch
+from aptlab.nn.smooth.sketch import SketchTeacher, SpikeSketch
 
 __all__ = [
     "Carry",
@@ -25,6 +25,7 @@ __all__ = [
     "PostNorm",
     "ScaledResidual",
     "SketchRule",
+    "SketchTeacher",
     "Smooth",
     "SpikeSketch",
     "SpinRule",

@@ -21,6 +21,16 @@ class Smooth(OwnsInit, nn.Module, abc.ABC):
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         """The stream after this site."""
 
+    def join_norm(
+        self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext, norm: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """The stream after this site, and what the norm that reads it makes of it.
+
+        One after the other; a rule with a kernel for both overrides this and falls back on it.
+        """
+        out_BTC = self(u_BTC, delta_BTC, context)
+        return out_BTC, norm(out_BTC)
+
     def reset_parameters(self, std: float, depth: int) -> None:
         """Weights stay as they were built; a rule that starts otherwise overrides this."""
         del std, depth

@@ -22,7 +22,10 @@ class Carry(NamedTuple):
 
 
 class JoinResult(NamedTuple):
-    """One join with what it measured per token, each [B, T, 1]: strength s, angle phi, gate g, finite step or not."""
+    """One join with what it measured per token, each [B, T, 1]: strength s, angle phi, gate g, finite step or not.
+
+    normed  [B, T, C], the norm of u that a kernel made in the same pass; None = nobody asked, or no kernel ran
+    """
 
     u: Tensor
     carry: Carry | None
@@ -30,6 +33,7 @@ class JoinResult(NamedTuple):
     angle: Tensor
     gate: Tensor
     finite: Tensor
+    normed: Tensor | None = None
 
 
 def build_trace(joined: JoinResult, danger_BT1: Tensor | None = None) -> Trace:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.limits import Fraction, NonNegative
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.smooth.base import Smooth
 from aptlab.nn.smooth.carry import Carry, JoinResult, build_trace
+from aptlab.nn.smooth.fused import can_fuse_gate, can_fuse_norm, join_fused, make_join_args
 from aptlab.nn.smooth.measure import TINY, compute_rms, measure_direction_change, upcast_to_float32
 from aptlab.nn.smooth.rule import Gate, SpinRule, Strength
 
@@ -57,14 +58,38 @@ class LeftSpin(Smooth):
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         """The stream after the gated step; hands its step and angle on."""
-        joined = self.join(u_BTC, delta_BTC, context.carry)
+        return self._hand_on(self.join(u_BTC, delta_BTC, context.carry), context).u
+
+    def join_norm(
+        self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext, norm: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """The stream after the gated step and its norm, in one pass where there is a kernel."""
+        if not (can_fuse_gate(self.rule, u_BTC, delta_BTC) and can_fuse_norm(self, norm)):
+            return super().join_norm(u_BTC, delta_BTC, context, norm)
+        joined = self._hand_on(self.join(u_BTC, delta_BTC, context.carry, norm=norm), context)
+        assert joined.normed is not None
+        return joined.u, joined.normed
+
+    def _hand_on(self, joined: JoinResult, context: ForwardContext) -> JoinResult:
         context.set_carry(joined.carry)
         if context.tracing:
             context.set_trace(build_trace(joined))
-        return joined.u
+        return joined
 
-    def join(self, u_BTC: Tensor, delta_BTC: Tensor, carry: Carry | None, lift_BT1: Tensor | None = None) -> JoinResult:
-        """One join with its measurements; `lift` [B, T, 1] is added to the strength (the size, for softclip)."""
+    def join(
+        self,
+        u_BTC: Tensor,
+        delta_BTC: Tensor,
+        carry: Carry | None,
+        lift_BT1: Tensor | None = None,
+        norm: nn.Module | None = None,
+    ) -> JoinResult:
+        """One join with its measurements; `lift` [B, T, 1] is added to the strength (the size, for softclip).
+
+        norm  where the kernel runs, what it makes of the new stream as well
+        """
+        if can_fuse_gate(self.rule, u_BTC, delta_BTC):
+            return join_fused(u_BTC, delta_BTC, make_join_args(self.rule, carry, lift_BT1, norm))
         u, delta, finite = upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC), None
         if self.rule.gate.nonfinite == "zero_token":
             finite = compute_rms(delta.detach()).isfinite()

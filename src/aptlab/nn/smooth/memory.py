@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from aptlab.limits import Fraction, NonNegative
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.smooth.base import Smooth
-from aptlab.nn.smooth.carry import Trace, build_trace
+from aptlab.nn.smooth.carry import JoinResult, Trace, build_trace
+from aptlab.nn.smooth.fused import can_fuse_gate, can_fuse_norm
 from aptlab.nn.smooth.left_spin import LeftSpin
 from aptlab.nn.smooth.rule import Gate, SketchRule, Strength
 from aptlab.nn.smooth.sketch import SpikeSketch
@@ -58,8 +59,21 @@ class MemorySmooth(Smooth):
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         """The stream after the lifted gate; in training the trace also holds candidates to remember."""
+        return self._join(u_BTC, delta_BTC, context, None).u
+
+    def join_norm(
+        self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext, norm: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """The stream after the lifted gate and its norm, in one pass where there is a kernel."""
+        if not (can_fuse_gate(self.spin.rule, u_BTC, delta_BTC) and can_fuse_norm(self, norm)):
+            return super().join_norm(u_BTC, delta_BTC, context, norm)
+        joined = self._join(u_BTC, delta_BTC, context, norm)
+        assert joined.normed is not None
+        return joined.u, joined.normed
+
+    def _join(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext, norm: nn.Module | None) -> JoinResult:
         danger = self.sketch.danger(delta_BTC)
-        joined = self.spin.join(u_BTC, delta_BTC, context.carry, LIFT * danger)
+        joined = self.spin.join(u_BTC, delta_BTC, context.carry, LIFT * danger, norm)
         context.set_carry(joined.carry)
         statistics: Trace = build_trace(joined, danger) if context.tracing else {}
         if self.training:
@@ -67,7 +81,7 @@ class MemorySmooth(Smooth):
             statistics |= {"spike_directions": directions_kC, "spike_strengths": strengths_k}
         if statistics:
             context.set_trace(statistics)
-        return joined.u
+        return joined
 
     def update(self, directions_kC: Tensor, strengths_k: Tensor) -> None:
         """Age the memory by one optimizer step and remember the strongest of these spikes; see `SpikeSketch.update`."""

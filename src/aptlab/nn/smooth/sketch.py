@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from aptlab.nn.smooth.measure import TINY, upcast_to_float32
 from aptlab.nn.smooth.rule import SketchRule
+from aptlab.ops.smooth_norm import can_use_kernel
+from aptlab.ops.spikes import make_unit, measure_danger, pick_spikes
 
 NAMES = ("directions", "strengths", "ages", "lives", "counts")
 
@@ -51,20 +51,12 @@ class SpikeSketch(nn.Module):
 
     def danger(self, delta_BTC: Tensor) -> Tensor:
         """How near each step is to a remembered spike, [B, T, 1] in [0, 1]; detached, writes nothing."""
-        delta = upcast_to_float32(delta_BTC.detach())
-        with torch.autocast(delta.device.type, enabled=False):
-            cosine_BTN = _unit(delta) @ self.directions.to(delta.dtype).T
-        weight_N = (self.strengths * torch.exp2(-self.ages / self.lives)).to(delta.dtype)
-        near_BTN = (cosine_BTN - self.rule.near).clamp_min(0) / (1 - self.rule.near)
-        return (near_BTN * weight_N).amax(-1, keepdim=True).clamp(0, 1)
+        entries = (self.directions, self.strengths, self.ages, self.lives)
+        return measure_danger(delta_BTC, *entries, self.rule.near)
 
     def propose(self, delta_BTC: Tensor, s_BT1: Tensor) -> tuple[Tensor, Tensor]:
         """The `top` strongest tokens: unit directions [top, C] and strengths [top], 0 where there is no spike."""
-        delta, s = delta_BTC.detach().flatten(0, -2), s_BT1.detach().flatten()
-        s = torch.where(s.isfinite() & (s > self.rule.threshold), s, torch.zeros_like(s))
-        strengths, tokens = s.topk(min(self.rule.top, s.numel()))
-        directions, missing = _unit(upcast_to_float32(delta[tokens])), self.rule.top - strengths.numel()
-        return F.pad(directions, (0, 0, 0, missing)).float(), F.pad(strengths, (0, missing)).float()
+        return pick_spikes(delta_BTC, s_BT1, self.rule.top, self.rule.threshold)
 
     @torch.no_grad()
     def update(self, directions_kC: Tensor, strengths_k: Tensor) -> None:
@@ -76,7 +68,7 @@ class SpikeSketch(nn.Module):
         `mid`, one of `mid` becomes a centroid, and a centroid moves to the renormalised mean of what it has seen.
         Anything else enters the ring in a free place or over the most faded entry. A new centroid takes a free place
         or that of the centroid unused for longest (the weakest of those). Runs on the CPU in float32, so equal
-        inputs give equal buffers on every rank.
+        inputs give equal buffers on every rank; `SketchTeacher` does it on the device.
         """
         self.ages += self.strengths > 0
         picked = self._pick(directions_kC, strengths_k)
@@ -91,7 +83,7 @@ class SpikeSketch(nn.Module):
         directions, strengths = directions_kC.detach().float().cpu(), strengths_k.detach().float().cpu()
         good = directions.isfinite().all(-1) & strengths.isfinite() & (strengths > 0) & (directions != 0).any(-1)
         order = torch.where(good, strengths, 0.0).argsort(descending=True, stable=True)[: self.rule.top]
-        return [(_unit(directions[i]), float(strengths[i])) for i in order.tolist() if good[i]]
+        return [(make_unit(directions[i]), float(strengths[i])) for i in order.tolist() if good[i]]
 
     def extra_repr(self) -> str:
         """Size and rule, for printing."""
@@ -123,12 +115,12 @@ class SketchEntries:
         """Entry j was seen again, for the first time in this step."""
         if j >= self.rule.ring:
             count = float(self.counts[j])
-            mean_C = _unit(count * self.directions[j] + direction_C)
+            mean_C = make_unit(count * self.directions[j] + direction_C)
             self._write(j, mean_C, strength, math.inf, count + 1)
         elif self.counts[j] < 2:
             self._write(j, self.directions[j], strength, self.rule.mid, 2.0)
         else:
-            self._promote(_unit(2 * self.directions[j] + direction_C), strength)
+            self._promote(make_unit(2 * self.directions[j] + direction_C), strength)
             self.strengths[j] = 0.0
 
     def _promote(self, direction_C: Tensor, strength: float) -> None:
@@ -138,7 +130,7 @@ class SketchEntries:
             self._write(self._place_for_centroid(), direction_C, strength, math.inf, 3.0)
             return
         count = float(self.counts[j])
-        mean_C = _unit(count * self.directions[j] + 3 * direction_C)
+        mean_C = make_unit(count * self.directions[j] + 3 * direction_C)
         self._write(j, mean_C, max(strength, float(self.strengths[j])), math.inf, count + 3)
 
     def _write(self, j: int, direction_C: Tensor, strength: float, life: float, count: float) -> None:
@@ -161,5 +153,48 @@ class SketchEntries:
         return min(places, key=lambda j: (strengths[j] > 0, -ages[j], strengths[j], j))
 
 
-def _unit(x: Tensor) -> Tensor:
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(TINY)
+class SketchTeacher:
+    """One optimizer step of all memories of a network, on the device that holds them where that has the kernel.
+
+    There no step waits: nothing is copied to the host, and one program a site writes its memory. Numbers are those of
+    `SpikeSketch.update` up to the rounding of sums; equal inputs give equal buffers on equal devices.
+    """
+
+    def __init__(self, sketches: Sequence[SpikeSketch]) -> None:
+        self.sketches = list(sketches)
+        self._addresses: list[list[int]] = []
+        self._tables = torch.empty(0)
+
+    @torch.no_grad()
+    def update(self, spikes_SmC: Tensor, skipped: bool | Tensor = False) -> None:
+        """Age and write every memory by its candidates, [S, m, C + 1]: direction, then strength; not if skipped."""
+        if can_use_kernel(spikes_SmC, spikes_SmC):
+            self._update_on_device(spikes_SmC, skipped)
+        elif not skipped:
+            for sketch, spikes_mC in zip(self.sketches, spikes_SmC.cpu(), strict=True):
+                sketch.update(spikes_mC[:, :-1], spikes_mC[:, -1])
+
+    def _update_on_device(self, spikes_SmC: Tensor, skipped: bool | Tensor) -> None:
+        from aptlab.ops.triton import spikes as kernel
+
+        rule, device = self.sketches[0].rule, spikes_SmC.device
+        spikes_SKC, strengths_SK = pick_candidates(spikes_SmC, rule.top)
+        addresses = [[getattr(sketch, name).data_ptr() for name in NAMES] for sketch in self.sketches]
+        if addresses != self._addresses or self._tables.device != device:
+            self._addresses, self._tables = addresses, torch.tensor(addresses, dtype=torch.int64, device=device)
+        flag = skipped if isinstance(skipped, Tensor) else torch.full((1,), float(skipped), device=device)
+        entries = rule.ring + rule.centroids
+        how = kernel.SketchSpec(rule.ring, entries, rule.short, rule.mid, rule.match)
+        kernel.remember_spikes(self._tables, spikes_SKC, strengths_SK, flag.to(device, torch.float32).view(1), how)
+
+
+def pick_candidates(spikes_SmC: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The `top` strongest good candidates of every site: unit directions [S, K, C], strengths [S, K], 0 = none."""
+    spikes = spikes_SmC.detach().float()
+    directions, strengths = spikes[..., :-1], spikes[..., -1]
+    good = directions.isfinite().all(-1) & strengths.isfinite() & (strengths > 0) & (directions != 0).any(-1)
+    strengths = torch.where(good, strengths, 0.0)
+    strengths, order = strengths.sort(dim=-1, descending=True, stable=True)
+    strengths, order = strengths[:, :top].contiguous(), order[:, :top]
+    picked = directions.gather(1, order.unsqueeze(-1).expand(-1, -1, directions.shape[-1]))
+    return make_unit(picked).contiguous(), strengths
