@@ -28,10 +28,15 @@ NEEDS = {
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
     "model=dytox": ["task=dytox"],
+    "model=dytox_text": ["task=dytox_text"],
     "model=dytox_seed": ["task=dytox_seed"],
     "callbacks=mixed": ["callbacks.mixed.original_len=16"],
 }
-TRAINED_BY = {"dytox": "dytox", "dytox_seed": "dytox_seed"}  # the task of a model that not every task trains
+TRAINED_BY = {
+    "dytox": "dytox",
+    "dytox_seed": "dytox_seed",
+    "dytox_text": "dytox_text",
+}  # the task of a model that not every task trains
 FACTORIES: dict[str, dict[str, Any]] = {
     "smooth": {"layer": 0, "site": "ffn"},
     "norm": {},

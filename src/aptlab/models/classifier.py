@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,12 @@ INIT_STD = 0.02
 
 
 class Inputs(nn.Module, ABC):
-    """What a row is as a stream of vectors: built as inputs(dim), called with a batch of rows, gives [B, T, C]."""
+    """What a row is as a stream of vectors: built as inputs(dim), called with a batch of rows, gives [B, T, C].
+
+    row_kind  what it reads, as data call it: images or tokens; None: it sees by itself
+    """
+
+    row_kind: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, rows: Tensor) -> Tensor:
@@ -38,6 +43,8 @@ class PatchEmbedding(Inputs):
 
     [B, channels, H, W] -> [B, H W / patch^2, C].
     """
+
+    row_kind = "images"
 
     def __init__(self, dim: int, *, channels: PositiveInt = 1, patch: PositiveInt = 2) -> None:
         super().__init__()
@@ -58,8 +65,15 @@ class PatchEmbedding(Inputs):
 class TokenInputs(Inputs):
     """Rows of a table for tokens: int64 [B, T] -> [B, T, C]."""
 
-    def __init__(self, dim: int, *, vocab: PositiveInt) -> None:
+    row_kind = "tokens"
+
+    def __init__(self, dim: int, *, vocab: PositiveInt | None) -> None:
         super().__init__()
+        if vocab is None:  # it follows the tokenizer of the data
+            raise ConfigError(
+                "vocab=null, and these data have no tokens that would say it; choose data with tokens, as "
+                "scenario=split_texts has, or a task that reads images"
+            )
         self.table = nn.Embedding(vocab, dim)
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("aptlab")
 
 PREFIX = "net."  # LanguageTask keeps the network under this name
+CLASSIFICATION = "aptlab.tasks.classification.ClassificationTask"  # by name: what restores a network imports no task
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
     found, weights = state.get("aptlab"), state.get("state_dict", {})
     meta: dict[str, Any] = found if isinstance(found, dict) else {}
     config: dict[str, Any] = meta["config"] if isinstance(meta.get("config"), dict) else {}
+    refuse_classifier(config, path)
     whole = isinstance(config.get("model"), dict) and isinstance(meta.get("vocab"), int)
     if not whole or not isinstance(weights, dict) or not all(map(is_tensor, weights.values())):
         raise CheckpointError(
@@ -239,6 +241,18 @@ def restore_network(state: dict[str, Any], *, path: Path, device: torch.device |
         path=path,
         meta=meta,
     )
+
+
+def refuse_classifier(config: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError for a network that gives rows a class."""
+    from aptlab.config import derives_from
+
+    task = config.get("task")
+    if isinstance(task, Mapping) and derives_from(str(task.get("_target_", "")), CLASSIFICATION):
+        raise CheckpointError(
+            f"{path} holds a network that gives rows a class, and no language model; what its run measured is in its "
+            "folder (evals/), and `aptlab train` goes on with it"
+        )
 
 
 def fill_weights(net: Decoder, weights: dict[str, torch.Tensor], path: Path) -> None:

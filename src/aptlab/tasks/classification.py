@@ -46,11 +46,13 @@ class ClassificationTask(Task):
         if classes is None:
             raise ConfigError(
                 f"task=classification needs data whose rows have a class, and {type(data).__name__} have none; choose "
-                "a scenario of images, such as scenario=split_digits"
+                "scenario=split_digits or scenario=split_texts"
             )
         have = self.net.classes
         if classes > have:
             raise ConfigError(f"net.classes={have}, and the data have {classes}; set task.net.classes={classes}")
+        if isinstance(data, TaskData):
+            check_row_kind(self.net.inputs.row_kind, data.row_kind)
         self.net.bind_tasks(data.list_task_classes() if isinstance(data, TaskData) else None)
 
     def forward(self, batch: Batch, *, trace: bool = False, width: Width | None = None) -> Any:
@@ -82,3 +84,10 @@ class ClassificationTask(Task):
     def score_sums(self, sums: list[float]) -> float:
         """The accuracy."""
         return self.describe_sums(sums)["accuracy"]
+
+
+def check_row_kind(reads: str | None, given: str | None) -> None:
+    """ConfigError where a network reads images and the data are tokens, or the other way round."""
+    if reads is not None and given is not None and reads != given:
+        choose = "task=classification or task=dytox" if given == "images" else "task=text_classification or dytox_text"
+        raise ConfigError(f"net.inputs reads {reads}, and the rows of these data are {given}; use {choose}")

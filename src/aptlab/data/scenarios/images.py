@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aptlab.data.images import Images, ImageTransform
 from aptlab.data.scenarios.base import Scenario
-from aptlab.errors import ConfigError
+from aptlab.data.scenarios.shares import share_classes
 from aptlab.limits import Fraction, PositiveInt, validate_limits
 
 
@@ -41,24 +41,15 @@ class ClassIncremental(ImageScenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images.classes < self.tasks:
-            raise ConfigError(f"tasks={self.tasks} leaves a task without a class, of {self.images.classes}; use fewer")
+        self.list_classes()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple("+".join(map(str, classes)) for classes in self.list_classes())
 
     def list_classes(self) -> list[list[int]]:
-        """The classes of each task."""
-        count, order = self.images.classes, list(range(self.images.classes))
-        if self.shuffle is not None:
-            import numpy as np
-
-            from aptlab.data.rows.order import permute_indices
-
-            order = permute_indices(np.arange(count), count=count, seed=self.shuffle, epoch=0).tolist()
-        cuts = [count * task // self.tasks for task in range(self.tasks + 1)]
-        return [sorted(order[cuts[task] : cuts[task + 1]]) for task in range(self.tasks)]
+        """The classes of each task. ConfigError where there are more tasks than classes."""
+        return share_classes(self.images.classes, self.tasks, shuffle=self.shuffle)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -38,7 +38,11 @@ class TaskData(LightningDataModule):
     `val_batches * batch` rows. `bind_steps` must be called before training: tasks begin at optimizer steps.
 
     A task is named by its number, from 0. Rows are numbered over all tasks.
+
+    row_kind  what the "inputs" of a row with a class are: images or tokens; None: rows have no class
     """
+
+    row_kind: ClassVar[str | None] = None
 
     def __init__(self, scenario: Scenario, *, batch: int, seed: int = 0, val_batches: int | None = None) -> None:
         super().__init__()

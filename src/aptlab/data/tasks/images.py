@@ -67,6 +67,8 @@ class ImageTasks(TaskData):
     Raises ConfigError where the scenario has no images, DataError naming a task without any.
     """
 
+    row_kind = "images"
+
     def __init__(
         self,
         scenario: Scenario,
