@@ -108,9 +108,9 @@ class ForwardContext:
         """A scalar loss term of this site; the objective weighs terms by their name."""
         self.aux[f"{self.site}/{name}"] = loss
 
-    def set_trace(self, values: dict[str, Tensor]) -> None:
-        """Statistics of this site, detached."""
-        self.traces[self.site] = values
+    def set_trace(self, values: dict[str, Tensor], *, part: str | None = None) -> None:
+        """Statistics of this site, detached; those of a `part` of it stand beside its own, as "3/attention/qk"."""
+        self.traces[self.site if part is None else f"{self.site}/{part}"] = values
 
     @property
     def state(self) -> Any:
