@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -18,6 +18,7 @@ from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, Positive, PositiveInt
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.attention.largest import MAX_LOGITS
+from aptlab.nn.block import Block
 from aptlab.objectives import get_step_state
 
 
@@ -48,11 +49,10 @@ class QKClip(Callback):
         self._hook: RemovableHandle | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        layers = [module for module in pl_module.modules() if isinstance(module, FullAttention)]
-        self._layers = {f"{layer.layer}/attention/qk": layer for layer in layers}
-        if not layers:
+        self._layers = dict(find_full_attention(pl_module))
+        if not self._layers:
             raise ConfigError("qk_clip needs layers with logits, and this network has none; take it out of callbacks")
-        for layer in layers:
+        for layer in self._layers.values():
             if self.tau is not None and (layer.qk_norm is not None or layer.layer_positions.norm_after):
                 raise ConfigError(
                     f"qk_clip: layer {layer.layer} normalises queries and keys, so that smaller weights give the same "
@@ -107,6 +107,14 @@ class QKClip(Callback):
             clipped = (factors_LH < 1).float().mean()
             numbers = {"qk_clip/max_logit": float(largest_LH.max()), "qk_clip/clipped": float(clipped)}
             log_numbers(trainer, numbers, step)
+
+
+def find_full_attention(module: nn.Module) -> Iterator[tuple[str, FullAttention]]:
+    """Layers with logits by the name under which they tell of them, as "3/attention/qk"; also one inside another."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            for site, layer in block.layers():
+                yield from ((f"{site}/qk", part) for part in layer.modules() if isinstance(part, FullAttention))
 
 
 @torch.no_grad()

@@ -117,9 +117,13 @@ class ForwardContext:
         """What this site kept at the end of the earlier tokens, None where they are the first."""
         return None if self.cache is None else self.cache.states.get(self.site)
 
-    def set_state(self, value: Any) -> None:
-        """What this site keeps for later tokens; it counts from the next pass on."""
-        self.states[self.site] = value
+    def set_state(self, value: Any, *, part: str | None = None) -> None:
+        """What this site, or a `part` of it, keeps for later tokens; it counts from the next pass on."""
+        self.states[self.site if part is None else f"{self.site}/{part}"] = value
+
+    def read_state(self, part: str) -> Any:
+        """What a part of this site kept at the end of the earlier tokens, None where they are the first."""
+        return None if self.cache is None else self.cache.states.get(f"{self.site}/{part}")
 
     def store_keys(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """The site's keys and values with those of earlier tokens that the new ones may see, [B, K, <= S, D]."""
