@@ -114,12 +114,9 @@ def test_packed_documents_are_those_alone_and_chunks_join():
 
 def test_the_plain_branch_of_its_option_has_as_many_parameters():
     shape = Shape(dim=128, depth=4, heads=4, hidden=352)
-    counts = [
-        sum(
-            weight.numel() for weight in AutopoieticAttention(shape, layer=0, inner=FullAttention, **given).parameters()
-        )
-        for given in ({}, {"gate": "none", "share": 0.375})
-    ]
+    make = partial(AutopoieticAttention, shape, layer=0, inner=FullAttention)
+    layers = make(), make(gate="none", share=0.375)
+    counts = [sum(weight.numel() for weight in layer.parameters()) for layer in layers]
     assert abs(counts[0] - counts[1]) == 32  # the bias of the gate
 
 
@@ -127,6 +124,6 @@ def test_what_cannot_be_is_told():
     make = partial(AutopoieticAttention, SHAPE, layer=0, inner=FullAttention)
     with pytest.raises(ConfigError, match=r"gate='maen'.*mean"):
         make(gate="maen")
-    with pytest.raises(ConfigError, match=r"^tau=0 and alpha=1 shut the branch for ever; .*attention=full"):
+    with pytest.raises(ConfigError, match=r"^tau=0 shuts the branch for ever; .*attention=full"):
         make(tau=0.0)
     assert issubclass(AutopoieticAttention, Attention)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.errors import ConfigError, suggest_option
-from aptlab.limits import NonNegative, Share
+from aptlab.limits import Positive, Share
 from aptlab.nn.attention.base import Attention
 from aptlab.nn.attention.linear import SegmentDocuments, compute_causal_sums, upcast_to_float32
 from aptlab.nn.context import ForwardContext
@@ -55,15 +55,13 @@ class AutopoieticAttention(Attention):
         inner: Callable[..., Attention],
         gate: Literal["mean", "token", "none"] = "mean",
         share: Share = 0.25,
-        alpha: NonNegative = 1.0,
+        alpha: Positive = 1.0,
         tau: float = 1.0,
     ) -> None:
         if gate not in GATES:
             raise ConfigError(f"gate={gate!r}{suggest_option(str(gate), GATES)}")
-        if tau == 0 or alpha == 0:
-            raise ConfigError(
-                f"tau={tau:g} and alpha={alpha:g} shut the branch for ever; use others, or attention=full"
-            )
+        if tau == 0:
+            raise ConfigError("tau=0 shuts the branch for ever; start elsewhere, as with tau=1, or use attention=full")
         super().__init__()
         rank = max(1, round(share * shape.dim))
         self.layer, self.gate, self.alpha = layer, gate, alpha
