@@ -23,7 +23,7 @@ ROWS = (  # from the bottom to the top; rooms that are still to come have their 
     "tasks callbacks loggers",
     "restore report",
     "evals",
-    "training sweep search",
+    "training sweep search stability",
     "serve plugins",
     "commands",
     "api",

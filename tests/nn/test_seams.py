@@ -11,7 +11,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.nn import functional as F
 
 from aptlab.errors import AptlabError, ConfigError
-from aptlab.nn.attention import Attention, FullAttention, LinearAttention
+from aptlab.nn.attention import Attention, AutopoieticAttention, FullAttention, LinearAttention
 from aptlab.nn.attention.dispatch import compute_attention
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext, KeySource
@@ -91,6 +91,7 @@ VARIANTS = {
     "learned rope": {"rope": Learnable()},
     "linear": {"attention": LinearAttention},
     "state": {"attention": RunningMean},
+    "autopoietic": {"attention": partial(AutopoieticAttention, inner=LinearAttention)},
     "all": {
         "ffn": RoutedFFN,
         "smooth": LeftSpin,

@@ -123,3 +123,25 @@ def test_perplexity_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_z_loss_is_the_mean_squared_log_of_the_softmaxs_sum():
+    """Over the same tokens as the loss; it moves all logits of a token together, which the loss does not see."""
+    logits = torch.randn(1, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    batch = {"targets": torch.tensor([[1, IGNORE, 4]])}
+    given = SimpleNamespace(logits=logits, aux={})
+    logs = [math.log(sum(math.exp(value) for value in logits[0, t].tolist())) for t in (0, 2)]
+    expected = sum(value**2 for value in logs) / 2
+    parts, plain = NextToken(z_loss=0.1)(given, batch, rows=True), NextToken()(given, batch)
+    assert parts["z_loss"].item() == pytest.approx(expected, rel=1e-6)
+    assert parts["loss"].item() == pytest.approx(plain["loss"].item() + 0.1 * expected, rel=1e-6)
+    assert "z_loss" not in plain
+    parts["loss"].backward()
+    assert logits.grad[0, 1].eq(0).all()
+    shared = logits.grad.sum(-1)[0, [0, 2]].tolist()  # of the loss alone it is 0
+    assert shared == pytest.approx([0.1 * 2 * value / 2 for value in logs], rel=1e-5)
+
+
+def test_a_weight_of_the_z_loss_below_zero_is_named():
+    with pytest.raises(ConfigError, match=r"^z_loss must be a finite number >= 0, got -1"):
+        NextToken(z_loss=-1)

@@ -15,10 +15,12 @@ from torch import Tensor
 from aptlab.callbacks.monitor import log_numbers
 from aptlab.errors import TrainingError
 from aptlab.limits import PositiveInt
+from aptlab.nn.attention.largest import MAX_LOGITS
 from aptlab.nn.smooth import LeftSpin, LeftSpinSeed, MemorySmooth, SketchTeacher, Trace
 from aptlab.objectives import get_step_state
 
 SPIKES = ("spike_directions", "spike_strengths")
+UNLOGGED = (*SPIKES, MAX_LOGITS)  # what is no number, or not of a smoothing site
 JOIN = {"peak": torch.amax, "nonfinite": torch.sum}
 
 
@@ -102,7 +104,7 @@ def summarize_traces(traces: Sequence[Mapping[str, Trace]]) -> dict[str, float]:
     for trace in traces:
         for site, seen in trace.items():
             for name, value in seen.items():
-                if name not in SPIKES:
+                if name not in UNLOGGED:
                     values.setdefault(f"smooth/{site}/{name}", []).append(value.float())
     if not values:
         return {}

@@ -37,6 +37,7 @@ _ALL = (
     _of_checkpoint("search", "search LongRoPE factors for a longer context"),
     Command("generate", "aptlab.commands.generate:run", "continue a text", config=True),
     Command("compare", "aptlab.commands.compare:run", "put finished runs into one table"),
+    Command("bench", "aptlab.commands.bench:run", "bench stability: many small trainings under stress, in one table"),
     Command("plot", "aptlab.commands.plot:run", "draw what position rules do: aptlab plot rope=ntk,yarn", config=True),
     Command("export", "aptlab.commands.export:run", "write a checkpoint as a Hugging Face model", config=True),
     Command("import", "aptlab.commands.import_:run", "read a Hugging Face model into a checkpoint", config=True),

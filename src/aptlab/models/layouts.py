@@ -80,18 +80,18 @@ def convert_layout(weights: Mapping[str, Tensor], shape: Shape, rope: Rope, *, t
             head_dim, source=rule.layout, target=target, rotary_dims=2 * len(rule.inv_freq(head_dim))
         )
         stem = f"blocks.{layer}.attention."
-        for name in ("qkv.weight", "qkv.bias"):
-            _reorder(out, stem + name, heads + kv_heads, order)
-        for name in [name for name in out if name.startswith((f"{stem}q_norm.", f"{stem}k_norm."))]:
+        names = [name for name in out if name.startswith(stem)]  # of an attention, or of one inside another
+        for name in (name for name in names if name.endswith(("qkv.weight", "qkv.bias"))):
+            _reorder(out, name, heads + kv_heads, order)
+        for name in (name for name in names if ".q_norm." in name or ".k_norm." in name):
             out[name] = out[name].reshape(-1, head_dim)[:, order].view_as(out[name])  # of one head, or of all
     return out
 
 
 def _reorder(weights: dict[str, Tensor], name: str, heads: int, order: list[int]) -> None:
-    """Permute the dims of the first `heads` heads of a weight, if there is one of this name."""
-    if name in weights:
-        rotary, rest = weights[name].tensor_split([heads * len(order)])
-        weights[name] = torch.cat((rotary.unflatten(0, (heads, -1))[:, order].flatten(0, 1), rest))
+    """Permute the dims of the first `heads` heads of a weight."""
+    rotary, rest = weights[name].tensor_split([heads * len(order)])
+    weights[name] = torch.cat((rotary.unflatten(0, (heads, -1))[:, order].flatten(0, 1), rest))
 
 
 def replace_layout(rope: Rope, target: str) -> Rope:

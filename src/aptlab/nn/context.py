@@ -108,18 +108,22 @@ class ForwardContext:
         """A scalar loss term of this site; the objective weighs terms by their name."""
         self.aux[f"{self.site}/{name}"] = loss
 
-    def set_trace(self, values: dict[str, Tensor]) -> None:
-        """Statistics of this site, detached."""
-        self.traces[self.site] = values
+    def set_trace(self, values: dict[str, Tensor], *, part: str | None = None) -> None:
+        """Statistics of this site, detached; those of a `part` of it stand beside its own, as "3/attention/qk"."""
+        self.traces[self.site if part is None else f"{self.site}/{part}"] = values
 
     @property
     def state(self) -> Any:
         """What this site kept at the end of the earlier tokens, None where they are the first."""
         return None if self.cache is None else self.cache.states.get(self.site)
 
-    def set_state(self, value: Any) -> None:
-        """What this site keeps for later tokens; it counts from the next pass on."""
-        self.states[self.site] = value
+    def set_state(self, value: Any, *, part: str | None = None) -> None:
+        """What this site, or a `part` of it, keeps for later tokens; it counts from the next pass on."""
+        self.states[self.site if part is None else f"{self.site}/{part}"] = value
+
+    def read_state(self, part: str) -> Any:
+        """What a part of this site kept at the end of the earlier tokens, None where they are the first."""
+        return None if self.cache is None else self.cache.states.get(f"{self.site}/{part}")
 
     def store_keys(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
         """The site's keys and values with those of earlier tokens that the new ones may see, [B, K, <= S, D]."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aptlab.errors import ConfigError
+from aptlab.limits import NonNegative
 from aptlab.objectives.base import Batch, Objective, Parts
-from aptlab.objectives.nll import compute_token_nll
+from aptlab.objectives.nll import compute_log_partitions, compute_token_nll
 from aptlab.objectives.perplexity import IGNORE
 
 
 class NextToken(Objective):
     """Mean cross entropy of the next token, in nats: loss = -1/N sum ln p(target), over targets that are not IGNORE.
 
-    batch  "targets", int64 [B, T]
+    batch   "targets", int64 [B, T]
+    z_loss  weight of the mean of log² Z over the same tokens, Z = sum exp(logit), which keeps logits from drifting away
+            together (PaLM, arXiv:2204.02311, section 5: 1e-4; Wortsman et al. 2023, arXiv:2309.14322). It is minimised
+            and logged as "z_loss"; a validation does not count it. Costs one more pass over the logits, none at 0.
     """
+
+    def __init__(self, *, aux: Mapping[str, float] | None = None, z_loss: NonNegative = 0.0) -> None:
+        super().__init__(aux=aux)
+        if not (math.isfinite(z_loss) and z_loss >= 0):
+            raise ConfigError(f"z_loss must be a finite number >= 0, got {z_loss}")
+        self.z_loss = z_loss
 
     def check_row_targets(self) -> None:
         raise ConfigError(
@@ -28,6 +40,15 @@ class NextToken(Objective):
     def compute_parts(self, output: Any, batch: Batch, *, rows: bool = False) -> Parts:
         """The loss; with `rows` from the losses of all tokens, which takes another [B, T] in memory."""
         targets_BT = batch["targets"]
+        parts = self._compute_loss(output, targets_BT, rows=rows)
+        if self.z_loss:
+            counted_BT = targets_BT != IGNORE
+            squares_BT = torch.where(counted_BT, compute_log_partitions(output.logits).square(), 0.0)
+            parts["z_loss"] = squares_BT.sum() / counted_BT.sum()
+            parts["loss"] = parts["loss"] + self.z_loss * parts["z_loss"]
+        return parts
+
+    def _compute_loss(self, output: Any, targets_BT: Tensor, *, rows: bool) -> Parts:
         if not rows:
             return {"loss": compute_token_nll(output.logits, targets_BT)}
         nats_BT = compute_token_nll(output.logits, targets_BT, "none")

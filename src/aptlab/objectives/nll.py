@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,3 +22,8 @@ def compute_token_nll(logits_BTV: Tensor, targets_BT: Tensor, reduction: Reducti
         logits_BTV.float().flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORE, reduction=reduction
     )
     return nats.view_as(targets_BT) if reduction == "none" else nats
+
+
+def compute_log_partitions(logits_BTV: Tensor) -> Tensor:
+    """log Z of each token, Z = sum over the vocabulary of exp(logit), float32 [B, T]."""
+    return torch.logsumexp(logits_BTV.float(), dim=-1)

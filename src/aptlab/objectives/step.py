@@ -23,6 +23,7 @@ class StepState:
     count, unit  what the micro-batch is made of, such as 4096 tokens
     targets      what the loss is a mean over, on the device; None: `count` of them
     grad_norm    global norm of the gradients before clipping; None until something has measured it
+    gradients_changed  whether a callback changed the gradients since then, so that clipping measures them again
     skipped      whether the last optimizer step was skipped: a bool, or a device tensor that becomes one when read
     output       what the network gave, with its graph; None where `wants_output` is off
     wants_*      set to True by callbacks in on_train_batch_start, each time; all cost time or memory
@@ -36,6 +37,7 @@ class StepState:
     targets: Tensor | None = None
     unit: str = "tokens"
     grad_norm: Tensor | None = None
+    gradients_changed: bool = False
     skipped: bool | Tensor = False
     wants_traces: bool = False
     wants_rows: bool = False
@@ -51,6 +53,7 @@ class StepState:
         self.wants_traces = self.wants_rows = False
         self.loss, self.rows, self.grad_norm, self.targets = None, None, None, None
         self.parts, self.traces, self.count, self.output = {}, {}, 0, None
+        self.gradients_changed = False
         return wishes
 
     def keep_output(self, output: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,3 +71,28 @@ def compute_t_quantile(degrees: int, level: float = 0.95) -> float:
     from scipy.special import stdtrit  # scipy.stats would take a second to import
 
     return float(stdtrit(degrees, 0.5 + level / 2))
+
+
+def compute_wilson_interval(hits: int, tries: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % interval of a share of `tries` (Wilson 1927, "Probable inference, the law of succession").
+
+    Honest at 0 and at 1, unlike mean ± z · deviation: none of 20 runs still leaves (0, 0.16). (0, 1) of no tries.
+    """
+    if not tries:
+        return 0.0, 1.0
+    share, part = hits / tries, z * z / tries
+    middle = (share + part / 2) / (1 + part)
+    half = z / (1 + part) * math.sqrt(share * (1 - share) / tries + part / (4 * tries))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def compute_bootstrap_interval(
+    differences: Sequence[float], *, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of paired differences (Efron 1979), one for each seed.
+
+    The same numbers give the same interval. With few seeds it is too narrow: 5 can make no more than 126 means.
+    """
+    source = random.Random(seed)
+    means = sorted(math.fsum(source.choices(differences, k=len(differences))) / len(differences) for _ in range(draws))
+    return means[round(0.025 * (draws - 1))], means[round(0.975 * (draws - 1))]

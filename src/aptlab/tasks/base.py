@@ -105,7 +105,8 @@ class Task(LightningModule, ABC):
     ) -> None:
         """Clip the global norm, also of fused optimizers (findings/lightning_bf16_clip_fused.sh).
 
-        A callback may have measured `step_state.grad_norm` already; it is not computed twice.
+        A callback may have measured `step_state.grad_norm` already; it is not computed twice, unless a callback changed
+        the gradients since then.
         """
         if not gradient_clip_val:
             return
@@ -113,10 +114,12 @@ class Task(LightningModule, ABC):
         if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(weights, gradient_clip_val)
             return
-        norm = self.step_state.grad_norm
-        if norm is None:
+        state = self.step_state
+        norm = state.grad_norm
+        if norm is None or state.gradients_changed:
             norm = torch.nn.utils.get_total_norm([cast(Tensor, weight.grad) for weight in weights])
-            self.step_state.grad_norm = norm
+        if state.grad_norm is None:
+            state.grad_norm = norm
         torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
 
     # Validation

@@ -1,5 +1,6 @@
 """Layers that mix tokens, and what they share: kernels, masks, windows, caches."""
 
+from aptlab.nn.attention.autopoietic import AutopoieticAttention
 from aptlab.nn.attention.base import Attention, HeadAttention
 from aptlab.nn.attention.full import FullAttention
 from aptlab.nn.attention.linear import LinearAttention
@@ -10,6 +11,7 @@ from aptlab.nn.attention.spec import AttentionSpec, Heads
 __all__ = [
     "Attention",
     "AttentionSpec",
+    "AutopoieticAttention",
     "FullAttention",
     "HeadAttention",
     "Heads",

@@ -14,6 +14,7 @@ from aptlab.errors import ConfigError
 from aptlab.limits import OpenFraction, Positive
 from aptlab.nn.attention.base import HeadAttention
 from aptlab.nn.attention.dispatch import compute_attention
+from aptlab.nn.attention.largest import MAX_LOGITS, measure_max_logits
 from aptlab.nn.attention.logits import LogitRule
 from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.attention.rotation import rotate_queries_keys
@@ -55,6 +56,7 @@ class FullAttention(HeadAttention):
             shape, layer=layer, qkv_bias=bool(bias), out_bias=bias is True, qk_norm=qk_norm, qk_norm_eps=qk_norm_eps
         )
         self.dropout, self.logits = dropout, logits or LogitRule()
+        self.measures_logits = False  # set by who wants the largest logit of each head in training; costs as much as T²
         self.sinks = nn.Parameter(torch.zeros(self.heads)) if sinks else None
         self.window = None if window is None else window.for_layer(layer)
 
@@ -75,7 +77,10 @@ class FullAttention(HeadAttention):
         qk, v = self.split_heads(x_BTC).split([self.heads + self.kv_heads, self.kv_heads], dim=1)
         q, k = rotate_queries_keys(self, qk, context)
         k, v = (x.to(q.dtype) for x in context.store_keys(k, v))  # a cache may be wider than autocast
-        return self.merge_heads(compute_attention(Heads(q, k, v), context, self.attention_spec()))
+        heads, spec = Heads(q, k, v), self.attention_spec()
+        if self.measures_logits and self.training:
+            context.set_trace({MAX_LOGITS: measure_max_logits(heads, context, spec)}, part="qk")
+        return self.merge_heads(compute_attention(heads, context, spec))
 
     def attention_spec(self) -> AttentionSpec:
         """What the kernels have to know of this layer."""

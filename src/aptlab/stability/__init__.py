@@ -1,0 +1,1 @@
+"""Many small trainings under stress: which methods break, when, and what they lose."""
