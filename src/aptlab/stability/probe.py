@@ -102,7 +102,7 @@ class StabilityProbe(Callback):
 
 
 def find_first_bad(losses: Sequence[float], norms: Sequence[float], *, scaled: bool) -> int | None:
-    """The first step, from 1, that broke; a loss scaler finds its scale by gradients that overflow, which is no break."""
+    """The first step, from 1, that broke. A loss scaler finds its scale by gradients that overflow: no break."""
     for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), 1):
         if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
             return step
