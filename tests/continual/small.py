@@ -60,7 +60,7 @@ def resume_copy(whole: Path, step: int, name: str) -> Path:
 def find_run_difference(one: Path, other: Path, step: int = STEPS) -> str | None:
     """Where two runs end differently: weights, optimizer, data, callbacks, and what they measured."""
     states = [read_state(folder, step) for folder in (one, other)]
-    for key in ("state_dict", "optimizer_states", "callbacks", "TextTasks", "ImageTasks"):
+    for key in ("state_dict", "optimizer_states", "callbacks", "TextTasks", "ImageTasks", "LabelledTextTasks"):
         if (found := find_difference(states[0].get(key), states[1].get(key), CLOCKS)) is not None:
             return f"{key}{found}"
     return find_difference(read_tasks(one), read_tasks(other))

@@ -162,7 +162,7 @@ class CurriculumOrder(RunAware, Callback):
         """Say where rows to come may stand in another order than the run was begun with."""
         # Runs of earlier versions fitted metrics to all tasks, and did not say so.
         unknown = not self._before and isinstance(schedule, SectionedSchedule) and schedule.course.scores
-        if unknown or self._before not in ("", schedule.course.digest_scores()):
+        if unknown or self._before not in ("", schedule.course.scores_digest):
             log.warning(
                 "curriculum: the checkpoint's rows were ordered by other difficulties; rows to come go by new ones"
             )
@@ -174,7 +174,7 @@ class CurriculumOrder(RunAware, Callback):
         return {
             "rule": describe_rule(self.rule),
             "schedule": pack_arrays(state),
-            "difficulties": self.schedule.course.digest_scores(),
+            "difficulties": self.schedule.course.scores_digest,
             "trained": self.trained,
             "probed": self._meter.units,
             "timeline": self.timeline,

@@ -16,6 +16,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -97,7 +98,8 @@ class Course:
     scores: Scores
     val_scores: Scores = field(default_factory=dict)
 
-    def digest_scores(self) -> str:
+    @cached_property
+    def scores_digest(self) -> str:
         """16 hex digits of all difficulties."""
         found = hashlib.sha256()
         for side in (self.scores, self.val_scores):

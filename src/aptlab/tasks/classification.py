@@ -57,7 +57,8 @@ class ClassificationTask(Task):
 
     def forward(self, batch: Batch, *, trace: bool = False, width: Width | None = None) -> Any:
         """The network's output; `width` of its nested layers."""
-        return self.net(batch["inputs"], segments=batch.get("segments"), width=width, trace=trace)
+        given = {} if width is None else {"width": width}  # a network of another package need not know widths
+        return self.net(batch["inputs"], segments=batch.get("segments"), trace=trace, **given)
 
     def list_warnings(self, context: int, name_option: NameOption) -> list[str]:
         """Which widths of nested layers nobody trains."""
