@@ -1,5 +1,7 @@
-"""Words that say two things at once: `data.files=x` chooses `source=text` and sets `source.files=x`; `model=apt` chooses
-`task=seq2seq`, which trains it, where no task is given."""
+"""Words that say two things at once: `data.files=x` chooses `source=text` and sets `source.files=x`.
+
+`model=apt` chooses `task=seq2seq`, which trains it, where no task is given.
+"""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class PairData(LightningDataModule):
 
     @cached_property
     def sides(self) -> dict[str, PairSide]:
-        """The sides "train" and "val", read and encoded when first asked for. DataError where one of them has no pair."""
+        """The sides "train" and "val", read and encoded when first asked for. DataError where one has no pair."""
         validate_source(self.source, fingerprint=self._source_key)
         found: dict[str, list[Pair]] = {"train": [], "val": []}
         for pair in self.source.pairs(lambda line: log.info("%s", line)):

@@ -82,6 +82,8 @@ def find_batch_problem(batch: Arrays, plan: BatchPlan, context: int) -> str | No
     target = batch.get("decoder_tokens", batch["tokens"]).shape  # of rows of pairs, whose tokens are the source
     for key, shape in (("tokens", (plan.batch, context)), ("targets", target)):
         if batch[key].shape != shape:
-            words = "[batch, context]" if "decoder_tokens" not in batch or key == "tokens" else "those of decoder_tokens"
+            words = (
+                "[batch, context]" if "decoder_tokens" not in batch or key == "tokens" else "those of decoder_tokens"
+            )
             return f"has {key} of {list(batch[key].shape)}; they are {words} = {list(shape)}"
     return None

@@ -84,7 +84,7 @@ def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:
 
 
 def count_rows(rows: Mapping[str, Sequence[Any]]) -> list[tuple[str, int]]:
-    """Parameters of the modules of each row that no earlier row has; rows without any are left out, but for the head."""
+    """Parameters of each row that no earlier row has; rows without any are left out, but for the head."""
     counted: set[int] = set()
     counts = []
     for name, modules in rows.items():

@@ -127,6 +127,12 @@ class EncoderDecoder(nn.Module):
         """The blocks of the decoder, which generation runs."""
         return self.decoder.each_block()
 
+    def check_width(self, width: object) -> None:
+        """ConfigError: it has one width."""
+        raise ConfigError(
+            f"width={width}: an encoder-decoder has no widths, for no layer of it is nested; leave width out"
+        )
+
     def forward(self, tokens: Tensor | None = None, *, decoder_tokens: Tensor, **given: Any) -> Output:
         """Logits of the successor of every token of the target, [B, T, V]; the arguments are those of `hidden`."""
         states = self.hidden(tokens, decoder_tokens=decoder_tokens, **given)

@@ -56,9 +56,7 @@ class SpanTable(RowTable):
         ]
         return np.array([kept for kept, _ in each]), np.array([noisy for _, noisy in each])
 
-    def _corrupt_row(
-        self, raw_R: np.ndarray, kept_K: np.ndarray, noise_K: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _corrupt_row(self, raw_R: np.ndarray, kept_K: np.ndarray, noise_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Source and target of one piece of text."""
         lengths_2K = np.stack([kept_K, noise_K], axis=1).reshape(-1)
         pieces = np.split(raw_R, np.cumsum(lengths_2K)[:-1])
