@@ -5,25 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable, describe_few_rows, describe_short_side
+from aptlab.data.rows.span_lengths import SpanLengths
 from aptlab.errors import ConfigError, DataError
 from aptlab.limits import NonNegativeInt, Positive, PositiveInt, Share, validate_limits
 
 if TYPE_CHECKING:
     from aptlab.data.store.cache import TokenSide
     from aptlab.data.tokenizers import Tokenizer
-
-
-class SpanLengths(NamedTuple):
-    """Numbers of tokens of one row: of its piece of text, of noise in it, of spans, of source and target."""
-
-    raw: int
-    noise: int
-    spans: int
-    source: int
-    target: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import numpy as np
 from aptlab.data.rows.base import RowTable
 from aptlab.data.rows.order import permute_indices
 from aptlab.data.rows.packed_table import gather_rows
-from aptlab.data.rows.span_corruption import SpanLengths
+from aptlab.data.rows.span_lengths import SpanLengths
 
 if TYPE_CHECKING:
     from aptlab.data.rows.base import Arrays
