@@ -93,7 +93,7 @@ class TestSpanCorruption(RowsContract):
 
 
 @pytest.mark.parametrize(
-    ("context", "density", "mean"), [(16, 0.15, 3.0), (64, 0.15, 3.0), (40, 0.5, 1.0), (9, 0.3, 8)]
+    ("context", "density", "mean"), [(16, 0.15, 3.0), (64, 0.15, 3.0), (41, 0.5, 1.0), (9, 0.3, 8)]
 )
 def test_source_and_target_hold_the_text_as_in_the_reference(context, density, mean):
     kind = SpanCorruption(density=density, mean_span=mean)
@@ -137,7 +137,8 @@ def test_every_division_of_the_tokens_is_as_likely():
         ({"density": 1.0}, 16, r"density=1\.0 leaves no text to find the spans by"),
         ({"mean_span": 0.5}, 16, r"mean_span=0\.5: a span has a token at least"),
         ({"sentinels": 2}, 128, r"sentinels=2 are too few: a row of context=128 has 7 spans; use sentinels=7"),
-        ({}, 2, r"context=2 holds no source with density=0\.15"),
+        ({}, 2, r"context=2 holds no source with density=0\.15, mean_span=3\.0; use context=3"),
+        ({"density": 0.5, "mean_span": 1}, 40, r"context=40 holds no source with .*; use context=41"),
     ],
 )
 def test_spans_that_cannot_be_are_refused(kind, context, message):
@@ -156,10 +157,10 @@ def test_sentinels_are_ids_behind_those_of_the_tokenizer(tmp_path):
         cache=str(tmp_path),
         split=Split(val_fraction=0.2),
     )
-    assert (data.vocab_size, data.target_context, len(data.token_bytes)) == (262, 4, 262)
+    assert (data.vocab_size, data.target_context, len(data.token_bytes)) == (262, 5, 262)
     data.prepare_data()
     batch = data.train_dataloader().batch_at(0)
-    assert batch["targets"].shape == (2, 4)
+    assert batch["targets"].shape == (2, 5)
     assert (batch["targets"][:, 0] == 257).all()
     with pytest.raises(ConfigError, match="SpanCorruption rows have an order of their own"):
         data.number_rows("train")
@@ -230,7 +231,11 @@ def test_a_tokenizer_is_trained_on_sources_and_targets_of_the_training_side(tmp_
     ("text", "given", "message"),
     [
         ('{"source": "a"}\n', {}, r"has no field 'target'.*; name the columns with source\.source=source"),
-        ('{"source": "a", "target": "b"}\n{"source": 1, "target": "b"}\n', {}, r"line 2: .* got int 1; mend the file"),
+        (
+            '{"source": "a", "target": "b"}\n{"source": 1, "target": "b"}\n',
+            {},
+            r"line 2: .* got int '1'; mend the file",
+        ),
         ('{"source": "", "target": "b"}\n', {}, r"has no pair: left out 1 without any text"),
         ("x", {"suffix": ".txt"}, r"has no fields; give pairs as \.jsonl or \.parquet"),
     ],

@@ -27,7 +27,7 @@ from aptlab.testing.tiny import make_tiny_decoder
 
 SMALL = ["size=debug", "trainer=debug", "trainer.max_steps=4", "logger=csv", "device=cpu", "context=14", "data.batch=4"]
 SMALL += ["data.val_batches=2", "evals.seq2seq.rows=6", "callbacks.checkpoints.every=1", "callbacks.checkpoints.keep=9"]
-PAIRS = ["model=apt", "data=pairs", "source=reverse", "source.count=120"]
+PAIRS = ["model=apt", "data=pairs", "source=reverse", "source.count=240"]
 
 
 def make_task(net: Any = None, kind: type = Seq2SeqTask) -> Any:
@@ -101,7 +101,7 @@ def test_a_run_measures_what_it_writes_and_goes_on_from_any_step(run):
     record = read_record(next(run.glob("evals/*/seq2seq/eval.json")), dict)[0]
     (row,) = record["pairs"]
     assert (row["language"], row["rows"]) == ("all", 6)
-    assert 0 <= row["written"] <= row["exact"] + 1
+    assert 0 <= row["written"] <= 1
     assert len(record["examples"]) == 5
     assert all(example["target"] == example["source"][::-1] for example in record["examples"])
     copy = resume_copy(run, 2, "copy")

@@ -66,16 +66,12 @@ class SpanCorruption(RowKind):
 
     def find_lengths(self, context: int) -> SpanLengths:
         """The longest text whose source has `context` tokens; ConfigError where there is none, or too few sentinels."""
-        lengths = None
-        for raw in range(2, 2 + int(context / (1 - self.density) * 2) + 2):
-            noise = min(max(1, round(raw * self.density)), raw - 1)
-            spans = min(max(1, round(noise / self.mean_span)), noise, raw - noise)
-            if raw - noise + spans + 1 == context:
-                lengths = SpanLengths(raw, noise, spans, context, noise + spans + 1)
+        lengths = self._fit_lengths(context)
         if lengths is None:
+            near = next((more for more in range(context + 1, context + 99) if self._fit_lengths(more)), 2 * context)
             raise ConfigError(
-                f"context={context} holds no source with density={self.density}, mean_span={self.mean_span}; use a "
-                "larger context"
+                f"context={context} holds no source with density={self.density}, mean_span={self.mean_span}; use "
+                f"context={near}"
             )
         if lengths.spans > self.sentinels:
             raise ConfigError(
@@ -83,6 +79,15 @@ class SpanCorruption(RowKind):
                 f"sentinels={lengths.spans}"
             )
         return lengths
+
+    def _fit_lengths(self, context: int) -> SpanLengths | None:
+        found = None
+        for raw in range(2, int(2 * context / (1 - self.density)) + 4):
+            noise = min(max(1, round(raw * self.density)), raw - 1)
+            spans = min(max(1, round(noise / self.mean_span)), noise, raw - noise)
+            if raw - noise + spans + 1 == context:
+                found = SpanLengths(raw, noise, spans, context, noise + spans + 1)
+        return found
 
     def make_rows(self, side: TokenSide, *, context: int, plan: BatchPlan) -> Rows:
         from aptlab.data.rows.epochs import EpochRows
