@@ -28,11 +28,13 @@ NEEDS = {
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
     "model=dytox": ["task=dytox"],
+    "data=pairs": ["source=copy"],
     "model=dytox_text": ["task=dytox_text"],
     "model=dytox_seed": ["task=dytox_seed"],
     "callbacks=mixed": ["callbacks.mixed.original_len=16"],
 }
 TRAINED_BY = {
+    "apt": "seq2seq",
     "dytox": "dytox",
     "dytox_seed": "dytox_seed",
     "dytox_text": "dytox_text",
@@ -62,6 +64,8 @@ def composed_walk(number: int) -> Config:
     models = sorted(TRAINED_BY) if chosen["task"] in TRAINED_BY.values() else GROUPS["model"]
     chosen["model"] = models[number % len(models)]
     chosen["task"] = TRAINED_BY.get(chosen["model"], chosen["task"])
+    if chosen["data"] == "pairs":  # not of any source
+        chosen["data"] = "packed"
     words = [f"{group}={option}" for group, option in chosen.items()]
     config = compose("train", [*words, *(extra for word in words for extra in NEEDS.get(word, []))])
     assert {group: config.choices[group] for group in chosen} == chosen
@@ -71,7 +75,7 @@ def composed_walk(number: int) -> Config:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["=".join(pair) for pair in OPTIONS])
 def test_an_option_composes_checks_and_builds(group, option):
-    if group in ("eval", *WHOLE):
+    if group in ("eval", *WHOLE) or f"{group}={option}" == "data=pairs":
         check(config := composed(group, option))
     else:
         config = composed_walk(GROUPS[group].index(option))

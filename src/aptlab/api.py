@@ -88,9 +88,11 @@ def generate(
     width: Width | None = None,
     draft: Width | None = None,
     draft_tokens: int = DRAFT_TOKENS,
+    beams: int = 1,
+    length_penalty: float = 1.0,
     **sampling: Unpack[SamplingOptions],
 ) -> list[GeneratedText]:
-    """Continue one prompt or several. What `aptlab generate` writes for the same seed, in any batch.
+    """Continue one prompt or several; an encoder-decoder writes targets. What `aptlab generate` writes, in any batch.
 
     Args:
         model: a loaded model, or what `load` takes.
@@ -107,6 +109,8 @@ def generate(
         draft: a smaller width that drafts `draft_tokens` at a time, which the network then reads at once: texts of the
             same distribution, in fewer passes (speculative decoding). Those of temperature 0 are the same.
         draft_tokens: tokens drafted in a round.
+        beams: of an encoder-decoder: hypotheses of a beam search, which samples nothing; 1 = none.
+        length_penalty: of the search: a hypothesis is worth its log probability / tokens^length_penalty.
         **sampling: fields of SamplingRules: temperature (0.8; 0 is greedy), top_k, top_p, min_p, repetition_penalty,
             crossing.
 
@@ -136,6 +140,8 @@ def generate(
         width=width,
         draft=draft,
         draft_tokens=draft_tokens,
+        beams=beams,
+        length_penalty=length_penalty,
         **sampling,
     )
 

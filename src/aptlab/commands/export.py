@@ -53,7 +53,7 @@ def run(args: list[str]) -> int:
     check(config)
     request = fill_request(ExportRequest, config)
     from aptlab.restore.hf_export import MODEL_FILES, check_output_free, export_network, locate_run_folder
-    from aptlab.restore.load import load_network, locate_checkpoint
+    from aptlab.restore.load import load_network, locate_checkpoint, require_decoder
     from aptlab.restore.onnx_export import GRAPH_FILES, check_onnx_packages, export_graph
 
     graph = request.kind == "onnx"
@@ -63,7 +63,7 @@ def run(args: list[str]) -> int:
     print_shown(f"ckpt {path}", file=sys.stderr)
     out = Path(request.out or locate_run_folder(path) / request.kind).expanduser()
     check_output_free(out, force=request.force, files=GRAPH_FILES if graph else MODEL_FILES)
-    loaded = load_network(path, width=request.width)
+    loaded = require_decoder(load_network(path, width=request.width), "aptlab export")
     if graph:
         lines = export_graph(loaded, out, dtype=request.dtype, force=request.force)
     else:

@@ -1,4 +1,4 @@
-"""`aptlab generate`: continue prompts with a trained model. torch is imported once the request holds."""
+"""`aptlab generate`: continue prompts with a trained model, or write targets. torch comes once the request holds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from aptlab.config import Config, build, check, compose, fill_request
+from aptlab.data.languages import make_language_line
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Share
 from aptlab.nn.width import format_width
+from aptlab.restore.generation import TextWishes
 from aptlab.restore.request import drop_data_places
 from aptlab.runs.atomic import write_text
-from aptlab.sample import GeneratedText, Prompt, SamplingRules, encode_prompt, generate_texts
+from aptlab.sample import GeneratedText, Prompt, SamplingRules
 from aptlab.sample.prompts import read_prompts
 from aptlab.sample.screen import dim_line, format_summary, print_status, print_text
 from aptlab.sample.texts import render_prompt
@@ -37,13 +39,12 @@ class GenerateRequest:
     max_new_tokens      per text; it may end earlier, at the end-of-text token or a stop string
     temperature, top_k, top_p, min_p, repetition_penalty, crossing    see SamplingRules
     seed                of the first sample of each prompt; the next samples count on from it
-    samples             texts per prompt
+    samples, batch      texts per prompt, and texts written at the same time
     stop                strings that end a text
-    batch               texts written at the same time
     width               of a nested model: one number, or one for each block; None = the whole model
-    draft               a smaller width that drafts tokens; None = none
-    draft_tokens        tokens that it drafts before the model reads them
-    out                 a .jsonl file to write
+    draft, draft_tokens a smaller width that drafts so many tokens before the model reads them; None = none
+    beams, length_penalty   of a beam search, of a model with an encoder; 1 beam = none
+    languages, out      tell the language of every prompt and text; a .jsonl file to write
     stream              show a single text while it is being written
     """
 
@@ -66,6 +67,9 @@ class GenerateRequest:
     width: Share | list[Share] | None
     draft: Share | list[Share] | None
     draft_tokens: PositiveInt
+    beams: PositiveInt
+    length_penalty: NonNegative
+    languages: bool
     out: str | None
     stream: bool
 
@@ -73,6 +77,13 @@ class GenerateRequest:
     def rules(self) -> SamplingRules:
         """How each next token is chosen."""
         return SamplingRules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingRules)})
+
+    @property
+    def wishes(self) -> TextWishes:
+        """What is asked for beside prompts and seeds."""
+        names = [field.name for field in dataclasses.fields(TextWishes) if field.name != "widths"]
+        widths = (self.width, self.draft, self.draft_tokens)
+        return TextWishes(**{name: getattr(self, name) for name in names}, widths=widths)
 
 
 def run(args: list[str]) -> int:
@@ -110,40 +121,29 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
 
 def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[GeneratedText]:
     """Print every text, the only one as it comes, and the status to stderr."""
-    from aptlab.restore.load import find_length_warning, load_network, locate_checkpoint, open_widths
-    from aptlab.sample.loop import check_prompts
+    from aptlab.restore.load import load_network, locate_checkpoint
 
     cfg = request.config.cfg
+    detect = make_language_line() if request.languages else None
     device = build(cfg.device).torch_device
-    whole = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
-    print_status(f"ckpt {whole.path}")
-    model, draft = open_widths(whole, request.width, request.draft, request.draft_tokens)
-    check_prompts([encode_prompt(model.tokenizer, text) for text in prompts], model.net, request.max_new_tokens)
-    if warning := find_length_warning(model, prompts, request.max_new_tokens):
-        print_status(f"warning: {warning}")
+    model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
+    print_status(f"ckpt {model.path}")
     jobs = [(prompt, request.seed + sample) for prompt in prompts for sample in range(request.samples)]
     echo, texts, begun = request.stream and len(jobs) == 1, [], time.perf_counter()
-    if echo:
+    written = model.open_texts(jobs, request.wishes, (lambda _, piece: print_text(piece, end="")) if echo else None)
+    for line in written.notes:
+        print_status(line)
+    if echo and not model.net.reads_source:
         print_text(render_prompt(model.tokenizer, prompts[0]), end="")
-    for text in generate_texts(
-        model.net,
-        model.tokenizer,
-        [prompt for prompt, _ in jobs],
-        rules=request.rules,
-        max_new_tokens=request.max_new_tokens,
-        seeds=[seed for _, seed in jobs],
-        stop=request.stop,
-        batch=request.batch,
-        on_text=(lambda _, piece: print_text(piece, end="")) if echo else None,
-        draft=draft,
-    ):
+    for text in written.texts:
         texts.append(text)
         if len(jobs) > 1:
             print(dim_line(f"[seed {text.seed}]", sys.stdout))
-            print_text(text, end="\n\n")
-        else:
-            print_text("" if echo else text)
+        whole = text.text if model.net.reads_source else text
+        print_text(whole if len(jobs) > 1 or not echo else "", end="\n\n" if len(jobs) > 1 else "\n")
+        if detect is not None:
+            print_status(detect(text.prompt, text.text))
     print_status(format_summary(texts, request.seed, time.perf_counter() - begun))
-    if draft is not None:
-        print_status(f"draft {format_width(request.draft or 1)}: {draft.describe()}")
+    if written.draft is not None:
+        print_status(f"draft {format_width(request.draft or 1)}: {written.draft.describe()}")
     return texts

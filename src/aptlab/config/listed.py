@@ -12,6 +12,7 @@ _NORMS = ("LayerNorm", "RMSNorm", "Identity")
 _NETWORKS = (
     *("Classifier", "classifier.Classifier", "Decoder", "decoder.Decoder"),
     *("DyTox", "dytox.DyTox", "DyToxSeed", "dytox_seed.DyToxSeed"),
+    *("EncoderDecoder", "encoder_decoder.EncoderDecoder"),
 )
 _MODULES = (*_NORMS, "Linear", "Embedding", "Dropout", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid", "Softplus")
 

@@ -1,4 +1,7 @@
-"""Keys that say two things at once: `data.files=x` chooses `source=text` and sets `source.files=x`."""
+"""Words that say two things at once: `data.files=x` chooses `source=text` and sets `source.files=x`.
+
+`model=apt` chooses `task=seq2seq`, which trains it, where no task is given.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ SHORTCUTS = {
     "data.files": ("source", "text", "source.files"),
     "data.repo": ("source", "hub", "source.repo"),
 }
+
+# Choice that goes with one of another group alone -> that one, taken where the other group is not given.
+IMPLIED = {"model=apt": "task=seq2seq"}
 
 # Class of a node -> the keys of its group that a shortcut sets, and what a user types for them.
 TYPED = {
@@ -54,6 +60,7 @@ def expand_shortcuts(texts: Sequence[str]) -> list[str]:
     if problems:
         raise ConfigError("\n".join(problems))
     choices = [f"{group}={option}" for group, (_, option) in chosen.items() if group not in by_key]
+    choices += [other for word, other in IMPLIED.items() if word in texts and other.partition("=")[0] not in by_key]
     return [*choices, *(_set_key(text) for text in texts)]
 
 

@@ -110,7 +110,17 @@ class TextData(LightningDataModule):
     @property
     def vocab_size(self) -> int:
         """Tokens that the model needs."""
-        return self.tokenizer.vocab_size
+        return self.tokenizer.vocab_size + self.rows.extra_tokens
+
+    @property
+    def target_context(self) -> int:
+        """Tokens of the target of each row, 0 where rows are no pairs."""
+        return self.rows.count_target_tokens(self.context)
+
+    @cached_property
+    def _kind(self) -> RowKind:
+        """The rows, of this tokenizer."""
+        return self.rows.for_tokenizer(self.tokenizer)
 
     @property
     def fingerprint(self) -> str:
@@ -146,7 +156,7 @@ class TextData(LightningDataModule):
         Those of the tokenizer, exact for bytes and byte-level BPE. A tokenizer that changes the text (unknown words,
         normalization) has tokens that do not add up to its size: then all are scaled so that the validation text does.
         """
-        sizes, side = self.tokenizer.count_bytes(), self.store.val
+        sizes, side = np.append(self.tokenizer.count_bytes(), np.zeros(self.rows.extra_tokens)), self.store.val
         found = np.bincount(side.tokens, minlength=len(sizes)) @ sizes
         return sizes * (side.sizes.sum() / found) if found else np.full(len(sizes), side.bytes_per_token)
 
@@ -207,7 +217,7 @@ class TextData(LightningDataModule):
     def val_dataloader(self) -> ValLoader:
         """The validation rows of this rank."""
         limit = None if self.val_batches is None else self.val_batches * self.batch
-        table = self.rows.make_validation_table(self.store.val, context=self.context)
+        table = self._kind.make_validation_table(self.store.val, context=self.context)
         return ValLoader(ValidationRows(table, self._plan(), limit=limit))
 
     def windows(
@@ -226,7 +236,7 @@ class TextData(LightningDataModule):
 
     def number_rows(self, side: str) -> NumberedRows:
         """The rows of "train" or "val" by number. Raises ConfigError where rows have no numbers."""
-        make = self.rows.make_training_table if side == "train" else self.rows.make_validation_table
+        make = self._kind.make_training_table if side == "train" else self._kind.make_validation_table
         part = self.store.train if side == "train" else self.store.val
         return TextRows(
             make(part, context=self.context),
@@ -349,8 +359,8 @@ class TextData(LightningDataModule):
 
     def _make_rows(self, plan: BatchPlan) -> Rows:
         if self._order is None:
-            return self.rows.make_rows(self.store.train, context=self.context, plan=plan)
-        table = self.rows.make_training_table(self.store.train, context=self.context)
+            return self._kind.make_rows(self.store.train, context=self.context, plan=plan)
+        table = self._kind.make_training_table(self.store.train, context=self.context)
         return OrderedRows(table, plan, self._order, settings=self.rows.settings())
 
     @cached_property

@@ -79,7 +79,11 @@ def find_batch_problem(batch: Arrays, plan: BatchPlan, context: int) -> str | No
             return f"has {key} of {array.dtype}; all arrays of a batch are int64"
         if array.shape[:1] != (plan.batch,):
             return f"has {key} of {list(array.shape)}; the first size is the batch, {plan.batch} rows"
-    for key in PAIRS:
-        if batch[key].shape != (plan.batch, context):
-            return f"has {key} of {list(batch[key].shape)}; they are [batch, context] = [{plan.batch}, {context}]"
+    target = batch.get("decoder_tokens", batch["tokens"]).shape  # of rows of pairs, whose tokens are the source
+    for key, shape in (("tokens", (plan.batch, context)), ("targets", target)):
+        if batch[key].shape != shape:
+            words = (
+                "[batch, context]" if "decoder_tokens" not in batch or key == "tokens" else "those of decoder_tokens"
+            )
+            return f"has {key} of {list(batch[key].shape)}; they are {words} = {list(shape)}"
     return None

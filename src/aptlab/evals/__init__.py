@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from aptlab.evals.scoring.harness import HarnessModel, run_harness
     from aptlab.evals.scoring.lengths import LengthResults, evaluate_lengths, evaluate_windows
     from aptlab.evals.scoring.retrieval import SampleOutcome, answer_samples
+    from aptlab.evals.scoring.seq2seq import score_pairs
     from aptlab.evals.scoring.sliding import score_segment
     from aptlab.evals.scoring.widths import score_widths
+    from aptlab.evals.seq2seq import Seq2SeqScores
     from aptlab.evals.sliding import SlidingLoss
     from aptlab.evals.widths import WidthLoss
 
@@ -42,6 +44,7 @@ __all__ = [
     "RetrievalEval",
     "Ruler",
     "SampleOutcome",
+    "Seq2SeqScores",
     "SlidingLoss",
     "TextSample",
     "WidthLoss",
@@ -50,6 +53,7 @@ __all__ = [
     "evaluate_windows",
     "fit_windows",
     "run_harness",
+    "score_pairs",
     "score_segment",
     "score_widths",
 ]
@@ -67,6 +71,7 @@ HOMES = {
     "RetrievalEval": "aptlab.evals.retrieval",
     "Ruler": "aptlab.evals.ruler",
     "SampleOutcome": "aptlab.evals.scoring.retrieval",
+    "Seq2SeqScores": "aptlab.evals.seq2seq",
     "SlidingLoss": "aptlab.evals.sliding",
     "TextSample": "aptlab.evals.sample",
     "WidthLoss": "aptlab.evals.widths",
@@ -75,6 +80,7 @@ HOMES = {
     "evaluate_windows": "aptlab.evals.scoring.lengths",
     "fit_windows": "aptlab.evals.fitting",
     "run_harness": "aptlab.evals.scoring.harness",
+    "score_pairs": "aptlab.evals.scoring.seq2seq",
     "score_segment": "aptlab.evals.scoring.sliding",
     "score_widths": "aptlab.evals.scoring.widths",
 }

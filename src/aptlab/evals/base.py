@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from aptlab.errors import ConfigError
 from aptlab.runs.journal import NAME, Journal
 from aptlab.runs.lock import FolderLock
 from aptlab.runs.progress import ProgressBar
@@ -147,6 +148,7 @@ class Eval(ABC):
 
     name: ClassVar[str]  # a short word for titles, bars and folders
     needs_tokens: ClassVar[bool] = True  # whether it measures language models alone: it needs a tokenizer
+    reads_source: ClassVar[bool] = False  # whether it measures encoder-decoders, and no model that continues a text
 
     @property
     def reads_data(self) -> bool:
@@ -159,6 +161,16 @@ class Eval(ABC):
     @abstractmethod
     def measure(self, context: EvalContext) -> Measurement:
         """Measure `context.net`; the same context gives the same rows. Raises AptlabError for what cannot be."""
+
+    def check_network(self, net: Any) -> None:
+        """ConfigError for a network that reads sources where the eval is of texts, and the other way round."""
+        if self.reads_source != getattr(net, "reads_source", False):  # a network of another package has no such word
+            asked, way = (
+                ("an encoder-decoder", "train one with task=seq2seq")
+                if self.reads_source
+                else ("a model that continues texts", "use eval=seq2seq for an encoder-decoder")
+            )
+            raise ConfigError(f"eval={self.name} measures {asked}, and this network is none; {way}")
 
     def describe_options(self) -> dict[str, Any]:
         """The class and its options as plain values, as results name them."""

@@ -57,6 +57,7 @@ def open_checkpoint_eval(
     loaded = loaded or load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root), width=read_width(cfg.width))
     values = fill(loaded.config)
     evaluation = build_eval(values["eval"])
+    evaluation.check_network(loaded.net)
     folder = make_eval_folder(values["out"], loaded.path)
     context = make_checkpoint_context(
         loaded,

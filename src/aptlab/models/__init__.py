@@ -4,6 +4,7 @@ from aptlab.models.classifier import Classifier, Inputs, PatchEmbedding, RowClas
 from aptlab.models.decoder import Decoder
 from aptlab.models.dytox import DyTox
 from aptlab.models.dytox_seed import DyToxSeed
+from aptlab.models.encoder_decoder import Encoded, EncoderDecoder
 from aptlab.models.growing import GrowingClassifier
 from aptlab.models.head import HeadRule
 from aptlab.models.output import GrowingOutput, Hidden, Output
@@ -13,6 +14,8 @@ __all__ = [
     "Decoder",
     "DyTox",
     "DyToxSeed",
+    "Encoded",
+    "EncoderDecoder",
     "GrowingClassifier",
     "GrowingOutput",
     "HeadRule",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from aptlab.models.decoder import Decoder
+from aptlab.models.encoder_decoder import EncoderDecoder
+from aptlab.nn.attention import CrossAttention
 from aptlab.nn.layer import Layer
 from aptlab.nn.width import FULL, Width
 
@@ -78,6 +80,11 @@ def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:
         for name, module in block.named_children():
             rows.setdefault(f"{net.shape.depth} x {name}", []).append(module)
     rows |= {"norm": [net.norm], "head (tied)" if net.tied else "head": [net.head], "other": [net]}
+    return count_rows(rows)
+
+
+def count_rows(rows: Mapping[str, Sequence[Any]]) -> list[tuple[str, int]]:
+    """Parameters of each row that no earlier row has; rows without any are left out, but for the head."""
     counted: set[int] = set()
     counts = []
     for name, modules in rows.items():
@@ -86,3 +93,36 @@ def count_part_parameters(net: Decoder) -> list[tuple[str, int]]:
         counted |= mine.keys()
         counts.append((name, sum(mine.values())))
     return [(name, size) for name, size in counts if size or name.startswith("head")]
+
+
+def estimate_pair_flops(net: EncoderDecoder, source: int, target: int) -> int:
+    """FLOPs of a forward pass over one source and one target, of so many tokens, as `estimate_cost` counts them.
+
+    The encoder's matrices and the keys of cross attention multiply the source, everything else the target. A token of
+    the encoder sees twice the keys of one that sees earlier ones alone.
+    """
+    encoder = 2.0 * count_matrix_weights(net.encoder)
+    encoder += sum(2 * layer.count_flops(source) for block in net.encoder.each_block() for _, layer in block.layers())
+    layers = [layer for block in net.each_block() for _, layer in block.layers()]
+    readers = [layer for layer in layers if isinstance(layer, CrossAttention)]
+    keys = 2.0 * sum(layer.kv.weight.numel() for layer in readers)
+    decoder = 2.0 * (count_matrix_weights(net.decoder) + net.head.weight.numel()) - keys
+    decoder += sum(layer.count_flops(source if layer in readers else target) for layer in layers)
+    return round(source * (encoder + keys) + target * decoder)
+
+
+def count_matrix_weights(module: nn.Module) -> int:
+    """Weights that multiply an activation."""
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+
+
+def count_pair_parameters(net: EncoderDecoder) -> list[tuple[str, int]]:
+    """Parameters of each part of an encoder-decoder, every one once, as `count_part_parameters`."""
+    rows: dict[str, list[Any]] = {"embedding": [net.embed], "positions": [net.embed_positions]}
+    rows |= {"rope": [net.rotaries], "bias": [net.encoder_biases, net.biases]}
+    for stack in (net.encoder, net.decoder):
+        for block in stack.each_block():
+            for name, module in block.named_children():
+                rows.setdefault(f"{net.shape.depth} x {name}", []).append(module)
+    rows |= {"norm": [net.encoder.norm, net.decoder.norm], "head (tied)" if net.tied else "head": [net.head]}
+    return count_rows({**rows, "other": [net]})

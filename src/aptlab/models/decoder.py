@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Decoder(nn.Module):
 
     Components draw their own weights, the rest starts as N(0, 0.02) (GPT-2).
     """
+
+    reads_source: ClassVar[bool] = False  # a prompt is continued; `EncoderDecoder` reads it as a source
 
     def __init__(
         self,

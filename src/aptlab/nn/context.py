@@ -209,6 +209,19 @@ class ForwardContext:
             self._masks[form] = None if plain and square and not dense else self._mask(chunk, window)
         return self._masks[form]
 
+    def source_mask(self) -> Tensor | None:
+        """Which states of the source each query sees, bool [B, 1, T, S]: its own segment's, and no padding.
+
+        None where every query sees all of them. Queries without segments are all in segment 1.
+        """
+        if self.source is None or self.source.segments is None:
+            return None
+        if "source" not in self._masks:
+            keys_B1S = self.source.segments.unsqueeze(1)
+            queries = keys_B1S.new_ones(1, self.tokens, 1) if self.segments is None else self.segments.unsqueeze(2)
+            self._masks["source"] = ((queries == keys_B1S) & (keys_B1S != 0)).unsqueeze(1)
+        return self._masks["source"]
+
     def _mask(self, chunk: int | None, window: int | None) -> Tensor:
         device = self.positions_BT.device
         queries_T1 = torch.arange(self.past, self.end, device=device).unsqueeze(1)

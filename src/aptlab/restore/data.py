@@ -16,6 +16,7 @@ from aptlab.config.destinations import drop_destinations
 log = logging.getLogger("aptlab")
 
 Node = dict[str, Any]
+PAIRS = "aptlab.data.pairs.PairData"  # never had rows of another form
 MODULE, PACKED, MIXED = "aptlab.data.module.TextData", "aptlab.data.rows.Packed", "aptlab.data.rows.Mixed"
 OLD_OPTIONS = ("stdlib", "text", "hub")
 
@@ -42,7 +43,7 @@ def build_data(
 def modernize_config(config: Mapping[str, Any]) -> Node:
     """A resolved configuration of a checkpoint in the form of today; one of that form is returned as it is."""
     data = config.get("data")
-    if not isinstance(data, Mapping) or "rows" in data or "source" not in data:
+    if not isinstance(data, Mapping) or "rows" in data or "source" not in data or data.get("_target_") == PAIRS:
         return dict(config)
     return {**config, "source": data["source"], "data": modernize_data_node(data)}
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Unpack
 from aptlab.data.tokenizers import Tokenizer, restore_tokenizer
 from aptlab.errors import CheckpointError, ConfigError
 from aptlab.nn.width import FULL, Width, format_width
+from aptlab.restore.generation import TextWishes, WrittenTexts, open_continuations, open_targets
 from aptlab.sample import (
     DRAFT_TOKENS,
     GeneratedText,
     Prompt,
     SamplingOptions,
-    encode_prompt,
-    generate_texts,
     make_prompts,
     make_sampling_rules,
 )
+from aptlab.sample.targets import make_source_codec
+from aptlab.sample.texts import OnText
 
 if TYPE_CHECKING:
     import torch
@@ -95,34 +96,54 @@ class LoadedModel:
         width: Width | None = None,
         draft: Width | None = None,
         draft_tokens: int = DRAFT_TOKENS,
+        beams: int = 1,
+        length_penalty: float = 1.0,
         **sampling: Unpack[SamplingOptions],
     ) -> list[GeneratedText]:
         """Continue one prompt or several: `samples` texts of each, in order; see `aptlab.generate`."""
-        if width is not None or draft is not None:
-            model, drafter = open_widths(self, width, draft, draft_tokens)
-        else:
-            model, drafter = self, None
         asked = make_prompts(prompts, chat=chat)
         for name, value in (("max_new_tokens", max_new_tokens), ("samples", samples), ("batch", batch)):
             if value < 1:
                 raise ConfigError(f"{name}={value} must be 1 or more")
         if isinstance(stop, str) or "" in stop:
             raise ConfigError(f"stop={stop!r}: give a list of strings, none of them empty, as in stop=['\\n\\n']")
-        if warning := find_length_warning(self, asked, max_new_tokens):
-            log.warning(warning)
-        jobs = [(prompt, seed + sample) for prompt in asked for sample in range(samples)]
-        texts = generate_texts(
-            model.net,
-            self.tokenizer,
-            [prompt for prompt, _ in jobs],
+        wishes = TextWishes(
             rules=make_sampling_rules(sampling),
             max_new_tokens=max_new_tokens,
-            seeds=[number for _, number in jobs],
             stop=stop,
             batch=batch,
-            draft=drafter,
+            beams=beams,
+            length_penalty=length_penalty,
+            widths=(width, draft, draft_tokens),
         )
-        return list(texts)
+        written = self.open_texts([(prompt, seed + sample) for prompt in asked for sample in range(samples)], wishes)
+        for line in written.notes:
+            log.warning(line.removeprefix("warning: "))
+        return list(written.texts)
+
+    def open_texts(
+        self, jobs: Sequence[tuple[Prompt, int]], wishes: TextWishes, on_text: OnText | None = None
+    ) -> WrittenTexts:
+        """Begin to write a text for each prompt and seed; AptlabError and ConfigError before the first token."""
+        if self.net.reads_source:
+            net: Any = self.net
+            codec = make_source_codec(self.tokenizer, self.config)
+            return open_targets(net, codec, jobs, wishes, context=self.context, on_text=on_text)
+        width, draft, draft_tokens = wishes.widths
+        model, drafter = open_widths(self, width, draft, draft_tokens)
+        return open_continuations(
+            model.net, self.tokenizer, jobs, wishes, context=self.context, on_text=on_text, draft=drafter
+        )
+
+
+def require_decoder(loaded: LoadedModel, asks: str) -> LoadedModel:
+    """The model, if it continues texts; ConfigError for an encoder-decoder. `asks` says who needs a decoder."""
+    if loaded.net.reads_source:
+        raise ConfigError(
+            f"{asks} takes a model that continues texts, and {loaded.path} is an encoder-decoder (model=apt); keep the "
+            "checkpoint and use aptlab generate, or aptlab eval with eval=seq2seq"
+        )
+    return loaded
 
 
 def open_widths(
@@ -156,17 +177,6 @@ def open_widths(
 def count_all_hidden(net: Decoder) -> int:
     """Hidden units of all blocks."""
     return sum(net.shape.count_hidden(layer) for layer in range(net.shape.depth))
-
-
-def find_length_warning(model: LoadedModel, prompts: Sequence[Prompt], max_new_tokens: int) -> str | None:
-    """One line where a text may become longer than the network was trained at, which is allowed; else None."""
-    longest = max((len(encode_prompt(model.tokenizer, prompt)) for prompt in prompts), default=0)
-    if longest + max_new_tokens <= model.context:
-        return None
-    return (
-        f"{longest} prompt tokens + {max_new_tokens} new ones are more than the trained context={model.context}; "
-        "the text may fall apart beyond it"
-    )
 
 
 def load_network(ckpt: str | Path, *, device: torch.device | str = "cpu", width: Width | None = None) -> LoadedModel:

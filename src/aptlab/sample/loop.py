@@ -169,7 +169,9 @@ class DecodingBatch:
         self.cache = net.new_cache(len(prompts), longest + steps, lengths=self.lengths.told_B)
         self.seen_BV: Tensor | None = None
         if rules.repetition_penalty != 1:
-            self.seen_BV = mark_seen_tokens(prompts, self.vocab, device)
+            # What begins a target is no token of it.
+            written = [[] for _ in prompts] if net.reads_source else prompts
+            self.seen_BV = mark_seen_tokens(written, self.vocab, device)
         self.logits_BV = self._read()
 
     def _read(self) -> Tensor:

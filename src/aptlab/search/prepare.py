@@ -14,7 +14,7 @@ from aptlab.checkpoint import find_run_folder, read_manifest
 from aptlab.config import Config, build
 from aptlab.device import resolve_precision
 from aptlab.evals.runner import make_data
-from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint
+from aptlab.restore.load import LoadedModel, load_network, locate_checkpoint, require_decoder
 from aptlab.runs.folder import make_folder
 from aptlab.search.journal import SearchJournal
 from aptlab.search.needles import SearchSample, count_needle_tokens, make_samples
@@ -70,7 +70,7 @@ def prepare_search(
     cfg = config.cfg
     device = build(cfg.device).torch_device
     precision = resolve_precision(cfg.precision, device)
-    loaded = load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root))
+    loaded = require_decoder(load_network(locate_checkpoint(cfg.ckpt, root=cfg.paths.root)), "aptlab search")
     values = fill(loaded.config)
     head_dim = loaded.net.shape.head_sizes()[2]
     problem = make_search_problem(values["rope"], loaded.net.rope, head_dim=head_dim, target=target)

@@ -237,3 +237,16 @@ def describe_untrained_widths(net: nn.Module, objective: Objective) -> list[str]
 def count_parameters(module: nn.Module) -> int:
     """Numbers in all weights, frozen ones too; a shared weight counts once."""
     return sum(weight.numel() for weight in module.parameters())
+
+
+@runtime_checkable
+class HasTargetContext(Protocol):
+    """Data that knows how many tokens the target of a row has, 0 where rows are text."""
+
+    @property
+    def target_context(self) -> int: ...
+
+
+def find_target_context(data: object) -> int:
+    """Tokens of the target of a row, where rows are pairs of a source and a target; else 0."""
+    return data.target_context if isinstance(data, HasTargetContext) else 0

@@ -9,12 +9,22 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from aptlab.errors import ConfigError
 from aptlab.models import Decoder
 from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.positions.rope import list_rope_warnings
 from aptlab.nn.width import Width
 from aptlab.objectives import IGNORE, NextToken, Objective, compute_perplexity
-from aptlab.tasks.base import Batch, NameOption, Optim, Schedule, Task, describe_untrained_widths, find_widths
+from aptlab.tasks.base import (
+    Batch,
+    NameOption,
+    Optim,
+    Schedule,
+    Task,
+    describe_untrained_widths,
+    find_target_context,
+    find_widths,
+)
 
 
 @runtime_checkable
@@ -59,7 +69,15 @@ class LanguageTask(Task):
         self.token_bytes: Tensor | None = None  # [V]; no buffer, which would be rounded with weights of 16 bits
 
     def bind_data(self, data: object) -> None:
-        """Take the bytes that tokens stand for, so that losses can be told in bits per byte."""
+        """Take the bytes that tokens stand for, so that losses can be told in bits per byte.
+
+        ConfigError for rows of a source and a target.
+        """
+        if find_target_context(data):
+            raise ConfigError(
+                "task=language predicts the next token of a text, and these rows are a source and a target; use "
+                "task=seq2seq, or data=packed"
+            )
         if isinstance(data, HasTokenBytes):
             self.token_bytes = torch.as_tensor(data.token_bytes, dtype=torch.float64)
         elif isinstance(data, HasBytesPerToken):

@@ -61,6 +61,7 @@ def check_evals(parts: TrainParts) -> None:
                 f"no tokens; use evals=none, or evals.{key}=null"
             )
         try:
+            evaluation.check_network(context.net)
             evaluation.check(context)
         except AptlabError as error:
             raise type(error)(f"evals.{key}: {error}") from error

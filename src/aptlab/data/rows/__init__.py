@@ -6,5 +6,6 @@ What a config names is here and loads no numpy; tables and orders are in the mod
 from aptlab.data.rows.base import BatchPlan, RowKind, Rows, RowTable
 from aptlab.data.rows.mixed import Mixed
 from aptlab.data.rows.packed import Packed
+from aptlab.data.rows.span_corruption import SpanCorruption
 
-__all__ = ["BatchPlan", "Mixed", "Packed", "RowKind", "RowTable", "Rows"]
+__all__ = ["BatchPlan", "Mixed", "Packed", "RowKind", "RowTable", "Rows", "SpanCorruption"]

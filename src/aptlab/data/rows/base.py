@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from aptlab.data.store.cache import TokenSide
+    from aptlab.data.tokenizers import Tokenizer
 
     Arrays = dict[str, np.ndarray]
 
@@ -91,6 +92,24 @@ class RowKind(ABC):
     """
 
     covers: ClassVar[bool] = True
+
+    def for_tokenizer(self, tokenizer: Tokenizer) -> RowKind:
+        """The kind that makes rows of this tokenizer's ids."""
+        del tokenizer
+        return self
+
+    @property
+    def extra_tokens(self) -> int:
+        """Ids behind those of the tokenizer that rows hold, as sentinels."""
+        return 0
+
+    def count_target_tokens(self, context: int) -> int:
+        """Tokens of the target of each row, where rows are pairs of a source of `context` tokens and a target; else 0.
+
+        Such rows have "decoder_tokens" beside "tokens", the source, and "targets", both [B, T].
+        """
+        del context
+        return 0
 
     @abstractmethod
     def make_rows(self, side: TokenSide, *, context: int, plan: BatchPlan) -> Rows:

@@ -2,6 +2,7 @@
 
 from aptlab.nn.attention.autopoietic import AutopoieticAttention
 from aptlab.nn.attention.base import Attention, HeadAttention
+from aptlab.nn.attention.cross import CrossAttention
 from aptlab.nn.attention.full import FullAttention
 from aptlab.nn.attention.linear import LinearAttention
 from aptlab.nn.attention.logits import LogitRule
@@ -12,6 +13,7 @@ __all__ = [
     "Attention",
     "AttentionSpec",
     "AutopoieticAttention",
+    "CrossAttention",
     "FullAttention",
     "HeadAttention",
     "Heads",

@@ -72,6 +72,11 @@ class AutopoieticAttention(Attention):
         nn.init.zeros_(self.up.weight)
 
     @property
+    def left_to_right(self) -> str | None:
+        """As the inner attention: the branch reads both ways where a pass does."""
+        return self.inner.left_to_right
+
+    @property
     def max_keys(self) -> int | None:
         """That of the inner attention."""
         return self.inner.max_keys

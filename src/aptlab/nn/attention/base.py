@@ -27,6 +27,14 @@ class Attention(Layer, abc.ABC):
     layer_positions: LayerPositions = LayerPositions()
 
     @property
+    def left_to_right(self) -> str | None:
+        """Why the layer, as it is bound, reads from left to right alone and fits no encoder; None: it reads both ways.
+
+        The words name the options, as in "attention=linear reads from left to right".
+        """
+        return None
+
+    @property
     @abc.abstractmethod
     def max_keys(self) -> int | None:
         """Keys that a token sees at most, itself included; None = all earlier ones, 0 = no keys are kept."""

@@ -163,9 +163,31 @@ class KVCache:
         for layer in self.layers.values():
             layer.length = length
 
+    def select_rows(self, rows_B: Tensor) -> None:
+        """Row i goes on as row rows_B[i] was, int64 [B]: hypotheses of a beam search that go on, or not."""
+        for layer in self.layers.values():
+            for held_BKSD in (layer.keys_BKSD, layer.values_BKSD):
+                held_BKSD[:, :, : layer.length] = held_BKSD[:, :, : layer.length][rows_B]
+        self.segments_BS, self.positions_BS = self.segments_BS[rows_B], self.positions_BS[rows_B]
+        if self.lengths_B is not None:
+            self.lengths_B = self.lengths_B[rows_B]
+        self.states = {site: select_state_rows(state, rows_B) for site, state in self.states.items()}
+
     def clear(self) -> None:
         """Forget everything, to read the sequence again."""
         self.length, self.padded, self.has_positions = 0, False, False
         self.states.clear()
         for layer in self.layers.values():
             layer.length = 0
+
+
+def select_state_rows(state: Any, rows_B: Tensor) -> Any:
+    """Rows of every tensor [B, …] of a state, which may be a tuple or a dict of such; what else is in it stays."""
+    if isinstance(state, Tensor):
+        return state[rows_B]
+    if isinstance(state, tuple):
+        parts = [select_state_rows(part, rows_B) for part in state]
+        return type(state)(*parts) if type(state) is not tuple else tuple(parts)
+    if isinstance(state, dict):
+        return {name: select_state_rows(part, rows_B) for name, part in state.items()}
+    return state

@@ -66,6 +66,14 @@ class FullAttention(HeadAttention):
         limits = [limit for limit in (self.window, self.layer_positions.chunk) if limit is not None]
         return min(limits, default=None)
 
+    @property
+    def left_to_right(self) -> str | None:
+        """A rope that decays with distance."""
+        rotary = self.layer_positions.rotary
+        if rotary is None or rotary.rule.decay(self.head_dim) is None:
+            return None
+        return f"the rope {type(rotary.rule).__name__} decays with the distance to earlier tokens"
+
     def count_flops(self, tokens: int) -> float:
         """4 · D · H per seen key for scores and values, and what a bias that multiplies matrices takes."""
         keys = mean_visible_keys(tokens, window=self.window, chunk=self.layer_positions.chunk)

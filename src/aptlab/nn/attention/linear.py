@@ -72,6 +72,11 @@ class LinearAttention(HeadAttention):
         self.form, self.chunk = form, chunk
 
     @property
+    def left_to_right(self) -> str:
+        """Always: sums run over earlier tokens."""
+        return "attention=linear reads from left to right"
+
+    @property
     def max_keys(self) -> int:
         """0: sums stand for earlier keys."""
         return 0

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from aptlab.errors import ConfigError
 from aptlab.nn.decay import Undecayed
 from aptlab.nn.init import OwnsInit, reset_tree
 
@@ -27,6 +28,13 @@ class PositionBias(OwnsInit, Undecayed, abc.ABC):
     shared: ClassVar[bool] = True
     contextual: ClassVar[bool] = False
 
+    def make_symmetric(self) -> None:
+        """Serve attention that sees tokens on both sides from now on. ConfigError for a bias that cannot."""
+        raise ConfigError(
+            f"bias: {type(self).__name__} counts from a token to earlier ones and says nothing of later ones, which an "
+            "encoder sees; use bias=none, alibi, kerple, t5 or learned"
+        )
+
     def count_flops(self, keys: float) -> float:
         """FLOPs per token of products, for `keys` seen keys; additions are not counted."""
         del keys
@@ -42,7 +50,11 @@ class ScoreBias(PositionBias, abc.ABC):
 
     A subclass gives f once, as `formula`: the dense bias and the `score_mod` of FlexAttention both come from it. The
     distance of a key after its query counts as 0; masks hide it. Everything is float32 (float64 in a float64 module).
+
+    A symmetric one (`make_symmetric`) adds f(head, |m - n|). T5's encoder has other numbers for keys after the query.
     """
+
+    symmetric = False
 
     def __init__(self, *, heads: int) -> None:
         super().__init__()
@@ -54,13 +66,21 @@ class ScoreBias(PositionBias, abc.ABC):
     def formula(self) -> Formula:
         """f of broadcasting integer tensors (head, distance >= 0); reads the parameters now, not when called."""
 
+    def make_symmetric(self) -> None:
+        """Count distances to both sides from now on."""
+        self.symmetric = True
+
+    def measure_distance(self, offset: Tensor) -> Tensor:
+        """The distance m - n that counts, at least 0."""
+        return offset.abs() if self.symmetric else offset.clamp_min(0)
+
     def constants(self) -> dict[str, Tensor]:
         """Buffers that follow from the arguments; they follow the device, never the dtype."""
         return {}
 
     def forward(self, queries_BT: Tensor, keys_BS: Tensor) -> Tensor:
         """The bias of integer positions [B or 1, T] and [B or 1, S], float32 [B or 1, H, T, S]."""
-        distance = (queries_BT.unsqueeze(2) - keys_BS.unsqueeze(1)).clamp_min(0).unsqueeze(1)
+        distance = self.measure_distance(queries_BT.unsqueeze(2) - keys_BS.unsqueeze(1)).unsqueeze(1)
         return self.formula()(torch.arange(self.heads, device=distance.device).view(1, -1, 1, 1), distance)
 
     def score_mod(self, queries_BT: Tensor, keys_BS: Tensor) -> Callable[..., Tensor]:
@@ -71,7 +91,7 @@ class ScoreBias(PositionBias, abc.ABC):
             return positions[0][index] if positions.shape[0] == 1 else positions[row, index]
 
         def plus(score: Tensor, b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-            distance = (at(queries_BT, b, q_idx) - at(keys_BS, b, kv_idx)).clamp_min(0)
+            distance = self.measure_distance(at(queries_BT, b, q_idx) - at(keys_BS, b, kv_idx))
             return score + add(h, distance)
 
         return plus
