@@ -40,8 +40,8 @@ ROWS, DIMS = (8192, 65536), (768, 1024, 2048, 4096)
 PEERS = (768, 4096)  # widths at which others are timed beside the kernel
 GATE = op.GateArgs(1.0, 0.5, 0.7, 8.0, math.log1p(math.exp(-4.0)) / 8, 1.0, 0.5, 2e-5)
 ARMS = [(smooth, on) for smooth in ("none", "left_spin", "memory") for on in (True, False)]
-SWEEP = [kernel.Tile(1, warps, programs) for warps, programs in ((1, 16), (2, 8), (2, 12), (4, 4), (4, 6), (4, 8))]
-SWEEP += [kernel.Tile(1, warps, programs) for warps, programs in ((8, 1), (8, 2), (8, 3), (8, 4), (16, 1), (16, 2))]
+SWEEP = [kernel.JoinTile(1, warps, programs) for warps, programs in ((1, 16), (2, 8), (2, 12), (4, 4), (4, 6), (4, 8))]
+SWEEP += [kernel.JoinTile(1, warps, programs) for warps, programs in ((8, 1), (8, 2), (8, 3), (8, 4), (16, 1), (16, 2))]
 
 
 class Work:
@@ -62,7 +62,7 @@ class Work:
     def arms(self) -> dict[str, Callable[[], tuple[torch.Tensor, ...]]]:
         compiled = torch.compile(op.join_norm_reference)
 
-        def run(call: Callable[..., op.Joined]) -> Callable[[], tuple[torch.Tensor, ...]]:
+        def run(call: Callable[..., op.JoinOutput]) -> Callable[[], tuple[torch.Tensor, ...]]:
             def join() -> tuple[torch.Tensor, ...]:
                 out = call(self.u, self.delta, self.args)
                 assert out.normed is not None
@@ -149,13 +149,13 @@ def sweep_tiles() -> None:
             if not 128 <= dim / tile.warps <= 2048:
                 continue
 
-            def forward(tile: kernel.Tile = tile) -> kernel.JoinOutputs:
+            def forward(tile: kernel.JoinTile = tile) -> kernel.JoinOutputs:
                 return kernel.join_forward(u, delta, history, None, weight, how, keep_step=True, tile=tile)  # noqa: B023
 
             out = forward()
             saved = kernel.SavedJoin(out.stream, out.rstd, out.stats, weight)
 
-            def backward(tile: kernel.Tile = tile, saved: kernel.SavedJoin = saved) -> object:
+            def backward(tile: kernel.JoinTile = tile, saved: kernel.SavedJoin = saved) -> object:
                 return kernel.join_backward(saved.stream, delta, saved, how, delta.dtype, tile=tile)  # noqa: B023
 
             shares = [copy / timed(run, 15) for run, copy in zip((forward, backward), copies, strict=True)]

@@ -24,6 +24,7 @@ SWEEP_OPTIONS = [(group, option) for group in SWEEP for option in GROUPS[group]]
 WHOLE = ("model", "task")  # built from the other groups, which do not all go together
 NEEDS = {
     "source=text": ["source.files=some.txt"],
+    "source=pairs": ["source.files=some.jsonl"],
     "source=hub": ["source.repo=owner/name"],
     "tokenizer=file": ["tokenizer.path=some.json"],
     "eval=harness": ["eval.tasks=[x]"],
@@ -89,7 +90,8 @@ def test_an_option_composes_checks_and_builds(group, option):
         return
     if group in WHOLE:
         net = node if group == "model" else node["net"]
-        net |= {"vocab": 257} if "vocab" in net else {}
+        for part in (net, net.get("inputs") or {}):
+            part |= {"vocab": 257} if "vocab" in part else {}
     made = build(config.cfg[group]) if group in MACHINE else build(node, group)
     assert callable(made) if node.get("_partial_") else type(made).__name__ == node["_target_"].rpartition(".")[2]
     if group in FACTORIES:

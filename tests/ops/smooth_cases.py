@@ -88,7 +88,8 @@ def assert_case(size, kinds, form, device, *, normed=True, zero=False, reads="bo
     ours = torch.autograd.grad([x for x, _ in outs], inputs, grads)
     right = torch.autograd.grad([x for _, x in outs], rights, [x.double() for x in grads])
     for field, leaf, one, other in zip(("du", "ddelta", "dweight"), inputs, ours, right, strict=False):
-        limit = torch.bfloat16 if torch.bfloat16 in kinds and field == "dweight" else leaf.dtype
+        narrow = [kind for kind in kinds if kind != torch.float32]  # the norm reads the stream as it was rounded
+        limit = narrow[0] if narrow and field == "dweight" else leaf.dtype
         assert one.dtype == leaf.dtype, f"{name}: {field} {one.dtype}"
         assert_near(f"{name}: {field}", one.to(limit), other, limit)
 
@@ -149,7 +150,7 @@ def assert_tiles_agree(device):
     u, delta, args = make_case((4, 5, 40), KINDS[0], "deep", device)
     how = kernel.JoinSpec(True, False, *GATE[:8], args.eps)
     weight, found = args.weight.detach(), []
-    for tile in (kernel.Tile(1, 1, 1), kernel.Tile(2, 4, 3), kernel.Tile(8, 2, 2)):
+    for tile in (kernel.JoinTile(1, 1, 1), kernel.JoinTile(2, 4, 3), kernel.JoinTile(8, 2, 2)):
         history = args.step, args.phi
         out = kernel.join_forward(u.detach(), delta.detach(), history, None, weight, how, keep_step=True, tile=tile)
         saved = kernel.SavedJoin(out.stream, out.rstd, out.stats, weight)

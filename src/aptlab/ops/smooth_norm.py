@@ -59,7 +59,7 @@ class JoinArgs(NamedTuple):
     eps: float = 1e-5
 
 
-class Joined(NamedTuple):
+class JoinOutput(NamedTuple):
     """What a join gives.
 
     stream, normed           [B, T, C] in u's dtype; normed None without a weight
@@ -77,7 +77,7 @@ class Joined(NamedTuple):
     size: Tensor | None = None
 
 
-def join_norm(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> Joined:
+def join_norm(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> JoinOutput:
     """u + g·delta and its RMS norm, by the kernel where it runs; both may be strided views."""
     if not can_use_kernel(u_BTC, delta_BTC):
         return join_norm_reference(u_BTC, delta_BTC, args)
@@ -92,7 +92,7 @@ def can_use_kernel(u: Tensor, delta: Tensor) -> bool:
     return u.shape[-1] <= WIDEST and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
 
 
-def join_norm_reference(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> Joined:
+def join_norm_reference(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> JoinOutput:
     """The equations of `LeftSpin` and `RMSNorm` in float32 (float64 stays), rounded once each.
 
     Beside float64 the kernel is off by at most a unit in the last place of bfloat16 or float16 stored, and by
@@ -100,7 +100,7 @@ def join_norm_reference(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> Joi
     """
     if args.gate is None:
         stream = (u_BTC + delta_BTC).to(u_BTC.dtype)
-        return Joined(stream, normalize_rows(stream, args))
+        return JoinOutput(stream, normalize_rows(stream, args))
     u, delta, gate = upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC), args.gate
     size = compute_rms(delta.detach())
     given = size
@@ -119,7 +119,7 @@ def join_norm_reference(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> Joi
     step = g * delta
     stream = (u + step).to(u_BTC.dtype)
     kept = step.detach().to(delta_BTC.dtype) if gate.keep else None
-    return Joined(stream, normalize_rows(stream, args), kept, s, phi, g, given)
+    return JoinOutput(stream, normalize_rows(stream, args), kept, s, phi, g, given)
 
 
 def normalize_rows(x_BTC: Tensor, args: JoinArgs) -> Tensor | None:
@@ -140,7 +140,7 @@ def compute_rms(x_BTC: Tensor) -> Tensor:
     return (torch.linalg.vector_norm(x_BTC, dim=-1, keepdim=True).square() / x_BTC.shape[-1] + TINY).sqrt()
 
 
-def join_norm_kernel(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> Joined:
+def join_norm_kernel(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> JoinOutput:
     """The kernel, as an op of its own in a compiled graph and as a plain function of autograd elsewhere."""
     gate, step, phi = args.gate, args.step, args.phi
     if gate is None:
@@ -156,9 +156,9 @@ def join_norm_kernel(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> Joined
     stream, normed, kept, stats, _ = found
     normed = None if args.weight is None else normed
     if gate is None:
-        return Joined(stream, normed)
+        return JoinOutput(stream, normed)
     rows = (x.view(*u_BTC.shape[:-1], 1) for x in stats.detach().unbind(0))
-    return Joined(stream, normed, kept.detach() if gate.keep else None, *rows)
+    return JoinOutput(stream, normed, kept.detach() if gate.keep else None, *rows)
 
 
 @torch.library.custom_op("aptlab::join_norm", mutates_args=())

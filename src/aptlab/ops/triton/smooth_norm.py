@@ -43,7 +43,7 @@ class JoinSpec(NamedTuple):
     eps: float
 
 
-class Tile(NamedTuple):
+class JoinTile(NamedTuple):
     """Rows that a program has at a time, its warps, and programs per multiprocessor (backward with weights)."""
 
     rows: int
@@ -217,7 +217,7 @@ def join_forward(
     how: JoinSpec,
     *,
     keep_step: bool,
-    tile: Tile | None = None,
+    tile: JoinTile | None = None,
 ) -> JoinOutputs:
     """One join, and the norm where there is a weight; history = the step [B, T, C] and angle [B, T, 1] before."""
     u_RC, delta_RC = flatten_rows(u_BTC), flatten_rows(delta_BTC)
@@ -250,7 +250,7 @@ def join_backward(
     how: JoinSpec,
     delta_dtype: torch.dtype,
     *,
-    tile: Tile | None = None,
+    tile: JoinTile | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of u, delta and the weight; None for u: it is dstream; None for delta: it is u's.
 
@@ -278,16 +278,16 @@ def join_backward(
 # C rounded up to a power of two -> tile. All programs of a backward pass must fit the device at once, or the last ones
 # run alone: registers of an H200 hold 7 of 4 warps at 1024 float32 columns, 4 at 2048, 2 of 8 warps at 4096.
 TILES = {
-    256: Tile(4, 4, programs=6),
-    512: Tile(2, 4, programs=6),
-    1024: Tile(1, 4, programs=6),
-    2048: Tile(1, 4, programs=4),
-    4096: Tile(1, 8, programs=2),
-    8192: Tile(1, 16, programs=1),
+    256: JoinTile(4, 4, programs=6),
+    512: JoinTile(2, 4, programs=6),
+    1024: JoinTile(1, 4, programs=6),
+    2048: JoinTile(1, 4, programs=4),
+    4096: JoinTile(1, 8, programs=2),
+    8192: JoinTile(1, 16, programs=1),
 }
 
 
-def choose_tile(dim: int) -> Tile:
+def choose_tile(dim: int) -> JoinTile:
     """For rows of this width."""
     return TILES[min(max(triton.next_power_of_2(dim), min(TILES)), max(TILES))]
 
