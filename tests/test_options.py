@@ -85,7 +85,8 @@ def test_an_option_composes_checks_and_builds(group, option):
         return
     if group in WHOLE:
         net = node if group == "model" else node["net"]
-        net |= {"vocab": 257} if "vocab" in net else {}
+        for part in (net, net.get("inputs") or {}):
+            part |= {"vocab": 257} if "vocab" in part else {}
     made = build(config.cfg[group]) if group in MACHINE else build(node, group)
     assert callable(made) if node.get("_partial_") else type(made).__name__ == node["_target_"].rpartition(".")[2]
     if group in FACTORIES:
