@@ -48,11 +48,11 @@ class ClassificationTask(Task):
                 f"task=classification needs data whose rows have a class, and {type(data).__name__} have none; choose "
                 "scenario=split_digits or scenario=split_texts"
             )
+        if isinstance(data, TaskData):
+            check_row_kind(self.net.inputs.row_kind, data.row_kind)
         have = self.net.classes
         if classes > have:
             raise ConfigError(f"net.classes={have}, and the data have {classes}; set task.net.classes={classes}")
-        if isinstance(data, TaskData):
-            check_row_kind(self.net.inputs.row_kind, data.row_kind)
         self.net.bind_tasks(data.list_task_classes() if isinstance(data, TaskData) else None)
 
     def forward(self, batch: Batch, *, trace: bool = False, width: Width | None = None) -> Any:
