@@ -112,9 +112,8 @@ def pretend(calls):
 def test_a_bench_tunes_trains_goes_on_and_writes_its_tables(tmp_path):
     calls: list[str] = []
     settings = replace(SETTINGS, out=str(tmp_path / "bench"))
-    assert (
-        "left; the same command goes on" in run_stability(METHODS, replace(settings, seconds=1e-9), pretend(calls))[-1]
-    )
+    early = run_stability(METHODS, replace(settings, seconds=1e-9), pretend(calls))
+    assert "left; the same command goes on" in early[-1]
     assert calls == []
     lines = run_stability(METHODS, settings, pretend(calls))
     assert len(calls) == len(set(calls)) == 2 * 2 + 2 * 2 * 2
@@ -157,7 +156,7 @@ def test_a_row_holds_the_measures_of_the_protocol():
         (["stability", "bench.rates=1,x"], "bench.rates=1,x: is no number"),
         (["stability", "bench.rates=0"], r"bench.rates=\[0.0\]: multiples of a rate are above 0"),
         (["stability", "bench.seeds=0"], "seeds must be"),
-        (["stability", "optim.lr=1"], "optim.lr: the bench sets it in every trial"),
+        (["stability", "optim.lr=1"], "optim.lr: bench sets it in every trial"),
         (["stability", "smooth=nope"], "smooth=nope"),
         (["stability", "bench.precisions=fp16", "device=cpu"], "precision=16-mixed needs a GPU"),
     ],

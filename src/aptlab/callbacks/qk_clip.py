@@ -95,10 +95,11 @@ class QKClip(Callback):
             return
         if trainer.world_size > 1:
             dist.all_reduce(largest_LH, op=dist.ReduceOp.MAX)
-        skipped = torch.as_tensor(get_step_state(pl_module).skipped, device=largest_LH.device)
+        skipped = get_step_state(pl_module).skipped
+        taken = ~skipped if isinstance(skipped, Tensor) else not skipped  # on the device it is not waited for
         factors_LH = torch.ones_like(largest_LH)
         if self.tau is not None:
-            high_LH = (largest_LH > self.tau) & largest_LH.isfinite() & ~skipped
+            high_LH = (largest_LH > self.tau) & largest_LH.isfinite() & taken
             factors_LH = torch.where(high_LH, self.tau / largest_LH, 1.0)
             for layer, factors_H in zip(self._layers.values(), factors_LH, strict=True):
                 scale_heads(layer, factors_H, self.alpha)

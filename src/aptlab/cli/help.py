@@ -15,12 +15,11 @@ def render_overview() -> str:
     width = max(map(len, commands))
     return "\n".join(
         [
-            "aptlab <command> [key=value …]",
+            "aptlab <command> [key=value …]; aptlab <command> --help says more",
             "",
             *(f"  {command.name:<{width}}  {command.about}" for command in commands.values()),
             "",
             "Example: aptlab train size=tiny rope=yarn rope.factor=8 trainer.max_steps=200",
-            "More: aptlab <command> --help",
         ]
     )
 

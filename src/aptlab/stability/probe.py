@@ -66,7 +66,8 @@ class StabilityProbe(Callback):
         loss = outputs["loss"].detach().float()
         self.losses.append(loss)
         self.norms.append(torch.zeros_like(loss) if state.grad_norm is None else state.grad_norm.float())
-        self.skips.append(torch.as_tensor(state.skipped, device=loss.device))
+        skipped = state.skipped
+        self.skips.append(skipped.float() if isinstance(skipped, Tensor) else torch.full_like(loss, float(skipped)))
         found = [trace[MAX_LOGITS].amax() for trace in state.traces.values() if MAX_LOGITS in trace]
         if found:
             now = torch.stack(found).amax()

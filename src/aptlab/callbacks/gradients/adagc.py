@@ -50,7 +50,8 @@ class AdaGC(GradientCallback):
     def change(self, weights: Weights, finite: Tensor, norm: Tensor) -> dict[str, Tensor]:
         """Clip by the whole in the warm-up, by each weight's own bound after it."""
         norms_n = measure_norms(list_gradients(weights))
-        known_n = torch.stack([self.bounds.get(name, torch.tensor(torch.inf)).to(norms_n) for name in weights])
+        unknown = norms_n.new_full((), torch.inf)
+        known_n = torch.stack([self.bounds.get(name, unknown).to(norms_n) for name in weights])
         warming = self.steps <= self.warmup
         if warming:
             factors_n = (self.max_norm / norm.to(norms_n)).clamp(max=1.0).expand_as(norms_n)

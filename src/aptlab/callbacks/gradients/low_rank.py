@@ -85,7 +85,7 @@ class LowRankGradients(GradientCallback):
                 self.rests[name] = torch.where(finite, full_MN - low_MN, self._get_rest(name, wide))
             gradient.copy_(torch.where(finite, low_MN, wide))
             whole, kept = whole + full_MN.square().sum(), kept + low_MN.square().sum()
-        seconds = norm.new_tensor(self._read_clock(norm.device) - begin)
+        seconds = torch.tensor(self._read_clock(norm.device) - begin)
         return {"kept": kept / whole.clamp(min=SMALLEST), "seconds": seconds}
 
     def takes(self, name: str, weight: nn.Parameter) -> bool:
@@ -101,8 +101,10 @@ class LowRankGradients(GradientCallback):
         if name in self.bases and (self.steps - 1) % self.refresh:
             basis_MR = self.bases[name].to(full_MN)
         else:
-            draw = torch.Generator().manual_seed(hash_numbers(self.seed, self.steps, crc32(name.encode())))
-            omega_NR = torch.randn(full_MN.shape[1], self.rank, generator=draw, dtype=torch.float64).to(full_MN)
+            draw = torch.Generator(full_MN.device)  # of the device, so that the host need not wait for a copy
+            draw.manual_seed(hash_numbers(self.seed, self.steps, crc32(name.encode())))
+            size = (full_MN.shape[1], self.rank)
+            omega_NR = torch.randn(size, generator=draw, dtype=full_MN.dtype, device=full_MN.device)
             basis_MR = find_range(full_MN, omega_NR, self.power, balance=self.balance)
         if self.refresh > 1:
             self.bases[name] = basis_MR
