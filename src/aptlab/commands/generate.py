@@ -133,13 +133,13 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
     written = model.open_texts(jobs, request.wishes, (lambda _, piece: print_text(piece, end="")) if echo else None)
     for line in written.notes:
         print_status(line)
-    if echo and not model.net.reads_source:
+    if echo and written.continues:
         print_text(render_prompt(model.tokenizer, prompts[0]), end="")
     for text in written.texts:
         texts.append(text)
         if len(jobs) > 1:
             print(dim_line(f"[seed {text.seed}]", sys.stdout))
-        whole = text.text if model.net.reads_source else text
+        whole = text if written.continues else text.text
         print_text(whole if len(jobs) > 1 or not echo else "", end="\n\n" if len(jobs) > 1 else "\n")
         if detect is not None:
             print_status(detect(text.prompt, text.text))
