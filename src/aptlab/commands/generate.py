@@ -44,7 +44,7 @@ class GenerateRequest:
     width               of a nested model: one number, or one for each block; None = the whole model
     draft, draft_tokens a smaller width that drafts so many tokens before the model reads them; None = none
     beams, length_penalty   of a beam search, of a model with an encoder; 1 beam = none
-    languages, out      tell the language of every prompt and text; a .jsonl file to write
+    languages, out      languages among which those of prompt and text are told; a .jsonl file to write
     stream              show a single text while it is being written
     """
 
@@ -69,7 +69,7 @@ class GenerateRequest:
     draft_tokens: PositiveInt
     beams: PositiveInt
     length_penalty: NonNegative
-    languages: bool
+    languages: list[str]
     out: str | None
     stream: bool
 
@@ -124,7 +124,7 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
     from aptlab.restore.load import load_network, locate_checkpoint
 
     cfg = request.config.cfg
-    detect = make_language_line() if request.languages else None
+    detect = make_language_line(request.languages) if request.languages else None
     device = build(cfg.device).torch_device
     model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
     print_status(f"ckpt {model.path}")
@@ -133,13 +133,13 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
     written = model.open_texts(jobs, request.wishes, (lambda _, piece: print_text(piece, end="")) if echo else None)
     for line in written.notes:
         print_status(line)
-    if echo and not model.net.reads_source:
+    if echo and written.continues:
         print_text(render_prompt(model.tokenizer, prompts[0]), end="")
     for text in written.texts:
         texts.append(text)
         if len(jobs) > 1:
             print(dim_line(f"[seed {text.seed}]", sys.stdout))
-        whole = text.text if model.net.reads_source else text
+        whole = text if written.continues else text.text
         print_text(whole if len(jobs) > 1 or not echo else "", end="\n\n" if len(jobs) > 1 else "\n")
         if detect is not None:
             print_status(detect(text.prompt, text.text))

@@ -21,7 +21,7 @@ class Seq2SeqScores(Eval):
     rows            validation rows, spread evenly over them
     beams           hypotheses of a beam search; 1 = the likeliest token each time
     length_penalty  of the search, see `aptlab.sample.beam.BeamRule`
-    languages       one more row of the table for the language of each source, as detected
+    languages       ISO 639 codes: one more row of the table for the language of each source, as detected among them
     examples        rows that are shown
 
     rows: `pairs` (language, rows, targets, loss in nats per token, ppl, accuracy and exact as in validation, written,
@@ -35,7 +35,7 @@ class Seq2SeqScores(Eval):
     rows: PositiveInt = 256
     beams: PositiveInt = 1
     length_penalty: NonNegative = 1.0
-    languages: bool = False
+    languages: Sequence[str] = ()
     examples: NonNegativeInt = 5
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Seq2SeqScores(Eval):
     def check(self, context: EvalContext) -> None:
         """ConfigError for data without pairs, and where no language can be detected."""
         if self.languages:
-            get_detector()
+            get_detector(tuple(self.languages))
         if not getattr(context.open_data(), "target_context", 0):  # data of another package may say nothing
             raise ConfigError(
                 "eval=seq2seq reads rows of a source and a target, and these data have none; use "
@@ -68,7 +68,7 @@ class Seq2SeqScores(Eval):
                 progress=lambda count: bar.advance(count, "rows"),
             )
         if self.languages:
-            detect = get_detector().detect
+            detect = get_detector(tuple(self.languages)).detect
             for row in scored:
                 row["language"] = detect(row["source"]).code
         codes = sorted({row["language"] for row in scored}) if self.languages else []

@@ -40,11 +40,15 @@ class TextWishes:
 
 @dataclass(frozen=True)
 class WrittenTexts:
-    """Texts as they are written, lines to show before the first one, and the smaller network that drafts them."""
+    """Texts as they are written, lines to show before the first one, and the smaller network that drafts them.
+
+    continues  whether a text goes on with its prompt
+    """
 
     texts: Iterator[GeneratedText]
     notes: tuple[str, ...] = ()
     draft: Draft | None = None
+    continues: bool = True
 
 
 def open_continuations(
@@ -110,7 +114,7 @@ def open_targets(
     )
     seeds = [seed for _, seed in jobs]
     texts = generate_targets(net, codec, sources, options=options, seeds=seeds, on_text=on_text)
-    return WrittenTexts(texts, tuple(notes))
+    return WrittenTexts(texts, tuple(notes), continues=False)
 
 
 def find_length_warning(

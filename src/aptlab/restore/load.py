@@ -125,7 +125,7 @@ class LoadedModel:
         self, jobs: Sequence[tuple[Prompt, int]], wishes: TextWishes, on_text: OnText | None = None
     ) -> WrittenTexts:
         """Begin to write a text for each prompt and seed; AptlabError and ConfigError before the first token."""
-        if self.net.reads_source:
+        if reads_source(self.net):
             net: Any = self.net
             codec = make_source_codec(self.tokenizer, self.config)
             return open_targets(net, codec, jobs, wishes, context=self.context, on_text=on_text)
@@ -136,9 +136,14 @@ class LoadedModel:
         )
 
 
+def reads_source(net: object) -> bool:
+    """Whether a network writes targets for sources; one of another package, which has no such word, continues texts."""
+    return bool(getattr(net, "reads_source", False))
+
+
 def require_decoder(loaded: LoadedModel, asks: str) -> LoadedModel:
     """The model, if it continues texts; ConfigError for an encoder-decoder. `asks` says who needs a decoder."""
-    if loaded.net.reads_source:
+    if reads_source(loaded.net):
         raise ConfigError(
             f"{asks} takes a model that continues texts, and {loaded.path} is an encoder-decoder (model=apt); keep the "
             "checkpoint and use aptlab generate, or aptlab eval with eval=seq2seq"

@@ -170,7 +170,7 @@ class DecodingBatch:
         self.seen_BV: Tensor | None = None
         if rules.repetition_penalty != 1:
             # What begins a target is no token of it.
-            written = [[] for _ in prompts] if net.reads_source else prompts
+            written = [[] for _ in prompts] if getattr(net, "reads_source", False) else prompts
             self.seen_BV = mark_seen_tokens(written, self.vocab, device)
         self.logits_BV = self._read()
 
