@@ -67,10 +67,10 @@ def assert_picks(device, dtype, dim=24, tokens=2500):
     assert strengths.tolist() == [*s[0, :2, 0].sort(descending=True).values.tolist(), 0.0, 0.0]
 
 
-def assert_updates(device, dim=12, steps=40, **sizes):
+def assert_updates(device, dim=12, steps=40, other=None, **sizes):
     """The kernel writes what the CPU writes, step after step; a skipped step changes nothing."""
-    rule, generator = SketchRule(**sizes), torch.Generator().manual_seed(4)
-    slow, fast = ([SpikeSketch(dim, rule) for _ in range(2)] for _ in range(2))
+    rules, generator = (SketchRule(**sizes), SketchRule(**(other or sizes))), torch.Generator().manual_seed(4)
+    slow, fast = ([SpikeSketch(dim, rule) for rule in rules] for _ in range(2))
     for sketch in fast:
         sketch.to(device)
     teacher, centres = SketchTeacher(fast), F.normalize(torch.randn(8, dim, generator=generator), dim=-1)
@@ -80,14 +80,14 @@ def assert_updates(device, dim=12, steps=40, **sizes):
         for skipped in (True, torch.ones((), device=device, dtype=torch.bool)):
             if step == 3:
                 teacher._update_on_device(spikes.to(device), skipped=skipped)
-        for one, other, found in zip(slow, fast, spikes, strict=True):
+        for one, two, found in zip(slow, fast, spikes, strict=True):
             one.update(found[:, :-1], found[:, -1])
             for name in room.NAMES:
-                right, got = getattr(one, name), getattr(other, name).cpu()
+                right, got = getattr(one, name), getattr(two, name).cpu()
                 live = one.strengths > 0
                 assert torch.allclose(got[live], right[live], atol=2e-6), (step, name)
-            assert torch.equal(other.strengths.cpu() > 0, live), step
-    assert sum(int((sketch.strengths[rule.ring :] > 0).sum()) for sketch in slow) >= 2
+            assert torch.equal(two.strengths.cpu() > 0, live), step
+    assert sum(int((sketch.strengths[sketch.rule.ring :] > 0).sum()) for sketch in slow) >= 2
 
 
 def assert_all_cases(device):
@@ -96,7 +96,7 @@ def assert_all_cases(device):
         assert_picks(device, dtype)
     assert_danger(device, torch.bfloat16, dim=100, rows=(1, 129))
     assert_updates(device)
-    assert_updates(device, ring=3, centroids=2, short=2.0, mid=5.0, top=2)
+    assert_updates(device, other={"ring": 5}, ring=3, centroids=2, short=2.0, mid=5.0, top=2)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,9 @@ class SketchTeacher:
 
     def __init__(self, sketches: Sequence[SpikeSketch]) -> None:
         self.sketches = list(sketches)
-        self._addresses: list[list[int]] = []
-        self._tables = torch.empty(0)
+        rules = dict.fromkeys(sketch.rule for sketch in self.sketches)  # one kernel has sizes of one rule
+        self._groups = [[i for i, sketch in enumerate(self.sketches) if sketch.rule == rule] for rule in rules]
+        self._tables: dict[int, tuple[list[list[int]], Tensor]] = {}
 
     @torch.no_grad()
     def update(self, spikes_SmC: Tensor, skipped: bool | Tensor = False) -> None:
@@ -177,15 +178,23 @@ class SketchTeacher:
     def _update_on_device(self, spikes_SmC: Tensor, skipped: bool | Tensor) -> None:
         from aptlab.ops.triton import spikes as kernel
 
-        rule, device = self.sketches[0].rule, spikes_SmC.device
-        spikes_SKC, strengths_SK = pick_candidates(spikes_SmC, rule.top)
-        addresses = [[getattr(sketch, name).data_ptr() for name in NAMES] for sketch in self.sketches]
-        if addresses != self._addresses or self._tables.device != device:
-            self._addresses, self._tables = addresses, torch.tensor(addresses, dtype=torch.int64, device=device)
+        device = spikes_SmC.device
         flag = skipped if isinstance(skipped, Tensor) else torch.full((1,), float(skipped), device=device)
-        entries = rule.ring + rule.centroids
-        how = kernel.SketchSpec(rule.ring, entries, rule.short, rule.mid, rule.match)
-        kernel.remember_spikes(self._tables, spikes_SKC, strengths_SK, flag.to(device, torch.float32).view(1), how)
+        flag = flag.to(device, torch.float32).view(1)
+        for number, members in enumerate(self._groups):
+            rule = self.sketches[members[0]].rule
+            given = spikes_SmC if len(self._groups) == 1 else spikes_SmC[members]
+            how = kernel.SketchSpec(rule.ring, rule.ring + rule.centroids, rule.short, rule.mid, rule.match)
+            kernel.remember_spikes(self._find_table(number, device), *pick_candidates(given, rule.top), flag, how)
+
+    def _find_table(self, number: int, device: torch.device) -> Tensor:
+        """Addresses of a group's buffers, int64 [S, 5], made again where a buffer has moved."""
+        members = (self.sketches[i] for i in self._groups[number])
+        addresses = [[getattr(sketch, name).data_ptr() for name in NAMES] for sketch in members]
+        known = self._tables.get(number)
+        if known is None or known[0] != addresses or known[1].device != device:
+            known = self._tables[number] = addresses, torch.tensor(addresses, dtype=torch.int64, device=device)
+        return known[1]
 
 
 def pick_candidates(spikes_SmC: Tensor, top: int) -> tuple[Tensor, Tensor]:
