@@ -22,7 +22,7 @@ from aptlab.nn.attention.logits import LogitRule
 from aptlab.nn.attention.spec import Heads
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.memory.base import Memory, MemoryGate
-from aptlab.nn.memory.ring import KeyView, keep_last, read_names, see_keys, start_count, view_keys
+from aptlab.nn.memory.ring import KeyView, fill_places, keep_last, read_names, see_keys, start_count, view_keys
 from aptlab.nn.memory.segment import SegmentMemory
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.segments import DocumentCount, DocumentPlaces, count_documents
@@ -122,7 +122,9 @@ class KNNMemory(Memory):
             piece = Heads(*(x[:, :, part] for x in (q, k, v)))
             out, state = self._mix_piece(piece, names_BT[:, part], state, padded=context.segments is not None)
             outs.append(out)
-        return layer.merge_heads(torch.cat(outs, 2).to(v.dtype)), state
+        # A memory of one size, but only here: pieces of a short text need not search in places that are empty.
+        keys, values = (fill_places(x, self.size + self.segment) for x in state[:2])
+        return layer.merge_heads(torch.cat(outs, 2).to(v.dtype)), KNNState(keys, values, *state[2:])
 
     def _mix_piece(self, new: Heads, names_BT: Tensor, state: KNNState, *, padded: bool) -> tuple[Tensor, KNNState]:
         before = DocumentCount(state.seen, state.document)
@@ -137,7 +139,7 @@ class KNNMemory(Memory):
         out = self.gate(memory, local, seen_BTS.any(-1)[:, None, :, None])
         real = places.real if padded else None
         kept = self.size + self.segment
-        keys, values = (keep_last(old, x, kept, real) for old, x in zip(state[:2], new[1:], strict=True))
+        keys, values = (keep_last(old, x, kept, real, fill=False) for old, x in zip(state[:2], new[1:], strict=True))
         return out, KNNState(keys, values, *places.after)
 
     def _see_memory(self, places: DocumentPlaces, keys: KeyView) -> Tensor:

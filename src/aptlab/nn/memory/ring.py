@@ -74,10 +74,13 @@ def see_keys(places: DocumentPlaces, keys: KeyView, *, block: int | None = None,
     return (seen & places.real.unsqueeze(2) | own_TS).unsqueeze(1)
 
 
-def keep_last(kept: Tensor, new: Tensor, size: int, real_BT: Tensor | None, *, dim: int = 2) -> Tensor:
-    """The last `size` real tokens of what was kept and what is new, zeros before them where there are fewer.
+def keep_last(
+    kept: Tensor, new: Tensor, size: int, real_BT: Tensor | None, *, dim: int = 2, fill: bool = True
+) -> Tensor:
+    """The last `size` real tokens of what was kept and what is new.
 
     real_BT  None = all are
+    fill     put zeros before them where there are fewer places
     """
     joined = torch.cat((kept.to(new.dtype), new), dim)
     if real_BT is not None:
@@ -89,8 +92,12 @@ def keep_last(kept: Tensor, new: Tensor, size: int, real_BT: Tensor | None, *, d
         shape[dim] = order_BS.shape[1]
         joined = joined.gather(dim, order_BS.view(view).expand(shape))
     joined = joined.narrow(dim, max(joined.shape[dim] - size, 0), min(size, joined.shape[dim]))
-    missing = [0, 0] * (joined.ndim - 1 - dim) + [size - joined.shape[dim], 0]
-    return F.pad(joined, missing)
+    return fill_places(joined, size, dim=dim) if fill else joined
+
+
+def fill_places(x: Tensor, size: int, *, dim: int = 2) -> Tensor:
+    """The same with zeros in front, up to `size` places."""
+    return F.pad(x, [0, 0] * (x.ndim - 1 - dim) + [size - x.shape[dim], 0])
 
 
 def attend_keys(
