@@ -32,9 +32,11 @@ ROPES = (
     "Kron3D Learnable Linear LinearHarmonic Llama3 LongRoPE LongRoPE2 MRope MRopeInterleaved Mixed2D NTK NTKByParts "
     "NTKLiu NoRope Partial PerLayer Proportional Standard XPos XPosAngleDecay YaRN YaRNUniform YaRNZones"
 )
+MEMORIES = "InfiniMemory KNNMemory NoMemory SegmentMemory TitansContextMemory TitansGateMemory XLMemory"
 KINDS = {
     "AddedPositions": "LearnedPositions NoEmbed SinusoidalPositions",
-    "Attention": "CrossAttention FullAttention LinearAttention",
+    "Attention": "CrossAttention FullAttention InfiniMemory KNNMemory LinearAttention NoMemory SegmentMemory "
+    "TitansContextMemory TitansGateMemory XLMemory",
     "Block": "Block",
     "Callback": "BalancedTuning Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor "
     "NonFiniteGuard ReplayMemory RoundedSteps SameConfig SmoothMemory StatelessSeed TaskGrowth TaskScores "
@@ -57,11 +59,13 @@ KINDS = {
     "Inputs": "PatchEmbedding TokenInputs",
     "LabelledTexts": "LabelledFiles SourceTexts",
     "Launcher": "JoblibLauncher ProcessLauncher SubmititLauncher",
-    "Layer": "ClampedSwiGLU CrossAttention FullAttention GELU GeGLU LinearAttention SwiGLU",
+    "Layer": "ClampedSwiGLU CrossAttention FullAttention GELU GeGLU InfiniMemory KNNMemory LinearAttention "
+    "NoMemory SegmentMemory SwiGLU TitansContextMemory TitansGateMemory XLMemory",
     "LayerPositions": "LayerPositions",
     "LightningDataModule": "ImageTasks LabelledTextTasks PairData TextData TextTasks",
     "LogitRule": "LogitRule",
     "MatFormer": "MatFormer",
+    "Memory": MEMORIES,
     "Module": "Classifier Decoder DyTox DyToxSeed EncoderDecoder",
     "Norm": "LayerNorm RMSNorm",
     "Objective": "CrossEntropy DarkExperience DyToxLoss Elastic ElasticWeights LearningWithoutForgetting NextToken",
@@ -100,6 +104,8 @@ KINDS = {
 # Places below the groups that take a component, by the kind that belongs there.
 PARAMETERS = {
     "AddedPositions": "Positions.embed",
+    "Attention": "InfiniMemory.attention KNNMemory.attention NoMemory.attention SegmentMemory.attention "
+    "TitansContextMemory.attention TitansGateMemory.attention XLMemory.attention",
     "Block": "Classifier.block Decoder.block DyTox.block DyToxSeed.block EncoderDecoder.decoder EncoderDecoder.encoder",
     "CompetenceGate": "Stages.gate",
     "Curriculum": "CurriculumOrder.rule",
@@ -119,6 +125,7 @@ PARAMETERS = {
     "LayerPositions": "Block.positions",
     "LogitRule": "CrossAttention.logits FullAttention.logits",
     "MatFormer": "ClampedSwiGLU.nested GELU.nested GeGLU.nested SwiGLU.nested",
+    "Memory": "Site.memory",
     "Norm": "Block.norm Classifier.norm Decoder.norm DyTox.norm DyToxSeed.norm EncoderDecoder.norm Site.norm "
     "Site.norm_after",
     "Objective": "ClassificationTask.objective DarkExperience.base Elastic.loss ElasticWeights.base "
@@ -136,9 +143,10 @@ PARAMETERS = {
     "RowKind": "TextData.rows",
     "Scenario": "ImageTasks.scenario LabelledTextTasks.scenario TextTasks.scenario",
     "Schedule": "ClassificationTask.schedule LanguageTask.schedule Seq2SeqTask.schedule",
-    "Shape": "Block.shape ClampedSwiGLU.shape Classifier.shape CrossAttention.shape Decoder.shape DyTox.shape "
-    "DyToxSeed.shape EncoderDecoder.shape FullAttention.shape GELU.shape GeGLU.shape LinearAttention.shape "
-    "SwiGLU.shape",
+    "Shape": "Block.shape ClampedSwiGLU.shape Classifier.shape CrossAttention.shape Decoder.shape "
+    "DyTox.shape DyToxSeed.shape EncoderDecoder.shape FullAttention.shape GELU.shape GeGLU.shape "
+    "InfiniMemory.shape KNNMemory.shape LinearAttention.shape NoMemory.shape SegmentMemory.shape "
+    "SwiGLU.shape TitansContextMemory.shape TitansGateMemory.shape XLMemory.shape",
     "ShareSchedule": "Rehearsal.schedule",
     "Site": "Block.sites",
     "SketchRule": "MemorySmooth.sketch",

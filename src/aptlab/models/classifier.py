@@ -16,6 +16,7 @@ from aptlab.models.output import Output
 from aptlab.nn.block import Block
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.init import reset_tree
+from aptlab.nn.memory import Memory
 from aptlab.nn.norm import Norm
 from aptlab.nn.positions import Positions
 from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
@@ -119,6 +120,7 @@ class RowClassifier(nn.Module, ABC):
         self.blocks = nn.ModuleList(
             block(shape, layer=layer, positions=layer_positions) for layer, layer_positions in enumerate(layers)
         )
+        refuse_memories(self.each_block())
 
     def reset_parameters(self) -> None:
         """Draw the start of training anew."""
@@ -190,6 +192,17 @@ class Classifier(RowClassifier):
         x_BTC, context = self.encode(inputs, segments=segments, trace=trace, width=width)
         pooled_BC = average_tokens(self.norm(x_BTC), segments)
         return Output(self.head(pooled_BC), pooled_BC, dict(context.aux), dict(context.traces))
+
+
+def refuse_memories(blocks: Sequence[Block]) -> None:
+    """ConfigError for blocks with a memory of earlier segments, where every token sees all others."""
+    for block in blocks:
+        for site, mixer in block.mixers():
+            if isinstance(mixer, Memory):
+                raise ConfigError(
+                    f"memory={mixer.option} at {site} reads from left to right, and in this model every token sees all "
+                    "others; use memory=none, or model=decoder"
+                )
 
 
 def average_tokens(x_BTC: Tensor, segments: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from aptlab.errors import ConfigError
 from aptlab.nn.attention.base import Attention
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.layer import Layer
+from aptlab.nn.memory.base import Memory
 from aptlab.nn.norm import Norm
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
@@ -28,12 +29,14 @@ class Site:
 
     norm        before the layer; None = none
     norm_after  of what the layer gives, before it joins the stream; None = none
+    memory      memory(layer, shape, layer=) around a layer that mixes tokens; None = none
     """
 
     layer: Callable[..., Layer]
     norm: NormFactory | None
     smooth: Callable[..., Smooth]
     norm_after: NormFactory | None = None
+    memory: Callable[..., Memory] | None = None
 
 
 class Block(nn.Module):
@@ -73,7 +76,7 @@ class Block(nn.Module):
         self.norm = build_norm(norm, shape)
         for name, site in sites.items():
             self.add_module(f"{name}_norm", build_norm(site.norm, shape))
-            self.add_module(name, checked(site.layer(shape, layer=layer), Layer, name))
+            self.add_module(name, build_layer(site, shape, layer, name))
             self.add_module(f"{name}_norm_after", build_norm(site.norm_after, shape))
             self.add_module(f"{name}_smooth", checked(site.smooth(shape.dim, layer=layer, site=name), Smooth, name))
         self.widths = merge_widths([layer.widths for _, layer in self.layers()])  # here: a compiled pass reads them
@@ -117,6 +120,19 @@ class Block(nn.Module):
         """Let every mixer know positions in this way from now on."""
         for _, mixer in self.mixers():
             mixer.bind_positions(positions)
+
+
+def build_layer(site: Site, shape: Shape, layer: int, name: str) -> nn.Module:
+    """The layer of a site, with its memory around it where it has one."""
+    module = checked(site.layer(shape, layer=layer), Layer, name)
+    if site.memory is None:
+        return module
+    if not isinstance(module, Attention):
+        raise ConfigError(
+            f"memory at the site {name} has nothing to keep: {type(module).__name__} mixes no tokens; give it "
+            "to a site of attention"
+        )
+    return site.memory(module, shape, layer=layer).wrap_attention()
 
 
 def build_norm(factory: NormFactory | None, shape: Shape) -> nn.Module:

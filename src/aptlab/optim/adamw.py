@@ -17,23 +17,37 @@ if TYPE_CHECKING:
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 
-def make_parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def make_parameter_groups(net: nn.Module, weight_decay: float, lr: float | None = None) -> list[dict[str, Any]]:
     """Matrices decay; norms, biases, embeddings and positions do not (Radford et al. 2019; Brown et al. 2020).
 
     A head tied to the embedding is the embedding. A module that is `aptlab.nn.decay.Undecayed` keeps what it has.
+    Those of an `aptlab.nn.decay.ScaledRate` are a group by themselves, for each scale, at that many times `lr`.
     """
     from torch import nn
 
-    from aptlab.nn.decay import Undecayed
+    from aptlab.nn.decay import ScaledRate, Undecayed
 
+    scaled = {
+        id(weight): module.rate_scale
+        for module in net.modules()
+        if isinstance(module, ScaledRate) and module.rate_scale != 1
+        for weight in module.parameters()
+    }
     weights = [weight for weight in net.parameters() if weight.requires_grad]
+    gates = [weight for weight in weights if id(weight) in scaled]
+    weights = [weight for weight in weights if id(weight) not in scaled]
     owners = [module for module in net.modules() if isinstance(module, nn.Embedding | Undecayed)]
     spared = {id(weight) for module in owners for weight in module.parameters()}
     decays = [weight.ndim >= 2 and id(weight) not in spared for weight in weights]
-    return [
+    groups = [
         {"params": [weight for weight, yes in zip(weights, decays) if yes], "weight_decay": weight_decay},
         {"params": [weight for weight, yes in zip(weights, decays) if not yes], "weight_decay": 0.0},
     ]
+    for scale in sorted({scaled[id(weight)] for weight in gates}):
+        assert lr is not None, "a rate to scale"
+        params = [weight for weight in gates if scaled[id(weight)] == scale]
+        groups.append({"params": params, "weight_decay": 0.0, "lr": lr * scale})
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +81,7 @@ class AdamW(Adam):
         import torch
 
         fused = unscaled and all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in net.parameters())
-        groups = make_parameter_groups(net, self.weight_decay)
+        groups = make_parameter_groups(net, self.weight_decay, self.lr)
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=fused)
 
 
@@ -87,5 +101,5 @@ class AdamW8bit(Adam):
             raise ConfigError(
                 "optim=adamw8bit needs bitsandbytes, which has no build for this platform; use optim=adamw"
             ) from error
-        groups = make_parameter_groups(net, self.weight_decay)
+        groups = make_parameter_groups(net, self.weight_decay, self.lr)
         return bitsandbytes.optim.AdamW8bit(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)

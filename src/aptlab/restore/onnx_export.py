@@ -54,6 +54,7 @@ def export_graph(loaded: LoadedModel, out: str | Path, *, dtype: str = "float32"
     check_onnx_packages()
     if dtype != "float32":
         raise ConfigError(f"dtype={dtype} with format=onnx: the graph is float32; onnxruntime's tools convert it")
+    refuse_memory(loaded.net)
     out = Path(out)
     check_output_free(out, force=force, files=GRAPH_FILES)
     longest = max([rule.stretched_length(loaded.context) for rule in list_rules(loaded.net)], default=loaded.context)
@@ -71,6 +72,20 @@ def export_graph(loaded: LoadedModel, out: str | Path, *, dtype: str = "float32"
     lengths = ", ".join(map(str, gaps))
     runtime = importlib.metadata.version("onnxruntime")
     return [f"written {out}: {GRAPH}, off by {max(gaps.values()):.1g} in onnxruntime {runtime} at {lengths} tokens"]
+
+
+def refuse_memory(net: Decoder) -> None:
+    """ConfigError for a model that keeps a memory from pass to pass, which a graph of one pass does not hand on."""
+    from aptlab.nn.memory import Memory
+
+    for block in net.each_block():
+        for _, mixer in block.mixers():
+            if isinstance(mixer, Memory):
+                raise ConfigError(
+                    f"memory={mixer.option} cannot be exported to format=onnx: the graph reads one text at once, and "
+                    "would drop what is kept of earlier segments; train with memory=none to export, or keep the "
+                    "checkpoint and use `aptlab generate` and `aptlab eval`"
+                )
 
 
 def write_graph(net: Decoder, path: Path) -> None:

@@ -22,6 +22,7 @@ from aptlab.testing.data import RowsContract, SourceContract
 from aptlab.testing.evals import EvalContract
 from aptlab.testing.ffn import FeedForwardContract
 from aptlab.testing.invariance import LAWS, Law, LawResult, NotOffered, Subject, measure_law
+from aptlab.testing.memory import MemoryContract
 from aptlab.testing.rope import RopeContract
 from aptlab.testing.smooth import SmoothContract
 from aptlab.testing.tiny import decode_in_chunks, make_random_tokens, make_tiny_decoder
@@ -36,6 +37,7 @@ __all__ = [
     "FeedForwardContract",
     "Law",
     "LawResult",
+    "MemoryContract",
     "NotOffered",
     "RopeContract",
     "RowsContract",

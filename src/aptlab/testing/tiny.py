@@ -38,10 +38,13 @@ def make_decoder(
     head: HeadRule | None = None,
     **sites: Callable[..., Any],
 ) -> Decoder:
-    """A decoder from its parts as classes or partials; `sites` are attention, ffn and smooth."""
+    """A decoder from its parts as classes or partials; `sites` are attention, its memory, ffn and smooth."""
     layers = {"attention": sites.pop("attention", FullAttention), "ffn": sites.pop("ffn", SwiGLU)}
-    smooth = sites.pop("smooth", Plain)
-    placed = {name: Site(layer=layer, norm=norm, smooth=smooth) for name, layer in (layers | sites).items()}
+    smooth, memory = sites.pop("smooth", Plain), sites.pop("memory", None)
+    placed = {
+        name: Site(layer=layer, norm=norm, smooth=smooth, memory=memory if name == "attention" else None)
+        for name, layer in (layers | sites).items()
+    }
     return Decoder(
         shape,
         vocab=vocab,

@@ -18,6 +18,7 @@ from aptlab.models.hf.scalars import Multipliers, list_growth_lacks, list_multip
 from aptlab.nn.attention import FullAttention, QKNorm
 from aptlab.nn.embedding import ScaledEmbedding
 from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
+from aptlab.nn.memory import Memory
 from aptlab.nn.norm import LayerNorm, RMSNorm
 from aptlab.nn.positions.rope import Growth, Rope
 from aptlab.nn.smooth import Plain, PostNorm, ScaledResidual
@@ -278,6 +279,8 @@ def _plain_block(block: nn.Module) -> None:
     )
     norms = (block.norm, block.attention_norm, block.attention_norm_after, block.ffn_norm, block.ffn_norm_after)
     parts += tuple(("norm", norm, (RMSNorm, LayerNorm, nn.Identity), "norm=rms or layer") for norm in norms)
+    if isinstance(block.attention, Memory):
+        raise ConfigError(explain_refusal("memory", block.attention, "memory=none"))
     for group, part, plain, way_out in parts:
         if type(part) not in plain:
             raise ConfigError(explain_refusal(group, part, way_out))
