@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,7 @@ from aptlab.nn.positions import LayerPositions, Positions
 from aptlab.nn.positions.absolute import AddedPositions, NoEmbed
 from aptlab.nn.positions.rope import Rope
 from aptlab.nn.positions.rotary import LONGEST
+from aptlab.nn.segments import check_state_rows
 from aptlab.nn.shape import Shape
 from aptlab.nn.width import Width, check_width, merge_widths
 
@@ -110,6 +111,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         source: KeySource | None = None,
         width: Width | None = None,
+        states: Mapping[str, Any] | None = None,
         trace: bool = False,
     ) -> Hidden:
         """States that the head reads: `net.head(net.hidden(tokens).hidden)` are the logits.
@@ -123,6 +125,9 @@ class Decoder(nn.Module):
         cache      keys and values of earlier tokens, extended in place
         source     states that cross attention takes its keys from
         width      share of the hidden units that nested layers work with, one number or one for each block; None = all
+        states     `Output.states` of the segment before, for a text that is read in segments without a cache; {} = this
+                   is the first. Documents keep their names in `segments` from segment to segment. Positions that are
+                   not given are counted within each document
         trace      ask the sites for statistics
         """
         x = self.embed_tokens(tokens, embeds)
@@ -141,14 +146,22 @@ class Decoder(nn.Module):
             device=x.device,
         )
         context.widths = None if width is None else self.check_width(width)
+        if states is not None:
+            check_state_rows(states, x.shape[0], self.mixing_sites)
+            context.start_segment(states, x.shape[0])
         context.prepare(self.rotaries)
         if self.embed_positions is not None:
             x = x + self.embed_positions(context.positions_BT).to(x.dtype)
         carries: dict[str, Any] = {}
         for block in self.blocks:
             x, carries = block(x, context, carries)
-        context.finish()
-        return Hidden(self.norm(x), dict(context.aux), dict(context.traces))
+        context.finish(x.shape[0])
+        return Hidden(self.norm(x), dict(context.aux), dict(context.traces), dict(context.states))
+
+    @property
+    def mixing_sites(self) -> set[str]:
+        """The sites that may keep a state, as "3/attention"."""
+        return {site for block in self.each_block() for site, _ in block.mixers()}
 
     @property
     def widths(self) -> tuple[float, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,11 +15,13 @@ class Hidden(NamedTuple):
 
     aux     scalar loss terms by "3/ffn/balance"
     traces  statistics by "3/ffn"
+    states  what sites keep for the next segment, by "3/attention"; tensors whose first dim is B, in tuples and dicts
     """
 
     hidden: Tensor
     aux: dict[str, Tensor]
     traces: Traces
+    states: Mapping[str, Any] = {}
 
 
 class Output(NamedTuple):
@@ -28,6 +31,7 @@ class Output(NamedTuple):
     hidden: Tensor
     aux: dict[str, Tensor]
     traces: Traces
+    states: Mapping[str, Any] = {}
 
 
 class GrowingOutput(NamedTuple):

@@ -5,6 +5,7 @@ Legend: B batch, T new tokens, S all tokens with the cached ones, N streams of p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from aptlab.errors import AptlabError
 from aptlab.nn.positions.rotary import Angles
+from aptlab.nn.segments import POSITIONS, DocumentCount, compute_segment_lengths, count_positions, find_next_positions
 from aptlab.nn.width import FULL
 
 if TYPE_CHECKING:  # the package of layers imports this module
@@ -46,7 +48,8 @@ class ForwardContext:
 
     aux     loss terms, by "3/ffn/balance"                  trace   statistics, by "3/ffn"
     carry   what the same site of the block before handed on; `set_carry` hands it to the next block's
-    state   what the site kept at the end of the earlier tokens; `set_state` replaces it for the later ones
+    state   what the site kept at the end of the earlier tokens; `set_state` replaces it for the later ones. Earlier
+            tokens are those of the cache, or without one those of the segment before (`start_segment`)
 
     Angles and masks are made once and shared by layers. What is shared holds no gradient, or is made before the first
     block (`prepare`): a block that is recomputed must save the same tensors as the first time.
@@ -86,6 +89,7 @@ class ForwardContext:
         self.aux: dict[str, Tensor] = {}
         self.traces: dict[str, dict[str, Tensor]] = {}
         self.states: dict[str, Any] = {}
+        self._earlier: Mapping[str, Any] | None = None
         self._lengths = lengths
         self._angles: dict[int, Angles] = {}
         self._masks: dict[Any, Tensor | None] = {}
@@ -115,7 +119,8 @@ class ForwardContext:
     @property
     def state(self) -> Any:
         """What this site kept at the end of the earlier tokens, None where they are the first."""
-        return None if self.cache is None else self.cache.states.get(self.site)
+        earlier = self._earlier if self.cache is None else self.cache.states
+        return None if earlier is None else earlier.get(self.site)
 
     def set_state(self, value: Any, *, part: str | None = None) -> None:
         """What this site, or a `part` of it, keeps for later tokens; it counts from the next pass on."""
@@ -129,11 +134,38 @@ class ForwardContext:
         """The site's keys and values with those of earlier tokens that the new ones may see, [B, K, <= S, D]."""
         return (k_BKTD, v_BKTD) if self.cache is None else self.cache.append(self.site, k_BKTD, v_BKTD)
 
-    def finish(self) -> None:
+    def finish(self, rows: int = 1) -> None:
         """Count the tokens as seen and keep the sites' states, after the last block."""
         if self.cache is not None:
             self.cache.states.update(self.states)
             self.cache.advance(self.tokens)
+        elif self._earlier is not None or self.states:
+            before = self._read_count()
+            self.states[POSITIONS] = find_next_positions(self.positions_BT, self.segments, before, rows)
+
+    def start_segment(self, states: Mapping[str, Any], rows: int) -> None:
+        """Go on from what sites kept at the end of the segment before ({} = this is the first), before the first block.
+
+        Positions that were not given go on within each document: those of the row's last one from where it stopped,
+        those of a new one from 0. AptlabError for a pass with a cache, and for one that is not causal.
+        """
+        if self.cache is not None or not self.causal:
+            other = "a cache, which keeps states itself" if self.cache is not None else "a pass that is not causal"
+            raise AptlabError(f"states of the segment before do not go with {other}; leave one of the two out")
+        self._earlier = states
+        before = self._read_count()
+        if self.counted and (before is not None or self.segments is not None):
+            ones_BT = torch.ones_like(self.positions_BT).expand(rows, -1)
+            zeros_B = torch.zeros_like(ones_BT[:, 0])
+            names_BT = ones_BT if self.segments is None else self.segments
+            positions = count_positions(names_BT, before or DocumentCount(zeros_B, zeros_B))
+            self.positions = self.positions_BT = positions
+            self.counted = False
+
+    def _read_count(self) -> DocumentCount | None:
+        """Where the row's document stood at the end of the segment before."""
+        kept = None if self._earlier is None else self._earlier.get(POSITIONS)
+        return None if kept is None else DocumentCount(*kept)  # a loaded state is a plain tuple
 
     # Positions
 
@@ -223,13 +255,3 @@ class ForwardContext:
         if self.segments is not None and self.key_segments is not None:
             seen_BTS = seen_BTS & (self.segments.unsqueeze(2) == self.key_segments.unsqueeze(1))
         return seen_BTS.unsqueeze(1)
-
-
-def compute_segment_lengths(positions_BT: Tensor, segments_BT: Tensor | None) -> Tensor:
-    """Largest position + 1 of each token's own segment, int64 [B, T]; segments are numbered from 0 to T."""
-    if segments_BT is None:
-        return (positions_BT.amax(-1, keepdim=True) + 1).expand_as(positions_BT)
-    positions_BT = positions_BT.expand_as(segments_BT)
-    largest = positions_BT.new_zeros(positions_BT.shape[0], positions_BT.shape[1] + 1)
-    largest.scatter_reduce_(1, segments_BT, positions_BT, "amax")
-    return largest.gather(1, segments_BT) + 1

@@ -18,12 +18,14 @@ from aptlab.nn.attention.rotation import compute_query_growth
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.positions.rotary import Angles
+from aptlab.nn.segments import check_contiguous_segments
 from aptlab.nn.shape import Shape
 from aptlab.nn.window import mean_visible_keys
 from aptlab.ops.rotary import join_pairs
 
 FORMS = ("numerator", "one_plus_cos")
 MANY = 1 << 32  # chunks of positions that one segment may have
+ONE_SUM = "linear attention keeps one sum per row: give each document's tokens side by side, or use attention=full"
 
 
 class LinearAttentionState(NamedTuple):
@@ -118,7 +120,7 @@ class LinearAttention(HeadAttention):
     def _mix(self, phi: Tensor, v: Tensor, context: ForwardContext) -> Tensor:
         """The weighted mean of values, [B, H, T, D]; phi holds queries and keys, [B, H + K, T, D]."""
         pairs = self._feature_pairs(phi, v, context)
-        state: LinearAttentionState | None = context.state
+        state = None if context.state is None else LinearAttentionState(*context.state)  # a loaded one is a plain tuple
         known = None if state is None else state.document
         documents = SegmentDocuments.of(context, len(v), chunk=self.layer_positions.chunk, before_B=known)
         outs, sums = [], []
@@ -181,7 +183,7 @@ class SegmentDocuments(NamedTuple):
         nearest_BT = torch.where(real_BT, places_T, 0).cummax(dim=1).values
         current = torch.cat((before_B.unsqueeze(1), names_BT), 1).gather(1, F.pad(nearest_BT, (1, 0)))
         number_BT = (current[:, 1:] != current[:, :-1]).cumsum(1)
-        check_contiguous_segments(names_BT, number_BT)
+        check_contiguous_segments(names_BT, number_BT, ONE_SUM)
         return cls(number_BT, real_BT, current[:, -1])
 
     def padded(self, tokens: int) -> SegmentDocuments:
@@ -190,21 +192,6 @@ class SegmentDocuments(NamedTuple):
             return self
         number = torch.cat((self.number, self.number[:, -1:].expand(-1, tokens)), dim=1)
         return SegmentDocuments(number, F.pad(self.real, (0, tokens)), self.last)
-
-
-def check_contiguous_segments(names_BT: Tensor, number_BT: Tensor) -> None:
-    """AptlabError where a segment comes back after another; looked at where that needs no wait for a device."""
-    if torch.compiler.is_compiling() or names_BT.device.type != "cpu":
-        return
-    order_BT = names_BT.argsort(dim=1, stable=True)
-    names, numbers = names_BT.gather(1, order_BT), number_BT.gather(1, order_BT)
-    again = (names[:, 1:] == names[:, :-1]) & (numbers[:, 1:] != numbers[:, :-1]) & (names[:, 1:] != 0)
-    if again.any():
-        row = int(again.any(1).nonzero()[0])
-        raise AptlabError(
-            f"a segment of row {row} comes back after another one, and linear attention keeps one sum per row: give "
-            "each document's tokens side by side, or use attention=full"
-        )
 
 
 def compute_causal_sums(
