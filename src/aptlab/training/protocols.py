@@ -46,6 +46,13 @@ class RowData(Protocol):
 
 
 @runtime_checkable
+class LongRowData(Protocol):
+    """Data whose rows may be longer than a context."""
+
+    row_tokens: int
+
+
+@runtime_checkable
 class StagedData(Protocol):
     """Data that change at optimizer steps: told before anything else is asked how long the run is."""
 
