@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from aptlab.data.store.cache import TokenSide
 from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.errors import ConfigError, DataError
 from aptlab.testing import RowsContract
+from aptlab.training.memory import advise_ordered_rows
 
 SIZES = (40, 7, 90, 16, 33, 5, 120, 64, 9, 51, 28, 77)
 
@@ -125,7 +127,7 @@ def test_validation_rows_are_several_windows_that_begin_with_nothing():
         (
             lambda: Segments(val_segments=99).make_validation_table(make_side(), context=8),
             DataError,
-            r"val_segments=99 windows of context=8 is longer than the val text, .*largest val_segments: 67",
+            r"val_segments=99: so many windows of context=8 are longer than the val text, .*at most 67, or use",
         ),
         (
             lambda: Segments().make_training_table(make_side(), context=8),
@@ -144,6 +146,17 @@ def test_sizes_are_told_before_the_text_is_read():
     (problem,) = Segments(segments=4).find_size_problems(100, context=8, plan=BatchPlan(batch=4))
     assert "an epoch has 3 rows of context=4 x 8; largest batch: 3" in problem
     assert not list(Segments(segments=4).find_size_problems(1000, context=8, plan=BatchPlan(batch=4)))
+
+
+def test_a_memory_without_rows_in_order_is_told(texts, caplog):
+    packed = TextData(texts, ByteTokenizer(), context=16, batch=2)
+    ordered = TextData(texts, ByteTokenizer(), context=16, batch=2, rows=Segments())
+    for choices, data in (({"memory": "none"}, packed), ({}, packed), ({"memory": "xl"}, ordered)):
+        advise_ordered_rows(cast(Any, SimpleNamespace(choices=choices)), data)
+    assert caplog.text == ""
+    advise_ordered_rows(cast(Any, SimpleNamespace(choices={"memory": "xl", "data": "packed"})), packed)
+    assert "memory=xl keeps what it has read for the rows that follow, and rows of data=packed are in no" in caplog.text
+    assert "as with data.segments=8" in caplog.text
 
 
 def test_data_know_how_long_a_row_is_and_how_it_is_read(texts):

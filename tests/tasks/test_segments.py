@@ -143,4 +143,6 @@ def test_the_task_counts_every_window_and_its_loss_is_that_of_the_whole_row():
 
 def test_an_objective_of_several_passes_is_refused():
     with pytest.raises(ConfigError, match=r"Elastic reads a batch more than once, and data=segments keeps one memory"):
-        make_task(Elastic(), ffn=partial(SwiGLU, nested=MatFormer())).bind_data(SimpleNamespace(segment_plan=SegmentPlan(window=WINDOW)))
+        make_task(Elastic(), ffn=partial(SwiGLU, nested=MatFormer())).bind_data(
+            SimpleNamespace(segment_plan=SegmentPlan(window=WINDOW))
+        )

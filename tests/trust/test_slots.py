@@ -45,7 +45,8 @@ KINDS = {
     "Device": "Auto Cpu Cuda DDP",
     "DifficultyMetric": "CompressionRatio MTLD ModelLoss TokenCount UnigramNLL",
     "Embedding": "ScaledEmbedding",
-    "Eval": "Harness LengthLoss NeedleRetrieval PasskeyRetrieval Ruler SlidingLoss TaskMatrix TextSample WidthLoss",
+    "Eval": "DocumentLoss Harness LengthLoss NeedleRetrieval PasskeyRetrieval Ruler SlidingLoss TaskMatrix TextSample "
+    "WidthLoss",
     "FeedForward": "ClampedSwiGLU GELU GeGLU SwiGLU",
     "Gate": "Gate",
     "Growth": "Growth",
@@ -72,7 +73,7 @@ KINDS = {
     "Replay": "NoReplay Rehearsal",
     "Rope": ROPES,
     "RowClassifier": "Classifier DyTox DyToxSeed",
-    "RowKind": "Mixed Packed",
+    "RowKind": "Mixed Packed Segments",
     "Scenario": "ClassIncremental ClassIncrementalTexts DomainIncremental Domains NoScenario",
     "Schedule": "Cosine WSD",
     "SearchSettings": "SearchSettings",

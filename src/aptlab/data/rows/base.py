@@ -145,6 +145,11 @@ class RowKind(ABC):
         del tokens, context, plan
         return ()
 
+    def find_validation_problems(self, tokens: int, *, context: int) -> Iterable[str]:
+        """The same for a text to validate on."""
+        if tokens <= context:
+            yield describe_short_side(tokens, context=context, side="val")
+
 
 def describe_short_side(tokens: int, *, context: int, side: str) -> str:
     """The message where a side of the text does not fill one row."""

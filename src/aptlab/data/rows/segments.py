@@ -55,19 +55,22 @@ class Segments(RowKind):
     def make_validation_table(self, side: TokenSide, *, context: int) -> RowTable:
         from aptlab.data.rows.packed_table import PackedTable
 
-        tokens, length = len(side.tokens), self.val_segments * context
-        if tokens <= length:
-            raise DataError(
-                f"a validation row of val_segments={self.val_segments} windows of context={context} is longer than the "
-                f"val text, which has {tokens} tokens; largest val_segments: {max(0, tokens - 1) // context}, or use "
-                "more text or a larger split.val_fraction"
-            )
-        return PackedTable(side.tokens, side.offsets, length, document_mask=True, side="val")
+        for problem in self.find_validation_problems(len(side.tokens), context=context):
+            raise DataError(problem)
+        return PackedTable(side.tokens, side.offsets, self.val_segments * context, document_mask=True, side="val")
 
     def find_size_problems(self, tokens: int, *, context: int, plan: BatchPlan) -> Iterator[str]:
         rows = (tokens - 1) // self.count_row_tokens(context)
         if rows < plan.global_batch:
             yield describe_few_rows(rows, context=f"{self.segments} x {context}", plan=plan)
+
+    def find_validation_problems(self, tokens: int, *, context: int) -> Iterator[str]:
+        if tokens <= self.val_segments * context:
+            yield (
+                f"val_segments={self.val_segments}: so many windows of context={context} are longer than the val text, "
+                f"which has {tokens} token{'s' * (tokens != 1)}; at most {max(0, tokens - 1) // context}, or use more "
+                "text or a larger split.val_fraction"
+            )
 
     def settings(self) -> Mapping[str, Any]:
         return {"segments": self.segments, "carry": self.carry}
