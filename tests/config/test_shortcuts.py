@@ -14,7 +14,7 @@ from aptlab.config.sweeps import expand_grid
 from aptlab.errors import ConfigError
 
 
-@pytest.mark.parametrize("rows", ["packed", "mixed"])
+@pytest.mark.parametrize("rows", ["packed", "mixed", "segments"])
 def test_files_choose_their_source_for_every_kind_of_rows(rows):
     config = compose("train", ["data.files='books/*.txt'", f"data={rows}", "rope=yarn", "context=8192"])
     check(config)
@@ -27,6 +27,16 @@ def test_a_repository_chooses_the_hub():
     config = compose("train", ["data.repo=a/b", "source.limit=5"])
     check(config)
     assert (config.choices["source"], config.cfg.source.repo, config.cfg.source.limit) == ("hub", "a/b", 5)
+
+
+def test_segments_choose_rows_that_follow_each_other():
+    config = compose("train", ["data.segments=4", "attention=linear"])
+    check(config)
+    assert (config.choices["data"], config.cfg.data.rows.segments) == ("segments", 4)
+    with pytest.raises(ConfigError, match=r"data\.segments=4: chooses data=segments, and data=packed is given too"):
+        expand_shortcuts(["data=packed", "data.segments=4"])
+    with pytest.raises(ConfigError, match=r"data\.segments.*0"):
+        check(compose("train", ["data.segments=0"]))
 
 
 def test_files_win_over_the_source_of_a_recipe():
@@ -63,8 +73,10 @@ def test_an_option_of_the_same_class_keeps_the_choice(tmp_path, monkeypatch):
 
 def test_a_message_names_the_shortcuts_of_the_options_that_they_choose():
     for key, (group, option, full) in SHORTCUTS.items():
-        target = read_config_file(find_conf_dir() / group / f"{option}.yaml")["_target_"]
-        assert write_typed_key(full, target) == key
+        node = read_config_file(find_conf_dir() / group / f"{option}.yaml")
+        for word in full.split(".")[1:-1]:
+            node = node[word]
+        assert write_typed_key(full, node["_target_"]) == key
 
 
 @pytest.mark.parametrize(

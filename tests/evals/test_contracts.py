@@ -10,7 +10,8 @@ import numpy as np
 from aptlab.data.rows.windows import Windows
 from aptlab.data.store.cache import TokenSide
 from aptlab.data.tokenizers import ByteTokenizer
-from aptlab.evals import LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss, WidthLoss
+from aptlab.evals import DocumentLoss, LengthLoss, NeedleRetrieval, PasskeyRetrieval, Ruler, SlidingLoss, WidthLoss
+from aptlab.nn.attention import LinearAttention
 from aptlab.nn.ffn import MatFormer, SwiGLU
 from aptlab.testing import EvalContract, make_tiny_decoder
 from tests.evals.making import BODIES
@@ -44,6 +45,13 @@ class TestLengths(OverText):
 
 class TestSliding(OverText):
     evaluation = SlidingLoss(lengths=(16, 32), stride=8, tokens=96)
+
+
+class TestDocuments(OverText):
+    evaluation = DocumentLoss(window=16, tokens=200, longest=100)
+
+    def make_network(self):
+        return make_tiny_decoder(vocab=ByteTokenizer().vocab_size, attention=LinearAttention)
 
 
 class TestWidths(OverText):

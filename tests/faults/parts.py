@@ -24,9 +24,11 @@ from aptlab.callbacks.seeding import StatelessSeed
 from aptlab.callbacks.stop import GracefulStop
 from aptlab.checkpoint import AtomicIO, find_checkpoint
 from aptlab.data.module import TextData
+from aptlab.data.rows import RowKind
 from aptlab.data.sources import TextFiles
 from aptlab.data.store.split import Split
 from aptlab.data.tokenizers import ByteTokenizer
+from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.shape import Shape
 from aptlab.nn.smooth import MemorySmooth, Plain
@@ -59,6 +61,8 @@ class Run:
     val: int = 4
     precision: Any = "32-true"
     smooth: Any = Plain
+    attention: Any = FullAttention
+    rows: RowKind | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     callbacks: list[Callback] = field(default_factory=list)
     checkpoints: dict[str, Any] = field(default_factory=dict)
@@ -66,13 +70,17 @@ class Run:
 
     def train(self, ckpt: Path | None = None) -> Outcome:
         torch.manual_seed(5)
-        net = make_decoder(SHAPE, vocab=260, ffn=partial(SwiGLU, dropout=0.2), smooth=self.smooth)
+        net = make_decoder(
+            SHAPE, vocab=260, ffn=partial(SwiGLU, dropout=0.2), smooth=self.smooth, attention=self.attention
+        )
         task = LanguageTask(net, optim=AdamW(lr=1e-2), schedule=Cosine())
         data = TextData(
             TextFiles(files=str(corpus(self.folder.parent / "corpus") / "*.txt")),
             tokenizer=ByteTokenizer(), context=16, batch=self.batch, seed=3, split=Split(0.35, seed=2), val_batches=2,
-            cache=str(self.folder.parent / "cache"),
+            rows=self.rows, cache=str(self.folder.parent / "cache"),
         )  # fmt: skip
+        if self.rows is not None:
+            task.bind_data(data)
         seen = Seen()
         saver = Checkpoints(**({"every": self.every} | self.checkpoints))
         saver.attach(RunContext(folder=self.folder, describe=lambda: {"run_dir": str(self.folder)}))

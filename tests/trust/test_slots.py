@@ -48,8 +48,8 @@ KINDS = {
     "DifficultyMetric": "CompressionRatio MTLD ModelLoss TokenCount UnigramNLL",
     "Embedding": "ScaledEmbedding",
     "EncoderDecoder": "EncoderDecoder",
-    "Eval": "Harness LengthLoss NeedleRetrieval PasskeyRetrieval Ruler Seq2SeqScores SlidingLoss TaskMatrix TextSample "
-    "WidthLoss",
+    "Eval": "DocumentLoss Harness LengthLoss NeedleRetrieval PasskeyRetrieval Ruler Seq2SeqScores SlidingLoss "
+    "TaskMatrix TextSample WidthLoss",
     "FeedForward": "ClampedSwiGLU GELU GeGLU SwiGLU",
     "Gate": "Gate",
     "Growth": "Growth",
@@ -79,7 +79,7 @@ KINDS = {
     "Replay": "NoReplay Rehearsal",
     "Rope": ROPES,
     "RowClassifier": "Classifier DyTox DyToxSeed",
-    "RowKind": "Mixed Packed SpanCorruption",
+    "RowKind": "Mixed Packed Segments SpanCorruption",
     "Scenario": "ClassIncremental ClassIncrementalTexts DomainIncremental Domains NoScenario",
     "Schedule": "Cosine WSD",
     "SearchSettings": "SearchSettings",

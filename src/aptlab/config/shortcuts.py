@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aptlab.config.files import read_config_file
 from aptlab.config.search_path import read_option_index
@@ -15,6 +16,7 @@ from aptlab.errors import ConfigError
 SHORTCUTS = {
     "data.files": ("source", "text", "source.files"),
     "data.repo": ("source", "hub", "source.repo"),
+    "data.segments": ("data", "segments", "data.rows.segments"),
 }
 
 # Choice that goes with one of another group alone -> that one, taken where the other group is not given.
@@ -24,6 +26,7 @@ IMPLIED = {"model=apt": "task=seq2seq"}
 TYPED = {
     "aptlab.data.sources.TextFiles": {"source.files": "data.files"},
     "aptlab.data.sources.Hub": {"source.repo": "data.repo"},
+    "aptlab.data.rows.Segments": {"data.rows.segments": "data.segments"},
 }
 
 
@@ -50,7 +53,7 @@ def expand_shortcuts(texts: Sequence[str]) -> list[str]:
             continue
         other = by_key.get(group, f"{group}={option}")
         given = other.partition("=")[2].strip("'\"")
-        if given != option and not _is_of_one_class(group, given, option):
+        if given != option and not _is_of_one_class(group, SHORTCUTS[key][2], given, option):
             problems.append(f"{by_key[key]}: chooses {group}={option}, and {other} is given too; leave one out")
         if group in chosen:
             problems.append(
@@ -64,11 +67,22 @@ def expand_shortcuts(texts: Sequence[str]) -> list[str]:
     return [*choices, *(_set_key(text) for text in texts)]
 
 
-def _is_of_one_class(group: str, *names: str) -> bool:
-    """Whether all of these are options of the group, with the same `_target_`."""
+def _is_of_one_class(group: str, key: str, *names: str) -> bool:
+    """Whether all of these are options of the group, with the same `_target_` on the whole way to the key."""
     options = read_option_index().groups.get(group, {})
-    known = [read_config_file(options[name].path).get("_target_") for name in names if name in options]
+    known = [_list_classes(read_config_file(options[name].path), key) for name in names if name in options]
     return len(known) == len(names) and len(set(known)) == 1
+
+
+def _list_classes(node: Any, key: str) -> tuple[Any, ...]:
+    """The `_target_` of an option, and of each part of it on the way to a key such as `data.rows.segments`."""
+    found = []
+    for word in key.split(".")[1:]:
+        if not isinstance(node, Mapping):
+            break
+        found.append(node.get("_target_"))
+        node = node.get(word)
+    return tuple(found)
 
 
 def _set_key(text: str) -> str:

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.data.loader import RowLoader, ValLoader
-from aptlab.data.rows import BatchPlan, Packed, RowKind, Rows
+from aptlab.data.rows import BatchPlan, Packed, RowKind, Rows, SegmentPlan
 from aptlab.data.rows.epochs import ValidationRows
 from aptlab.data.rows.numbered import NumberedRows
 from aptlab.data.rows.order import RowOrder
@@ -145,6 +145,16 @@ class TextData(LightningDataModule):
         return self._store
 
     @property
+    def row_tokens(self) -> int:
+        """Tokens of a training row: the context, or several windows of it."""
+        return self.rows.count_row_tokens(self.context)
+
+    @property
+    def segment_plan(self) -> SegmentPlan | None:
+        """How rows are read that are parts of longer texts; None: each is one pass, and stands alone."""
+        return self.rows.plan_segments(self.context)
+
+    @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes per token of the whole validation text."""
         return self.store.val.bytes_per_token
@@ -191,7 +201,7 @@ class TextData(LightningDataModule):
         if self._store is None and not has_store(self._cache_root, self.fingerprint):
             validate_source(self.source, fingerprint=self._source_key)
         if self._order is None:  # another order is not asked before its time
-            validate_rows(self._training_rows(self._plan()), context=self.context)
+            validate_rows(self._training_rows(self._plan()), context=self.row_tokens)
 
     def setup(self, stage: str = "fit") -> None:
         """Map the cache on every rank."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aptlab.evals.base import Eval, EvalContext, EvalFolder, Measurement
+    from aptlab.evals.documents import DocumentLoss
     from aptlab.evals.fitting import fit_windows
     from aptlab.evals.harness import Harness
     from aptlab.evals.lengths import LengthLoss
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from aptlab.evals.widths import WidthLoss
 
 __all__ = [
+    "DocumentLoss",
     "Eval",
     "EvalContext",
     "EvalFolder",
@@ -58,6 +60,7 @@ __all__ = [
     "score_widths",
 ]
 HOMES = {
+    "DocumentLoss": "aptlab.evals.documents",
     "Eval": "aptlab.evals.base",
     "EvalContext": "aptlab.evals.base",
     "EvalFolder": "aptlab.evals.base",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from aptlab.data.rows import SegmentPlan
 from aptlab.errors import ConfigError
 from aptlab.models import Decoder
 from aptlab.models.cost import count_part_parameters, estimate_cost
 from aptlab.nn.positions.rope import list_rope_warnings
-from aptlab.nn.width import Width
+from aptlab.nn.width import FULL, Width
 from aptlab.objectives import IGNORE, NextToken, Objective, compute_perplexity
 from aptlab.tasks.base import (
     Batch,
@@ -25,6 +26,9 @@ from aptlab.tasks.base import (
     find_target_context,
     find_widths,
 )
+from aptlab.tasks.segments import SegmentReader
+
+KEY = "segment_states"  # of a checkpoint
 
 
 @runtime_checkable
@@ -43,11 +47,22 @@ class HasBytesPerToken(Protocol):
     def bytes_per_token(self) -> float: ...
 
 
+@runtime_checkable
+class HasSegmentPlan(Protocol):
+    """Data whose rows may be read in windows; None: a row is one pass, and stands alone."""
+
+    @property
+    def segment_plan(self) -> SegmentPlan | None: ...
+
+
 class LanguageTask(Task):
     """A language model: tokens [B, T] in, logits [B, T, V] out, trained for `objective` (next token by default).
 
     Validation gives val/loss in nats per token, val/ppl = exp(loss), and val/bpb = nats / ln 2 / bytes, in bits per
     byte of the targets that were scored; where the data knows an average alone, bytes = targets times that.
+
+    Rows of several windows (data=segments) are read one window after the other, and what the network keeps goes on from
+    batch to batch of training. A checkpoint holds what was kept of all ranks' rows; validation rows begin with nothing.
     """
 
     net: Decoder
@@ -67,9 +82,10 @@ class LanguageTask(Task):
         super().__init__(net, objective=objective or NextToken(), optim=optim, schedule=schedule, compile=compile)
         self.bytes_per_token = 1.0  # until the data says otherwise: tokens are bytes
         self.token_bytes: Tensor | None = None  # [V]; no buffer, which would be rounded with weights of 16 bits
+        self.reader: SegmentReader | None = None  # where rows are read in windows
 
     def bind_data(self, data: object) -> None:
-        """Take the bytes that tokens stand for, so that losses can be told in bits per byte.
+        """Take the bytes that tokens stand for, so that losses can be told in bits per byte, and how rows are read.
 
         ConfigError for rows of a source and a target.
         """
@@ -78,6 +94,9 @@ class LanguageTask(Task):
                 "task=language predicts the next token of a text, and these rows are a source and a target; use "
                 "task=seq2seq, or data=packed"
             )
+        if isinstance(data, HasSegmentPlan) and data.segment_plan is not None:
+            self._check_passes()
+            self.reader = SegmentReader(data.segment_plan)
         if isinstance(data, HasTokenBytes):
             self.token_bytes = torch.as_tensor(data.token_bytes, dtype=torch.float64)
         elif isinstance(data, HasBytesPerToken):
@@ -87,11 +106,47 @@ class LanguageTask(Task):
         """The network's Output, or its Hidden for an objective that needs no logits; `width` of its nested layers."""
         # net.compile() wraps __call__ alone, so `hidden` runs as it is.
         call: Any = self.net if self.objective.needs == "logits" else self.net.hidden
+        if self.reader is not None:
+            return self.reader.read(call, batch, keep=self.net.training, width=width, trace=trace)
         places = {"positions": batch.get("positions"), "segments": batch.get("segments")}
         return call(batch["tokens"], **places, width=width, trace=trace)
 
+    def on_train_start(self) -> None:
+        if self.reader is not None:
+            self.reader.begin((self.trainer.global_rank, self.trainer.world_size))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        if self.reader is not None:
+            self.reader.begin_batch(self.global_step)
+        return super().training_step(batch, batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What rows keep, of all ranks; every rank is here."""
+        if self.reader is not None and (states := self.reader.pack(self.global_step, self._gather_rows)):
+            checkpoint[KEY] = states
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.reader is not None:
+            self.reader.load(checkpoint.get(KEY, {}))
+
+    def _gather_rows(self, rows: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return rows
+        return cast(Tensor, self.all_gather(rows)).flatten(0, 1)
+
+    def _check_passes(self) -> None:
+        """ConfigError for an objective that needs other passes than one: what a row keeps is of one."""
+        widths = find_widths(self.net)
+        if self.objective.expect_passes(widths) != {FULL: 1.0} or self.objective.expect_forwards(widths):
+            raise ConfigError(
+                f"objective: {type(self.objective).__name__} reads a batch more than once, and data=segments keeps one "
+                "memory for each row; use objective=next_token, or data=packed"
+            )
+
     def extract_features(self, batch: Batch) -> Tensor:
         """The mean of the last states over the tokens of each row, [B, C], in float32."""
+        if self.reader is not None:
+            return self.reader.read(self.net.hidden, batch, keep=False).hidden.float().mean(1)
         states = self.net.hidden(batch["tokens"], positions=batch.get("positions"), segments=batch.get("segments"))
         return states.hidden.float().mean(1)
 

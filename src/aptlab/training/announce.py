@@ -7,7 +7,7 @@ from typing import Any
 from aptlab.shown import count_nouns, print_shown
 from aptlab.tasks.base import count_parameters
 from aptlab.training.labels import label_choices, select_shown_choices
-from aptlab.training.protocols import RowData
+from aptlab.training.protocols import LongRowData, RowData
 from aptlab.training.state import TrainRun
 
 
@@ -51,7 +51,8 @@ def describe_budget(run: TrainRun) -> str:
     place = f"{trainer.precision} on {trainer.world_size} {trainer.strategy.root_device.type}"
     if not isinstance(run.data, RowData):
         return f"budget   {count_nouns(trainer.max_steps, 'step')}, {place}"
-    step = trainer.accumulate_grad_batches * run.data.batch * run.data.context * trainer.world_size
+    row = run.data.row_tokens if isinstance(run.data, LongRowData) else run.data.context
+    step = trainer.accumulate_grad_batches * run.data.batch * row * trainer.world_size
     whole, flops = trainer.max_steps * step, task.estimate_training_flops(run.config.cfg.context)
     return (
         f"budget   {count_nouns(trainer.max_steps, 'step')} x {step:,} {task.unit} = {whole:,} {task.unit}, "

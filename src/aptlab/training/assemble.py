@@ -37,6 +37,7 @@ from aptlab.training.curriculum import check_curriculum
 from aptlab.training.evaluate import build_evals, check_evals
 from aptlab.training.folders import keep_later_metrics
 from aptlab.training.labels import label_choices
+from aptlab.training.memory import advise_ordered_rows
 from aptlab.training.plan import TrainPlan
 from aptlab.training.protocols import TokenizedData, bind_data_steps, require_run_data
 from aptlab.training.state import ResumePoint, TrainParts, TrainRun, describe_ran
@@ -73,6 +74,7 @@ def assemble_parts(plan: TrainPlan) -> TrainParts:
     for line in task.list_warnings(config.cfg.context, get_option_name):
         log.warning(line)
     task.bind_data(data)
+    advise_ordered_rows(config, data)
     check_continual(config, data, task)
     resume = fill_task(task, data, plan, saved) if saved is not None else None
     if resume is not None and saved is not None:

@@ -46,6 +46,21 @@ class RowData(Protocol):
 
 
 @runtime_checkable
+class LongRowData(Protocol):
+    """Data whose rows may be longer than a context."""
+
+    row_tokens: int
+
+
+@runtime_checkable
+class SegmentedData(Protocol):
+    """Data that say how rows are read that are parts of longer texts; None: each row stands alone."""
+
+    @property
+    def segment_plan(self) -> Any: ...
+
+
+@runtime_checkable
 class StagedData(Protocol):
     """Data that change at optimizer steps: told before anything else is asked how long the run is."""
 

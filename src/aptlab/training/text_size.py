@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aptlab.config import Config, build_known_rule, inspect_inputs, locate_error
-from aptlab.data.rows.base import BatchPlan, RowKind, describe_short_side
+from aptlab.data.rows.base import BatchPlan, RowKind
 from aptlab.data.rows.packed import Packed
 from aptlab.data.sources.base import Source
 from aptlab.data.store.plan import plan_split
@@ -52,7 +52,7 @@ def find_text_size_problems(config: Config) -> Iterator[str]:
     if not all(isinstance(part, kind) for part, kind in parts) or tokenizer.count_most_tokens(0, 0) is None:
         return
     context, plan = data["context"], BatchPlan(batch=data["batch"], world=count_devices(plain.get("device") or {}))
-    if not is_worth_reading(size, split, need=context * plan.global_batch):
+    if not is_worth_reading(size, split, need=rows.count_row_tokens(context) * plan.global_batch):
         return
     sizes = measure_sides(source, split)
     try:
@@ -63,8 +63,10 @@ def find_text_size_problems(config: Config) -> Iterator[str]:
     train, val = (tokenizer.count_most_tokens(*side) for side in sizes)
     for problem in rows.find_size_problems(train, context=context, plan=plan):
         yield f"data.{problem}" if problem.startswith("batch=") else problem
-    if val <= context and (plain.get("trainer") or {}).get("limit_val_batches") != 0:
-        yield describe_short_side(val, context=context, side="val").replace(" split.", " data.split.")
+    if (plain.get("trainer") or {}).get("limit_val_batches") != 0:
+        for problem in rows.find_validation_problems(val, context=context):
+            path = "data.rows." if problem.startswith("val_segments=") else ""
+            yield path + problem.replace(" split.", " data.split.")
 
 
 def is_worth_reading(size: int, split: Split, *, need: int) -> bool:

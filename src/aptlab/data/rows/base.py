@@ -42,6 +42,17 @@ class BatchPlan:
         return self.batch * self.world
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentPlan:
+    """How a network that remembers reads rows: `window` tokens at a time, states going from window to window.
+
+    carry  states also go from a micro-batch to the next, which goes on with the same text in the same rows
+    """
+
+    window: int
+    carry: bool = True
+
+
 class RowTable(ABC):
     """Rows of `context` tokens by id."""
 
@@ -134,6 +145,15 @@ class RowKind(ABC):
     def settings(self) -> Mapping[str, Any]:
         """Plain values that decide which rows a number means; a checkpoint with others is not resumed."""
 
+    def count_row_tokens(self, context: int) -> int:
+        """Tokens of a training row."""
+        return context
+
+    def plan_segments(self, context: int) -> SegmentPlan | None:
+        """How rows are read that are parts of longer texts; None: each is one pass, and stands alone."""
+        del context
+        return None
+
     def find_training_problems(self, context: int) -> Iterable[str]:
         """What is wrong for training with rows of `context` tokens, before any text is read; no torch."""
         del context
@@ -143,6 +163,11 @@ class RowKind(ABC):
         """What is wrong for training on a text of `tokens` tokens, before any is encoded; no torch."""
         del tokens, context, plan
         return ()
+
+    def find_validation_problems(self, tokens: int, *, context: int) -> Iterable[str]:
+        """The same for a text to validate on."""
+        if tokens <= context:
+            yield describe_short_side(tokens, context=context, side="val")
 
 
 def describe_short_side(tokens: int, *, context: int, side: str) -> str:
@@ -154,7 +179,7 @@ def describe_short_side(tokens: int, *, context: int, side: str) -> str:
     )
 
 
-def describe_few_rows(rows: int, *, context: int, plan: BatchPlan) -> str:
+def describe_few_rows(rows: int, *, context: int | str, plan: BatchPlan) -> str:
     """The message where an epoch does not fill one micro-batch of all ranks."""
     needed, have = (f"{count} row{'s' * (count != 1)}" for count in (plan.global_batch, rows))
     return (
