@@ -30,7 +30,8 @@ class Learner(NamedTuple):
 
     def flat(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The six fields of a state."""
-        return (*self.reference, *self.carried.weights, *self.carried.surprise)
+        (first, second), ((now_first, now_second), (push_first, push_second)) = self
+        return first, second, now_first, now_second, push_first, push_second
 
 
 class StartWeights(Undecayed):
