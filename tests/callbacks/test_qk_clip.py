@@ -12,7 +12,7 @@ from tests.helpers import SHAPE, Rows, decoder, task, trainer
 
 from aptlab.callbacks.guard import NonFiniteGuard
 from aptlab.callbacks.qk_clip import QKClip, scale_heads
-from aptlab.errors import ConfigError
+from aptlab.errors import ConfigError, TrainingError
 from aptlab.nn.attention import FullAttention, LinearAttention
 from aptlab.nn.attention.largest import MAX_LOGITS
 from aptlab.nn.positions.layer import LayerPositions
@@ -129,6 +129,18 @@ def test_what_cannot_be_clipped_is_told(attention, tau, message):
     run = trainer(max_steps=1, limit_val_batches=0, callbacks=[QKClip(tau=tau)])
     with pytest.raises(ConfigError, match=message):
         run.fit(task(attention=attention), Rows())
+
+
+def test_logits_that_cannot_be_told_apart_or_are_not_given_are_refused():
+    module = task()
+    module.net.blocks[1] = decoder(seed=1).blocks[0]
+    run = trainer(max_steps=1, limit_val_batches=0, callbacks=[QKClip()])
+    with pytest.raises(ConfigError, match="two layers of this network tell of their logits under one name"):
+        run.fit(module, Rows())
+    rule, mute = QKClip(), task()
+    rule.on_fit_start(run, mute)
+    with pytest.raises(TrainingError, match=r"gave no logits of 0/attention/qk; the task's training_step must set"):
+        rule.on_before_backward(run, mute, torch.zeros(()))
 
 
 @pytest.mark.parametrize(("given", "message"), [({"tau": 0.0}, "^tau must be"), ({"alpha": 2.0}, "^alpha must be")])

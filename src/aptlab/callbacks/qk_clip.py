@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from aptlab.callbacks.gradients.base import check_limits
 from aptlab.callbacks.monitor import log_numbers
-from aptlab.errors import ConfigError
+from aptlab.errors import ConfigError, TrainingError
 from aptlab.limits import Fraction, Positive, PositiveInt
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.attention.largest import MAX_LOGITS
@@ -49,7 +49,13 @@ class QKClip(Callback):
         self._hook: RemovableHandle | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._layers = dict(find_full_attention(pl_module))
+        found = list(find_full_attention(pl_module))
+        self._layers = dict(found)
+        if len(self._layers) < len(found):
+            raise ConfigError(
+                "qk_clip: two layers of this network tell of their logits under one name, and only the last would be "
+                "clipped; give their sites names of their own, or take qk_clip out of callbacks"
+            )
         if not self._layers:
             raise ConfigError("qk_clip needs layers with logits, and this network has none; take it out of callbacks")
         for layer in self._layers.values():
@@ -85,6 +91,11 @@ class QKClip(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         traces: Mapping[str, Any] = get_step_state(pl_module).traces
+        if missing := [site for site in self._layers if site not in traces]:
+            raise TrainingError(
+                f"qk_clip: the step gave no logits of {missing[0]}; the task's training_step must set "
+                "self.step_state.traces to output.traces of the net"
+            )
         now_LH = torch.stack([traces[site][MAX_LOGITS] for site in self._layers])
         self._largest_LH = now_LH if self._largest_LH is None else torch.maximum(self._largest_LH, now_LH)
 
