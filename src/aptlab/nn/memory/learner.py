@@ -65,17 +65,18 @@ def learn_first(
 ) -> tuple[Tensor, Carried, Learner]:
     """Reads of the open chunk's tokens and of new documents', and the memory after the one and the other.
 
-    That of new documents is always computed: a weight without a gradient on one rank stops the others.
+    Other tokens, padding too, read 0. What new documents read is always computed: a weight without a gradient on one
+    rank stops the others.
     """
     last = blocks.last & blocks.fresh
     with torch.autocast(inputs.q.device.type, enabled=False):
         new, begun = update_memory(inputs, begin.reference, begin.carried, chain_tokens(blocks, blocks.fresh), last)
-        started = Learner(begin.reference, begun)
+        started, new = Learner(begin.reference, begun), torch.where(blocks.fresh[:, None, :, None], new, 0.0)
         if is_idle(blocks.open):
             return new, learner.carried, started
         chain_BTT = chain_tokens(blocks, blocks.open)
         read, opened = update_memory(inputs, learner.reference, learner.carried, chain_BTT, blocks.open)
-        return torch.where(blocks.fresh[:, None, :, None], new, read), opened, started
+        return torch.where(blocks.open[:, None, :, None], read, new), opened, started
 
 
 def learn_later(inputs: MemoryInputs, opened: Carried, blocks: BlockPlaces) -> tuple[Tensor, Carried]:
