@@ -206,9 +206,10 @@ def refuse_kernel(u: torch.Tensor, delta: torch.Tensor) -> bool:
 @contextlib.contextmanager
 def switch_kernel(on: bool) -> Iterator[None]:
     """The kernels as they are, or the references in their place."""
-    rooms, chosen = (op, fused, plain, sketch, spikes), op.can_use_kernel
-    for room in rooms if not on else ():
-        room.can_use_kernel = refuse_kernel  # type: ignore[assignment]
+    rooms: list[Any] = [op, fused, plain, sketch, spikes]
+    chosen = op.can_use_kernel
+    for room in [] if on else rooms:
+        room.can_use_kernel = refuse_kernel
     try:
         yield
     finally:
