@@ -38,6 +38,7 @@ def test_a_run_killed_in_the_middle_of_a_document_goes_on_equal_to_the_bit(tmp_p
     kept = read_kept(run)
     assert (kept["positions"][0] > 0).any(), "no row is in the middle of a document"
     assert_same(run.resume(), whole)
+    assert whole.saver.last is not None
     last = load_checkpoint(whole.saver.last)["segment_states"]
     for mine, theirs in zip(list_tensors(read_kept(run)), list_tensors(last), strict=True):
         assert torch.equal(mine, theirs)

@@ -319,7 +319,7 @@ class TextData(LightningDataModule):
                         "with data.split.inside=false and load=resume"
                     )
                 raise CheckpointError(
-                    f"the checkpoint was trained on other data: {name} {_short(before)}, now {_short(now)}; resume "
+                    f"the checkpoint was trained on other data: {name} {str(before)[:12]}, now {str(now)[:12]}; resume "
                     "with the data, tokenizer, split and context it had, or start a new run from its weights "
                     "with load=weights"
                 )
@@ -395,7 +395,3 @@ def _check_positive(name: str, value: int | None) -> None:
     limit = find_limit(PositiveInt)
     if limit and value is not None and limit.problem(value):
         raise ConfigError(f"{name}={value} must be {limit}; try {name}=16")
-
-
-def _short(value: Any) -> str:
-    return str(value)[:12]
