@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -46,9 +47,10 @@ def test_cached_beams_are_uncached_beams_and_a_batch_is_its_sources_alone(net, b
 def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all_targets(net, penalty):
     for source, found in zip(SOURCES, search(net, beams=130, penalty=penalty, longest=3), strict=True):
 
-        def next_log_probabilities(tokens, source=source):
+        @functools.cache  # the enumeration asks for every beginning again and again
+        def next_log_probabilities(tokens, source=tuple(source)):
             given = torch.tensor([[START, *tokens]])
-            return net(torch.tensor([source]), decoder_tokens=given).logits[0, -1].log_softmax(-1).tolist()
+            return net(torch.tensor([list(source)]), decoder_tokens=given).logits[0, -1].log_softmax(-1).tolist()
 
         best = best_targets(next_log_probabilities, vocab=VOCAB, ends=ENDS, longest=3, penalty=penalty)
         assert [hypothesis.tokens for hypothesis in found[:10]] == [tokens for _, tokens in best[:10]]
