@@ -16,7 +16,7 @@ def test_a_run_over_segments_counts_every_window_and_says_what_memory_is_worth(t
     monkeypatch.chdir(tmp_path)
     assert main(["train", *words(*GIVEN)]) == 0
     shown = capsys.readouterr().out
-    assert "data=segments" in shown
+    assert newest().choices["data"] == "segments"
     assert f"2 steps x {4 * 3 * 32:,} tokens = {2 * 4 * 3 * 32:,} tokens" in shown
     result = newest().result
     assert result is not None
@@ -27,5 +27,5 @@ def test_a_run_over_segments_counts_every_window_and_says_what_memory_is_worth(t
 
 def test_a_validation_text_shorter_than_a_row_is_told_before_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AptlabError, match=r"data\.rows\.val_segments=999: so many windows of context=32 are longer"):
+    with pytest.raises(AptlabError, match=r"val_segments=999: so many windows of context=32 are longer"):
         aptlab.train(words(*GIVEN, "data.rows.val_segments=999"))
