@@ -114,7 +114,7 @@ class PairData(LightningDataModule):
             )
         if gone:
             log.warning("left out %s of %s of the %s side, longer than %s", f"{gone:,}", len(pairs), name, limits)
-        sources, targets = (FlatRows.join(part[at] for part in encoded) for at in (1, 2))
+        sources, targets = (FlatRows.join(part[1] for part in encoded), FlatRows.join(part[2] for part in encoded))
         table = PairTable(
             sources, targets, eos=self.tokenizer.eos, context=self.context, target_context=self.target_context
         )

@@ -163,8 +163,9 @@ def sample_block(
     tokenizer, mode = codec.tokenizer, net.training
     net.eval()
     try:
+        reader: Any = ConditionedDecoder(net, ids)  # what `generate_rows` asks of a Decoder
         rows = generate_rows(
-            ConditionedDecoder(net, ids),
+            reader,
             [[tokenizer.eos]] * len(ids),
             rules=options.rules,
             max_new_tokens=options.max_new_tokens,

@@ -35,7 +35,7 @@ class StressCallback(Callback):
         if self.name == "branch":
             disturbed: list[nn.Module] = [module for module in pl_module.modules() if isinstance(module, Layer)]
         elif self.name == "embedding":
-            disturbed = [module for module in pl_module.modules() if isinstance(module, nn.Embedding)][:1]
+            disturbed = [next(module for module in pl_module.modules() if isinstance(module, nn.Embedding))]
         else:
             return
         for module in disturbed:

@@ -120,7 +120,7 @@ class LowRankGradients(GradientCallback):
         if self._told:
             return
         self._told = True
-        flops = sum(count_projection_flops(*w.shape, self.rank, self.power) for w in chosen.values())
+        flops = sum(count_projection_flops(w.shape[0], w.shape[1], self.rank, self.power) for w in chosen.values())
         stored = sum(4 * weight.numel() for weight in chosen.values()) if self.error_feedback else 0
         log.info(
             "low_rank: %s of %d become rank %d: %.3g GFLOP a step with new directions, %.1f MB kept for the next step",
