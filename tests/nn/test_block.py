@@ -33,6 +33,7 @@ NORMS = {
     "reordered": ("attention_norm_after", "ffn_norm_after"),
     "parallel": ("attention_norm", "ffn_norm"),
     "parallel_shared": ("norm",),
+    "post_norm": ("attention_norm_joined", "ffn_norm_joined"),
 }
 
 
@@ -114,6 +115,9 @@ def test_a_norm_of_the_whole_block_needs_sites_side_by_side():
     shape = Shape(dim=32, depth=1, heads=2, hidden=48)
     with pytest.raises(ConfigError, match=r"norm is read by all sites of a parallel block.*set parallel=true"):
         Block(shape, layer=0, positions=LayerPositions(), sites={"attention": site}, norm=RMSNorm)
+    site = Site(layer=FullAttention, norm=None, smooth=Plain, norm_joined=RMSNorm)
+    with pytest.raises(ConfigError, match=r"norm_joined normalises the stream between.*set parallel=false, or"):
+        Block(shape, layer=0, positions=LayerPositions(), sites={"attention": site}, parallel=True)
 
 
 def random_heads(tokens=11, heads=4, kv_heads=2, dim=8):
