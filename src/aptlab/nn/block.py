@@ -55,8 +55,8 @@ class Block(OwnsInit, nn.Module):
     norm      factory norm(dim) of one norm that all sites of a parallel block read, before their own, if they have any
 
     A decoder has the sites "attention" and "ffn". A site's modules are children of the block: "ffn_norm", "ffn",
-    "ffn_norm_after", "ffn_smooth", "ffn_norm_joined". `carries` maps sites to what they hand to the same site of the next block: it goes
-    in and comes out, so that a block that is recomputed sees what it saw.
+    "ffn_norm_after", "ffn_smooth", "ffn_norm_joined". `carries` maps sites to what they hand to the same site of the
+    next block: it goes in and comes out, so that a block that is recomputed sees what it saw.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,18 +43,12 @@ class Smooth(OwnsInit, nn.Module, abc.ABC):
 
     Built as `factory(dim, layer=index, site=name)`; its block then tells it where it stands (`bind_site`). Depth
     history goes through `context.carry` and `set_carry`, statistics through `set_trace` where `context.tracing` asks
-    for them. forward keeps nothing between calls. What a join learns beside its weights it learns once per optimizer
-    step: in training its trace always holds what `observed` names, and the callback `SmoothMemory` brings that of all
-    micro-batches and ranks to `learn`.
+    for them. forward keeps nothing between calls.
 
-    observed  entries of its trace that `learn` reads; their sizes never change
-    plain     whether the join is the same for every step and not learned, so that nobody asks for its statistics
+    plain  whether the join is the same for every step and not learned, so that nobody asks for its statistics
     """
 
-    observed: tuple[str, ...] = ()
     plain: ClassVar[bool] = False
-    layer: int
-    site: str
 
     @abc.abstractmethod
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
@@ -81,7 +74,3 @@ class Smooth(OwnsInit, nn.Module, abc.ABC):
     def start_branch(self, layer: Layer, depth: int) -> None:
         """Change the start of the layer whose output is joined, after it has drawn its own; most rules do not."""
         del layer, depth
-
-    def learn(self, observed: Mapping[str, Tensor]) -> None:
-        """One optimizer step has passed; what it `observed`, those of all micro-batches and ranks one after another."""
-        del observed
