@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from aptlab.callbacks.smoothing import SmoothMemory
 from aptlab.errors import TrainingError
-from aptlab.nn.smooth import LeftSpin, MemorySmooth, Plain
+from aptlab.nn.smooth import LeftSpin, MemorySmooth, Plain, ReZero, Strength
 from aptlab.objectives import StepState
 from aptlab.testing.smooth import join_once
 
@@ -187,7 +189,39 @@ def test_plain_residuals_are_left_alone_unless_asked(callback, steps):
     fit(task, callback, steps=2, logger=lines)
     assert sorted(lines.lines) == steps
     assert task.asked == [bool(steps)] * 2
-    assert all(line.keys() == {"smooth/0/ffn/peak", "smooth/1/ffn/peak"} for line in lines.lines.values())
+    names = ("strength", "gate", "peak", "nonfinite")
+    keys = {f"smooth/{i}/ffn/{name}" for i in range(2) for name in names}
+    assert all(line.keys() == keys for line in lines.lines.values())
+
+
+def test_a_learned_rule_is_asked_for_its_statistics():
+    task, lines = Task(ReZero), Lines()
+    fit(task, SmoothMemory(every=1), steps=1, logger=lines)
+    assert lines.lines[1]["smooth/1/ffn/gate"] < 1e-3
+
+
+by_step = partial(LeftSpin, strength=Strength(history="step", decay=0.5))
+
+
+def test_a_history_by_step_is_written_once_per_optimizer_step_and_by_all_tokens_alike():
+    small, large, skipping = Task(by_step), Task(by_step), Task(by_step)
+    fit(small, SmoothMemory(every=1), steps=3, accumulate=4, loader=data(2, count=12))
+    fit(large, SmoothMemory(every=None), steps=3, loader=data(8, count=3))
+    assert memory_of(small)["0.history.steps"] == 3
+    assert memory_of(small)["0.history.size"] > 0
+    for name, value in memory_of(small).items():
+        assert torch.allclose(value, memory_of(large)[name], atol=1e-5), name
+    fit(skipping, SkipStep(2), SmoothMemory(), steps=3, loader=data(8, count=3))
+    assert memory_of(skipping)["0.history.steps"] == 2
+
+
+def test_a_memory_with_a_history_by_step_learns_both():
+    task = Task(partial(MemorySmooth, strength=Strength(history="step")))
+    fit(task, SmoothMemory(), steps=2)
+    assert memory_of(task)["0.spin.history.steps"] == 2
+    assert memory_of(task)["0.sketch.strengths"].any()
+    with pytest.raises(TrainingError, match=r"^smooth\.strength\.history=step: the step gave no sizes of steps"):
+        fit(Task(by_step, mute=True), SmoothMemory())
 
 
 def test_every_null_learns_and_logs_nothing():

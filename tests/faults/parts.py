@@ -31,7 +31,7 @@ from aptlab.data.tokenizers import ByteTokenizer
 from aptlab.nn.attention import FullAttention
 from aptlab.nn.ffn import SwiGLU
 from aptlab.nn.shape import Shape
-from aptlab.nn.smooth import MemorySmooth, Plain
+from aptlab.nn.smooth import Plain
 from aptlab.optim import AdamW, Cosine
 from aptlab.tasks import LanguageTask
 from aptlab.testing.tiny import make_decoder
@@ -84,7 +84,7 @@ class Run:
         seen = Seen()
         saver = Checkpoints(**({"every": self.every} | self.checkpoints))
         saver.attach(RunContext(folder=self.folder, describe=lambda: {"run_dir": str(self.folder)}))
-        smoothing = [self._memory()] if self.smooth is MemorySmooth else []
+        smoothing = [] if self.smooth is Plain else [self._memory()]
         settings = {"accelerator": "cpu", "devices": 1, "gradient_clip_val": 1.0} | self.settings
         trainer = Trainer(
             **settings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lightning.pytorch import Callback
 
 from aptlab.callbacks.progress import find_monitor
 from aptlab.checkpoint import read_manifest
-from aptlab.nn.smooth import MemorySmooth
+from aptlab.nn.smooth import MemorySmooth, Strength
 from tests.faults.parts import Run, assert_same, differences, file_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -26,6 +27,7 @@ MORE = {
     "accumulate-4": {"accumulate": 4, "steps": 8},
     "bf16": {"precision": "bf16-mixed"},
     "memory": {"smooth": MemorySmooth},
+    "memory-with-history-by-step": {"smooth": partial(MemorySmooth, strength=Strength(history="step")), "every": 2},
     "val-at-data-epoch-end": {"val": 6, "every": 6},
     "save-and-val-each-step": {"val": 1, "every": 1, "steps": 9},
 }

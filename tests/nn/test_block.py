@@ -33,6 +33,7 @@ NORMS = {
     "reordered": ("attention_norm_after", "ffn_norm_after"),
     "parallel": ("attention_norm", "ffn_norm"),
     "parallel_shared": ("norm",),
+    "post_norm": ("attention_norm_joined", "ffn_norm_joined"),
 }
 
 
@@ -72,16 +73,23 @@ def test_a_block_is_its_papers(form):
     assert {name.rpartition(".")[0] for name, _ in block.named_parameters() if "norm" in name} == set(NORMS[form])
 
 
+SMOOTHS = ["none", "post_norm", "left_spin", "left_spin_seed", "memory", "rezero", "left_spin_layerscale", "deepnorm"]
+
+
 @functools.cache
 def resolved(word):
     return compose("train", ["size=debug", "context=32", "vocab=61", "attention.qk_norm=true", word]).resolved()
 
 
-@pytest.mark.parametrize("smooth", ["none", "post_norm", "left_spin", "left_spin_seed", "memory"])
+@pytest.mark.parametrize("smooth", SMOOTHS)
 @pytest.mark.parametrize("form", NORMS)
 def test_every_form_trains_with_every_smoothing_and_reads_with_a_cache(form, smooth):
     model, node = resolved(f"block={form}")["model"], resolved(f"smooth={smooth}")["smooth"]
     sites = {name: {**site, "smooth": node} for name, site in model["block"]["sites"].items()}
+    if smooth == "deepnorm" and form != "post_norm":
+        with pytest.raises(ConfigError, match=r"DeepNorm normalises the stream .*use block=post_norm"):
+            build({**model, "block": {**model["block"], "sites": sites}})
+        return
     torch.manual_seed(0)
     net = build({**model, "block": {**model["block"], "sites": sites}})
     tokens = make_random_tokens(2, 24)
@@ -114,6 +122,9 @@ def test_a_norm_of_the_whole_block_needs_sites_side_by_side():
     shape = Shape(dim=32, depth=1, heads=2, hidden=48)
     with pytest.raises(ConfigError, match=r"norm is read by all sites of a parallel block.*set parallel=true"):
         Block(shape, layer=0, positions=LayerPositions(), sites={"attention": site}, norm=RMSNorm)
+    site = Site(layer=FullAttention, norm=None, smooth=Plain, norm_joined=RMSNorm)
+    with pytest.raises(ConfigError, match=r"norm_joined normalises the stream between.*set parallel=false, or"):
+        Block(shape, layer=0, positions=LayerPositions(), sites={"attention": site}, parallel=True)
 
 
 def random_heads(tokens=11, heads=4, kv_heads=2, dim=8):

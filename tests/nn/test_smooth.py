@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint
 
-from aptlab.errors import ConfigError
-from aptlab.nn.smooth import Carry, Gate, LeftSpin, LeftSpinSeed, MemorySmooth, Plain, SpinRule, Strength
+from aptlab.errors import AptlabError, ConfigError
+from aptlab.nn.smooth import Carry, Gate, LeftSpin, LeftSpinSeed, MemorySmooth, Plain, SiteInfo, SpinRule, Strength
 from aptlab.testing.smooth import join_once
 from tests.reference import smooth as reference
 
 DIM = 16
 KINDS = ["normalized", "cosine", "softclip"]
+LEARNED = Gate(learned=True)
 
 
 def make(layer=0, **kwargs):
@@ -96,22 +96,6 @@ def test_the_seed_gate_shrinks_even_a_vanishing_step_and_left_spin_does_not():
     assert gate[LeftSpinSeed].item() == pytest.approx(0.9637, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_small_steps_pass_unchanged(kind):
-    u, delta, _ = pair(size=1e-6)
-    assert torch.equal(join_once(make(gate=Gate(kind=kind)), u, delta)[0], u + delta)
-
-
-@every_layer
-def test_the_direction_of_the_step_is_kept(layer):
-    u, delta, carry = pair(size=3.0, dtype=torch.float64)
-    moved = join_once(layer, u, delta, carry)[0] - u
-    cosine = torch.nn.functional.cosine_similarity(moved, delta, dim=-1)
-    dead = moved.norm(dim=-1) < 1e-9  # only the cosine gate has these
-    assert torch.allclose(cosine[~dead], torch.ones_like(cosine[~dead]), atol=1e-6)
-    assert name(layer) == "LeftSpin-cosine" or not dead.any()
-
-
 def relative_steps(layer, sizes=None):
     """rms(u' - u) / (rms(u) + guard) over a wide range of step sizes."""
     u = torch.randn(1, 4000, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -153,37 +137,6 @@ def test_the_published_reach_of_the_normalized_gate():
 
 
 @every_layer
-def test_tokens_and_rows_do_not_see_each_other(layer):
-    u, delta, carry = pair(3, dtype=torch.float64)
-    layer.eval()
-    whole = join_once(layer, u, delta, carry)[0]
-    rows, tokens = torch.tensor([1, 0]), torch.tensor([3, 0, 4, 1, 2])
-    mixed = join_once(layer, *(x[rows][:, tokens] for x in (u, delta)), Carry(*(x[rows][:, tokens] for x in carry)))[0]
-    assert torch.equal(mixed, whole[rows][:, tokens])
-    alone = join_once(layer, u[:1], delta[:1], Carry(carry.step[:1], carry.phi[:1]))[0]
-    assert torch.allclose(alone, whole[:1], rtol=0, atol=1e-14)
-
-
-@every_layer
-def test_a_later_token_changes_no_earlier_one(layer):
-    u, delta, carry = pair(4)
-    before = join_once(layer, u, delta, carry)[0]
-    delta[:, 3] = 1e4
-    after = join_once(layer, u, delta, carry)[0]
-    assert torch.equal(before[:, :3], after[:, :3])
-    assert not torch.equal(before[:, 3], after[:, 3])
-
-
-@every_layer
-def test_cached_decoding_equals_the_full_pass(layer):
-    u, delta, carry = pair(5, dtype=torch.float64)
-    layer.eval()
-    full, cuts = join_once(layer, u, delta, carry)[0], (slice(0, 2), slice(2, 3), slice(3, 5))
-    parts = [join_once(layer, u[:, cut], delta[:, cut], Carry(*(x[:, cut] for x in carry)))[0] for cut in cuts]
-    assert torch.allclose(torch.cat(parts, 1), full, rtol=0, atol=1e-14)
-
-
-@every_layer
 def test_alpha_zero_or_none_is_the_plain_residual(layer):
     if isinstance(layer, LeftSpin | MemorySmooth):
         layer = type(layer)(DIM, layer=0, site="ffn", alpha=0.0)
@@ -192,32 +145,6 @@ def test_alpha_zero_or_none_is_the_plain_residual(layer):
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         u, delta, _ = pair(6, 2.0, dtype=dtype)
         assert torch.equal(join_once(layer, u, delta, None)[0], u + delta)
-
-
-@every_layer
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_a_zero_stream_stays_finite_and_keeps_its_dtype(layer, dtype):
-    u, delta = torch.zeros(2, 3, DIM, dtype=dtype), torch.ones(2, 3, DIM, dtype=dtype)
-    for step in (delta, torch.zeros_like(delta), delta * 60000):
-        out, carry, seen = join_once(layer, u, step, None, trace=True)
-        assert out.dtype == dtype
-        assert out.isfinite().all()
-        assert carry is None or carry.phi.isfinite().all()
-        assert all(value.isfinite().all() for value in seen.values())
-
-
-@every_layer
-def test_an_inf_leaves_nothing_behind(layer):
-    u, delta, _ = pair(7)
-    clean = join_once(layer, u, delta, None)[0]
-    bad = delta.clone()
-    bad[0, 1, 0] = math.inf
-    spoilt = join_once(layer, u, bad, None, trace=True)[0]
-    assert not spoilt[0, 1].isfinite().all()
-    others = torch.ones(2, 5, dtype=torch.bool)
-    others[0, 1] = False
-    assert torch.equal(spoilt[others], clean[others])
-    assert torch.equal(join_once(layer, u, delta, None)[0], clean)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
@@ -266,62 +193,12 @@ def test_the_gradient_through_the_gate_is_right(kind):
     assert after is None or not (after.step.requires_grad or after.phi.requires_grad)
 
 
-@every_layer
-def test_recomputation_gives_the_same_output_and_gradient(layer):
-    layer.train()
-    u, delta, carry = pair(11)
-
-    def run(recompute):
-        a, b = u.clone().requires_grad_(), delta.clone().requires_grad_()
-        call = lambda x, y: join_once(layer, torch.tanh(x), torch.sin(y), carry)[0]  # noqa: E731
-        out = checkpoint(call, a, b, use_reentrant=False) if recompute else call(a, b)
-        return out.detach(), *torch.autograd.grad(out.square().sum(), (a, b))
-
-    for kept, again in zip(run(False), run(True)):
-        assert torch.equal(kept, again)
-
-
-@every_layer
-@pytest.mark.parametrize("trace", [False, True])
-def test_compiles_as_one_graph(layer, trace):
-    layer.train()
-    u, delta, carry = pair(12)
-    torch._dynamo.reset()
-    compiled = torch.compile(layer, fullgraph=True, backend="eager")
-    for at in (None, carry):
-        out, expected = join_once(compiled, u, delta, at, trace=trace), join_once(layer, u, delta, at, trace=trace)
-        assert torch.allclose(out[0], expected[0])
-        assert (out[2] or {}).keys() == (expected[2] or {}).keys()
-
-
-def test_autocast_does_not_lower_the_precision():
-    u, delta, carry = pair(13)
-    for layer in all_layers():
-        plain = join_once(layer, u, delta, carry)[0]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(join_once(layer, u, delta, carry)[0], plain)
-
-
 def test_history_none_is_no_weight_on_turns_and_no_inertia():
     u, delta, carry = pair(14)
     none = make(strength=Strength(history="none"))
     same = make(beta=1.0, strength=Strength(w2=0.0))
     assert torch.equal(join_once(none, u, delta, carry)[0], join_once(same, u, delta, carry)[0])
     assert join_once(none, u, delta, carry)[1] is None
-
-
-@every_layer
-def test_the_trace_holds_token_means_and_only_when_asked(layer):
-    layer.eval()
-    u, delta, carry = pair(15)
-    out, _, seen = join_once(layer, u, delta, carry, trace=True)
-    assert seen["peak"].item() == out.abs().max().item()
-    assert join_once(layer, u, delta, carry)[2] is None
-    if not isinstance(layer, Plain):
-        assert {"strength", "angle", "gate", "danger", "nonfinite"} <= seen.keys()
-        assert all(value.shape == () and not value.requires_grad for value in seen.values())
-        moved = (out - u).norm(dim=-1) / delta.norm(dim=-1)
-        assert seen["gate"].item() == pytest.approx(moved.mean().item(), abs=1e-4)
 
 
 def test_the_automatic_bound_limits_the_growth_of_the_stream():
@@ -333,6 +210,113 @@ def test_the_automatic_bound_limits_the_growth_of_the_stream():
     assert u.norm() / start == pytest.approx(100.0, rel=1e-2)
 
 
+def test_a_bound_without_a_number_goes_by_the_joins_of_the_model():
+    layer = make(tau=None, gate=Gate(kind="softclip", bound=None, growth=50.0))
+    u, delta, _ = pair(16)
+    with pytest.raises(
+        AptlabError, match=r"^LeftSpin goes by the depth of its model and knows none yet; call bind_site"
+    ):
+        join_once(layer, u, delta)
+    layer.bind_site(SiteInfo(depth=4, sites=3))
+    assert (1 + layer.rule.gate.limit) ** 12 == pytest.approx(50.0)
+    assert layer.rule.knee == layer.rule.gate.limit / 2
+    again = make(tau=None, gate=Gate(kind="softclip", bound=None, growth=50.0, depth=6))
+    assert torch.equal(join_once(layer, u, delta)[0], join_once(again, u, delta)[0])
+
+
+def test_learned_numbers_start_at_the_given_ones_and_get_gradients_though_the_gate_is_detached():
+    numbers = {"alpha": 1.3, "tau": 0.4}
+    fixed, learned = make(**numbers), make(**numbers, gate=LEARNED)
+    u, delta, carry = pair(17)
+    u.requires_grad_(), delta.requires_grad_()
+    out, expected = join_once(learned, u, delta, carry)[0], join_once(fixed, u, delta, carry)[0]
+    assert torch.allclose(out, expected, atol=1e-5)
+    grads = [torch.autograd.grad(x.square().sum(), (u, delta), retain_graph=True) for x in (out, expected)]
+    for mine, theirs in zip(*grads, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-3)
+    out.square().sum().backward()
+    for number in (learned.learned.a, learned.learned.t):
+        assert number.shape == (1,)
+        assert number.grad.abs() > 0
+    torch.nn.init.constant_(learned.learned.a, 3.0)
+    learned.reset_parameters(0.02, 2)
+    alpha, tau = learned.learned()
+    assert (alpha.item(), tau.item()) == (pytest.approx(1.3), pytest.approx(0.4))
+
+
+def test_a_learned_angle_falls_where_its_gate_costs_loss():
+    """The gate shrinks what the loss wants whole: alpha falls, tau rises."""
+    torch.manual_seed(0)
+    layer, (u, delta, _) = make(gate=LEARNED), pair(18, 2.0)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (join_once(layer, u, delta)[0] - u - delta).square().mean().backward()
+        optimizer.step()
+    alpha, tau = layer.learned()
+    assert alpha < 1
+    assert tau > 0.5
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.99])
+def test_history_by_step_equals_the_reference(decay):
+    layer = make(strength=Strength(history="step", decay=decay)).double().train()
+    sizes, steps = [], 5
+    for step in range(steps):
+        u, delta, _ = pair(20 + step, 0.3 + step, dtype=torch.float64)
+        usual = reference.usual_size(sizes, decay)
+        out, carry, seen = join_once(layer, u, delta)
+        applied = []
+        for b in range(2):
+            for t in range(5):
+                numbers = {"alpha": 1.0, "tau": 0.5, "beta": 0.7, "kappa": 8.0, "w1": 1.0, "w2": 0.5, "reference": 0.02}
+                expected, moved, *_ = reference.left_spin(
+                    u[b, t].tolist(), delta[b, t].tolist(), None, **numbers, usual=usual
+                )
+                assert torch.allclose(out[b, t], torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-6)
+                applied.append(reference.rms(moved))
+        assert carry is None
+        assert seen.keys() == {"step_sizes"}
+        layer.history.update(seen["step_sizes"])
+        sizes.append(sum(applied) / len(applied))
+    assert layer.history.size.item() == pytest.approx(reference.usual_size(sizes, decay), rel=1e-5)
+    assert layer.history.steps == steps
+
+
+def test_a_history_by_step_forgets_nothing_by_an_inf_and_writes_nothing_in_evaluation():
+    layer = make(strength=Strength(history="step"))
+    u, delta, _ = pair(21)
+    assert join_once(layer.eval(), u, delta)[2] is None
+    clean = join_once(layer.train(), u, delta)[2]["step_sizes"]
+    bad = delta.clone()
+    bad[0, 1, 0], bad[1, 2, 3] = math.inf, math.nan
+    seen = join_once(layer, u, bad)[2]["step_sizes"]
+    assert seen.isfinite().all()
+    assert [clean[1], seen[1]] == [10, 8]
+    layer.history.update(clean)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.history.update(join_once(layer, u, delta * math.inf)[2]["step_sizes"])
+    layer.history.update(clean, skipped=True)
+    layer.history.update(clean, skipped=torch.tensor([1.0]))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    again = make(strength=Strength(history="step"))
+    again.load_state_dict(before)
+    assert torch.equal(join_once(again, u, delta)[0], join_once(layer, u, delta)[0])
+    assert again.bfloat16().history.size.dtype == torch.float32
+
+
+def test_a_step_larger_than_usual_is_shrunk_more_and_a_usual_one_is_not():
+    fresh, taught = (make(strength=Strength(history="step")) for _ in range(2))
+    u, delta, _ = pair(22, 0.5)
+    taught.history.update(torch.tensor([0.1, 1.0]))
+    gates = [layer.join(u, delta, None).gate for layer in (fresh, taught)]
+    larger = (delta.square().mean(-1, keepdim=True).sqrt() > 0.15) & (gates[0] < 1)
+    assert larger.any()
+    assert (gates[1][larger] < gates[0][larger]).all()
+    taught.history.update(torch.tensor([1e6, 1.0]))
+    assert torch.equal(taught.join(u, delta, None).gate, gates[0])
+
+
 @pytest.mark.parametrize(
     ("make_rule", "message"),
     [
@@ -342,8 +326,21 @@ def test_the_automatic_bound_limits_the_growth_of_the_stream():
         (lambda: Gate(kind="softclop"), r"^kind=softclop is not known; did you mean softclip\?"),
         (lambda: Gate(grad="both"), r"^grad=both is not known; allowed: detach, through"),
         (lambda: Gate(nonfinite="drop"), r"^nonfinite=drop is not known; allowed: propagate, zero_token"),
-        (lambda: Strength(history="step"), r"^history=step is not known; allowed: depth, none"),
-        (lambda: Gate(bound=None), r"^bound=null needs depth"),
+        (lambda: Strength(history="token"), r"^history=token is not known; allowed: depth, none, step"),
+        (lambda: make(tau=None), r"^tau=null is half of softclip's bound, and gate.kind=normalized has none; set tau"),
+        (
+            lambda: make(alpha=0.0, gate=LEARNED),
+            r"^gate.learned=true starts from alpha=0, tau=0.5, and needs alpha",
+        ),
+        (lambda: make(tau=1.0, gate=LEARNED), r"^gate.learned=true starts from alpha=1, tau=1, and .* tau in \(0, 1\)"),
+        (
+            lambda: make(gate=Gate(kind="softclip", learned=True)),
+            r"^gate.learned=true and gate.kind=softclip: softclip has no angle; use kind=normalized",
+        ),
+        (
+            lambda: make(gate=Gate(kind="softclip", bound=None)).bind_site(SiteInfo(depth=12)),
+            r"^gate.bound=0.3335 must be larger than tau=0.5.*set tau=0.167",
+        ),
         (
             lambda: make(gate=Gate(kind="softclip", bound=0.33)),
             r"^gate.bound=0.33 must be larger than tau=0.5.*set tau=0.165",

@@ -4,13 +4,9 @@ import numpy as np
 import torch
 
 from aptlab.nn.smooth import PostNorm
-from aptlab.testing import SmoothContract, make_random_tokens, make_tiny_decoder
+from aptlab.testing import make_random_tokens, make_tiny_decoder
 from aptlab.testing.smooth import join_once
 from tests.reference.norm import rms_norm
-
-
-class TestPostNorm(SmoothContract):
-    factory = PostNorm
 
 
 def test_it_adds_the_normalised_branch():

@@ -30,3 +30,9 @@ def parallel(x, f, g, n1, n2):
 def parallel_shared(x, f, g, n1):
     """PaLM (arXiv:2204.02311, section 2): x + mlp(n(x)) + attention(n(x))."""
     return x + g(n1(x)) + f(n1(x))
+
+
+def post_norm(x, f, g, n1, n2):
+    """Vaswani et al. 2017 (arXiv:1706.03762, section 3.1): LayerNorm(x + Sublayer(x))."""
+    y = n1(x + f(x))
+    return n2(y + g(y))

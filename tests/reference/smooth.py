@@ -16,13 +16,20 @@ def softplus(x: float, kappa: float) -> float:
     return x if kappa * x > 500 else math.log(1 + math.exp(kappa * x)) / kappa
 
 
-def left_spin(u, delta, carry, *, alpha, tau, beta, kappa, w1, w2, reference, kind="normalized", bound=1.0, lift=0.0):
-    """One token through one join: returns u', the applied step, phi, s, g. `carry` is (step, phi) or None."""
+def left_spin(
+    u, delta, carry, *, alpha, tau, beta, kappa, w1, w2, reference, kind="normalized", bound=1.0, lift=0.0, usual=None
+):
+    """One token through one join: returns u', the applied step, phi, s, g. `carry` is (step, phi) or None.
+
+    usual  the usual size of this site's steps, where history goes by optimizer steps
+    """
     d = rms(delta) / (rms(u) + 1e-3 * reference)
     a = 0.0
     if carry is not None:
         difference = [x - y for x, y in zip(delta, carry[0])]
         a = rms(difference) / (rms(delta) + rms(carry[0]) + 1e-6)
+    if usual is not None:
+        a = max(rms(delta) - usual, 0.0) / (rms(delta) + usual + 1e-6)
     s = w1 * d + w2 * a
     phi = alpha * max(softplus(s + lift - tau, kappa) - softplus(-tau, kappa), 0.0)
     if carry is not None:
@@ -36,6 +43,45 @@ def left_spin(u, delta, carry, *, alpha, tau, beta, kappa, w1, w2, reference, ki
         g = 1.0 if x <= tau else (tau + c * math.tanh((x - tau) / c)) / x
     step = [g * v for v in delta]
     return [x + y for x, y in zip(u, step)], step, phi, s, g
+
+
+def usual_size(sizes: list[float], decay: float) -> float | None:
+    """The running mean of the sizes of all optimizer steps so far; the plain mean of the first ones."""
+    mean = None
+    for n, size in enumerate(sizes, 1):
+        share = max(1 - decay, 1 / n)
+        mean = size if mean is None else (1 - share) * mean + share * size
+    return mean
+
+
+def scaled_sum(u, delta, weight):
+    """u + diag(weight) delta: ReZero and fixed factors with one number, LayerScale with one for each channel."""
+    weights = weight if isinstance(weight, list) else [weight] * len(u)
+    return [x + w * y for x, y, w in zip(u, delta, weights)]
+
+
+def layer_scale_start(blocks: int) -> float:
+    """Touvron et al. 2021: 0.1 until depth 18, 1e-5 for depth 24, 1e-6 for deeper networks."""
+    if blocks <= 18:
+        return 0.1
+    return 1e-5 if blocks <= 24 else 1e-6
+
+
+def depth_decay(schedule: str, block: int, blocks: int, last: float) -> float:
+    """The factor of one block; blocks are counted from 0."""
+    if schedule == "constant":
+        return last
+    way = block / (blocks - 1) if blocks > 1 else 0.0
+    return 1.0 + way * (last - 1.0) if schedule == "linear" else math.exp(way * math.log(last))
+
+
+def deep_norm(u, delta, blocks: int, eps: float):
+    """Wang et al. 2022, decoder alone: LayerNorm(alpha u + delta), alpha = (2 M)^(1/4), without gain and bias."""
+    alpha = (2 * blocks) ** (1 / 4)
+    y = [alpha * x + d for x, d in zip(u, delta)]
+    mean = sum(y) / len(y)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in y) / len(y) + eps)
+    return [(v - mean) / spread for v in y]
 
 
 def seed_spin(u, delta, carry, *, alpha, tau, beta):

@@ -21,6 +21,7 @@ from aptlab.restore.upgrade import (
     rename_parts,
     rename_target,
     upgrade_checkpoint,
+    upgrade_choices,
     upgrade_config,
     upgrade_manifest,
     upgrade_overrides,
@@ -29,6 +30,7 @@ from aptlab.training.plan import compare_configs
 
 DATA = Path(__file__).with_name("data")
 NAMES = sorted(path.name for path in DATA.iterdir())
+OLD_SCALE = {"_target_": "aptlab.nn.smooth.ScaledResidual", "_partial_": True, "factor": 0.22}
 SHORT = ("trainer.max_steps=2", "callbacks.checkpoints.every=2", "data.val_batches=1")
 PASSKEY = ("eval.samples=1", "eval.depths=[0.5]", "eval.lengths=[256]", "device=cpu")
 
@@ -106,6 +108,15 @@ def test_an_option_with_another_name_is_chosen_by_that():
     assert manifest.choices["logger"] == "csv"
     assert "logger=csv" in manifest.overrides
     assert "logger=none" not in manifest.overrides
+
+
+def test_a_run_of_a_scaled_residual_is_one_of_its_factor():
+    today = compose("train", ["size=debug", "smooth=granite"]).resolved()
+    sites = {key: {**site, "smooth": OLD_SCALE} for key, site in today["block"]["sites"].items()}
+    old = {**today, "smooth": OLD_SCALE, "block": {**today["block"], "sites": sites}}
+    assert compare_configs(upgrade_config(old), today) == {}
+    assert upgrade_overrides(["smooth=scaled", "smooth.factor=0.3"], today) == ["smooth=granite", "smooth.factor=0.3"]
+    assert upgrade_choices({"smooth": "scaled"}) == {"smooth": "granite"}
 
 
 def test_a_configuration_of_today_is_left_alone():

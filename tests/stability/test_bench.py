@@ -124,7 +124,7 @@ def test_a_bench_tunes_trains_goes_on_and_writes_its_tables(tmp_path):
     assert {path.name for path in (tmp_path / "bench").iterdir()} == {"journal.jsonl", "stability.md", "rate.png"}
     written = (tmp_path / "bench" / "stability.md").read_text()
     assert "| smooth=none | fp32 | 2/4 | 15% to 85% | 7 |" in written
-    run_stability([*METHODS, ("smooth=scaled", "context=32")], settings, pretend(calls))
+    run_stability([*METHODS, ("smooth=granite", "context=32")], settings, pretend(calls))
     assert len(calls) == len(again) + 2 + 4
 
 

@@ -38,6 +38,7 @@ KINDS = {
     "Attention": "CrossAttention FullAttention InfiniMemory KNNMemory LinearAttention NoMemory SegmentMemory "
     "TitansContextMemory TitansGateMemory XLMemory",
     "Block": "Block",
+    "BranchScale": "DepthDecay LayerScale PostNorm ReZero ResidualScale",
     "Callback": "BalancedTuning Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor "
     "NonFiniteGuard ReplayMemory RoundedSteps SameConfig SmoothMemory StatelessSeed TaskGrowth TaskScores "
     "TrainProgress Watchdog",
@@ -88,7 +89,10 @@ KINDS = {
     "Site": "Site",
     "SketchRule": "SketchRule",
     "SlidingWindow": "SlidingWindow",
-    "Smooth": "LeftSpin LeftSpinSeed MemorySmooth Plain PostNorm ScaledResidual",
+    "Smooth": (
+        "DeepNorm DepthDecay LayerScale LeftSpin LeftSpinSeed MemorySmooth Plain PostNorm ReZero ResidualScale "
+        "ScaledBranch"
+    ),
     "Source": "Hub Installed Joined PairFiles RandomPairs Stdlib TextFiles TextPairs",
     "Split": "Split",
     "Strength": "Strength",
@@ -107,6 +111,7 @@ PARAMETERS = {
     "Attention": "InfiniMemory.attention KNNMemory.attention NoMemory.attention SegmentMemory.attention "
     "TitansContextMemory.attention TitansGateMemory.attention XLMemory.attention",
     "Block": "Classifier.block Decoder.block DyTox.block DyToxSeed.block EncoderDecoder.decoder EncoderDecoder.encoder",
+    "BranchScale": "ScaledBranch.scale",
     "CompetenceGate": "Stages.gate",
     "Curriculum": "CurriculumOrder.rule",
     "Decoder": "LanguageTask.net",
@@ -127,7 +132,7 @@ PARAMETERS = {
     "MatFormer": "ClampedSwiGLU.nested GELU.nested GeGLU.nested SwiGLU.nested",
     "Memory": "Site.memory",
     "Norm": "Block.norm Classifier.norm Decoder.norm DyTox.norm DyToxSeed.norm EncoderDecoder.norm Site.norm "
-    "Site.norm_after",
+    "Site.norm_after Site.norm_joined",
     "Objective": "ClassificationTask.objective DarkExperience.base Elastic.loss ElasticWeights.base "
     "LanguageTask.objective LearningWithoutForgetting.base Seq2SeqTask.objective",
     "Optim": "ClassificationTask.optim LanguageTask.optim Seq2SeqTask.optim",
@@ -151,7 +156,7 @@ PARAMETERS = {
     "Site": "Block.sites",
     "SketchRule": "MemorySmooth.sketch",
     "SlidingWindow": "FullAttention.window",
-    "Smooth": "Site.smooth",
+    "Smooth": "ScaledBranch.join Site.smooth",
     "Source": "Domains.sources Joined.sources SourceTexts.sources TextData.source TextPairs.texts",
     "Split": "PairData.split TextData.split TextTasks.split",
     "Strength": "LeftSpin.strength MemorySmooth.strength",

@@ -11,25 +11,28 @@ from torch import Tensor, nn
 from aptlab.errors import ConfigError
 from aptlab.nn.attention.base import Attention
 from aptlab.nn.context import ForwardContext
+from aptlab.nn.init import OwnsInit, reset_tree
 from aptlab.nn.layer import Layer
 from aptlab.nn.memory.base import Memory
 from aptlab.nn.norm import Norm
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
-from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.smooth.base import SiteInfo, Smooth
 from aptlab.nn.width import merge_widths
 
 NormFactory = Callable[..., Norm]
 Carries = Mapping[str, Any]
+PARTS = ("_norm", "", "_norm_after", "_smooth", "_norm_joined")  # of a site, in the order in which they are called
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Factories of one place in a block: norm(dim), layer(shape, layer=), norm_after(dim), smooth(dim, layer=, site=).
 
-    norm        before the layer; None = none
-    norm_after  of what the layer gives, before it joins the stream; None = none
-    memory      memory(layer, shape, layer=) around a layer that mixes tokens; None = none
+    norm         before the layer; None = none
+    norm_after   of what the layer gives, before it joins the stream; None = none
+    memory       memory(layer, shape, layer=) around a layer that mixes tokens; None = none
+    norm_joined  of the stream after the join, as post-norm has it; None = none
     """
 
     layer: Callable[..., Layer]
@@ -37,21 +40,23 @@ class Site:
     smooth: Callable[..., Smooth]
     norm_after: NormFactory | None = None
     memory: Callable[..., Memory] | None = None
+    norm_joined: NormFactory | None = None
 
 
-class Block(nn.Module):
-    """x = smooth(x, norm_after(layer(norm(x)))) at every site in turn; both norms may be missing.
+class Block(OwnsInit, nn.Module):
+    """x = norm_joined(smooth(x, norm_after(layer(norm(x))))) at every site in turn; each norm may be missing.
 
     norm alone is pre-norm (Xiong et al. 2020, arXiv:2002.04745), norm_after alone the reordered norm of OLMo 2
-    (arXiv:2501.00656), both the sandwich of Gemma 2 (arXiv:2408.00118).
+    (arXiv:2501.00656), both the sandwich of Gemma 2 (arXiv:2408.00118), norm_joined alone the post-norm of the first
+    Transformer (Vaswani et al. 2017, arXiv:1706.03762).
 
     parallel  every site reads the stream as it entered the block, so that with a plain smooth
               x' = x + attention(norm(x)) + ffn(norm(x)) (Wang & Komatsuzaki 2021, GPT-J; arXiv:2204.06745, section 2.1)
     norm      factory norm(dim) of one norm that all sites of a parallel block read, before their own, if they have any
 
     A decoder has the sites "attention" and "ffn". A site's modules are children of the block: "ffn_norm", "ffn",
-    "ffn_norm_after", "ffn_smooth". `carries` maps sites to what they hand to the same site of the next block: it goes
-    in and comes out, so that a block that is recomputed sees what it saw.
+    "ffn_norm_after", "ffn_smooth", "ffn_norm_joined". `carries` maps sites to what they hand to the same site of the
+    next block: it goes in and comes out, so that a block that is recomputed sees what it saw.
     """
 
     def __init__(
@@ -72,6 +77,11 @@ class Block(nn.Module):
                 "norm is read by all sites of a parallel block, and this one is not; set parallel=true, or norm=null "
                 "and a norm at each site"
             )
+        if parallel and any(site.norm_joined for site in sites.values()):
+            raise ConfigError(
+                "norm_joined normalises the stream between two joins, and in a parallel block both read it as it "
+                "entered; set parallel=false, or norm_joined=null at each site"
+            )
         self.layer, self.sites, self.parallel = layer, tuple(sites), parallel
         self.norm = build_norm(norm, shape)
         for name, site in sites.items():
@@ -79,6 +89,8 @@ class Block(nn.Module):
             self.add_module(name, build_layer(site, shape, layer, name))
             self.add_module(f"{name}_norm_after", build_norm(site.norm_after, shape))
             self.add_module(f"{name}_smooth", checked(site.smooth(shape.dim, layer=layer, site=name), Smooth, name))
+            self.add_module(f"{name}_norm_joined", build_norm(site.norm_joined, shape))
+            getattr(self, f"{name}_smooth").bind_site(self._describe_site(site, shape))
         self.widths = merge_widths([layer.widths for _, layer in self.layers()])  # here: a compiled pass reads them
         self.bind_positions(positions)
 
@@ -88,18 +100,36 @@ class Block(nn.Module):
         entered_BTC = self.norm(x_BTC)
         read_BTC: Tensor | None = None  # what the site before made of the stream for this one
         for name, following in zip(self.sites, (*self.sites[1:], None), strict=True):
-            parts = (getattr(self, f"{name}{part}") for part in ("_norm", "", "_norm_after", "_smooth"))
-            norm, layer, norm_after, smooth = parts
+            parts = (getattr(self, f"{name}{part}") for part in PARTS)
+            norm, layer, norm_after, smooth, norm_joined = parts
             context.enter_site(f"{self.layer}/{name}", carries.get(name))
             if read_BTC is None:
-                read_BTC = norm(entered_BTC)
+                read_BTC = norm(entered_BTC if self.parallel else x_BTC)
             delta_BTC = norm_after(layer(read_BTC, context))
-            if self.parallel or following is None:
+            if not isinstance(norm_joined, nn.Identity):  # what reads the join is the stream
+                x_BTC, read_BTC = smooth.join_norm(x_BTC, delta_BTC, context, norm_joined)[1], None
+            elif self.parallel or following is None:
                 x_BTC, read_BTC = smooth(x_BTC, delta_BTC, context), None
             else:
                 x_BTC, read_BTC = smooth.join_norm(x_BTC, delta_BTC, context, getattr(self, f"{following}_norm"))
             handed[name] = context.next_carry
         return x_BTC, handed
+
+    def reset_parameters(self, std: float, depth: int) -> None:
+        """Draw the start of every part; then each join may change that of its layer."""
+        reset_tree(self, std, depth)
+        for name in self.sites:
+            getattr(self, f"{name}_smooth").start_branch(getattr(self, name), depth)
+
+    def _describe_site(self, site: Site, shape: Shape) -> SiteInfo:
+        return SiteInfo(
+            depth=shape.depth,
+            sites=len(self.sites),
+            parallel=self.parallel,
+            norm=site.norm is not None or not isinstance(self.norm, nn.Identity),
+            norm_after=site.norm_after is not None,
+            norm_joined=site.norm_joined is not None,
+        )
 
     def layers(self) -> Iterator[tuple[str, Layer]]:
         """The layer of every site, by "3/ffn"."""

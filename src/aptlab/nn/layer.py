@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor, nn
 
-from aptlab.errors import AptlabError
+from aptlab.errors import AptlabError, ConfigError
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.init import OwnsInit, draw_weights
 from aptlab.nn.width import FULL
@@ -56,6 +56,16 @@ class Layer(OwnsInit, nn.Module, abc.ABC):
     def output_matrices(self) -> tuple[nn.Linear, ...]:
         """The matrices that write to the stream: these start smaller in deep models."""
         return ()
+
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """Weights from what the layer reads to what it writes, without those that only choose (queries, keys, routers).
+
+        Rules such as DeepNorm start these smaller. ConfigError for a layer that does not say which they are.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} does not say which of its weights carry values; write value_weights, or use a "
+            "smooth that starts no layer smaller"
+        )
 
     def reset_parameters(self, std: float, depth: int) -> None:
         """Draw the start of training: matrices N(0, std), those that write to the stream N(0, std / sqrt(2 depth)).

@@ -133,7 +133,7 @@ def derive_multiplier_overrides(multipliers: Multipliers) -> list[str]:
     """The options of residual and embedding."""
     lines = ["smooth=none"]
     if multipliers.residual != 1:
-        lines = ["smooth=scaled", f"smooth.factor={format_literal(multipliers.residual)}"]
+        lines = ["smooth=residual_scale", f"smooth.factor={format_literal(multipliers.residual)}"]
     if multipliers.embedding != 1:
         node = f"_target_:aptlab.nn.embedding.ScaledEmbedding,_partial_:true,scale:{multipliers.embedding}"
         lines.append(f"model.embedding={{{node}}}")

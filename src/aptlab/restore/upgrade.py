@@ -27,7 +27,7 @@ VALUES = {("on_full", "warn"): "continue"}
 # Values that stand in another root node now; used where the configuration of `train` has that node.
 MOVES = {"trainer.val_check_interval": "validate.every"}
 # Options of a group that have another name: (group, option) -> option.
-OPTIONS = {("logger", "none"): "csv"}
+OPTIONS = {("logger", "none"): "csv", ("smooth", "scaled"): "granite"}
 STRETCHED = ("Dynamic", "Linear", "Llama3", "NTK", "YaRN")  # rules that took no part of a head
 # Parameters that a class did not have, with the value that computes what it did; else they would count as changed.
 ADDED: dict[str, Node] = {
@@ -43,6 +43,8 @@ ADDED: dict[str, Node] = {
     **{f"aptlab.nn.positions.rope.{name}": {"fraction": 1.0} for name in STRETCHED},
     "aptlab.nn.window.SlidingWindow": {"full_layers": []},
     "aptlab.callbacks.checkpoints.Checkpoints": {"reserve": True},
+    "aptlab.nn.smooth.Strength": {"decay": 0.99},
+    "aptlab.nn.smooth.Gate": {"learned": False},
 }
 # Root nodes that `train` has got since, with what computes as it did without them; for runs, not imported weights.
 ROOTS: Node = {

@@ -36,13 +36,18 @@ def make_decoder(
     norm: NormFactory = RMSNorm,
     embedding: Callable[..., nn.Embedding] = nn.Embedding,
     head: HeadRule | None = None,
+    post_norm: bool = False,
     **sites: Callable[..., Any],
 ) -> Decoder:
-    """A decoder from its parts as classes or partials; `sites` are attention, its memory, ffn and smooth."""
+    """A decoder from its parts as classes or partials; `sites` are attention, its memory, ffn and smooth.
+
+    post_norm  normalise the stream after every join, and not what a layer reads
+    """
     layers = {"attention": sites.pop("attention", FullAttention), "ffn": sites.pop("ffn", SwiGLU)}
     smooth, memory = sites.pop("smooth", Plain), sites.pop("memory", None)
+    norms: dict[str, Any] = {"norm": None, "norm_joined": norm} if post_norm else {"norm": norm}
     placed = {
-        name: Site(layer=layer, norm=norm, smooth=smooth, memory=memory if name == "attention" else None)
+        name: Site(layer=layer, smooth=smooth, memory=memory if name == "attention" else None, **norms)
         for name, layer in (layers | sites).items()
     }
     return Decoder(

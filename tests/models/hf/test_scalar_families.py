@@ -15,7 +15,7 @@ from aptlab.models.hf import build_tokenizer_files, describe_decoder, read_atten
 from aptlab.models.hf.experts import find_experts
 from aptlab.nn.attention import FullAttention, QKNorm
 from aptlab.nn.positions.rope import GrowingQueries, Growth, IRope, NoRope, Standard, YaRN
-from aptlab.nn.smooth import PostNorm, ScaledResidual
+from aptlab.nn.smooth import PostNorm, ResidualScale
 from aptlab.nn.window import SlidingWindow
 from aptlab.restore.load import load_network
 from aptlab.testing import decode_in_chunks, make_random_tokens, make_tiny_decoder
@@ -261,11 +261,11 @@ LEFT = [
         {"rope": IRope(interval=3, growth=Growth(offset=0))},
         r"growth with offset=0 cannot be exported .* Llama 4 .*train with offset=1",
     ),
-    ({"rope": GROWING, "smooth": ScaledResidual}, r"rope=growing cannot be exported .* Granite .*train with rope=yarn"),
+    ({"rope": GROWING, "smooth": ResidualScale}, r"rope=growing cannot be exported .* Granite .*train with rope=yarn"),
     (AFTER | {"rope": YaRN()}, r"rope\.temperature_on=logits cannot be exported .* Hunyuan .*which the norm after"),
     (AFTER | {"smooth": PostNorm}, r"attention\.qk_norm=rms over head after the rotation cannot .* Gemma 3"),
     (
-        {"smooth": lambda dim, *, layer, site: ScaledResidual(dim, layer=layer, site=site, factor=1 + layer)},
+        {"smooth": lambda dim, *, layer, site: ResidualScale(dim, layer=layer, site=site, factor=1 + layer)},
         r"smooth\.factor differs between sites \(1, 2, 3\) and cannot be exported to format=hf: Granite has one",
     ),
 ]

@@ -53,7 +53,8 @@ def read_block_traits(net: Decoder) -> BlockTraits:
     form = (block.parallel, has_norm(block.norm), all(present["before"]), all(present["after"]))
     mixed = any(len(set(found)) > 1 for found in present.values())
     twice = post_norm and has_norm(block.attention_norm_after)
-    if form not in FORMS or mixed or twice:
+    joined = has_norm(block.attention_norm_joined) or has_norm(block.ffn_norm_joined)
+    if form not in FORMS or mixed or twice or joined:
         raise ConfigError(
             "block with these norms cannot be exported to format=hf: no Hugging Face layout has them in these places; "
             f"train with block={', '.join(FORMS.values())} to export"

@@ -67,7 +67,7 @@ def list_multiplier_lacks(family: Family, found: Multipliers) -> list[tuple[bool
     """(whether it is lacking, setting, way out) of fixed factors."""
     return [
         (found.embedding != 1 and not family.scaled, "model.embedding", "model=decoder"),
-        (found.residual != 1 and not family.scaled, "smooth=scaled", "smooth=none"),
+        (found.residual != 1 and not family.scaled, "smooth=residual_scale", "smooth=none"),
     ]
 
 

@@ -21,7 +21,7 @@ from aptlab.nn.ffn import GELU, ClampedSwiGLU, GeGLU, SwiGLU
 from aptlab.nn.memory import Memory
 from aptlab.nn.norm import LayerNorm, RMSNorm
 from aptlab.nn.positions.rope import Growth, Rope
-from aptlab.nn.smooth import Plain, PostNorm, ScaledResidual
+from aptlab.nn.smooth import Plain, PostNorm, ResidualScale
 
 KEEP = "or keep the checkpoint and use `aptlab generate` and `aptlab eval`"
 
@@ -271,9 +271,10 @@ def _beside(net: Decoder) -> None:
 
 def _plain_block(block: nn.Module) -> None:
     """Raises ConfigError unless every part of the block is one that some layout has."""
+    joins, ways = (Plain, PostNorm, ResidualScale), "smooth=none, post_norm or residual_scale"
     parts = (
-        ("smooth", block.attention_smooth, (Plain, PostNorm, ScaledResidual), "smooth=none, post_norm or scaled"),
-        ("smooth", block.ffn_smooth, (Plain, PostNorm, ScaledResidual), "smooth=none, post_norm or scaled"),
+        ("smooth", block.attention_smooth, joins, ways),
+        ("smooth", block.ffn_smooth, joins, ways),
         ("attention", block.attention, (FullAttention,), "attention=full"),
         ("ffn", block.ffn, (SwiGLU, GeGLU, GELU, ClampedSwiGLU), "ffn=swiglu, geglu or gelu"),
     )
@@ -302,7 +303,7 @@ def _layer(net: Decoder, index: int) -> LayerTraits:
 def _multipliers(net: Decoder) -> Multipliers:
     """Fixed factors; ConfigError where sites or layers differ."""
     joins = [join for block in net.each_block() for join in (block.attention_smooth, block.ffn_smooth)]
-    factors = {join.factor if isinstance(join, ScaledResidual) else 1.0 for join in joins}
+    factors = {join.factor if isinstance(join, ResidualScale) else 1.0 for join in joins}
     if len(factors) > 1:
         raise ConfigError(
             f"smooth.factor differs between sites ({', '.join(f'{factor:g}' for factor in sorted(factors))}) and "

@@ -101,6 +101,10 @@ class AutopoieticAttention(Attention):
         """Those of the inner attention, and V."""
         return (*self.inner.output_matrices(), self.up)
 
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """Those of the attention inside, and the branch's last matrix."""
+        return (*self.inner.value_weights(), self.up.weight)
+
     def reset_parameters(self, std: float, depth: int) -> None:
         """The inner attention draws its own start, U and W are N(0, std), V is 0."""
         self.inner.reset_parameters(std, depth)

@@ -78,6 +78,10 @@ class HeadAttention(Attention, abc.ABC):
         """The matrix that joins the heads."""
         return (self.out,)
 
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """The rows of the first matrix that make values, and the matrix that joins the heads."""
+        return self.qkv.weight[(self.heads + self.kv_heads) * self.head_dim :], self.out.weight
+
     def split_heads(self, x_BTC: Tensor) -> Tensor:
         """Queries, keys and values of all heads, [B, H + 2K, T, D]."""
         return self.qkv(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -80,6 +80,10 @@ class CrossAttention(Attention):
         """The matrix that joins the heads."""
         return (self.out,)
 
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """The rows that make values, and the matrix that joins the heads."""
+        return self.kv.weight[self.kv_heads * self.head_dim :], self.out.weight
+
     def forward(self, x_BTC: Tensor, context: ForwardContext) -> Tensor:
         """Read the source, [B, T, C]. AptlabError where the pass has none, or one of other rows."""
         if context.source is None:

@@ -70,6 +70,10 @@ class DenseFeedForward(FeedForward, abc.ABC):
         """The matrix back to the stream."""
         return (self.down,)
 
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """Both matrices."""
+        return self.input_matrix().weight, self.down.weight
+
     @property
     def widths(self) -> tuple[float, ...]:
         """Shares of the hidden units that the layer works with, largest first."""

@@ -106,6 +106,10 @@ class Memory(Attention, abc.ABC):
         """Those of the attention."""
         return self.attention.output_matrices()
 
+    def value_weights(self) -> tuple[Tensor, ...]:
+        """Those of the attention."""
+        return self.attention.value_weights()
+
     def reset_parameters(self, std: float, depth: int) -> None:
         """Draw the start of training: the attention its own, gates as they were built."""
         self.attention.reset_parameters(std, depth)

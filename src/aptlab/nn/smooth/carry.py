@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptlab.nn.smooth.measure import compute_rms, upcast_to_float32
+
 Trace = dict[str, Tensor]
 
 
@@ -44,3 +46,18 @@ def build_trace(joined: JoinResult, danger_BT1: Tensor | None = None) -> Trace:
     values["peak"] = joined.u.detach().abs().amax().to(values["gate"].dtype)
     values["nonfinite"] = (~joined.finite).sum().to(values["gate"].dtype)
     return values
+
+
+def measure_join(u: Tensor, delta: Tensor, step: Tensor, out: Tensor) -> Trace:
+    """Scalars of a join that has no angle, detached: token means of strength = rms(delta) / rms(u) and gate =
+    rms(step) / rms(delta), the share of the branch that is added; peak = max |u'|; nonfinite = number of tokens whose
+    branch was not finite."""
+    u, delta, step, out = (upcast_to_float32(x.detach()) for x in (u, delta, step, out))
+    size = compute_rms(delta)
+    values = {
+        "strength": (size / compute_rms(u)).mean(),
+        "gate": (compute_rms(step) / size).mean(),
+        "peak": out.abs().amax(),
+        "nonfinite": (~size.isfinite()).sum(),
+    }
+    return {name: value.float() for name, value in values.items()}

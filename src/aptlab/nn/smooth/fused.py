@@ -13,9 +13,12 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def can_fuse_gate(rule: SpinRule, u_BTC: Tensor, delta_BTC: Tensor) -> bool:
-    """Whether the kernel computes this rule's gate: the normalized one, detached, on a device that has the kernel."""
-    gate = rule.gate
-    return gate.kind == "normalized" and gate.grad == "detach" and can_use_kernel(u_BTC, delta_BTC)
+    """Whether the kernel computes this rule's gate, on a device that has the kernel.
+
+    It is the normalized one, detached, of fixed numbers, and without a history over optimizer steps.
+    """
+    gate, plain = rule.gate, rule.strength.history != "step" and not rule.gate.learned
+    return plain and gate.kind == "normalized" and gate.grad == "detach" and can_use_kernel(u_BTC, delta_BTC)
 
 
 def can_fuse_norm(smooth: nn.Module, norm: nn.Module) -> bool:
@@ -28,7 +31,7 @@ def make_join_args(rule: SpinRule, carry: Carry | None, lift_BT1: Tensor | None,
     strength, before = rule.strength, carry if rule.deep else None
     gate = GateArgs(
         alpha=rule.alpha,
-        tau=rule.tau,
+        tau=rule.knee,
         beta=rule.beta,
         kappa=rule.gate.kappa,
         baseline=rule.baseline,

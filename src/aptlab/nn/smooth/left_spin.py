@@ -10,11 +10,14 @@ from torch.nn import functional as F
 
 from aptlab.limits import Fraction, NonNegative
 from aptlab.nn.context import ForwardContext
-from aptlab.nn.smooth.base import Smooth
-from aptlab.nn.smooth.carry import Carry, JoinResult, build_trace
+from aptlab.nn.smooth.base import SiteInfo, Smooth
+from aptlab.nn.smooth.branch_scale import require_bound
+from aptlab.nn.smooth.carry import Carry, JoinResult, Trace, build_trace
 from aptlab.nn.smooth.fused import can_fuse_gate, can_fuse_norm, join_fused, make_join_args
+from aptlab.nn.smooth.learned_angle import LearnedAngle
 from aptlab.nn.smooth.measure import TINY, compute_rms, measure_direction_change, upcast_to_float32
 from aptlab.nn.smooth.rule import Gate, SpinRule, Strength
+from aptlab.nn.smooth.step_history import STEP_SIZES, StepHistory
 
 
 class LeftSpin(Smooth):
@@ -29,6 +32,8 @@ class LeftSpin(Smooth):
     phi' is the angle of the same token at the same site of the previous block. The first block has no history:
     a = 0 and phi' = its own angle. So phi(0) = 0, small steps pass whole, and one step moves the stream by at most
     `rule.step_bound()` times its size (1.51 with the defaults; 1.43 for very large steps). alpha = 0 is `Plain`.
+    history=step has a = [rms(delta) - m]+ / (rms(delta) + m + 1e-6) instead, m the usual size of this site's steps
+    (`StepHistory`, written once per optimizer step), and no phi': small steps pass whole in every block.
 
     Differs from the published left-spin (see `LeftSpinSeed`): rms per token, the angle of nothing is zero, history
     runs over depth and not over calls (nothing is kept between calls; evaluation, recomputation and every rank see
@@ -47,7 +52,7 @@ class LeftSpin(Smooth):
         layer: int,
         site: str,
         alpha: NonNegative = 1.0,
-        tau: NonNegative = 0.5,
+        tau: NonNegative | None = 0.5,
         beta: Fraction = 0.7,
         strength: Strength | None = None,
         gate: Gate | None = None,
@@ -55,10 +60,21 @@ class LeftSpin(Smooth):
         super().__init__()
         self.dim, self.layer, self.site = dim, layer, site
         self.rule = SpinRule(alpha=alpha, tau=tau, beta=beta, strength=strength or Strength(), gate=gate or Gate())
+        self.learned = LearnedAngle(self.rule) if self.rule.gate.learned else None
+        self.history = StepHistory(self.rule.strength.decay) if self.rule.strength.history == "step" else None
+
+    def bind_site(self, info: SiteInfo) -> None:
+        """Learn how many joins the bound of softclip is shared by."""
+        self.rule = self.rule.for_joins(info.joins)
+
+    def reset_parameters(self, std: float, depth: int) -> None:
+        """Learned alpha and tau are those of the rule again."""
+        if self.learned is not None:
+            self.learned.reset(self.rule)
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         """The stream after the gated step; hands its step and angle on."""
-        return self._hand_on(self.join(u_BTC, delta_BTC, context.carry), context).u
+        return self._hand_on(self.join(u_BTC, delta_BTC, context.carry), delta_BTC, context).u
 
     def join_norm(
         self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext, norm: nn.Module
@@ -66,15 +82,22 @@ class LeftSpin(Smooth):
         """The stream after the gated step and its norm, in one pass where there is a kernel."""
         if not (can_fuse_gate(self.rule, u_BTC, delta_BTC) and can_fuse_norm(self, norm)):
             return super().join_norm(u_BTC, delta_BTC, context, norm)
-        joined = self._hand_on(self.join(u_BTC, delta_BTC, context.carry, norm=norm), context)
+        joined = self._hand_on(self.join(u_BTC, delta_BTC, context.carry, norm=norm), delta_BTC, context)
         assert joined.normed is not None
         return joined.u, joined.normed
 
-    def _hand_on(self, joined: JoinResult, context: ForwardContext) -> JoinResult:
+    def _hand_on(self, joined: JoinResult, delta_BTC: Tensor, context: ForwardContext) -> JoinResult:
         context.set_carry(joined.carry)
-        if context.tracing:
-            context.set_trace(build_trace(joined))
+        statistics: Trace = build_trace(joined) if context.tracing else {}
+        if statistics := statistics | self.observe(delta_BTC, joined):
+            context.set_trace(statistics)
         return joined
+
+    def observe(self, delta_BTC: Tensor, joined: JoinResult) -> Trace:
+        """What the site learns from, in training and with history=step: the sizes of its steps."""
+        if self.history is None or not self.training:
+            return {}
+        return {STEP_SIZES: self.history.observe(upcast_to_float32(delta_BTC.detach()), joined.gate.detach())}
 
     def join(
         self,
@@ -111,6 +134,8 @@ class LeftSpin(Smooth):
         s = rule.w1 * d
         if carry is not None and rule.w2:
             s = s + rule.w2 * measure_direction_change(delta, upcast_to_float32(carry.step), size)
+        if self.history is not None and rule.w2:
+            s = s + rule.w2 * self.history.measure_excess(size)
         return d, s
 
     def _gate(self, d: Tensor, s: Tensor, carry: Carry | None) -> tuple[Tensor, Tensor]:
@@ -118,17 +143,25 @@ class LeftSpin(Smooth):
         if self.rule.gate.kind == "softclip":
             g = self._softclip(d)
             return g.acos(), g
-        phi = self.rule.alpha * (
-            F.softplus(s - self.rule.tau, beta=self.rule.gate.kappa) - self.rule.baseline
-        ).clamp_min(0)
+        kappa = self.rule.gate.kappa
+        alpha, tau, baseline = self._read_angle()
+        phi = alpha * (F.softplus(s - tau, beta=kappa) - baseline).clamp_min(0)
         if carry is not None:
             phi = (1 - self.rule.beta) * carry.phi + self.rule.beta * phi
         if self.rule.gate.kind == "cosine":
             return phi, phi.clamp_max(math.pi / 2).cos()
         return phi, (1 + phi.square()).rsqrt()
 
+    def _read_angle(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """alpha, tau, and what the angle of a vanishing step would be without it."""
+        if self.learned is None:
+            return self.rule.alpha, self.rule.knee, self.rule.baseline
+        alpha, tau = self.learned()
+        return alpha, tau, F.softplus(-tau, beta=self.rule.gate.kappa)
+
     def _softclip(self, d: Tensor) -> Tensor:
-        tau, c = self.rule.tau, self.rule.gate.limit - self.rule.tau
+        limit = require_bound(self.rule.gate.limit, self)
+        tau, c = self.rule.knee, limit - self.rule.knee
         most = tau + c * ((d - tau).clamp_min(0) / c).tanh()
         return torch.where(d > tau, most / d.clamp_min(TINY), torch.ones_like(d))
 

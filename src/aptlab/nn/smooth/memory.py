@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from aptlab.limits import Fraction, NonNegative
 from aptlab.nn.context import ForwardContext
-from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.smooth.base import SiteInfo, Smooth
 from aptlab.nn.smooth.carry import JoinResult, Trace, build_trace
 from aptlab.nn.smooth.fused import can_fuse_gate, can_fuse_norm
 from aptlab.nn.smooth.left_spin import LeftSpin
@@ -46,7 +46,7 @@ class MemorySmooth(Smooth):
         layer: int,
         site: str,
         alpha: NonNegative = 1.0,
-        tau: NonNegative = 0.5,
+        tau: NonNegative | None = 0.5,
         beta: Fraction = 0.7,
         strength: Strength | None = None,
         gate: Gate | None = None,
@@ -79,9 +79,18 @@ class MemorySmooth(Smooth):
         if self.training:
             directions_kC, strengths_k = self.sketch.propose(delta_BTC, joined.strength)
             statistics |= {"spike_directions": directions_kC, "spike_strengths": strengths_k}
+            statistics |= self.spin.observe(delta_BTC, joined)
         if statistics:
             context.set_trace(statistics)
         return joined
+
+    def bind_site(self, info: SiteInfo) -> None:
+        """Learn how many joins the bound of softclip is shared by."""
+        self.spin.bind_site(info)
+
+    def reset_parameters(self, std: float, depth: int) -> None:
+        """Learned alpha and tau are those of the rule again; the memory stays."""
+        self.spin.reset_parameters(std, depth)
 
     def update(self, directions_kC: Tensor, strengths_k: Tensor) -> None:
         """Age the memory by one optimizer step and remember the strongest of these spikes; see `SpikeSketch.update`."""

@@ -6,12 +6,15 @@ from torch import Tensor, nn
 
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.smooth.base import Smooth
+from aptlab.nn.smooth.carry import measure_join
 from aptlab.nn.smooth.fused import add_norm, can_fuse_norm
 from aptlab.ops.smooth_norm import JoinArgs, can_use_kernel, join_norm
 
 
 class Plain(Smooth):
-    """u' = u + delta (He et al. 2016, arXiv:1512.03385, eq. 1). Asked for a trace it gives peak = max |u'|."""
+    """u' = u + delta (He et al. 2016, arXiv:1512.03385, eq. 1)."""
+
+    plain = True
 
     def __init__(self, dim: int, *, layer: int, site: str) -> None:
         super().__init__()
@@ -19,7 +22,9 @@ class Plain(Smooth):
 
     def forward(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
         """The sum, in u's dtype."""
-        return trace_peak((u_BTC + delta_BTC).to(u_BTC.dtype), context)
+        out_BTC = (u_BTC + delta_BTC).to(u_BTC.dtype)
+        trace_sum(u_BTC, delta_BTC, out_BTC, context)
+        return out_BTC
 
     def join_norm(
         self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext, norm: nn.Module
@@ -29,11 +34,11 @@ class Plain(Smooth):
             return super().join_norm(u_BTC, delta_BTC, context, norm)
         joined = join_norm(u_BTC, delta_BTC, add_norm(JoinArgs(), norm))
         assert joined.normed is not None
-        return trace_peak(joined.stream, context), joined.normed
+        trace_sum(u_BTC, delta_BTC, joined.stream, context)
+        return joined.stream, joined.normed
 
 
-def trace_peak(out_BTC: Tensor, context: ForwardContext) -> Tensor:
-    """The stream as it is, with max |u'| in the trace where that is asked for."""
+def trace_sum(u_BTC: Tensor, delta_BTC: Tensor, out_BTC: Tensor, context: ForwardContext) -> None:
+    """Statistics of u + delta, where they are asked for."""
     if context.tracing:
-        context.set_trace({"peak": out_BTC.detach().abs().amax().float()})
-    return out_BTC
+        context.set_trace(measure_join(u_BTC, delta_BTC, delta_BTC, out_BTC))

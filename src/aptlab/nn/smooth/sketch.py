@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from aptlab.nn.smooth.fixed_precision import FixedPrecision
 from aptlab.nn.smooth.rule import SketchRule
 from aptlab.ops.smooth_norm import can_use_kernel
 from aptlab.ops.spikes import make_unit, measure_danger, pick_spikes
@@ -15,7 +16,7 @@ from aptlab.ops.spikes import make_unit, measure_danger, pick_spikes
 NAMES = ("directions", "strengths", "ages", "lives", "counts")
 
 
-class SpikeSketch(nn.Module):
+class SpikeSketch(FixedPrecision):
     """A ring of fading spikes and a few lasting centroids, read in the forward pass and written once per step.
 
         danger(delta) = max_j s_j · relu(cos(delta, n_j) - near) / (1 - near) · 2^(-age_j / H_j)
@@ -41,13 +42,6 @@ class SpikeSketch(nn.Module):
         self.register_buffer("ages", torch.zeros(entries, dtype=torch.float32))
         self.register_buffer("lives", torch.tensor(lives, dtype=torch.float32))
         self.register_buffer("counts", torch.zeros(entries, dtype=torch.float32))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpikeSketch:
-        """Follow the device, never the dtype."""
-        device = fn(torch.empty(0, device=self.strengths.device)).device
-        for name in NAMES:
-            setattr(self, name, getattr(self, name).to(device))
-        return self
 
     def danger(self, delta_BTC: Tensor) -> Tensor:
         """How near each step is to a remembered spike, [B, T, 1] in [0, 1]; detached, writes nothing."""
