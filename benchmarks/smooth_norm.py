@@ -28,7 +28,7 @@ import torch
 
 from aptlab.callbacks.smoothing import collect_spikes
 from aptlab.config import build, compose
-from aptlab.nn.smooth import MemorySmooth, SketchTeacher, fused, plain, sketch
+from aptlab.nn.smooth import MemorySmooth, SketchTeacher, fused, plain
 from aptlab.ops import smooth_norm as op
 from aptlab.ops import spikes
 from aptlab.ops.triton import smooth_norm as kernel
@@ -206,7 +206,7 @@ def refuse_kernel(u: torch.Tensor, delta: torch.Tensor) -> bool:
 @contextlib.contextmanager
 def switch_kernel(on: bool) -> Iterator[None]:
     """The kernels as they are, or the references in their place."""
-    rooms: list[Any] = [op, fused, plain, sketch, spikes]
+    rooms: list[Any] = [op, fused, plain, spikes]
     chosen = op.can_use_kernel
     for room in [] if on else rooms:
         room.can_use_kernel = refuse_kernel

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from aptlab.data import module as data_module
-from aptlab.data import rows, sources, tasks, tokenizers
+from aptlab.data import pairs, rows, sources, tasks, tokenizers
 from aptlab.data.module import TextData
 from aptlab.data.sources import Stdlib
 from aptlab.data.store import split
@@ -220,7 +220,7 @@ def test_options_name_real_parameters_and_say_what_they_do(path):
 
     def walk(node):
         where, name = node["_target_"].rsplit(".", 1)
-        modules = {m.__name__: m for m in (data_module, rows, sources, split, tasks, tokenizers)}
+        modules = {m.__name__: m for m in (data_module, pairs, rows, sources, split, tasks, tokenizers)}
         parameters = inspect.signature(getattr(modules[where], name)).parameters
         assert set(node) - {"_target_"} == set(parameters)
         for value in node.values():

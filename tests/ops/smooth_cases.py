@@ -217,16 +217,17 @@ def assert_models(device, backend="aot_eager"):
         torch._dynamo.reset()
         call = torch.compile(compute_logits, fullgraph=True, backend=backend)
         assert_models_agree(run_model(net, tokens, call), found["fused"], limit, f"{name} compiled")
-    use_choice(chosen)
+    use_choice(chosen, spike_kernels=False)
 
 
-def use_choice(choice):
-    """Let every room that asks for the kernel get this answer."""
+def use_choice(choice, *, spike_kernels=True):
+    """Let every room that asks for the kernel get this answer, those of the spike memory too."""
     from aptlab.nn.smooth import fused, plain
     from aptlab.ops import spikes
 
     for module in (op, fused, plain, spikes):
         module.can_use_kernel = choice
+    spikes.HELD_ON_CUDA = spike_kernels
 
 
 if __name__ == "__main__":

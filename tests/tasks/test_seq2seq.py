@@ -134,7 +134,7 @@ def test_targets_are_written_from_the_command_line_and_from_python(run, capsys):
     [
         (["export"], "aptlab export takes a model that continues texts"),
         (["export", "format=onnx"], "aptlab export takes a model that continues texts"),
-        (["search", "rope=longrope", "rope.factor=2"], "aptlab search takes a model that continues texts"),
+        (["search", "target=128"], "aptlab search takes a model that continues texts"),
         (["eval"], "eval=lengths measures a model that continues texts, and this network is none; use eval=seq2seq"),
     ],
     ids=["hf", "onnx", "search", "lengths"],

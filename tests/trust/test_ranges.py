@@ -60,6 +60,7 @@ LEGAL = {
     "eval eval.top_p": "0",  # the likeliest token alone
     "generate temperature": "0",
     "generate top_p": "0",
+    "generate length_penalty": "0",  # of a beam search: the probability itself
     "generate min_p": "0",
     "search rope.fraction": "0",
     "search search.crossovers": "0",
@@ -79,6 +80,7 @@ LEGAL = {
     "train evals.sample.temperature": "0",
     "train evals.sample.top_p": "0",
     "train ffn.dropout": "0",
+    "train objective.z_loss": "0",  # none
     "train optim.beta1": "0",  # no momentum
     "train optim.beta2": "0",
     "train optim.weight_decay": "0",
@@ -94,7 +96,8 @@ LEGAL = {
     "train smooth.sketch.threshold": "0",
     "train smooth.strength.w1": "0",
     "train smooth.strength.w2": "0",
-    "train smooth.tau": "0",
+    "train smooth.strength.decay": "0",  # the sizes of the last step alone
+    "train smooth.tau": "0 null",  # null: half of the bound
     "train trainer.benchmark": "true",
     "train trainer.deterministic": "true",
     "train trainer.gradient_clip_val": "0 null",  # no clipping

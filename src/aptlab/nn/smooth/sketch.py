@@ -10,8 +10,7 @@ from torch import Tensor
 
 from aptlab.nn.smooth.fixed_precision import FixedPrecision
 from aptlab.nn.smooth.rule import SketchRule
-from aptlab.ops.smooth_norm import can_use_kernel
-from aptlab.ops.spikes import make_unit, measure_danger, pick_spikes
+from aptlab.ops.spikes import can_use_spike_kernel, make_unit, measure_danger, pick_spikes
 
 NAMES = ("directions", "strengths", "ages", "lives", "counts")
 
@@ -163,7 +162,7 @@ class SketchTeacher:
     @torch.no_grad()
     def update(self, spikes_SmC: Tensor, skipped: bool | Tensor = False) -> None:
         """Age and write every memory by its candidates, [S, m, C + 1]: direction, then strength; not if skipped."""
-        if can_use_kernel(spikes_SmC, spikes_SmC):
+        if can_use_spike_kernel(spikes_SmC):
             self._update_on_device(spikes_SmC, skipped)
         elif not skipped:
             for sketch, spikes_mC in zip(self.sketches, spikes_SmC.cpu(), strict=True):
