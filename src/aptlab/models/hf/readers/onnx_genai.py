@@ -16,7 +16,7 @@ ONNX_GENAI = Reader(
     default={
         "standard": SHORT,
         "theta": KEPT,
-        "linear": PLAIN,
+        "linear": Verdict("refused", "it leaves the factor out, and its tables end at max_position_embeddings"),
         "dynamic": SHORT,
         "yarn": PLAIN,
         "yarn betas": PLAIN,
