@@ -19,6 +19,7 @@ from aptlab.config import Config, check, compose
 from aptlab.config.checking import find_config_problems
 from aptlab.errors import ConfigError
 from aptlab.limits import WIDEST, Limit, find_width_problem
+from aptlab.sample import skeleton_rule
 from aptlab.training.trainer_keys import RANGES, find_range_problems, find_trainer_problems
 
 # Keys of the Trainer that a run may set and that no option names.
@@ -62,6 +63,9 @@ LEGAL = {
     "generate top_p": "0",
     "generate length_penalty": "0",  # of a beam search: the probability itself
     "generate min_p": "0",
+    "generate skeleton.file": "text",
+    "generate skeleton.momentum": "0",  # the new value alone
+    **{f"generate {key}": "text" for key in skeleton_rule.RAW if "texts" in key},
     "search rope.fraction": "0",
     "search search.crossovers": "0",
     "search search.iterations": "0",  # the candidates of the start alone

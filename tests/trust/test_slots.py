@@ -87,6 +87,8 @@ KINDS = {
     "Shape": "Shape",
     "ShareSchedule": "BalancedShare ConstantShare",
     "Site": "Site",
+    "SkeletonRule": "SkeletonRule",
+    "SkeletonTexts": "SkeletonTexts",
     "SketchRule": "SketchRule",
     "SlidingWindow": "SlidingWindow",
     "Smooth": (
@@ -154,6 +156,7 @@ PARAMETERS = {
     "SwiGLU.shape TitansContextMemory.shape TitansGateMemory.shape XLMemory.shape",
     "ShareSchedule": "Rehearsal.schedule",
     "Site": "Block.sites",
+    "SkeletonTexts": "SkeletonRule.texts",
     "SketchRule": "MemorySmooth.sketch",
     "SlidingWindow": "FullAttention.window",
     "Smooth": "ScaledBranch.join Site.smooth",

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Literal
 
 from aptlab.config import Config, build, check, compose, fill_request
+from aptlab.config.overrides import split_raw_values
 from aptlab.data.languages import make_language_line
 from aptlab.errors import ConfigError
 from aptlab.limits import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Share
 from aptlab.nn.width import format_width
 from aptlab.restore.generation import TextWishes
 from aptlab.restore.request import drop_data_places
+from aptlab.restore.session import prepare_prompts
 from aptlab.runs.atomic import write_text
-from aptlab.sample import GeneratedText, Prompt, SamplingRules
+from aptlab.sample import GeneratedText, Prompt, SamplingRules, skeleton_rule
 from aptlab.sample.prompts import read_prompts
 from aptlab.sample.screen import dim_line, format_summary, print_status, print_text
 from aptlab.sample.texts import render_prompt
 
-RAW = ("prompt", "prompts_file", "out")  # taken as they are typed: a prompt may hold any character
+RAW = ("prompt", "prompts_file", "out", *skeleton_rule.RAW)  # taken as they are typed: a prompt may hold any character
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,12 @@ class GenerateRequest:
     max_new_tokens      per text; it may end earlier, at the end-of-text token or a stop string
     temperature, top_k, top_p, min_p, repetition_penalty, crossing    see SamplingRules
     seed                of the first sample of each prompt; the next samples count on from it
-    samples, batch      texts per prompt, and texts written at the same time
-    stop                strings that end a text
+    samples, batch, stop    texts per prompt, texts written at the same time, strings that end a text
     width               of a nested model: one number, or one for each block; None = the whole model
     draft, draft_tokens a smaller width that drafts so many tokens before the model reads them; None = none
     beams, length_penalty   of a beam search, of a model with an encoder; 1 beam = none
     languages, out      languages among which those of prompt and text are told; a .jsonl file to write
-    stream              show a single text while it is being written
+    skeleton, stream    what is kept of a session (`SkeletonRule`); show a single text while it is being written
     """
 
     config: Config
@@ -70,6 +71,7 @@ class GenerateRequest:
     beams: PositiveInt
     length_penalty: NonNegative
     languages: list[str]
+    skeleton: skeleton_rule.SkeletonRule
     out: str | None
     stream: bool
 
@@ -105,10 +107,8 @@ def run(args: list[str]) -> int:
 
 def read_generate_request(args: list[str]) -> GenerateRequest:
     """The request of a command line; ConfigError lists every problem."""
-    pairs = [arg.partition("=") for arg in args]
-    raw = {key: None if value == "null" else value for key, sign, value in pairs if sign and key in RAW}
-    config = compose("generate", [arg for arg in args if "=" not in arg or arg.partition("=")[0] not in RAW])
-    check(config)
+    raw, args = split_raw_values(args, RAW)
+    check(config := compose("generate", args))
     values = {**config.resolved(), **raw}
     if values["prompt"] is not None and values["prompts_file"]:
         raise ConfigError("prompt and prompts_file are both given; keep one of them")
@@ -116,7 +116,8 @@ def read_generate_request(args: list[str]) -> GenerateRequest:
     if "" in stop:
         raise ConfigError("stop: an empty string would end every text at once; leave it out")
     texts = {"prompt": values["prompt"], "out": values["out"] or None, "prompts_file": values["prompts_file"] or None}
-    return fill_request(GenerateRequest, config, stop=stop, **texts)
+    skeleton = skeleton_rule.replace_raw_values(build(config.cfg.skeleton), raw)
+    return fill_request(GenerateRequest, config, stop=stop, skeleton=skeleton, **texts)
 
 
 def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[GeneratedText]:
@@ -125,9 +126,9 @@ def write_texts(request: GenerateRequest, prompts: tuple[Prompt, ...]) -> list[G
 
     cfg = request.config.cfg
     detect = make_language_line(request.languages) if request.languages else None
-    device = build(cfg.device).torch_device
-    model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=device)
+    model = load_network(locate_checkpoint(request.ckpt, root=cfg.paths.root), device=build(cfg.device).torch_device)
     print_status(f"ckpt {model.path}")
+    prompts = prepare_prompts(model, prompts, request.skeleton, request.max_new_tokens, print_status)
     jobs = [(prompt, request.seed + sample) for prompt in prompts for sample in range(request.samples)]
     echo, texts, begun = request.stream and len(jobs) == 1, [], time.perf_counter()
     written = model.open_texts(jobs, request.wishes, (lambda _, piece: print_text(piece, end="")) if echo else None)

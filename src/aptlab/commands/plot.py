@@ -7,11 +7,12 @@ aptlab plot rope=standard,yarn what=decay,extrapolation original=4096 length=327
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from aptlab.config import fill_request
+from aptlab.config.overrides import split_raw_values
 from aptlab.config.sweeps import expand_grid, split_arguments
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import NonNegativeInt, Positive, PositiveInt
@@ -107,7 +108,7 @@ def run(args: list[str]) -> int:
 
 def plan_plot(args: Sequence[str]) -> PlotPlan:
     """What a command line asks for, checked without torch and numpy; ConfigError lists every problem."""
-    raw, rest = split_raw_values(args)
+    raw, rest = split_raw_values(args, RAW)
     mine, shared = split_arguments(rest, ("rope",))
     jobs, notes = drop_unsupported_values(expand_grid(mine))
     if several := [job for job in ([] if len(expand_grid(shared)) == 1 else shared) if len(expand_grid([job])) > 1]:
@@ -130,13 +131,6 @@ def plan_plot(args: Sequence[str]) -> PlotPlan:
         length=length,
         notes=tuple(notes),
     )
-
-
-def split_raw_values(args: Iterable[str]) -> tuple[dict[str, str | None], list[str]]:
-    """Keys that are read as they are typed, and all other arguments."""
-    pairs = [(arg, *arg.partition("=")) for arg in args]
-    raw = {key: None if value == "null" else value for _, key, sign, value in pairs if sign and key in RAW}
-    return raw, [arg for arg, key, sign, _ in pairs if not sign or key not in RAW]
 
 
 def parse_analyses(value: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ the key, the value and what is allowed.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,3 +178,10 @@ def _unknown(path: str, node: Any) -> str:
     options = map(str, node if isinstance(node, dict) else range(len(node)))
     below = [key for key in list_keys(node, path.rpartition(".")[0]) if key.rpartition(".")[2] == word]
     return f"{path}: unknown {kind}{f'; did you mean {join_words(below)}?' if below else suggest_option(word, options)}"
+
+
+def split_raw_values(args: Iterable[str], keys: Collection[str]) -> tuple[dict[str, str | None], list[str]]:
+    """The values of keys that are read as they are typed, in no grammar, null as None; and all other arguments."""
+    pairs = [(arg, *arg.partition("=")) for arg in args]
+    raw = {key: None if value == "null" else value for _, key, sign, value in pairs if sign and key in keys}
+    return raw, [arg for arg, key, sign, _ in pairs if not sign or key not in keys]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,13 @@ from aptlab.errors import AptlabError
 from aptlab.models import Decoder
 from aptlab.sample.crossing import RowLengths
 from aptlab.sample.logits import BAD, apply_rules, draw_tokens
+from aptlab.sample.prefix import (
+    Prefixes,
+    check_prefixes,
+    count_soft_tokens,
+    embed_with_prefixes,
+    reserve_places,
+)
 from aptlab.sample.rules import SamplingRules
 from aptlab.sample.seeds import draw_uniform
 from aptlab.sample.speculative import Draft, SpeculativeRow
@@ -66,6 +74,7 @@ def generate_rows(
     on_token: OnToken | None = None,
     vocab: int | None = None,
     draft: Draft | None = None,
+    prefixes: Prefixes | None = None,
 ) -> list[GeneratedRow]:
     """Read all prompts at once, then write one token per row and step, with keys and values kept.
 
@@ -76,12 +85,17 @@ def generate_rows(
     vocab     ids from here on are never chosen: rows that only pad the embedding
     draft     a smaller network that drafts tokens for this one: the same distribution in fewer passes of it, one row
               after the other (`SpeculativeRow`)
+    prefixes  soft tokens [P, C] in front of each prompt, None = none. They take the first positions and the prompt the
+              next ones, so that its own tokens are as far from each other as before
 
     Prompts of different lengths are padded on the left; pads are in segment 0, and positions begin at the first
     real token. A keyboard interrupt ends all rows where they are. Dropout is off.
     Raises AptlabError for prompts that cannot be continued and for logits that are not numbers.
     """
+    prefixes = check_prefixes(prefixes, prompts, net)
     check_prompts(prompts, net, max_new_tokens)
+    if any(map(count_soft_tokens, prefixes)):
+        check_prompts(reserve_places(prompts, prefixes), net, max_new_tokens)
     rows = [GeneratedRow() for _ in prompts]
     seeds = [seed] * len(rows) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(rows):
@@ -91,13 +105,13 @@ def generate_rows(
     net.eval()
     try:
         if rows and max_new_tokens and draft is None:
-            decode_rows(DecodingBatch(net, prompts, rules, max_new_tokens, vocab), rows, seeds, ends, on_token)
+            decoding = DecodingBatch(net, prompts, rules, max_new_tokens, vocab, prefixes)
+            decode_rows(decoding, rows, seeds, ends, on_token)
         if draft is not None and max_new_tokens:
-            for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-                decoding = SpeculativeRow(
-                    net, draft, prompt, rules, steps=max_new_tokens, seed=seeds[index], vocab=vocab
-                )
-                decode_drafted_row(decoding, row, index, ends, on_token)
+            for index, (row, prompt, prefix) in enumerate(zip(rows, prompts, prefixes, strict=True)):
+                sizes: dict[str, Any] = {"steps": max_new_tokens, "seed": seeds[index], "vocab": vocab}
+                drafting = SpeculativeRow(net, draft, prompt, rules, prefix=prefix, **sizes)
+                decode_drafted_row(drafting, row, index, ends, on_token)
     except KeyboardInterrupt:
         for row in rows:
             row.reason = row.reason or "interrupted"
@@ -154,17 +168,25 @@ class DecodingBatch:
     """Cache, positions and last logits of a batch that is being continued."""
 
     def __init__(
-        self, net: Decoder, prompts: Sequence[Sequence[int]], rules: SamplingRules, steps: int, vocab: int | None
+        self,
+        net: Decoder,
+        prompts: Sequence[Sequence[int]],
+        rules: SamplingRules,
+        steps: int,
+        vocab: int | None,
+        prefixes: Prefixes | None = None,
     ) -> None:
-        self.net, self.rules, self.steps = net, rules, steps
+        prefixes = check_prefixes(prefixes, prompts, net)
+        self.net, self.rules, self.steps, self.prefixes = net, rules, steps, prefixes
         self.vocab = min(vocab or net.vocab, net.vocab)
         device = net.embed.weight.device
-        longest = max(map(len, prompts))
-        tokens_BT, pads_B1 = pad_left(prompts, longest, device)
-        self.padded = any(len(prompt) != longest for prompt in prompts)
+        placed = reserve_places(prompts, prefixes)
+        longest = max(map(len, placed))
+        tokens_BT, pads_B1 = pad_left(placed, longest, device)
+        self.padded = any(len(row) != longest for row in placed)
         self.pads_B1, self.chosen_B = pads_B1, tokens_BT[:, -1]
         self.tokens_BT = tokens_BT
-        sizes_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        sizes_B = torch.tensor([len(row) for row in placed], device=device)
         self.lengths = RowLengths(net, rules.crossing, sizes_B, steps)
         self.cache = net.new_cache(len(prompts), longest + steps, lengths=self.lengths.told_B)
         self.seen_BV: Tensor | None = None
@@ -184,7 +206,11 @@ class DecodingBatch:
         )
 
     def _forward(self, tokens_BT: Tensor, *, positions: Tensor | None, segments: Tensor | None = None) -> Tensor:
-        out = self.net(tokens_BT, positions=positions, segments=segments, cache=self.cache)
+        if self.cache.length or not any(map(count_soft_tokens, self.prefixes)):
+            out = self.net(tokens_BT, positions=positions, segments=segments, cache=self.cache)
+        else:
+            embeds_BTC = embed_with_prefixes(self.net, tokens_BT, self.prefixes, self.pads_B1)
+            out = self.net(embeds=embeds_BTC, positions=positions, segments=segments, cache=self.cache)
         return out.logits[:, -1, : self.vocab]
 
     def choose(self, numbers: list[float]) -> list[int]:

@@ -71,22 +71,32 @@ class SpeculativeRow:
         steps: int,
         seed: int,
         vocab: int | None,
+        prefix: Tensor | None = None,
     ) -> None:
         check_draft(net, draft, rules)
         self.net, self.draft, self.rules, self.steps, self.seed = net, draft, rules, steps, seed
         self.vocab = min(vocab or net.vocab, net.vocab)
         self.device = net.embed.weight.device
         self.written = 0
-        lengths = torch.tensor([len(prompt) + steps], device=self.device)
-        self.cache = net.new_cache(1, len(prompt) + steps, lengths=lengths, rolling=False)
+        length = steps + len(prompt) + (0 if prefix is None else len(prefix))
+        lengths = torch.tensor([length], device=self.device)
+        self.cache = net.new_cache(1, length, lengths=lengths, rolling=False)
         self.seen_V: Tensor | None = None
         if rules.repetition_penalty != 1:
             self.seen_V = torch.zeros(self.vocab, dtype=torch.bool, device=self.device)
             self.seen_V[[token for token in prompt if token < self.vocab]] = True
         self.last = prompt[-1]
-        if len(prompt) > 1:
-            net(torch.tensor([list(prompt[:-1])], device=self.device), cache=self.cache)
+        self._read_prompt(prompt[:-1], prefix)
         self.cache.truncate(self.cache.length)  # says at once where tokens cannot be taken back
+
+    def _read_prompt(self, prompt: Sequence[int], prefix: Tensor | None) -> None:
+        """Fill the cache with the soft tokens in front, if any, and all of the prompt but its last token."""
+        tokens_1T = torch.tensor([list(prompt)], dtype=torch.long, device=self.device)
+        if prefix is not None:
+            embeds_1TC = self.net.embed_tokens(tokens_1T, None)
+            self.net(embeds=torch.cat((prefix.to(embeds_1TC).unsqueeze(0), embeds_1TC), 1), cache=self.cache)
+        elif prompt:
+            self.net(tokens_1T, cache=self.cache)
 
     def write_round(self) -> list[int]:
         """The next tokens, at least one; BAD among them where logits are no numbers."""

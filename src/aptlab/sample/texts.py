@@ -12,6 +12,8 @@ from aptlab.sample.rules import SamplingRules
 from aptlab.sample.stop import StopText, cut_at_stop
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from aptlab.models import Decoder
     from aptlab.sample.speculative import Draft
 
@@ -25,7 +27,21 @@ class ChatPrompt:
     messages: Sequence[Mapping[str, Any]]
 
 
-Prompt = str | ChatPrompt
+@dataclass(frozen=True, eq=False)
+class SoftPrompt:
+    """A prompt behind soft tokens: vectors in place of rows of the embedding (Lester et al. 2021, arXiv:2104.08691).
+
+    text    as it is shown
+    tokens  ids that are read behind the soft tokens: those of the text, or of its last window
+    prefix  [P, C], P may be 0
+    """
+
+    text: str
+    tokens: Sequence[int]
+    prefix: Tensor
+
+
+Prompt = str | ChatPrompt | SoftPrompt
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,7 @@ def generate_texts(
             on_token=lambda row, token, growing=growing: growing[row].push(token),
             vocab=tokenizer.vocab_size,
             draft=draft,
+            prefixes=[find_prefix(prompt) for prompt in prompts[first : first + batch]],
         )
         for prompt, ids, seed, text, row in zip(prompts[first:], block, seeds[first:], growing, rows, strict=False):
             text.finish()
@@ -131,23 +148,34 @@ def bind_index(on_text: OnText, index: int) -> Callable[[str], None]:
 
 def render_prompt(tokenizer: Tokenizer, prompt: Prompt) -> str:
     """The text of a prompt, markers among them."""
+    if isinstance(prompt, SoftPrompt):
+        return prompt.text
     return tokenizer.render_chat(prompt.messages) if isinstance(prompt, ChatPrompt) else prompt
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """Tokens of a prompt; an empty one begins a document. See `Tokenizer.encode_prompt` and `Tokenizer.encode_chat`."""
+    if isinstance(prompt, SoftPrompt):
+        return list(prompt.tokens)
     if isinstance(prompt, ChatPrompt):
         return tokenizer.encode_chat(prompt.messages)
     return tokenizer.encode_prompt(prompt)
 
 
-def make_prompts(prompts: str | Sequence[str | Sequence[Mapping[str, Any]]], *, chat: bool = False) -> list[Prompt]:
-    """Prompts as they are given: a text, or a list of texts and of lists of messages.
+def find_prefix(prompt: Prompt) -> Tensor | None:
+    """The soft tokens in front of a prompt, [P, C]; None where there are none."""
+    return prompt.prefix if isinstance(prompt, SoftPrompt) and len(prompt.prefix) else None
+
+
+def make_prompts(
+    prompts: str | Sequence[str | SoftPrompt | Sequence[Mapping[str, Any]]], *, chat: bool = False
+) -> list[Prompt]:
+    """Prompts as they are given: a text, or a list of texts, of lists of messages and of prompts behind soft tokens.
 
     `chat`: a text is what a user says, and the model answers. ConfigError for what is none of these.
     """
     given = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else None
-    if given is None or not all(isinstance(one, str | Sequence) for one in given):
+    if given is None or not all(isinstance(one, str | SoftPrompt | Sequence) for one in given):
         raise ConfigError(f"prompts={prompts!r}: give a text, or a list of texts")
     asked = [[{"role": "user", "content": one}] if chat and isinstance(one, str) else one for one in given]
-    return [one if isinstance(one, str) else ChatPrompt(one) for one in asked]
+    return [one if isinstance(one, str | SoftPrompt) else ChatPrompt(one) for one in asked]

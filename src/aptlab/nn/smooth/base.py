@@ -67,6 +67,10 @@ class Smooth(OwnsInit, nn.Module, abc.ABC):
     def bind_site(self, info: SiteInfo) -> None:
         """Learn where the join stands, once, before it is used; ConfigError for a place that it does not fit."""
 
+    def measure_strength(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor | None:
+        """How strong the step of each token is, [B, T, 1], by the rule's own measure; None for a rule without one."""
+        del u_BTC, delta_BTC, context
+
     def reset_parameters(self, std: float, depth: int) -> None:
         """Weights stay as they were built; a rule that starts otherwise overrides this."""
         del std, depth

@@ -165,6 +165,10 @@ class LeftSpin(Smooth):
         most = tau + c * ((d - tau).clamp_min(0) / c).tanh()
         return torch.where(d > tau, most / d.clamp_min(TINY), torch.ones_like(d))
 
+    def measure_strength(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """s of each token."""
+        return self.join(u_BTC, delta_BTC, context.carry).strength
+
     def extra_repr(self) -> str:
         """Place and rule, for printing."""
         return f"{self.dim}, layer={self.layer}, site={self.site}, {self.rule}"

@@ -95,3 +95,7 @@ class MemorySmooth(Smooth):
     def update(self, directions_kC: Tensor, strengths_k: Tensor) -> None:
         """Age the memory by one optimizer step and remember the strongest of these spikes; see `SpikeSketch.update`."""
         self.sketch.update(directions_kC, strengths_k)
+
+    def measure_strength(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """s of each token, without the memory's lift."""
+        return self.spin.measure_strength(u_BTC, delta_BTC, context)

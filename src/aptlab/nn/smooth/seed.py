@@ -70,6 +70,10 @@ class LeftSpinSeed(Smooth):
         before = upcast_to_float32(carry.step)
         return s + W2 * _norm(delta - before) / (EPSILON + size + _norm(before))
 
+    def measure_strength(self, u_BTC: Tensor, delta_BTC: Tensor, context: ForwardContext) -> Tensor:
+        """s of each token."""
+        return self._strength(upcast_to_float32(u_BTC), upcast_to_float32(delta_BTC), context.carry)
+
     def extra_repr(self) -> str:
         """Place and numbers, for printing."""
         return f"{self.dim}, layer={self.layer}, site={self.site}, alpha={self.alpha}, tau={self.tau}, beta={self.beta}"
