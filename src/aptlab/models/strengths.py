@@ -27,16 +27,13 @@ def measure_strengths(net: Decoder, **given: Any) -> tuple[Hidden, Tensor | None
         if strength_BT1 is not None:
             found.append(strength_BT1.squeeze(-1))
 
-    smooths = list_smooths(net)
-    hooks = [smooth.register_forward_pre_hook(watch) for smooth in smooths]
+    # A join with a hook is called by itself: no kernel that makes the next norm as well passes it by (`can_fuse_norm`).
+    hooks = [smooth.register_forward_pre_hook(watch) for smooth in list_smooths(net)]
     try:
-        for smooth in smooths:  # a kernel that joins and norms in one would pass the hooks by
-            smooth.__dict__["join_norm"] = Smooth.join_norm.__get__(smooth)
         hidden = net.hidden(**given)
     finally:
-        for hook, smooth in zip(hooks, smooths, strict=True):
+        for hook in hooks:
             hook.remove()
-            smooth.__dict__.pop("join_norm", None)
     return hidden, torch.stack(found).mean(0) if found else None
 
 
