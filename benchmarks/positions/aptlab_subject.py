@@ -21,7 +21,7 @@ from aptlab.config import build, compose
 from aptlab.config.search_path import read_option_index
 from aptlab.errors import ConfigError
 from aptlab.models.layouts import convert_layout, replace_layout
-from aptlab.nn.attention import FullAttention
+from aptlab.nn.attention import AutopoieticAttention, FullAttention
 from aptlab.nn.attention.qk_norm import QKNorm
 from aptlab.nn.attention.spec import AttentionSpec, Heads
 from aptlab.nn.context import ForwardContext
@@ -169,6 +169,7 @@ def first_layout(rope: Rope) -> str:
 
 def layer_scores(layer: Any, q_TD: Tensor, k_TD: Tensor, step: ForwardContext) -> Tensor:
     """Scores [H, T, T] of every query head with the key head that it meets."""
+    layer = layer.inner if isinstance(layer, AutopoieticAttention) else layer  # the branch beside it has no scores
     heads, kv_heads, head_dim = layer.heads, layer.kv_heads, layer.head_dim
     qk = torch.cat((q_TD.expand(1, heads, -1, -1), k_TD.expand(1, kv_heads, -1, -1)), dim=1)
     if not isinstance(layer, FullAttention):  # linear attention rotates features by the same module

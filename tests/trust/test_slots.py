@@ -35,13 +35,13 @@ ROPES = (
 MEMORIES = "InfiniMemory KNNMemory NoMemory SegmentMemory TitansContextMemory TitansGateMemory XLMemory"
 KINDS = {
     "AddedPositions": "LearnedPositions NoEmbed SinusoidalPositions",
-    "Attention": "CrossAttention FullAttention InfiniMemory KNNMemory LinearAttention NoMemory SegmentMemory "
-    "TitansContextMemory TitansGateMemory XLMemory",
+    "Attention": "AutopoieticAttention CrossAttention FullAttention InfiniMemory KNNMemory LinearAttention NoMemory "
+    "SegmentMemory TitansContextMemory TitansGateMemory XLMemory",
     "Block": "Block",
     "BranchScale": "DepthDecay LayerScale PostNorm ReZero ResidualScale",
-    "Callback": "BalancedTuning Checkpoints Consolidation CurriculumOrder GracefulStop MixedShares Monitor "
-    "NonFiniteGuard ReplayMemory RoundedSteps SameConfig SmoothMemory StatelessSeed TaskGrowth TaskScores "
-    "TrainProgress Watchdog",
+    "Callback": "AGC AdaGC BalancedTuning Checkpoints Consolidation CurriculumOrder FinalLoss GracefulStop "
+    "LowRankGradients MixedShares Monitor NonFiniteGuard QKClip ReplayMemory RoundedSteps SameConfig SmoothMemory "
+    "StabilityProbe StatelessSeed StressCallback TaskGrowth TaskScores TrainProgress Watchdog ZClip",
     "CompetenceGate": "CompetenceGate",
     "Curriculum": "Campus RandomOrder SortedOrder Stages",
     "Decoder": "Decoder",
@@ -60,8 +60,8 @@ KINDS = {
     "Inputs": "PatchEmbedding TokenInputs",
     "LabelledTexts": "LabelledFiles SourceTexts",
     "Launcher": "JoblibLauncher ProcessLauncher SubmititLauncher",
-    "Layer": "ClampedSwiGLU CrossAttention FullAttention GELU GeGLU InfiniMemory KNNMemory LinearAttention "
-    "NoMemory SegmentMemory SwiGLU TitansContextMemory TitansGateMemory XLMemory",
+    "Layer": "AutopoieticAttention ClampedSwiGLU CrossAttention FullAttention GELU GeGLU InfiniMemory KNNMemory "
+    "LinearAttention NoMemory SegmentMemory SwiGLU TitansContextMemory TitansGateMemory XLMemory",
     "LayerPositions": "LayerPositions",
     "LightningDataModule": "ImageTasks LabelledTextTasks PairData TextData TextTasks",
     "LogitRule": "LogitRule",
@@ -110,8 +110,8 @@ KINDS = {
 # Places below the groups that take a component, by the kind that belongs there.
 PARAMETERS = {
     "AddedPositions": "Positions.embed",
-    "Attention": "InfiniMemory.attention KNNMemory.attention NoMemory.attention SegmentMemory.attention "
-    "TitansContextMemory.attention TitansGateMemory.attention XLMemory.attention",
+    "Attention": "AutopoieticAttention.inner InfiniMemory.attention KNNMemory.attention NoMemory.attention "
+    "SegmentMemory.attention TitansContextMemory.attention TitansGateMemory.attention XLMemory.attention",
     "Block": "Classifier.block Decoder.block DyTox.block DyToxSeed.block EncoderDecoder.decoder EncoderDecoder.encoder",
     "BranchScale": "ScaledBranch.scale",
     "CompetenceGate": "Stages.gate",
@@ -150,8 +150,8 @@ PARAMETERS = {
     "RowKind": "TextData.rows",
     "Scenario": "ImageTasks.scenario LabelledTextTasks.scenario TextTasks.scenario",
     "Schedule": "ClassificationTask.schedule LanguageTask.schedule Seq2SeqTask.schedule",
-    "Shape": "Block.shape ClampedSwiGLU.shape Classifier.shape CrossAttention.shape Decoder.shape "
-    "DyTox.shape DyToxSeed.shape EncoderDecoder.shape FullAttention.shape GELU.shape GeGLU.shape "
+    "Shape": "AutopoieticAttention.shape Block.shape ClampedSwiGLU.shape Classifier.shape CrossAttention.shape "
+    "Decoder.shape DyTox.shape DyToxSeed.shape EncoderDecoder.shape FullAttention.shape GELU.shape GeGLU.shape "
     "InfiniMemory.shape KNNMemory.shape LinearAttention.shape NoMemory.shape SegmentMemory.shape "
     "SwiGLU.shape TitansContextMemory.shape TitansGateMemory.shape XLMemory.shape",
     "ShareSchedule": "Rehearsal.schedule",

@@ -41,7 +41,7 @@ class GradientCallback(Callback, abc.ABC):
 
     def __init__(self, *, every: PositiveInt) -> None:
         check_limits(("every", every, PositiveInt))
-        self.every = every
+        self.every = self.log_every = every
         self.steps = 0  # optimizer steps seen, skipped ones too
 
     @abc.abstractmethod
@@ -90,7 +90,7 @@ class GradientCallback(Callback, abc.ABC):
     @property
     def logs_now(self) -> bool:
         """Whether this step's numbers are logged."""
-        return self.steps % self.every == 0
+        return self.steps % self.log_every == 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps}

@@ -63,7 +63,7 @@ class LowRankGradients(GradientCallback):
         super().__init__(every=log_every)
         check_limits(("rank", rank, PositiveInt), ("every", every, PositiveInt), ("power", power, NonNegativeInt))
         check_limits(("seed", seed, NonNegativeInt))
-        self.rank, self.refresh, self.power, self.balance = rank, every, power, balance
+        self.rank, self.every, self.power, self.balance = rank, every, power, balance
         self.error_feedback, self.skip, self.seed = error_feedback, tuple(skip), seed
         self.rests: dict[str, Tensor] = {}
         self.bases: dict[str, Tensor] = {}
@@ -98,7 +98,7 @@ class LowRankGradients(GradientCallback):
 
     def _project(self, name: str, full_MN: Tensor) -> Tensor:
         """Q Qᵀ G, with a Q of this step or an earlier one."""
-        if name in self.bases and (self.steps - 1) % self.refresh:
+        if name in self.bases and (self.steps - 1) % self.every:
             basis_MR = self.bases[name].to(full_MN)
         else:
             draw = torch.Generator(full_MN.device)  # of the device, so that the host need not wait for a copy
@@ -106,7 +106,7 @@ class LowRankGradients(GradientCallback):
             size = (full_MN.shape[1], self.rank)
             omega_NR = torch.randn(size, generator=draw, dtype=full_MN.dtype, device=full_MN.device)
             basis_MR = find_range(full_MN, omega_NR, self.power, balance=self.balance)
-        if self.refresh > 1:
+        if self.every > 1:
             self.bases[name] = basis_MR
         return basis_MR @ (basis_MR.mT @ full_MN)
 
