@@ -22,7 +22,7 @@ def test_every_group_of_the_table_is_one_and_every_base_is_there():
     from aptlab.config.static.classes import find_class
 
     groups = read_option_index().groups
-    nodes = {"search"}  # of a primary file: conf/search.yaml holds it whole
+    nodes = {"search", "skeleton"}  # of a primary file: conf/search.yaml and conf/generate.yaml hold them whole
     assert {key.partition(".")[0] for key in BASES} - nodes <= groups.keys()
     assert all(find_class(base) is not None for base in BASES.values())
     assert "groups" not in read_option_index().primaries

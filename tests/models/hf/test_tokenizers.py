@@ -68,8 +68,10 @@ def make_model(fast, folder, ends, bos):
     likeliest, before = whole[-NEW // 2], torch.tensor([whole[: -NEW // 2]])
     with torch.no_grad():
         logit = model(before).logits[0, -1, likeliest]
-    # WordPiece has other ids in every process (findings/tokenizers_training_ids.sh): the logit may have either sign.
-    model.lm_head.weight.data[ends[-1]] = (1 + 0.01 * logit.sign()) * model.lm_head.weight[likeliest]
+    # WordPiece and Unigram have other ids in every process (findings/tokenizers_training_ids.sh): the logit may have
+    # either sign, and the text may hold its end already, which another weight would take away again.
+    if ends[-1] not in whole[-NEW:]:
+        model.lm_head.weight.data[ends[-1]] = (1 + 0.01 * logit.sign()) * model.lm_head.weight[likeliest]
     model.save_pretrained(folder)
     return model
 
