@@ -174,7 +174,7 @@ def test_another_seed_is_allowed_with_a_line(texts, caplog):
 def test_another_number_of_devices_continues_at_the_same_row(texts, caplog, monkeypatch):
     one = make(texts, batch=8)
     state = {**one.state_dict(), "micro_batches": 2 * one.train_dataloader().rows.batches_per_epoch + 10}
-    monkeypatch.setattr(TextData, "_share", lambda self: (1, 2))
+    monkeypatch.setattr(data_module, "find_rank_share", lambda trainer: (1, 2))
     two = make(texts, batch=8)
     two.load_state_dict(state)
     loader = two.train_dataloader()

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.data.loader import RowLoader, ValLoader
+from aptlab.data.ranks import count_read_batches, find_rank_share
 from aptlab.data.rows import BatchPlan, Packed, RowKind, Rows, SegmentPlan
 from aptlab.data.rows.epochs import ValidationRows
 from aptlab.data.rows.numbered import NumberedRows
@@ -211,7 +211,7 @@ class TextData(LightningDataModule):
     def train_dataloader(self) -> RowLoader:
         """The endless loader of this rank, from the first micro-batch that was not trained on."""
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._counted = self._processed()
+        self._counted = count_read_batches(self.trainer)
         rows = self._training_rows(self._plan())
         late = self._order is not None
         ahead = AHEAD if on_cuda and not late else 0
@@ -264,7 +264,7 @@ class TextData(LightningDataModule):
 
     def count_given_rows(self) -> int:
         """Rows that all ranks together have trained on, in global batches of today."""
-        return (self._start + self._processed() - self._counted) * self.count_global_batch()
+        return (self._start + count_read_batches(self.trainer) - self._counted) * self.count_global_batch()
 
     def count_global_batch(self) -> int:
         """Rows of one micro-batch of all ranks together."""
@@ -287,7 +287,7 @@ class TextData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Micro-batches trained on, and what makes their number meaningful. Plain values."""
         return {
-            "micro_batches": self._start + self._processed() - self._counted,
+            "micro_batches": self._start + count_read_batches(self.trainer) - self._counted,
             "fingerprint": self.fingerprint,
             **self._training_rows(self._plan()).state(),
         }
@@ -345,21 +345,8 @@ class TextData(LightningDataModule):
         log.warning("resuming with %d rows per global batch in place of %d: at micro-batch %d", now, before, start)
         return start
 
-    def _processed(self) -> int:
-        """Micro-batches that Lightning has counted, over all resumes."""
-        if self.trainer is None:
-            return 0
-        return cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
-
-    def _share(self) -> tuple[int, int]:
-        """Rank and number of ranks that get different rows (tensor-parallel ranks share theirs)."""
-        if self.trainer is None or not isinstance(self.trainer.strategy, ParallelStrategy):
-            return 0, 1
-        share = self.trainer.strategy.distributed_sampler_kwargs
-        return share["rank"], share["num_replicas"]
-
     def _plan(self) -> BatchPlan:
-        rank, world = self._share()
+        rank, world = find_rank_share(self.trainer)
         return BatchPlan(batch=self.batch, seed=self.seed, rank=rank, world=world)
 
     def _training_rows(self, plan: BatchPlan) -> Rows:

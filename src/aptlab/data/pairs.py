@@ -8,14 +8,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.data.loader import RowLoader, ValLoader
+from aptlab.data.ranks import count_read_batches, find_rank_share
 from aptlab.data.rows.base import BatchPlan
 from aptlab.data.rows.epochs import EpochRows, ValidationRows
 from aptlab.data.rows.pair_table import FlatRows, PairTable
@@ -157,7 +157,7 @@ class PairData(LightningDataModule):
     def train_dataloader(self) -> RowLoader:
         """The endless loader of this rank, from the first micro-batch that was not trained on."""
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._counted = self._processed()
+        self._counted = count_read_batches(self.trainer)
         rows = self._training_rows(self._plan())
         return RowLoader(rows, start=self._start, prefetch=AHEAD if on_cuda else 0, pin=on_cuda)
 
@@ -177,7 +177,7 @@ class PairData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Micro-batches trained on, and what makes their number meaningful. Plain values."""
         rows = self._training_rows(self._plan()).state()
-        given = self._start + self._processed() - self._counted
+        given = self._start + count_read_batches(self.trainer) - self._counted
         return {"micro_batches": given, "fingerprint": self.fingerprint, **rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -205,17 +205,8 @@ class PairData(LightningDataModule):
         return EpochRows(self.sides["train"].table, plan)
 
     def _plan(self) -> BatchPlan:
-        rank, world = 0, 1
-        if self.trainer is not None and isinstance(self.trainer.strategy, ParallelStrategy):
-            share = self.trainer.strategy.distributed_sampler_kwargs
-            rank, world = share["rank"], share["num_replicas"]
+        rank, world = find_rank_share(self.trainer)
         return BatchPlan(batch=self.batch, seed=self.seed, rank=rank, world=world)
-
-    def _processed(self) -> int:
-        """Micro-batches that Lightning has counted, over all resumes."""
-        if self.trainer is None:
-            return 0
-        return cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
 
     @cached_property
     def _source_key(self) -> str:

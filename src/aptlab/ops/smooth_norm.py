@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from aptlab.ops.measure import GUARD, compute_rms, upcast_to_float32
+
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 WIDEST = 8192  # a program keeps whole rows in registers
-TINY, GUARD = 1e-12, 1e-6  # inside every root, beside sums of sizes
 
 
 class GateArgs(NamedTuple):
@@ -128,16 +129,6 @@ def normalize_rows(x_BTC: Tensor, args: JoinArgs) -> Tensor | None:
         return None
     kind = torch.promote_types(x_BTC.dtype, torch.float32)
     return F.rms_norm(x_BTC.to(kind), args.weight.shape, args.weight.to(kind), args.eps).to(x_BTC.dtype)
-
-
-def upcast_to_float32(x: Tensor) -> Tensor:
-    """float32 for anything narrower; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def compute_rms(x_BTC: Tensor) -> Tensor:
-    """sqrt(mean(x²) + 1e-12) over the last axis, which is kept as 1."""
-    return (torch.linalg.vector_norm(x_BTC, dim=-1, keepdim=True).square() / x_BTC.shape[-1] + TINY).sqrt()
 
 
 def join_norm_kernel(u_BTC: Tensor, delta_BTC: Tensor, args: JoinArgs) -> JoinOutput:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptlab.ops.smooth_norm import TINY, can_use_kernel, upcast_to_float32
+from aptlab.ops.measure import TINY, upcast_to_float32
+from aptlab.ops.smooth_norm import can_use_kernel
 
 # The kernels hold in Triton's interpreter and in their time; on an H200 (PyTorch 2.11, Triton 3.6) their test against
 # the references failed (tests/gpu/test_smooth_norm_gpu.py), and until it passes no run is given them.

@@ -8,14 +8,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from aptlab.data.loader import Batch, RowLoader, ValLoader, to_tensors
+from aptlab.data.ranks import count_read_batches, find_rank_share
 from aptlab.data.rows.base import BatchPlan, RowTable
 from aptlab.data.rows.epochs import ValidationRows
 from aptlab.data.rows.numbered import JoinedRows, NumberedRows, Section
@@ -101,7 +101,7 @@ class TaskData(LightningDataModule):
 
     def count_micro_batches(self) -> int:
         """Micro-batches of this rank that were trained on, over all resumes: the number of the next one."""
-        return self._start + self._processed() - self._counted
+        return self._start + count_read_batches(self.trainer) - self._counted
 
     def count_world(self) -> int:
         """Ranks that have different rows."""
@@ -188,7 +188,7 @@ class TaskData(LightningDataModule):
     def train_dataloader(self) -> RowLoader:
         """The endless loader of this rank, from the first micro-batch that was not trained on."""
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._counted = self._processed()
+        self._counted = count_read_batches(self.trainer)
         late = self._order is not None
         ahead = AHEAD if on_cuda and not late else 0
         loader = RowLoader(self._training_rows(), start=self._start, prefetch=ahead, pin=on_cuda, late=late)
@@ -262,17 +262,8 @@ class TaskData(LightningDataModule):
         return self._made[plan]
 
     def _plan(self) -> BatchPlan:
-        rank, world = 0, 1
-        if self.trainer is not None and isinstance(self.trainer.strategy, ParallelStrategy):
-            share = self.trainer.strategy.distributed_sampler_kwargs
-            rank, world = share["rank"], share["num_replicas"]
+        rank, world = find_rank_share(self.trainer)
         return BatchPlan(batch=self.batch, seed=self.seed, rank=rank, world=world)
-
-    def _processed(self) -> int:
-        """Micro-batches that Lightning has counted, over all resumes."""
-        if self.trainer is None:
-            return 0
-        return cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
 
 
 def require_tasks(data: object, why: str, choose: str) -> None:

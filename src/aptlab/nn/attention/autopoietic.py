@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Positive, Share
 from aptlab.nn.attention.base import Attention
-from aptlab.nn.attention.linear import SegmentDocuments, compute_causal_sums, upcast_to_float32
+from aptlab.nn.attention.linear import SegmentDocuments, compute_causal_sums
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.init import draw_weights
 from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.shape import Shape
 from aptlab.nn.window import mean_visible_keys
+from aptlab.ops.measure import upcast_to_float32
 
 GATES = ("mean", "token", "none")
 CHUNK = 128  # W

@@ -21,6 +21,7 @@ from aptlab.nn.positions.rotary import Angles
 from aptlab.nn.segments import check_contiguous_segments
 from aptlab.nn.shape import Shape
 from aptlab.nn.window import mean_visible_keys
+from aptlab.ops.measure import upcast_to_float32
 from aptlab.ops.rotary import join_pairs
 
 FORMS = ("numerator", "one_plus_cos")
@@ -282,11 +283,6 @@ def build_cosine_features(phi: Tensor, angles: Angles, layout: str) -> Tensor:
     cos = F.pad(join_pairs(angles.cos, angles.cos, layout), (0, rest), value=1.0)
     sin = F.pad(join_pairs(angles.sin, angles.sin, layout), (0, rest))
     return torch.cat((phi, phi * cos, phi * sin), dim=-1)
-
-
-def upcast_to_float32(x: Tensor) -> Tensor:
-    """float32 for anything narrower; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def check_layer_positions(positions: LayerPositions, head_dim: int) -> None:

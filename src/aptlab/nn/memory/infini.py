@@ -15,7 +15,7 @@ from torch import Tensor
 from aptlab.errors import ConfigError, suggest_option
 from aptlab.limits import Positive, PositiveInt
 from aptlab.nn.attention.base import Attention
-from aptlab.nn.attention.linear import apply_feature_map, upcast_to_float32
+from aptlab.nn.attention.linear import apply_feature_map
 from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import Heads
 from aptlab.nn.context import ForwardContext
@@ -27,6 +27,7 @@ from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.segments import DocumentCount, count_documents
 from aptlab.nn.shape import Shape
 from aptlab.nn.window import mean_visible_keys
+from aptlab.ops.measure import upcast_to_float32
 
 UPDATES = ("linear", "delta")
 

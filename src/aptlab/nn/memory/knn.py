@@ -17,7 +17,6 @@ from aptlab.errors import ConfigError
 from aptlab.limits import Positive, PositiveInt
 from aptlab.nn.attention.base import Attention
 from aptlab.nn.attention.dispatch import attend_sdpa
-from aptlab.nn.attention.linear import upcast_to_float32
 from aptlab.nn.attention.logits import LogitRule
 from aptlab.nn.attention.spec import Heads
 from aptlab.nn.context import ForwardContext
@@ -28,6 +27,7 @@ from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.segments import DocumentCount, DocumentPlaces, count_documents
 from aptlab.nn.shape import Shape
 from aptlab.nn.window import mean_visible_keys
+from aptlab.ops.measure import upcast_to_float32
 
 QUERIES = 64  # that are compared with the whole memory at once: H · 64 · size numbers a row
 

@@ -18,7 +18,6 @@ from aptlab.errors import ConfigError
 from aptlab.limits import NonNegativeInt, Positive, PositiveInt
 from aptlab.nn.attention.base import Attention
 from aptlab.nn.attention.dispatch import attend_sdpa
-from aptlab.nn.attention.linear import upcast_to_float32
 from aptlab.nn.attention.rotation import rotate_queries_keys
 from aptlab.nn.attention.spec import Heads
 from aptlab.nn.context import ForwardContext
@@ -42,6 +41,7 @@ from aptlab.nn.positions.layer import LayerPositions
 from aptlab.nn.segments import DocumentCount, count_documents
 from aptlab.nn.shape import Shape
 from aptlab.nn.window import mean_visible_keys
+from aptlab.ops.measure import upcast_to_float32
 
 FORGET, MOMENTUM, STEP = -7.0, 0.0, 0.0  # biases at the start: a half-life of 760 tokens, and half of the rest
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptlab.nn.smooth.measure import compute_rms, upcast_to_float32
+from aptlab.ops.measure import compute_rms, upcast_to_float32
 
 Trace = dict[str, Tensor]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from aptlab.limits import Positive
 from aptlab.nn.smooth.branch_scale import BranchScale
-from aptlab.nn.smooth.measure import upcast_to_float32
+from aptlab.ops.measure import upcast_to_float32
 
 STARTS = ((18, 0.1), (24, 1e-5))  # up to this many blocks, this start
 DEEP_START = 1e-6

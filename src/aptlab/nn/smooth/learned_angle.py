@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aptlab.nn.smooth.measure import upcast_to_float32
 from aptlab.nn.smooth.rule import SpinRule
+from aptlab.ops.measure import upcast_to_float32
 
 
 class LearnedAngle(nn.Module):

@@ -15,9 +15,10 @@ from aptlab.nn.smooth.branch_scale import require_bound
 from aptlab.nn.smooth.carry import Carry, JoinResult, Trace, build_trace
 from aptlab.nn.smooth.fused import can_fuse_gate, can_fuse_norm, join_fused, make_join_args
 from aptlab.nn.smooth.learned_angle import LearnedAngle
-from aptlab.nn.smooth.measure import TINY, compute_rms, measure_direction_change, upcast_to_float32
+from aptlab.nn.smooth.measure import measure_direction_change
 from aptlab.nn.smooth.rule import Gate, SpinRule, Strength
 from aptlab.nn.smooth.step_history import STEP_SIZES, StepHistory
+from aptlab.ops.measure import TINY, compute_rms, upcast_to_float32
 
 
 class LeftSpin(Smooth):

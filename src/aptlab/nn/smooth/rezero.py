@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from aptlab.limits import NonNegative
 from aptlab.nn.smooth.branch_scale import BranchScale
-from aptlab.nn.smooth.measure import upcast_to_float32
+from aptlab.ops.measure import upcast_to_float32
 
 
 class ReZero(BranchScale):

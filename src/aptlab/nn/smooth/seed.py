@@ -10,7 +10,7 @@ from aptlab.limits import Fraction, NonNegative
 from aptlab.nn.context import ForwardContext
 from aptlab.nn.smooth.base import Smooth
 from aptlab.nn.smooth.carry import Carry, JoinResult, build_trace
-from aptlab.nn.smooth.measure import upcast_to_float32
+from aptlab.ops.measure import upcast_to_float32
 
 EPSILON = 1e-8
 W1, W2 = 1.0, 0.5

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aptlab.nn.smooth.fixed_precision import FixedPrecision
-from aptlab.nn.smooth.measure import GUARD, compute_rms
+from aptlab.ops.measure import GUARD, compute_rms
 
 STEP_SIZES = "step_sizes"
 

@@ -113,8 +113,3 @@ class NoBias(ScoreBias):
     def formula(self) -> Formula:
         """f = 0."""
         return lambda head, distance: torch.zeros_like(head * distance, dtype=torch.float32)
-
-
-def upcast_to_float32(weight: Tensor) -> Tensor:
-    """float32 for anything narrower; float64 stays."""
-    return weight if weight.dtype == torch.float64 else weight.float()

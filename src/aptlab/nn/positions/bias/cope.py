@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from aptlab.limits import PositiveInt
-from aptlab.nn.positions.bias.base import PositionBias, upcast_to_float32
+from aptlab.nn.positions.bias.base import PositionBias
+from aptlab.ops.measure import upcast_to_float32
 
 
 class CoPE(PositionBias):

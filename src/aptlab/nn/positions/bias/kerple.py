@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptlab.errors import ConfigError, suggest_option
-from aptlab.nn.positions.bias.base import Formula, ScoreBias, upcast_to_float32
+from aptlab.nn.positions.bias.base import Formula, ScoreBias
+from aptlab.ops.measure import upcast_to_float32
 
 KERNELS = ("log", "power")
 

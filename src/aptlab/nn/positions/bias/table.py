@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from aptlab.errors import ConfigError
 from aptlab.limits import PositiveInt
-from aptlab.nn.positions.bias.base import Formula, ScoreBias, upcast_to_float32
+from aptlab.nn.positions.bias.base import Formula, ScoreBias
+from aptlab.ops.measure import upcast_to_float32
 
 
 class LearnedBias(ScoreBias):
