@@ -201,7 +201,7 @@ def measure_danger(
     """float32 [R]."""
     (rows, dim), out = delta_RC.shape, delta_RC.new_empty(delta_RC.shape[0], dtype=torch.float32)
     entries = directions_NC.shape[0]
-    # The interpreter (triton 3.9) multiplies the bits of bfloat16 as whole numbers.
+    # The interpreter multiplies the bits of bfloat16 (findings/triton_interpreter_bf16_dot.sh).
     narrow = delta_RC.dtype == torch.float16 or (delta_RC.dtype == torch.bfloat16 and delta_RC.is_cuda)
     if rows:
         _danger[(triton.cdiv(rows, 64),)](
